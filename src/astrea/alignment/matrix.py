@@ -1,0 +1,47 @@
+"""The expert matrix (paper, section on heterogeneous experts): all experts' tokens in one latent space.
+
+Letters: B pictures, E experts, T all experts' tokens, D language-model width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertMatrix:
+    """All experts of a batch of pictures, in native form, aligned to one width.
+
+    tokens: (B, T, D). confidence: (B, T) in 0..1. valid: (B, T) bool, false for empty slots and absent experts.
+    present: (B, E) bool. expert: (T,) long, which expert a token comes from.
+    """
+
+    tokens: Tensor
+    confidence: Tensor
+    valid: Tensor
+    present: Tensor
+    expert: Tensor
+
+    @property
+    def experts(self) -> int:
+        """How many experts, E."""
+        return self.present.shape[1]
+
+    def with_presence(self, present_BE: Tensor) -> ExpertMatrix:
+        """The same pictures with some experts taken away: their tokens are masked, nothing else changes."""
+        present = self.present & present_BE
+        return replace(self, present=present, valid=self.valid & present[:, self.expert])
+
+    def summary(self) -> tuple[Tensor, Tensor]:
+        """Per expert, the confidence-weighted mean token (B, E, D) and the mean confidence (B, E); zeros if absent."""
+        weight_BT = self.confidence * self.valid
+        member_TE = torch.nn.functional.one_hot(self.expert, self.experts).to(self.tokens.dtype)
+        total_BE = weight_BT @ member_TE
+        mean_BED = torch.einsum("bt,te,btd->bed", weight_BT, member_TE, self.tokens) / total_BE.clamp_min(
+            1e-6
+        ).unsqueeze(-1)
+        count_BE = self.valid.to(self.tokens.dtype) @ member_TE
+        return mean_BED, total_BE / count_BE.clamp_min(1)

@@ -1,0 +1,83 @@
+"""Who may read whom: positions and the additive attention mask that carries the experts' shares.
+
+Letters: B rows, L keys, K queries (the last K of the L), S question segments.
+
+A picture takes *one* position, whatever its number of tokens: visual tokens are a set (their place is in their content),
+so taking an expert away moves nothing. Within a picture attention goes both ways.
+
+Several questions can share one picture in one row ("packed"): ``segments`` is 0 for the shared prefix, s >= 1 for the
+s-th question with its answer, -1 for padding. A question sees the prefix and itself, as if it were alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def picture_blocks(is_image_BL: Tensor) -> Tensor:
+    """Number the pictures of every row from 1: (B, L) long, 0 for text. Neighbouring placeholders are one picture."""
+    starts = is_image_BL & ~torch.nn.functional.pad(is_image_BL, (1, 0))[:, :-1]
+    return starts.long().cumsum(1) * is_image_BL
+
+
+def position_ids(is_image_BL: Tensor, real_BL: Tensor, segments_BL: Tensor | None) -> Tensor:
+    """Positions (B, L): text counts one each, a picture one in all, padding nothing; packed questions all start behind
+    the shared prefix."""
+    starts = is_image_BL & ~torch.nn.functional.pad(is_image_BL, (1, 0))[:, :-1]
+    steps = ((~is_image_BL & real_BL) | starts).long()
+    if segments_BL is None:
+        return (steps.cumsum(1) - 1).clamp_min(0)
+    prefix = (steps * (segments_BL == 0)).cumsum(1)
+    total = steps.cumsum(1)
+    # Count from the start of one's own segment: subtract what all earlier segments took.
+    first = torch.nn.functional.pad(segments_BL, (1, 0), value=0)[:, :-1] != segments_BL
+    before = torch.where(first & (segments_BL > 0), total - 1, 0).cummax(1).values
+    own = torch.where(segments_BL > 0, total - before, 0)
+    return (prefix + own - 1).clamp_min(0)
+
+
+def attention_mask(
+    real_BL: Tensor,
+    blocks_BL: Tensor | None,
+    segments_BL: Tensor | None,
+    bias_BSL: Tensor | None,
+    *,
+    queries: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Additive mask (B, 1, K, L) for the last ``queries`` positions.
+
+    Args:
+        real_BL: keys that may be read at all (no padding, no empty expert slot).
+        blocks_BL: `picture_blocks`, or None where the queries hold no picture.
+        segments_BL: packed segments, or None.
+        bias_BSL: what question s adds to its score of key l (log-share; 0 for text). Without packing S = 1.
+    """
+    length = real_BL.shape[1]
+    keys = torch.arange(length, device=real_BL.device)
+    rows = keys[length - queries :]
+    seen = (keys[None, :] <= rows[:, None]).unsqueeze(0)
+    if blocks_BL is not None:
+        mine = blocks_BL[:, length - queries :, None]
+        seen = seen | ((mine == blocks_BL[:, None, :]) & (mine > 0))
+    if segments_BL is not None:
+        theirs = segments_BL[:, None, :]
+        seen = seen & ((theirs == 0) | (theirs == segments_BL[:, length - queries :, None]))
+    seen = seen & real_BL[:, None, :]
+    # Every query keeps itself, so that no row of the softmax is empty (padding, masked visual tokens).
+    seen = seen | (keys[None, :] == rows[:, None]).unsqueeze(0)
+    floor = torch.finfo(dtype).min
+    if bias_BSL is None:
+        return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, floor).unsqueeze(1)
+    if segments_BL is None:
+        bias = bias_BSL[:, :1].expand(-1, queries, -1)
+        asks = torch.ones_like(bias, dtype=torch.bool)
+    else:
+        segment = segments_BL[:, length - queries :]
+        bias = bias_BSL.gather(1, (segment - 1).clamp_min(0).unsqueeze(-1).expand(-1, -1, length))
+        asks = (segment > 0).unsqueeze(-1)
+    if blocks_BL is not None:
+        asks = asks & (blocks_BL[:, length - queries :] == 0).unsqueeze(-1)
+    bias = torch.where(asks, bias, 0).to(dtype)
+    return bias.masked_fill(~seen, floor).unsqueeze(1)

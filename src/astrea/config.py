@@ -1,0 +1,174 @@
+"""What a run is: one tree of small frozen models, read from strict YAML plus dotted overrides.
+
+Defaults live here, once; a recipe states only what it changes or wants seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from astrea.training.loop import Schedule
+
+
+class Part(BaseModel):
+    """Base of every part of the configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class World(Part):
+    """The embedded world."""
+
+    canvas: int = Field(64, ge=32, le=512, multiple_of=8)
+    difficulty: float = Field(0.5, ge=0, le=1)
+    max_objects: int = Field(6, ge=1, le=8)
+    seed: int = 0
+
+
+class Data(Part):
+    """How much of the world a run sees."""
+
+    train_scenes: PositiveInt = 6000
+    questions_per_scene: int = Field(8, ge=1, le=8, description="one per task at most")
+    test_questions: PositiveInt = Field(150, description="per VQA task")
+    test_captions: PositiveInt = 150
+    test_retrieval_groups: PositiveInt = Field(40, description="each has 4 pictures that differ in one attribute")
+
+
+class ExpertEntry(Part):
+    """One expert: a built-in or registered kind, or "module:Class", and the options of its constructor."""
+
+    kind: str
+    options: dict[str, Any] = {}
+
+
+class Language(Part):
+    """The language model: the tiny one built here, with this size."""
+
+    width: PositiveInt = 128
+    layers: PositiveInt = 6
+    heads: PositiveInt = 4
+    feed_forward: PositiveInt = 352
+
+
+class Model(Part):
+    """Alignment and fusion; every ingredient can be switched off."""
+
+    strategy: Literal["astrea"] = "astrea"
+    contrast_width: PositiveInt = 64
+    adapter_hidden: PositiveInt = 128
+    word_start: bool = Field(True, description="adapters start at the language model's embeddings of their labels")
+    mixer: bool = True
+    residual: bool = True
+    residual_start: float = Field(1.0, ge=0, le=1, description="probability p_0 of the stochastic residual")
+    residual_end: float = Field(0.85, ge=0, le=1, description="probability p_1, reached at the end of `fuse`")
+    allocator: bool = True
+    allocator_tau: float = Field(1.0, gt=0)
+    allocator_question: bool = True
+    allocator_confidence: bool = True
+
+
+class Contrast(Part):
+    """Momentum contrast (after ALBEF, arXiv 2107.07651)."""
+
+    momentum: float = Field(0.995, ge=0, lt=1)
+    queue: int = Field(1024, ge=0, description="entries per modality; 0 = in-batch contrast only")
+    temperature: float = Field(0.07, gt=0)
+    soft_targets: float = Field(0.4, ge=0, lt=1, description="alpha, reached at the end of the first stage")
+
+
+class Regular(Part):
+    """What keeps experts from starving or dominating."""
+
+    expert_dropout: float = Field(0.3, ge=0, lt=1, description="chance that a training picture loses one expert")
+    load_rate: float = Field(0.02, ge=0, description="eta of the load bias; 0 = off")
+    contribution_every: int = Field(10, ge=0, description="steps between counterfactual passes; 0 = off")
+    contribution_tau: float = Field(0.5, gt=0)
+
+
+class Losses(Part):
+    """Weights of a stage's losses; 0 = off."""
+
+    lm: float = Field(0.0, ge=0)
+    word: float = Field(0.0, ge=0)
+    itc: float = Field(0.0, ge=0)
+    agree: float = Field(0.0, ge=0, description="lambda: contrast with the experts already aligned")
+    contribution: float = Field(0.0, ge=0)
+
+
+class Stage(Part):
+    """One stage as data: what learns, from which losses, for how long."""
+
+    train: tuple[Literal["adapters", "heads", "fusion", "language_model"], ...]
+    losses: Losses
+    steps: int = Field(ge=0)
+    batch: PositiveInt = 16
+    lr: float = Field(gt=0)
+    language_lr_scale: float = Field(1.0, gt=0)
+    warmup: int = Field(20, ge=1)
+    final: float = Field(0.05, ge=0, le=1)
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0)
+    accumulate: PositiveInt = 1
+    save_every: int = Field(200, ge=0, description="optimizer steps between checkpoints; 0 = at the stage's end only")
+    progressive: bool = Field(True, description="align only: one expert after another instead of all at once")
+
+    def schedule(self, steps: int | None = None) -> Schedule:
+        """The loop's view of this stage."""
+        return Schedule(
+            steps=self.steps if steps is None else steps,
+            batch=self.batch,
+            lr=self.lr,
+            warmup=self.warmup,
+            final=self.final,
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+            accumulate=self.accumulate,
+            save_every=self.save_every,
+        )
+
+
+class PretrainPart(Part):
+    """Length of one pretrained part's own training."""
+
+    steps: PositiveInt
+    batch: PositiveInt
+    lr: float = Field(gt=0)
+    warmup: int = Field(100, ge=1)
+    weight_decay: float = Field(0.02, ge=0)
+
+    def schedule(self) -> Schedule:
+        """The loop's view."""
+        return Schedule(
+            steps=self.steps, batch=self.batch, lr=self.lr, warmup=self.warmup, weight_decay=self.weight_decay
+        )
+
+
+class Pretraining(Part):
+    """How `astrea pretrain` makes the parts that ship with the package."""
+
+    expert: PretrainPart = PretrainPart(steps=2400, batch=64, lr=3e-3)
+    language: PretrainPart = PretrainPart(steps=6000, batch=16, lr=2e-3)
+    gate: float = Field(0.9, ge=0, le=1, description="accuracy on ground-truth tokens the language model must reach")
+
+
+class Run(Part):
+    """A whole run."""
+
+    name: str
+    seed: int = 0
+    threads: int = Field(2, ge=1)
+    pretrain: str = Field("shipped", description='"shipped", "scratch" or a folder of pretrained parts')
+    world: World = World()
+    data: Data = Data()
+    experts: dict[str, ExpertEntry]
+    language: Language = Language()
+    model: Model = Model()
+    contrast: Contrast = Contrast()
+    regular: Regular = Regular()
+    pretraining: Pretraining = Pretraining()
+    align: Stage
+    fuse: Stage
+    tune: Stage

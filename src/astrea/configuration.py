@@ -1,0 +1,52 @@
+"""What an Astrea model is made of, as a transformers configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+
+class AstreaConfig(PreTrainedConfig):
+    """Configuration of `AstreaForConditionalGeneration`.
+
+    Args:
+        text_config: configuration (or its dict) of any model that `AutoModelForCausalLM` builds.
+        experts: name -> {"kind": ..., "options": {...}}, in the order of alignment.
+        expert_shapes: name -> [tokens, width]; what the experts declared when the model was made.
+        fusion: options of the fusion strategy.
+        adapter_hidden: hidden width of every adapter's residual MLP.
+        contrast_width: P, width of the retrieval embedding.
+        image_token_id: the placeholder that visual tokens replace.
+        image_size: side of the square picture that experts are given.
+    """
+
+    model_type = "astrea"
+    sub_configs = {"text_config": AutoConfig}
+
+    def __init__(
+        self,
+        text_config: Any = None,
+        experts: dict[str, dict[str, Any]] | None = None,
+        strategy: str = "astrea",
+        fusion: dict[str, Any] | None = None,
+        adapter_hidden: int = 128,
+        contrast_width: int = 64,
+        image_token_id: int = 4,
+        image_size: int = 64,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(text_config, dict):
+            text_config = AutoConfig.for_model(**text_config)
+        self.text_config = text_config if text_config is not None else AutoConfig.for_model("llama")
+        self.experts = experts or {}
+        self.strategy = strategy
+        self.fusion = fusion or {}
+        self.adapter_hidden = adapter_hidden
+        self.contrast_width = contrast_width
+        self.image_token_id = image_token_id
+        self.image_size = image_size
+        for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            kwargs.setdefault(key, getattr(self.text_config, key, None))
+        kwargs.setdefault("tie_word_embeddings", False)
+        super().__init__(**kwargs)

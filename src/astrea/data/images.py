@@ -1,0 +1,260 @@
+"""Reading an image that somebody else made: upright, RGB, 8 bits, or an ``AstreaError`` that says what is wrong.
+
+The size is read from the header and held to a limit before any pixel is decoded, because a file of a few kilobytes can
+ask for gigabytes of memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from astrea.errors import AstreaError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 64_000_000
+
+_FORMATS_TEXT = ", ".join(FORMATS[:-1]) + " or " + FORMATS[-1]
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def load_image(
+    source: str | Path | bytes | Image.Image, *, max_pixels: int = MAX_PIXELS, name: str | None = None
+) -> Image.Image:
+    """Load one image as RGB, 8 bits a channel, turned upright by its EXIF orientation.
+
+    Only the first frame of an animation or of a multi-page file is read (an image object is taken at the frame it
+    shows). Transparency is laid over white. 16-bit grey is divided by 256, not clipped. The result is a new image
+    that carries no metadata, so loading it again changes nothing.
+
+    Args:
+        source: a path, the bytes of a JPEG, PNG, WEBP, GIF, BMP or TIFF file, or a Pillow image of any mode.
+        max_pixels: the most pixels (width x height) to accept; Pillow's own ``Image.MAX_IMAGE_PIXELS`` holds as well.
+        name: what errors call the image, for example ``"sample 17 of train.jsonl"``. A path is always named too.
+
+    Returns:
+        The image, mode ``RGB``.
+
+    Raises:
+        AstreaError: the file is missing, a folder, empty, unreadable, truncated, damaged or not an image, or the
+            image is larger than allowed.
+    """
+    if isinstance(source, Image.Image):
+        return _decode(source, name or "the image", max_pixels)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        label = name or f"the image ({len(source):,} bytes)"
+        if not len(source):
+            raise AstreaError(f"{label} is empty (0 bytes)", "Give the bytes of a whole image file.")
+        return _open_and_decode(io.BytesIO(source), label, max_pixels)
+    if not isinstance(source, (str, Path)):
+        raise AstreaError(
+            f"{name or 'the image'} is a {type(source).__name__}",
+            "Give a path, the bytes of an image file, or a Pillow image.",
+        )
+    path = Path(source)
+    label = f"{name}: image {path}" if name else f"image {path}"
+    with _open_file(path, label) as file:
+        return _open_and_decode(file, label, max_pixels)
+
+
+def to_square_array(image: Image.Image, size: int) -> np.ndarray:
+    """Fit an image into a square without changing its proportions, centred, the rest filled with its edge colour.
+
+    The fill is the mean colour of the outermost pixels, which gives an expert no hard border to look at. An image that
+    is ``size`` x ``size`` already comes back pixel for pixel.
+
+    Args:
+        image: any Pillow image; one that is not RGB goes through :func:`load_image` first.
+        size: side of the square in pixels, at least 1.
+
+    Returns:
+        Array of shape (size, size, 3), dtype uint8, that the caller may write to.
+
+    Raises:
+        AstreaError: ``size`` is below 1, or the image cannot be read.
+    """
+    if size < 1:
+        raise AstreaError(f"the square side is {size}", "Give a side of at least 1 pixel.")
+    if image.mode != "RGB" or 0 in image.size:
+        image = load_image(image)
+    if image.size == (size, size):
+        return np.array(image)
+    longest = max(image.size)
+    # A 1 x 10000 strip would scale to a width of 0: keep at least one pixel of it.
+    width, height = (max(1, round(side * size / longest)) for side in image.size)
+    inner = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    edge = np.concatenate([inner[0], inner[-1], inner[:, 0], inner[:, -1]])
+    square = np.empty((size, size, 3), dtype=np.uint8)
+    square[:] = np.round(edge.mean(axis=0)).astype(np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    square[top : top + height, left : left + width] = inner
+    return square
+
+
+@contextlib.contextmanager
+def _open_file(path: Path, label: str) -> Iterator[BinaryIO]:
+    """Open an ordinary, non-empty file, or say why not."""
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise AstreaError(f"{label} is a folder", "Give the path of one image file.")
+        if not stat.S_ISREG(status.st_mode):
+            # Opening a pipe or a device could wait for ever.
+            raise AstreaError(f"{label} is not an ordinary file", "Give the path of one image file.")
+        if status.st_size == 0:
+            raise AstreaError(f"{label} is empty (0 bytes)", "Copy or download the file again.")
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise AstreaError(
+            f"{label} does not exist", "Check the path; relative paths start at the current folder."
+        ) from None
+    except PermissionError:
+        raise AstreaError(
+            f"{label} may not be read: permission denied", "Give this user read permission to it and to its folders."
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        raise AstreaError(f"{label} cannot be opened: {error}", "Check the path and the disk it is on.") from error
+    with file:
+        yield file
+
+
+def _open_and_decode(file: BinaryIO, label: str, max_pixels: int) -> Image.Image:
+    """Open the image in ``file`` (which stays the caller's to close) and decode it."""
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        # Far above Pillow's own limit it raises without telling the size; users should still see it.
+        raise _too_large(label, _size_in_header(file), max_pixels) from None
+    except Image.UnidentifiedImageError:
+        raise AstreaError(
+            f"{label} is not a {_FORMATS_TEXT} file, or its beginning is damaged",
+            "Check what the file really is (its ending does not count) and convert it, or copy it again.",
+        ) from None
+    except Exception as error:  # damaged headers make Pillow raise nearly any type
+        raise _damaged(label, error) from error
+    with image:
+        return _decode(image, label, max_pixels)
+
+
+def _decode(image: Image.Image, label: str, max_pixels: int) -> Image.Image:
+    """Check the size of an opened image, decode it, and bring it to upright RGB."""
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise AstreaError(f"{label} has no pixels: its size is {width} x {height}", "Give an image of at least 1 x 1.")
+    if width * height > _limit(max_pixels):
+        raise _too_large(label, image.size, max_pixels)
+    try:
+        image.load()
+        rgb = _to_rgb(image)
+        turn = _UPRIGHT.get(_orientation(image))
+        if turn is not None:
+            rgb = rgb.transpose(turn)
+    except Exception as error:  # damaged data makes the decoders raise nearly any type
+        raise _damaged(label, error) from error
+    # An EXIF block that survived would turn the image a second time when it is loaded again.
+    rgb.info = {}
+    return rgb
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a decoded image of any mode to a new RGB image."""
+    if image.mode.startswith("I;16"):
+        return _sixteen_bit_to_rgb(image)
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_wide_to_bytes(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        # Pillow has no direct way out of La.
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
+    """16-bit grey to RGB by the high byte; a grey value declared transparent (PNG) becomes white."""
+    values = np.asarray(image)
+    grey = (values >> 8).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _wide_to_bytes(values: np.ndarray) -> np.ndarray:
+    """32-bit integers or floats (H, W) to uint8 (H, W).
+
+    Nothing in the file says which range is meant, so it is told by the values: floats in 0..1 are scaled by 255,
+    0..255 is taken as it is, 0..65535 is divided by 256, and any other range is stretched to fill 0..255. NaN counts
+    as 0, infinities as the nearest finite value.
+    """
+    finite = values[np.isfinite(values)].astype(np.float64)
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=high, neginf=low)
+    if low >= 0 and high <= 1 and values.dtype.kind == "f":
+        scaled = numbers * 255
+    elif low >= 0 and high <= 255:
+        scaled = numbers
+    elif low >= 0 and high <= 65535:
+        scaled = np.floor(numbers / 256)
+    else:
+        scaled = (numbers - low) * (255 / max(high - low, 1e-12))
+    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8. A damaged EXIF block is ignored, as image viewers do: the pixels are fine."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # the EXIF reader raises nearly any type as well
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _size_in_header(file: BinaryIO) -> tuple[int, int] | None:
+    """The size that the header gives, without Pillow's own limit, or None."""
+    file.seek(0)
+    prefix = file.read(16)
+    for format_name in FORMATS:
+        factory, accept = Image.OPEN[format_name]
+        if accept is None or accept(prefix) is True:
+            with contextlib.suppress(Exception):
+                file.seek(0)
+                return factory(file, "").size
+    return None
+
+
+def _limit(max_pixels: int) -> int:
+    """The limit in force. What Pillow would only warn of (a possible decompression bomb) counts as too large."""
+    return min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
+
+
+def _too_large(label: str, size: tuple[int, int] | None, max_pixels: int) -> AstreaError:
+    limit = _limit(max_pixels)
+    what = f"{size[0]:,} x {size[1]:,} = {size[0] * size[1]:,} pixels" if size else "more pixels than allowed"
+    mend = "Make the image smaller"
+    mend += ", or raise max_pixels." if limit == max_pixels else ", or raise PIL.Image.MAX_IMAGE_PIXELS."
+    return AstreaError(f"{label} is too large: {what}; the limit is {limit:,} pixels", mend)
+
+
+def _damaged(label: str, error: Exception) -> AstreaError:
+    if isinstance(error, MemoryError):
+        return AstreaError(f"{label} needs more memory than there is", "Free some memory, or lower max_pixels.")
+    reason = str(error).strip() or type(error).__name__
+    return AstreaError(
+        f"{label} is damaged or cut short: {reason}", "Copy or download the file again, or leave it out of the data."
+    )

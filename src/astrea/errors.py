@@ -1,0 +1,18 @@
+"""The one error type that a user of Astrea is meant to read."""
+
+from __future__ import annotations
+
+
+class AstreaError(Exception):
+    """Something the user can mend. ``str(error)`` says what is wrong (with file, line, sample or option) and,
+    after it, the mend. The command line prints it without a traceback and exits with status 1.
+
+    Args:
+        message: what is wrong, naming the file, line, sample or option.
+        mend: what to do about it, one sentence.
+    """
+
+    def __init__(self, message: str, mend: str = "") -> None:
+        self.message = message
+        self.mend = mend
+        super().__init__(f"{message}\n  -> {mend}" if mend else message)

@@ -1,0 +1,115 @@
+"""Finding expert classes by kind, building them, and keeping a set of them frozen side by side."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import Tensor, nn
+
+from astrea.errors import AstreaError
+from astrea.experts.captioning import CaptioningExpert
+from astrea.experts.classification import ClassificationExpert
+from astrea.experts.detection import DetectionExpert
+from astrea.experts.protocol import Expert, ExpertFeatures, Reading
+from astrea.experts.segmentation import SegmentationExpert
+
+COMPACT: Mapping[str, type[Expert]] = {
+    "captioning": CaptioningExpert,
+    "classification": ClassificationExpert,
+    "segmentation": SegmentationExpert,
+    "detection": DetectionExpert,
+}
+"""The built-in compact experts, in the order in which they are aligned: nearest to language first."""
+
+ENTRY_POINTS = "astrea.experts"
+
+
+def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
+    """The class of a kind: built in, registered under the ``astrea.experts`` entry points, or "module:Class".
+
+    Args:
+        allow_import: whether "module:Class" may be imported. A recipe is the user's own word and may; a model folder
+            may come from anybody and may only with ``trust_remote_code=True``.
+
+    Raises:
+        AstreaError: unknown kind (lists the known ones), an import that fails, or a class that is no `Expert`.
+    """
+    if kind in COMPACT:
+        return COMPACT[kind]
+    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if kind in registered:
+        found = registered[kind].load()
+    elif ":" in kind:
+        if not allow_import:
+            raise AstreaError(
+                f"the model asks to import the expert {kind!r}",
+                "pass trust_remote_code=True if you trust whoever made this model",
+            )
+        module, _, name = kind.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise AstreaError(f"expert {kind!r}: {error}", "check the module's name and that it is installed") from error
+    else:
+        known = ", ".join([*COMPACT, *registered])
+        raise AstreaError(f"unknown expert kind {kind!r}", f'known kinds: {known}; or write "module:Class"')
+    if not (isinstance(found, type) and issubclass(found, Expert)):
+        raise AstreaError(f"expert {kind!r} is not a subclass of astrea.Expert", "derive it from astrea.Expert")
+    return found
+
+
+class ExpertBank(nn.Module):
+    """The experts of a model, frozen and always in evaluation mode. Names are the recipe's."""
+
+    def __init__(self, entries: Mapping[str, Mapping[str, Any]], *, allow_import: bool = False) -> None:
+        super().__init__()
+        self.experts = nn.ModuleDict()
+        for name, entry in entries.items():
+            built = expert_class(entry["kind"], allow_import=allow_import)
+            try:
+                self.experts[name] = built(**entry.get("options", {}))
+            except TypeError as error:
+                raise AstreaError(f"expert {name!r}: {error}", "check the expert's options in the recipe") from error
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> ExpertBank:
+        """Experts never leave evaluation mode: batch statistics must not drift while the rest learns."""
+        return super().train(False)
+
+    def __getitem__(self, name: str) -> Expert:
+        return self.experts[name]  # type: ignore[return-value]
+
+    @property
+    def names(self) -> list[str]:
+        """The experts' names, in order."""
+        return list(self.experts)
+
+    @property
+    def token_counts(self) -> list[int]:
+        """How many tokens each expert declares."""
+        return [self[name].num_tokens for name in self.names]
+
+    def forward(self, pixels_B3HW: Tensor) -> dict[str, ExpertFeatures]:
+        """Every expert's features, checked against what the expert declares."""
+        return {name: checked(name, self[name], self[name](pixels_B3HW)) for name in self.names}
+
+    def readings(self, pixels_B3HW: Tensor) -> list[dict[str, Reading]]:
+        """Per picture, each expert's reading."""
+        columns = {name: self[name].readings(pixels_B3HW) for name in self.names}
+        return [{name: column[row] for name, column in columns.items()} for row in range(len(pixels_B3HW))]
+
+
+def checked(name: str, expert: Expert, features: ExpertFeatures) -> ExpertFeatures:
+    """Features as they came, if their shape is what the expert declares; otherwise an error that says both."""
+    wanted, got = (expert.num_tokens, expert.width), tuple(features.tokens.shape[1:])
+    if got != wanted or features.confidence.shape != features.tokens.shape[:2]:
+        raise AstreaError(
+            f"expert {name!r} declares {wanted[0]} tokens of width {wanted[1]} but returned tokens "
+            f"{tuple(features.tokens.shape)} with confidence {tuple(features.confidence.shape)}",
+            "set num_tokens and width to what forward returns",
+        )
+    return features

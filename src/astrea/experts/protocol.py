@@ -1,0 +1,100 @@
+"""What every expert is: a frozen eye that turns pixels into tokens in its own native form.
+
+Letters: B batch, T tokens of this expert, C width of one token, H W picture height and width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertFeatures:
+    """What one expert saw.
+
+    tokens: (B, T, C) native task output, soft (probabilities, not argmax).
+    confidence: (B, T) in 0..1; exactly 0 marks an empty slot, which nothing downstream reads.
+    """
+
+    tokens: Tensor
+    confidence: Tensor
+
+    def rows(self, index: Tensor | slice) -> ExpertFeatures:
+        """The features of some samples of the batch."""
+        return ExpertFeatures(self.tokens[index], self.confidence[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one expert saw in one picture, in a form a person can look at.
+
+    boxes: (x0, y0, x1, y1) as shares of the picture's width and height, 0..1.
+    labels, scores: one per box; or free-standing tags if there are no boxes.
+    mask: (H, W) long, 0 = background, i + 1 = region i, or None.
+    caption: a sentence, or "".
+    """
+
+    expert: str
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    mask: Tensor | None = None
+    caption: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON-able form; the mask is left out (it is for drawing)."""
+        return {
+            "boxes": [[round(v, 3) for v in box] for box in self.boxes],
+            "labels": self.labels,
+            "scores": [round(s, 3) for s in self.scores],
+            "caption": self.caption,
+        }
+
+
+class Expert(nn.Module, ABC):
+    """A vision expert. Subclass it, set ``num_tokens``, ``width`` and ``labels``, write `forward` and `readings`.
+
+    Attributes:
+        num_tokens: how many tokens `forward` returns per picture; asserted at every call of the expert matrix.
+        width: channels per token.
+        labels: one word or phrase per channel, or None where a channel has no name. Where channels have names,
+            the adapter starts as the weighted mixture of the language model's embeddings of those names.
+    """
+
+    num_tokens: int
+    width: int
+    labels: tuple[str | None, ...]
+
+    @abstractmethod
+    def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
+        """Look at pictures (B, 3, H, W) with values in 0..1."""
+
+    @abstractmethod
+    def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
+        """What a person can look at, one `Reading` per picture."""
+
+
+def soft_bins(value: Tensor, bins: int) -> Tensor:
+    """Two-hot code of values in 0..1: (..., ) -> (..., bins), linear between the two nearest bin centres.
+
+    `from_bins` inverts it exactly, so a coordinate loses nothing by being spelled as a mixture of words.
+    """
+    position = value.clamp(0, 1) * (bins - 1)
+    centres = torch.arange(bins, device=value.device, dtype=value.dtype)
+    return (1 - (position.unsqueeze(-1) - centres).abs()).clamp_min(0)
+
+
+def from_bins(code: Tensor) -> Tensor:
+    """Inverse of `soft_bins`: (..., bins) -> (...,)."""
+    bins = code.shape[-1]
+    centres = torch.linspace(0, 1, bins, device=code.device, dtype=code.dtype)
+    return (code * centres).sum(-1)
+
+
+def bin_labels(prefix: str, bins: int) -> tuple[str, ...]:
+    """Names of coordinate bins, such as ``x0 .. x15``."""
+    return tuple(f"{prefix}{i}" for i in range(bins))

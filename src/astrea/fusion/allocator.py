@@ -1,0 +1,75 @@
+"""Adaptive weight allocator: each expert's share for this picture *and* this question.
+
+Letters: B pictures, S questions per picture, E experts, D language-model width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Allocator(nn.Module):
+    """``a_e = u . tanh(W_q norm(q) + W_x norm(x_e) + W_c conf_e)``, ``w = softmax(a / tau + b)`` over present experts.
+
+    Our reading of the paper's "adaptive weight allocators". The question is normalised first, or it is drowned by the
+    tokens. ``b`` is the load bias: a buffer that `update_load` moves, not a loss, so that the contrast between
+    questions stays free (after the auxiliary-loss-free balancing of arXiv 2408.15664).
+    """
+
+    load_bias: Tensor
+    load: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        experts: int,
+        *,
+        hidden: int = 64,
+        tau: float = 1.0,
+        use_question: bool = True,
+        use_confidence: bool = True,
+    ) -> None:
+        super().__init__()
+        self.tau = tau
+        self.use_question = use_question
+        self.use_confidence = use_confidence
+        self.norm_q, self.norm_x = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.from_question = nn.Linear(width, hidden)
+        self.from_expert = nn.Linear(width, hidden, bias=False)
+        self.from_confidence = nn.Linear(1, hidden, bias=False)
+        self.score = nn.Linear(hidden, 1, bias=False)
+        self.bias_question = nn.Linear(width, experts, bias=False)
+        nn.init.normal_(self.score.weight, std=0.02)
+        nn.init.zeros_(self.bias_question.weight)
+        self.register_buffer("load_bias", torch.zeros(experts))
+        self.register_buffer("load", torch.full((experts,), 1 / experts))
+
+    def forward(self, question_BSD: Tensor, expert_BED: Tensor, confidence_BE: Tensor, present_BE: Tensor) -> Tensor:
+        """Shares (B, S, E): 0 for absent experts, summing to 1 (all zeros where no expert is present)."""
+        hidden = self.from_expert(self.norm_x(expert_BED)).unsqueeze(1)
+        logits = 0.0
+        if self.use_question:
+            question = self.norm_q(question_BSD)
+            hidden = hidden + self.from_question(question).unsqueeze(2)
+            # What a question asks of each expert by name; the tanh term alone mixes it with the picture.
+            logits = self.bias_question(question)
+        if self.use_confidence:
+            hidden = hidden + self.from_confidence(confidence_BE.unsqueeze(-1)).unsqueeze(1)
+        logits = logits + self.score(torch.tanh(hidden)).squeeze(-1)
+        logits = logits.expand(-1, question_BSD.shape[1], -1) / self.tau + self.load_bias
+        present = present_BE.unsqueeze(1)
+        return logits.masked_fill(~present, -1e4).softmax(-1) * present
+
+    @torch.no_grad()
+    def update_load(self, shares_NE: Tensor, *, rate: float = 0.01, decay: float = 0.95) -> None:
+        """Move the bias of every expert a step towards the mean load: up if it starves, down if it dominates.
+
+        Args:
+            shares_NE: shares of the step's questions (rows where all experts were present).
+        """
+        if len(shares_NE) == 0:
+            return
+        self.load.mul_(decay).add_((1 - decay) * shares_NE.mean(0))
+        self.load_bias.add_(rate * torch.sign(self.load.mean() - self.load))
+        self.load_bias.sub_(self.load_bias.mean())

@@ -1,0 +1,1 @@
+"""Recipes: the YAML files that describe a run, and their strict loader."""

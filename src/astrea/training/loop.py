@@ -1,0 +1,128 @@
+"""The one training loop. It knows nothing of models: an `Objective` gives batches and losses, the loop does the rest.
+
+Everything random in a step is a function of (seed, stage, step), so a run that continues from a checkpoint sees
+exactly what the uninterrupted run would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from astrea.errors import AstreaError
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How one stage optimises: AdamW, linear warm-up then cosine to ``final`` x lr, clipped gradients.
+
+    batch: samples per micro-step; accumulate: micro-steps per optimizer step; save_every: optimizer steps, 0 = end only.
+    """
+
+    steps: int
+    batch: int
+    lr: float
+    warmup: int = 20
+    final: float = 0.05
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    accumulate: int = 1
+    save_every: int = 0
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of optimizer step ``step`` (0-based)."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+class Objective(ABC):
+    """What a stage learns and from what. The loop never looks inside."""
+
+    @abstractmethod
+    def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
+        """(name, parameter, learning-rate scale) of everything that learns in this stage."""
+
+    @abstractmethod
+    def batch(self, step: int, micro: int, size: int) -> Any:
+        """The batch of a micro-step: a pure function of its arguments and the seed."""
+
+    @abstractmethod
+    def loss(self, batch: Any, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Scalar loss with gradient, and figures to log."""
+
+    def after_step(self, step: int) -> None:  # noqa: B027 - most objectives keep nothing between steps
+        """Called once the weights have moved: moving averages, queues, load biases."""
+
+    def describe(self, batch: Any) -> str:
+        """Names the samples of a batch, for the NaN guard's message."""
+        return "unnamed samples"
+
+
+def build_optimizer(objective: Objective, schedule: Schedule) -> torch.optim.AdamW:
+    """AdamW with one group per (learning-rate scale, decay or not); vectors and scalars do not decay."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for _, parameter, scale in objective.trainable():
+        groups.setdefault((scale, parameter.ndim > 1), []).append(parameter)
+    if not groups:
+        raise AstreaError("this stage has nothing to train", "give the stage at least one trainable part")
+    return torch.optim.AdamW(
+        [
+            {"params": params, "scale": scale, "weight_decay": schedule.weight_decay if decays else 0.0}
+            for (scale, decays), params in groups.items()
+        ],
+        lr=schedule.lr,
+        betas=(0.9, 0.98),
+        foreach=True,
+    )
+
+
+def run_steps(
+    objective: Objective,
+    schedule: Schedule,
+    optimizer: torch.optim.AdamW,
+    *,
+    start: int = 0,
+    on_step: Callable[[int, dict[str, float]], None],
+) -> None:
+    """Run optimizer steps ``start .. schedule.steps``; ``on_step(step, figures)`` after each (it may raise to stop).
+
+    Raises:
+        AstreaError: the loss or a gradient is NaN or infinite; names the step and the samples.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for step in range(start, schedule.steps):
+        lr = schedule.lr_at(step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["scale"]
+        optimizer.zero_grad(set_to_none=True)
+        figures: dict[str, float] = {}
+        names = []
+        for micro in range(schedule.accumulate):
+            batch = objective.batch(step, micro, schedule.batch)
+            loss, part = objective.loss(batch, step)
+            names.append(objective.describe(batch))
+            if not torch.isfinite(loss):
+                raise AstreaError(
+                    f"the loss is {loss.item()} at step {step}, micro-step {micro} (batch: {names[-1]}; {part})",
+                    "lower the learning rate, or look at these samples; the last checkpoint is untouched",
+                )
+            (loss / schedule.accumulate).backward()
+            for key, value in {"loss": loss.item(), **part}.items():
+                figures[key] = figures.get(key, 0.0) + value / schedule.accumulate
+        norm = nn.utils.clip_grad_norm_(parameters, schedule.clip)
+        if not torch.isfinite(norm):
+            raise AstreaError(
+                f"the gradient is {norm.item()} at step {step} (batch: {'; '.join(names)})",
+                "lower the learning rate, or look at these samples; the last checkpoint is untouched",
+            )
+        optimizer.step()
+        objective.after_step(step)
+        on_step(step, figures | {"lr": lr, "grad_norm": float(norm)})
