@@ -48,9 +48,9 @@ class Language(Part):
     """The language model: the tiny one built here, with this size."""
 
     width: PositiveInt = 128
-    layers: PositiveInt = 6
+    layers: PositiveInt = 4
     heads: PositiveInt = 4
-    feed_forward: PositiveInt = 352
+    feed_forward: PositiveInt = 384
 
 
 class Model(Part):

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from astrea.errors import AstreaError
+
 
 class AstreaConfig(PreTrainedConfig):
     """Configuration of `AstreaForConditionalGeneration`.
@@ -19,6 +21,9 @@ class AstreaConfig(PreTrainedConfig):
         contrast_width: P, width of the retrieval embedding.
         image_token_id: the placeholder that visual tokens replace.
         image_size: side of the square picture that experts are given.
+        expert_names: the experts' names in the order of alignment; None = the order of ``experts``, which
+            a JSON file does not keep.
+        attention: attention implementation of the language model; None = what ``text_config`` asks for.
     """
 
     model_type = "astrea"
@@ -34,19 +39,34 @@ class AstreaConfig(PreTrainedConfig):
         contrast_width: int = 64,
         image_token_id: int = 4,
         image_size: int = 64,
+        expert_names: list[str] | None = None,
+        attention: str | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
             text_config = AutoConfig.for_model(**text_config)
         self.text_config = text_config if text_config is not None else AutoConfig.for_model("llama")
-        self.experts = experts or {}
+        entries = experts or {}
+        self.expert_names = list(entries) if expert_names is None else list(expert_names)
+        if sorted(self.expert_names) != sorted(entries):
+            raise AstreaError(
+                f"expert_names lists {self.expert_names}, experts has {list(entries)}", "list every expert once"
+            )
+        self.experts = {name: entries[name] for name in self.expert_names}
         self.strategy = strategy
         self.fusion = fusion or {}
         self.adapter_hidden = adapter_hidden
         self.contrast_width = contrast_width
         self.image_token_id = image_token_id
         self.image_size = image_size
+        # The parent's constructor resets the implementation of every sub-configuration, and never saves it.
+        self.attention = attention or self.text_config._attn_implementation
+        kwargs["attn_implementation"] = kwargs.get("attn_implementation") or self.attention
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(key, getattr(self.text_config, key, None))
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        # What is in use now, so that a loaded model computes what the saved one did.
+        return super().to_dict() | {"attention": self.text_config._attn_implementation}

@@ -17,6 +17,11 @@ Three habits of the reference are kept on purpose, because they change counts:
 
 One habit is not kept: the reference reads all captions as one stream, so that a caption ending in a one-letter
 abbreviation is cut differently when the next caption starts with ``The``. Here each caption stands alone.
+
+Known to differ, because no caption was seen to need it: numeric and accented HTML entities (``&#39;``), a few glued
+forms without any space (``24/7-747``, ``www.a.com+www.b.com``), some file names and code. Against the reference,
+none of 40,000 captions put together from the fixtures' phrases differed; of lines of software documentation, which
+also served to find rules, 1 in 300 to 1 in 2,000; of words glued at random to any punctuation, 1 in 60.
 """
 
 from __future__ import annotations
@@ -32,25 +37,23 @@ REMOVED = frozenset(
 """Tokens dropped after lower-casing: the published list, capitals included (which therefore never match)."""
 
 # Words that keep their full stop wherever they stand ("st. x"), in any capitalisation.
-_ABBREVIATIONS = frozenset(
-    """
+_ABBREVIATIONS = """
     adj adm adv al ala alex apr ariz assn assoc asst atty aug ave bancorp bhd bldg blvd brig bros calif capt cf cie
     cmdr co col colo comdr conn corp cos cpl ct dak dec dept det dr drs elec ens esq est etc ext feb fla fri ft ga gen
     gov govs hon inc ind insp intl jan jos jr jul jun kan kans ky lieut lt ltd maj mar md messrs mfg mich minn mlle mme
     mo mon mont mr mrs ms msgr mt mtg natl neb nev nov oct okla penn pfc ph plc pres prof profs pte pty pvt rd rep reps
     rev rt sen sens sep sept seq sfc sgt spc sq sr st ste supt sys tel tenn thu thurs tue tues univ va vs vt wed wis
     wisc wm wyo
-    """.split()
-)
+"""
 # These are words as well, so they need a capital ("Miss." but "to miss .").
-_CAPITAL_ABBREVIATIONS = frozenset("Ark Az Del Ill La Mass Miss Ore Pa Tex Wash".split())
+_CAPITAL_ABBREVIATIONS = "Ark Az Del Ill La Mass Miss Ore Pa Tex Wash"
 # These only before a number: "no. 5" but "she says no .".
 _NUMBER_ABBREVIATIONS = "art|ca|figs?|nos?|op|pp|prop"
 # "plan B. The cat": before one of these, spelt with a capital, a single letter's full stop ends the sentence.
 _SENTENCE_STARTERS = (
-    "A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More Now Once One "
-    "Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You"
-).split()
+    "A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More Now Once "
+    "One Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You"
+)
 
 
 def _letter_class() -> str:
@@ -58,7 +61,7 @@ def _letter_class() -> str:
     ranges: list[list[int]] = []
     for code in range(0x41, 0x10000):
         category = unicodedata.category(chr(code))
-        if category[0] == "L" or category in ("Mn", "Mc") or code == 0xAD:
+        if category[0] == "L" or (category in ("Mn", "Mc") and code < 0x1900) or code == 0xAD:
             if ranges and ranges[-1][1] == code - 1:
                 ranges[-1][1] = code
             else:
@@ -72,17 +75,21 @@ _WORD = rf"{_LD}+(?:_{_LD}+)*"
 _APOSTROPHE = "['’]"
 _ELISION = rf"(?:[dDlLnNoO]{_APOSTROPHE}(?={_L}{{2}}))"  # d'angelo, l'oreal, o'clock
 _HYPHEN = "[-\u058a\u2010\u2011]"
-_SLASH_PART = r"[A-Za-z0-9]+(?:-[A-Za-z]+)*"
-_STARTERS = "|".join(w if len(w) == 1 else f"{w}|{w.upper()}" for w in _SENTENCE_STARTERS)
+_SLASH_PART = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
+_STARTERS = "|".join(rf"{w}(?:\s|$)|{w.upper()}(?:\s|$)" for w in _SENTENCE_STARTERS.split()) + r"|M(?:r|s|R|S)\."
 
 # What the tokeniser gives for single characters that it does not pass on as they are.
-_CHARACTERS = {
-    **{"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"},
-    **{"\u00a3": "#", "\u20ac": "$", "\u0080": "$", "\u00a4": "$", "\u20a0": "$", "\u00a2": "cents"},
-    **{"\u00bc": "1/4", "\u00bd": "1/2", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3"},
-    **{'"': "''", "\u201c": "``", "\u201d": "''", "\u00ab": "``", "\u00bb": "''", "\u0093": "``", "\u0094": "''"},
-    **{"\u2018": "`", "\u2019": "'", "\u201b": "`", "\u2039": "`", "\u203a": "'", "\u0091": "`", "\u0092": "'"},
-    **{"\u2013": "--", "\u2014": "--", "\u2015": "--", "\u0096": "--", "\u0097": "--", "\u2026": "..."},
+_CHARACTERS: dict[str, str] = {
+    **dict(zip("()[]{}", ("-lrb-", "-rrb-", "-lsb-", "-rsb-", "-lcb-", "-rcb-"), strict=True)),
+    **dict(zip("\u00bc\u00bd\u00be\u2153\u2154", ("1/4", "1/2", "3/4", "1/3", "2/3"), strict=True)),
+    **dict.fromkeys("\u20ac\u0080\u00a4\u20a0", "$"),
+    **dict(zip("\u00a3\u00a2", ("#", "cents"), strict=True)),
+    **dict.fromkeys("\u201c\u00ab\u0093", "``"),
+    **dict.fromkeys('"\u201d\u00bb\u0094', "''"),
+    **dict.fromkeys("\u2018\u201b\u2039\u0091", "`"),
+    **dict.fromkeys("\u2019\u203a\u0092", "'"),
+    **dict.fromkeys("\u2013\u2014\u2015\u0096\u0097", "--"),
+    "\u2026": "...",
 }
 _ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "quot": "''", "apos": "'", "nbsp": "", "mdash": "--"}
 
@@ -98,7 +105,7 @@ _SYMBOLS = re.compile(
 def _whole(match: re.Match[str]) -> list[str]:
     """One token: the matched text with its apostrophes and brackets as the tokeniser writes them."""
     text = match.group().replace("\u00ad", "")
-    return ["".join(_CHARACTERS[c] if c in "()[]{}" and len(text) > 1 else c for c in text)]
+    return ["".join(_CHARACTERS[c] if c in "()" and len(text) > 1 else c for c in text)]
 
 
 def _parts(match: re.Match[str]) -> list[str]:
@@ -115,17 +122,6 @@ def _character(match: re.Match[str]) -> list[str]:
     return [_CHARACTERS.get(match.group(), match.group())]
 
 
-def _abbreviation(match: re.Match[str]) -> list[str]:
-    """A word and a full stop: one token where the word is a known abbreviation, otherwise the word and the stop."""
-    word = match.group(1)
-    known = (
-        word in _CAPITAL_ABBREVIATIONS
-        or (word.isupper() and word.capitalize() in _CAPITAL_ABBREVIATIONS)
-        or (word.lower() in _ABBREVIATIONS and word not in ("MFG", "MTG", "PTE", "PTY"))
-    )
-    return [word + "."] if known else [word, "."]
-
-
 _Rule = tuple[re.Pattern[str], Callable[[re.Match[str]], list[str]]]
 
 
@@ -134,29 +130,35 @@ def _rules() -> tuple[_Rule, ...]:
         return re.compile(pattern, flags), emit
 
     end = rf"(?!{_LD})"
+    capital = "|".join(f"{w}|{w.upper()}" for w in _CAPITAL_ABBREVIATIONS.split())
+    dot = r"(?:\.(?=[,;:]))?"  # "lbs.," keeps its full stop: what follows cannot be a new sentence
+    email = r"[^\s<>\"|()@]+@[a-z0-9\-]+(?:\.[a-z0-9\-]+)*"
+    attribute = r"""[A-Za-z][A-Za-z0-9.:\-]*(?:\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|\w+))?"""
     sep = "[ \\-\u00a0]"
     return (
         # Mark-up, addresses and names.
-        rule(r"<[!?/]?[A-Za-z\-][^<>\n]*>", _spaced),
+        rule(r"<[!?][A-Za-z\-][^<>\n]*>|</[A-Za-z][A-Za-z0-9.:\-]*\s?>", _spaced),
+        rule(rf"<[A-Za-z][A-Za-z0-9_.:\-]*(?:\s+{attribute})*\s*/?>", _spaced),
         rule(r"&(?:amp|lt|gt|quot|apos|nbsp|mdash);", lambda m: [_ENTITIES[m.group()[1:-1].lower()]]),
         rule(r"https?://[^\s<>\"|()]+\.[^\s<>\"|()]*[^\s<>\"|().,;:!?'\-]", _whole),
-        rule(r"www\.[^\s<>\"|()]*[^\s<>\"|().,;:!?'\-]", _whole),
+        rule(r"www\.(?:[a-z0-9\-]+\.)*[a-z0-9]+(?:/[^\s<>\"|()]*[^\s<>\"|().,;:!?'\-])?", _whole),
         rule(r"[a-z0-9\-]+(?:\.[a-z0-9\-]+)*\.(?:com|net|org|edu|gov)(?:/[^\s<>\"|()]*[^\s<>\"|().,;:!?'\-])", _whole),
-        rule(r"[^\s<>\"|()@]+@[a-z0-9\-]+(?:\.[a-z0-9\-]+)*", _whole),
+        rule(rf"{email}|<{email}>", _whole),
         rule(rf"#{_L}+", _whole),
         rule(r"@[A-Za-z]\w*", _whole),
         # Words that come apart, before the rules that would swallow them whole.
         rule(rf"(can)(not){end}|(gon|wan)(na){end}|(got)(ta){end}|(lem|gim)(me){end}", _parts),
-        rule(rf"({_L}+?)?(n{_APOSTROPHE}t){end}", _parts),
+        rule(rf"({_L}+?)?(n['’`]t){end}", _parts),
         rule(r"('t)(?=is|was)", _parts),
         # Words with an apostrophe inside, at the front or at the end.
-        rule(rf"({_APOSTROPHE}(?:s|m|d|re|ve|ll|n)){end}", _parts),
+        rule(rf"('(?:s|m|d|re|ve|ll|n))(?!{_L})|(’(?:s|m|d|re|ve|ll))", _parts),  # after ’ even "’stop" -> "'s top"
+        rule(r"’n", _whole),
         rule(rf"{_APOSTROPHE}n{_APOSTROPHE}", _whole),
         rule(rf"{_APOSTROPHE}(?:em|till?|cause)", _whole),
         rule(rf"{_APOSTROPHE}(?:\d0s{end}|\d\d(?=\s|$))", _whole),
-        rule(rf"{_ELISION}{_L}+", _whole),
-        rule(rf"[djl]{_APOSTROPHE}|y{_APOSTROPHE}(?={_L})", _whole),
-        rule(rf"{_L}*[aeiouy]{_APOSTROPHE}[aeiou]{_L}*", _whole),
+        rule(rf"{_ELISION}{_WORD}{dot}", _whole),
+        rule(rf"[djl]{_APOSTROPHE}(?!(?:s|m|d|re|ve|ll|n){end})|y{_APOSTROPHE}(?={_L})", _whole),
+        rule(rf"{_L}+[aeiouy]['’‘][aeiou]{_L}*|[eo]{_APOSTROPHE}er{end}", _whole),
         rule(
             rf"(?:c{_APOSTROPHE}(?:est|mon)|s{_APOSTROPHE}mores|cap{_APOSTROPHE}n|ev{_APOSTROPHE}ry|"
             rf"nat{_APOSTROPHE}l|nor{_APOSTROPHE}easter|t{_APOSTROPHE}other|li'l|d{_APOSTROPHE}ye){end}",
@@ -164,31 +166,35 @@ def _rules() -> tuple[_Rule, ...]:
         ),
         rule(rf"(?:ol|dunkin|somethin){_APOSTROPHE}{end}", _whole),
         # Abbreviations.
-        rule(r"([A-Za-z]+)\.", _abbreviation),
-        rule(rf"[A-Za-z]\.(?!\s+(?-i:{_STARTERS})(?:\s|$))", _whole),
+        rule(rf"(?!(?-i:MFG|MTG|PTE|PTY))(?:{'|'.join(_ABBREVIATIONS.split())})\.", _whole),
+        rule(rf"(?:{capital})\.", _whole, 0),
+        rule(rf"[A-Za-z]\.(?!\s+(?-i:{_STARTERS}))", _whole),
         rule(rf"(?:{_NUMBER_ABBREVIATIONS})\.(?=\s?\d)", _whole),
         rule(r"[A-Za-z](?:\.[A-Za-z])+\.?(?![A-Za-z])|(?:ph|ed)\.d\.", _whole),
         rule(r"[A-Z]+(?:&[A-Z]+)+", _whole, 0),
         rule(r"[A-Z]+\$", _whole, 0),
-        # Compounds: file.txt, black-and-white, and/or.
-        rule(rf"{_L}{_LD}*(?:\.{_L}{_LD}*)+", _whole),
+        rule(r"[cf]#|c\+\+", _whole),
+        # Compounds: file.txt, black-and-white, and/or. "no!yes" counts as one word.
+        rule(rf"{_L}{_LD}*(?:[.!?]{_L}{_LD}*)+{dot}", _whole),
         rule(
-            rf"{_ELISION}?(?:{_WORD}|[A-Za-z0-9][A-Za-z0-9.,]*)(?:{_HYPHEN}{_ELISION}?{_WORD})*"
-            rf"(?:{_HYPHEN}[A-Za-z](?:\.[A-Za-z])+\.|{_HYPHEN}{_ELISION}?{_WORD})",
+            rf"(?:{_ELISION}?{_WORD}|[A-Za-z0-9][A-Za-z0-9.,]*)(?:{_HYPHEN}{_ELISION}?{_WORD})*"
+            rf"(?:{_HYPHEN}[A-Za-z](?:\.[A-Za-z])+\.|{_HYPHEN}{_ELISION}?{_WORD}){dot}",
             _whole,
         ),
         rule(rf"{_SLASH_PART}(?:/{_SLASH_PART}){{1,2}}", _whole),
-        rule(_WORD, _whole),
+        rule(rf"{_L}?\d+(?:\.\d+)*\.[chx]{end}", _whole),
+        rule(r"[A-Z]+\+[A-Z]", _whole, 0),
+        rule(rf"{_WORD}{dot}", _whole),
         # Numbers.
         rule(r"[-+]?(?:\d+(?:[.,:]\d+)*|(?:[.,:]\d+)+)", _whole),
         rule(r"\d{1,4}[-\s]?\d{1,4}[/⁄]\d{1,4}", _spaced),
         rule(
-            rf"(?:\+\d{{2}}{sep})?(?:\(\d{{2,3}}\){sep}?|\d{{2,4}}{sep})(?:\d{{2,4}}{sep})?\d{{3,4}}{sep}\d{{3,5}}",
+            rf"(?:\(\d{{2,3}}\){sep}?|\+?\d{{2,4}}{sep}(?:\d{{2,4}}{sep})?)\d{{3,4}}{sep}\d{{3,5}}",
             _spaced,
         ),
         # Punctuation and symbols.
         rule(r"[<>]?[:;=][o'\-]?[()\[\]{DPpO@|d\\]" + end, _whole, 0),
-        rule(r"\^_\^", _whole),
+        rule(r"\^_\^|\(\^_\^\)|-_-|-[lr][rcs]b-", _whole),
         rule(r"[!?]+|\*+|[#@]+|_+|<<|>>|-{5,}", _whole),
         rule(r"-{2,4}|'{2}|`{2}", lambda m: [m.group()[:2]]),
         rule(r"\.{3}|\. \. \.", lambda m: ["..."]),

@@ -1,0 +1,57 @@
+"""All adapters side by side: from every expert's features to the expert matrix, and the contrast heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from astrea.alignment.adapter import Adapter
+from astrea.alignment.heads import PictureHead, TextHead
+from astrea.alignment.matrix import ExpertMatrix
+from astrea.experts.protocol import ExpertFeatures
+
+
+class Alignment(nn.Module):
+    """Adapters and heads: everything that `align` trains, and everything that has a momentum copy.
+
+    Args:
+        shapes: expert name -> (tokens, width), in the order of the expert matrix.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, int]], *, hidden: int, model_width: int, contrast: int) -> None:
+        super().__init__()
+        self.names = list(shapes)
+        self.adapters = nn.ModuleDict(
+            {name: Adapter(width, hidden, model_width) for name, (_, width) in shapes.items()}
+        )
+        self.picture_head = PictureHead(model_width, contrast)
+        self.text_head = TextHead(model_width, contrast)
+        # Plain numbers, not a buffer: from_pretrained leaves buffers that are not in the file uninitialised.
+        self.counts = [tokens for tokens, _ in shapes.values()]
+
+    def forward(self, features: Mapping[str, ExpertFeatures], present_BE: Tensor | None = None) -> ExpertMatrix:
+        """The expert matrix of a batch. Experts missing from ``features`` or not in ``present_BE`` are absent."""
+        found = next(iter(features.values())).confidence
+        first: Adapter = self.adapters[self.names[0]]  # type: ignore[assignment]
+        weight = first.mixture.weight
+        columns, sure = [], []
+        for index, name in enumerate(self.names):
+            if name in features:
+                columns.append(self.adapters[name](features[name].tokens.to(weight.dtype)))
+                sure.append(features[name].confidence.to(weight.dtype))
+            else:
+                columns.append(weight.new_zeros(len(found), self.counts[index], weight.shape[0]))
+                sure.append(weight.new_zeros(len(found), self.counts[index]))
+        here = [name in features for name in self.names]
+        confidence = torch.cat(sure, 1)
+        present = torch.tensor(here, device=confidence.device).expand(len(found), -1)
+        owner = [index for index, count in enumerate(self.counts) for _ in range(count)]
+        expert = torch.tensor(owner, device=confidence.device)
+        matrix = ExpertMatrix(torch.cat(columns, 1), confidence, confidence > 0, present, expert)
+        return matrix.with_presence(present if present_BE is None else present_BE)
+
+    def only(self, matrix: ExpertMatrix, index: int) -> Tensor:
+        """Which tokens of the matrix are valid and belong to expert ``index``: (B, T) bool."""
+        return matrix.valid & (matrix.expert == index)

@@ -1,0 +1,70 @@
+"""Word-level alignment: every telling word of a caption finds its token, by the language model's own embeddings.
+
+Letters: B batch, T tokens, D language-model width, K words of the batch's captions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WordContrast(nn.Module):
+    """L_word: two-way contrast over the batch's words plus word BCE, on each word's best token by cosine.
+
+    Words that more than half of all captions hold tell nothing and are left out; rarer words weigh more (by inverse
+    document frequency).
+
+    Args:
+        captions: the token ids of every training caption.
+        common: share of captions from which on a word is left out.
+    """
+
+    def __init__(self, captions: Iterable[Sequence[int]], vocabulary: int, *, common: float = 0.5) -> None:
+        super().__init__()
+        found: Counter[int] = Counter()
+        total = 0
+        for ids in captions:
+            total += 1
+            found.update(set(ids))
+        weight = torch.zeros(vocabulary)
+        for word, count in found.items():
+            if count < common * total:
+                weight[word] = torch.log(torch.tensor(total / count))
+        self.register_buffer("weight", weight / weight.amax().clamp_min(1e-6), persistent=False)
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.bias = nn.Parameter(torch.tensor(-5.0))
+
+    def forward(self, tokens_BTD: Tensor, valid_BT: Tensor, captions: Sequence[Sequence[int]], table_VD: Tensor) -> Tensor:
+        """The loss. ``table_VD`` is the language model's word embedding, used without gradient."""
+        batch = len(captions)
+        words = sorted({word for ids in captions for word in ids if self.weight[word] > 0})  # type: ignore[index]
+        if not words:
+            return tokens_BTD.sum() * 0
+        column = {word: k for k, word in enumerate(words)}
+        present = torch.zeros(batch, len(words))
+        for row, ids in enumerate(captions):
+            for word in ids:
+                if word in column:
+                    present[row, column[word]] = 1.0
+        names = F.normalize(table_VD.detach()[words], dim=-1)
+        cosine = F.normalize(tokens_BTD, dim=-1) @ names.T
+        best = cosine.masked_fill(~valid_BT.unsqueeze(-1), -1.0).amax(1)
+        weight = self.weight[words] * present  # type: ignore[index]
+        total = weight.sum().clamp_min(1e-6)
+        score = self.scale * best
+        # Both ways: which words does this picture hold, and which pictures hold this word.
+        by_word = (many_positives(score, present) * weight).sum() / total
+        by_picture = (many_positives(score.T, present.T).T * weight).sum() / total
+        bce = F.binary_cross_entropy_with_logits(score + self.bias, present, pos_weight=torch.tensor(2.0))
+        return (by_word + by_picture) / 2 + bce
+
+
+def many_positives(score_BK: Tensor, present_BK: Tensor) -> Tensor:
+    """-log p of every entry against the *absent* ones of its row: several positives do not compete."""
+    rivals = score_BK.masked_fill(present_BK > 0, -1e4).logsumexp(1, keepdim=True)
+    return F.softplus(rivals - score_BK)

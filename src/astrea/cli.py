@@ -1,0 +1,292 @@
+"""The command line. Every command ends with status 0 when it did what was asked, 1 on an error the message tells how to
+mend, 2 on a misused command line, 130 when interrupted."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from astrea.errors import AstreaError
+
+if TYPE_CHECKING:
+    from astrea.config import Run
+    from astrea.explain import Explanation
+
+app = typer.Typer(
+    name="astrea",
+    help="Vision-language models that look through several vision experts at once.",
+    epilog="Start with `astrea quickstart`: it trains, evaluates and explains a model in minutes, on a processor.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console()
+
+RunFolder = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes to the recipe, such as seed=1 tune.steps=800.", metavar="KEY=VALUE")
+]
+ModelFolder = Annotated[Path, typer.Argument(help="Model folder, such as runs/quickstart/model.", metavar="MODEL")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let the model import the expert classes that it names.")
+]
+
+
+@app.command()
+def quickstart(folder: RunFolder = Path("runs/quickstart"), overrides: Overrides = None) -> None:
+    """Train the tiny recipe, evaluate it on the twelve tasks, write a report. Minutes on two cores.
+
+    Continues where it was if it was interrupted.
+    """
+    from astrea.recipes.loader import load_recipe
+    from astrea.config import Run
+
+    run = load_recipe(Run, "tiny", overrides or [])
+    train_and_report(run, folder, resume=(folder / "checkpoints").exists())
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A shipped recipe's name (tiny) or a YAML file.")] = None,
+    overrides: Overrides = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> by default.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Continue this run folder, bit-exactly.", metavar="RUN")
+    ] = None,
+    evaluate_after: Annotated[
+        bool, typer.Option("--evaluate/--no-evaluate", help="Evaluate and report when done.")
+    ] = True,
+) -> None:
+    """Train a recipe: align, fuse, tune.
+
+    [bold]astrea train tiny seed=1 tune.steps=800 --out runs/longer[/bold]
+    [bold]astrea train tiny pretrain=scratch[/bold]  everything from nothing (about an hour)
+    [bold]astrea train --resume runs/longer[/bold]   go on after an interruption
+    """
+    from astrea.config import Run
+    from astrea.evaluation.finish import read_run
+    from astrea.recipes.loader import load_recipe
+
+    if resume is not None:
+        if recipe is not None or overrides or folder is not None:
+            raise AstreaError(
+                "--resume takes the recipe and the folder from the run itself", "leave RECIPE, KEY=VALUE and --out out"
+            )
+        train_and_report(read_run(resume), resume, resume=True, evaluate_after=evaluate_after)
+        return
+    if recipe is None:
+        raise AstreaError("no recipe given", "name one (astrea train tiny) or continue a run (--resume RUN)")
+    run = load_recipe(Run, recipe, overrides or [])
+    train_and_report(run, folder or Path("runs") / run.name, resume=False, evaluate_after=evaluate_after)
+
+
+def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bool = True) -> None:
+    """Train into ``folder``, then evaluate and print where everything lies."""
+    from astrea.evaluation.finish import finish
+    from astrea.evaluation.summary import terminal_table
+    from astrea.files import write_atomic
+    from astrea.progress import TerminalReporter
+    from astrea.recipes.loader import dump_recipe
+    from astrea.training.checkpoint import file_guard
+    from astrea.training.run import Interrupted, train as run_training
+
+    with TerminalReporter() as report:
+        with file_guard(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                write_atomic(folder / "recipe.yaml", dump_recipe(run).encode())
+        try:
+            model = run_training(run, folder, resume=resume, report=report)
+        except Interrupted as stopped:
+            report.say(str(stopped))
+            raise typer.Exit(130) from stopped
+        results = finish(run, folder, report=report) if evaluate_after else None
+    if results is not None:
+        out.print(terminal_table(results))
+        out.print(f"report:  {folder / 'report.html'}", highlight=False)
+    out.print(f"model:   {model}", highlight=False)
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[str, typer.Argument(help="Recipe whose parts are made.")] = "tiny",
+    overrides: Overrides = None,
+    folder: RunFolder = Path("runs/parts"),
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Only this part (repeat for more); for parallel runs.")
+    ] = None,
+) -> None:
+    """Train the four compact experts and the small language model that runs start from."""
+    from astrea.config import Run
+    from astrea.progress import TerminalReporter
+    from astrea.recipes.loader import load_recipe
+    from astrea.training.pretrain import pretrain as make_parts
+
+    run = load_recipe(Run, recipe, overrides or [])
+    with TerminalReporter() as report:
+        make_parts(run, folder, report=report, only=only)
+    out.print(f"parts:   {folder}", highlight=False)
+
+
+@app.command()
+def scenes(
+    show: Annotated[Path, typer.Option("--show", help="PNG file to write the contact sheet to.")] = Path("scenes.png"),
+    split: Annotated[str, typer.Option(help="train, validation, test or novel.")] = "train",
+    count: Annotated[int, typer.Option(min=1, max=400, help="How many scenes.")] = 32,
+    seed: Annotated[int, typer.Option(help="The world's seed.")] = 0,
+    canvas: Annotated[int, typer.Option(min=48, max=512, help="Side of a picture in pixels.")] = 64,
+    difficulty: Annotated[float, typer.Option(min=0, max=1, help="How strong night, blur, noise, clutter are.")] = 0.5,
+) -> None:
+    """Draw scenes of the embedded world on a contact sheet to look at."""
+    from astrea.scenes.draw import SPLITS, split_scene
+    from astrea.scenes.sheet import contact_sheet
+    from astrea.training.checkpoint import file_guard
+
+    if split not in SPLITS:
+        raise AstreaError(f"unknown split {split!r}", f"choose one of {', '.join(SPLITS)}")
+    drawn = [split_scene(split, i, seed, canvas=canvas, difficulty=difficulty) for i in range(count)]
+    with file_guard(show):
+        contact_sheet(drawn).save(show)
+    out.print(f"{count} scenes: {show}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    model: ModelFolder,
+    tasks: Annotated[str, typer.Option(help="Comma-separated tasks, or all.")] = "all",
+    masking: Annotated[bool, typer.Option("--masking/--no-masking", help="Also mask each expert in turn.")] = False,
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    recipe: Annotated[str, typer.Option(help="Recipe whose world and test sizes are used.")] = "tiny",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a model on some or all of the twelve tasks."""
+    from astrea.config import Run
+    from astrea.evaluation.runner import evaluate as run_evaluation
+    from astrea.evaluation.summary import terminal_table
+    from astrea.evaluation.tasks import TASKS
+    from astrea.loading import load_model
+    from astrea.progress import TerminalReporter
+    from astrea.recipes.loader import load_recipe
+
+    chosen = TASKS if tasks == "all" else tuple(name.strip() for name in tasks.split(","))
+    unknown = [name for name in chosen if name not in TASKS]
+    if unknown:
+        raise AstreaError(f"unknown task {unknown[0]!r}", f"known tasks: {', '.join(TASKS)}")
+    if split not in ("test", "validation"):
+        raise AstreaError(f"unknown split {split!r}", "choose test or validation")
+    run = load_recipe(Run, recipe, overrides or [])
+    loaded, processor = load_model(model)
+    with TerminalReporter() as report:
+        results, _, _ = run_evaluation(
+            loaded, processor.tokenizer, run.world, run.data, tasks=chosen, masking=masking, split=split, report=report
+        )
+    print_json(results) if as_json else out.print(terminal_table(results))
+
+
+@app.command()
+def ask(
+    model: ModelFolder,
+    image: Annotated[Path, typer.Argument(help="A picture: JPEG, PNG, WEBP, GIF, BMP or TIFF.")],
+    question: Annotated[str, typer.Argument(help='Such as "how many umbrellas are there?"')],
+    as_json: AsJson = False,
+    show: Annotated[Path | None, typer.Option("--show", help="Write a picture of the experts' readings here.")] = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Ask a question about a picture: the answer, which experts it leaned on, and what each of them saw."""
+    from astrea.data.images import load_image
+    from astrea.explain import explain
+    from astrea.loading import load_model
+
+    loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
+    began = time.perf_counter()
+    picture = load_image(image)
+    why = explain(loaded, processor, picture, question)
+    seconds = time.perf_counter() - began
+    if show is not None:
+        from astrea.experts.drawing import draw_readings
+        from astrea.training.checkpoint import file_guard
+
+        with file_guard(show):
+            draw_readings(picture, why.readings).save(show)
+    if as_json:
+        print_json(explanation_json(why) | {"seconds": round(seconds, 3)})
+        return
+    out.print(f"[bold]{why.answer or '(no answer)'}[/bold]   (probability {why.confidence:.2f})")
+    for name, share in sorted(why.shares.items(), key=lambda item: -item[1]):
+        effect = why.masking[name]
+        without = "same answer" if effect.answer == why.answer else f"would answer {effect.answer!r}"
+        reading = why.readings[name]
+        saw = reading.caption or ", ".join(reading.labels) or "nothing"
+        out.print(f"  {name:<15} share {share:4.0%}   without it: {without:<28} saw: {saw}", markup=False)
+
+
+def explanation_json(why: Explanation) -> dict[str, Any]:
+    """An explanation as a program reads it."""
+    return {
+        "answer": why.answer,
+        "confidence": round(why.confidence, 4),
+        "shares": {name: round(share, 4) for name, share in why.shares.items()},
+        "readings": {name: reading.as_dict() for name, reading in why.readings.items()},
+        "masking": {n: {"answer": e.answer, "nats_lost": round(e.nats_lost, 4)} for n, e in why.masking.items()},
+    }
+
+
+@app.command()
+def retrieve(
+    model: ModelFolder,
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures (searched recursively).")],
+    text: Annotated[str, typer.Argument(help='Such as "a red sun and a blue cow."')],
+    top: Annotated[int, typer.Option(min=1, help="How many pictures to show.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Find the pictures of a folder that fit a text best."""
+    from astrea.loading import load_model
+    from astrea.progress import TerminalReporter
+    from astrea.retrieval import rank_folder
+
+    loaded, processor = load_model(model)
+    with TerminalReporter() as report:
+        found = rank_folder(loaded, processor, folder, text, top=top, report=report)
+    if as_json:
+        print_json([{"image": str(hit.path), "score": round(hit.score, 4)} for hit in found])
+        return
+    for hit in found:
+        out.print(f"{hit.score:9.3f}  {hit.path}", markup=False, highlight=False)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.")]) -> None:
+    """Write a run's report.html again from its results."""
+    from astrea.evaluation.report import write_report
+
+    out.print(f"report:  {write_report(run)}", highlight=False)
+
+
+def print_json(value: object) -> None:
+    """Plain JSON on standard output, whatever the terminal's width."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def main() -> None:
+    """Entry point: errors the user can mend are told in words, without a traceback."""
+    try:
+        app()
+    except AstreaError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The embedded world as training data: frozen expert features (cached) beside questions and captions.
+
+Letters: N scenes, T tokens of one expert, C its width.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from astrea.config import World
+from astrea.data.cache import FeatureCache
+from astrea.experts.bank import ExpertBank
+from astrea.experts.protocol import ExpertFeatures
+from astrea.experts.truth import pixels_from_scenes
+from astrea.scenes.captions import captions
+from astrea.scenes.draw import split_scene
+from astrea.scenes.questions import Balancer, Question
+from astrea.scenes.scene import Scene
+from astrea.training.checkpoint import tensors_fingerprint
+
+CHUNK = 100
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WorldData:
+    """Training data: features of N pictures, and what is asked and told about each."""
+
+    features: dict[str, ExpertFeatures]
+    questions: list[list[Question]]
+    captions: list[list[str]]
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def rows(self, index: Tensor) -> dict[str, ExpertFeatures]:
+        """Features of some pictures."""
+        return {name: part.rows(index) for name, part in self.features.items()}
+
+
+def scenes_of(split: str, count: int, world: World) -> Iterator[Scene]:
+    """The first ``count`` scenes of a split, drawn as they are asked for."""
+    for index in range(count):
+        yield split_scene(
+            split,
+            index,
+            world.seed,
+            canvas=world.canvas,
+            difficulty=world.difficulty,
+            max_objects=world.max_objects,
+        )
+
+
+@torch.no_grad()
+def features_of(bank: ExpertBank, scenes: list[Scene]) -> dict[str, ExpertFeatures]:
+    """Every expert's features of drawn scenes, computed now."""
+    parts = [bank(pixels_from_scenes(scenes[i : i + CHUNK])) for i in range(0, len(scenes), CHUNK)]
+    return join_features(parts)
+
+
+def join_features(parts: list[dict[str, ExpertFeatures]]) -> dict[str, ExpertFeatures]:
+    """Concatenate along the pictures."""
+    return {
+        name: ExpertFeatures(
+            torch.cat([part[name].tokens for part in parts]), torch.cat([part[name].confidence for part in parts])
+        )
+        for name in parts[0]
+    }
+
+
+def load_world(
+    bank: ExpertBank,
+    world: World,
+    *,
+    count: int,
+    per_scene: int,
+    cache: FeatureCache,
+    progress: Progress,
+    notify: Callable[[str], None],
+) -> WorldData:
+    """The training split: texts made anew (cheap), features from the cache, one file per expert.
+
+    An expert's file is found by a fingerprint of its weights, the world's settings and the number of scenes, so a
+    stale one is never used: any change gives another name.
+    """
+    scenes: list[Scene] = []
+    for scene in scenes_of("train", count, world):
+        scenes.append(scene)
+        if len(scenes) % CHUNK == 0 or len(scenes) == count:
+            progress("drawing scenes", len(scenes), count)
+    features = {}
+    for name in bank.names:
+        expert = bank[name]
+
+        def compute(expert: torch.nn.Module = expert, name: str = name) -> dict[str, Tensor]:
+            parts = []
+            with torch.no_grad():
+                for start in range(0, count, CHUNK):
+                    parts.append(expert(pixels_from_scenes(scenes[start : start + CHUNK])))
+                    progress(f"{name} looks", min(start + CHUNK, count), count)
+            return {
+                "tokens": torch.cat([part.tokens for part in parts]),
+                "confidence": torch.cat([part.confidence for part in parts]),
+            }
+
+        key = {
+            "expert": f"{type(expert).__module__}.{type(expert).__qualname__}",
+            "weights": tensors_fingerprint(expert.state_dict()),
+            "world": world.model_dump(),
+            "split": "train",
+            "count": count,
+        }
+        found = cache.get_or_compute(key, compute, on_event=notify)
+        features[name] = ExpertFeatures(found["tokens"], found["confidence"])
+    balancer, rng = Balancer(), random.Random(f"questions/{world.seed}")
+    questions = [balancer.choose(scene, rng)[:per_scene] for scene in scenes]
+    told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
+    return WorldData(features, questions, told)

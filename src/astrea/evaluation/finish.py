@@ -1,0 +1,107 @@
+"""From a finished model to what a person reads: results.json, sample pictures, the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from astrea.config import Run
+from astrea.data.packing import CAPTION_PROMPT
+from astrea.errors import AstreaError
+from astrea.evaluation.report import write_report
+from astrea.evaluation.runner import Outcome, Seen, evaluate
+from astrea.evaluation.tasks import CAPTION_TASKS
+from astrea.experts.drawing import draw_readings
+from astrea.experts.truth import pixels_from_scenes
+from astrea.loading import load_model
+from astrea.model import AstreaForConditionalGeneration
+from astrea.progress import Reporter
+from astrea.scenes.captions import captions
+from astrea.scenes.questions import VQA_TASKS
+from astrea.scenes.vocabulary import CONDITIONS
+from astrea.training.checkpoint import file_guard, write_json_atomic
+
+SAMPLES = 24
+
+
+def finish(run: Run, folder: Path, *, report: Reporter, split: str = "test") -> dict[str, Any]:
+    """Evaluate ``folder/model`` on the twelve tasks; write results, samples and report into ``folder``.
+
+    Raises:
+        AstreaError: no model there, or the folder cannot be written.
+    """
+    model, processor = load_model(folder / "model")
+    results, seen, outcome = evaluate(
+        model, processor.tokenizer, run.world, run.data, split=split, report=report
+    )
+    seconds = json.loads((folder / "seconds.json").read_text()) if (folder / "seconds.json").exists() else {}
+    results |= {
+        "strategy": run.model.strategy,
+        "seed": run.seed,
+        "recipe": run.name,
+        "seconds": {**seconds, **results["seconds"]},
+    }
+    with file_guard(folder):
+        write_json_atomic(folder / "results.json", results)
+        write_samples(model, seen, outcome, folder)
+    write_report(folder)
+    return results
+
+
+def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Outcome, folder: Path) -> None:
+    """Test pictures with drawn readings, question, answer, truth and shares: ``samples.json`` and its pictures."""
+    picked: list[tuple[str, int]] = []
+    tasks = [*VQA_TASKS, *CAPTION_TASKS]
+    for number in range(SAMPLES):
+        task = tasks[number % len(tasks)]
+        if task in outcome.answers:
+            count = len(outcome.answers[task])
+            picked.append((task, (number * 37) % count))
+    names = model.experts.names
+    (folder / "samples").mkdir(exist_ok=True)
+    written = []
+    for number, (task, item) in enumerate(picked):
+        answer = outcome.answers[task][item]
+        if task in CAPTION_TASKS:
+            scene = seen.sets.described[task][item]
+            question, truth = CAPTION_PROMPT, captions(scene, 1)[0]
+        else:
+            asked = [each for each in seen.sets.questions if each.question.task == task][item]
+            scene = seen.sets.scenes[asked.scene]
+            question, truth = asked.question.text, asked.question.answer
+        picture = Image.fromarray(scene.image)
+        readings = model.experts.readings(pixels_from_scenes([scene]))[0]
+        image, panel = f"samples/{number:02d}.png", f"samples/{number:02d}-readings.png"
+        picture.save(folder / image)
+        draw_readings(picture, readings).save(folder / panel)
+        written.append(
+            {
+                "image": image,
+                "panel": panel,
+                "task": task,
+                "question": question,
+                "answer": answer,
+                "truth": truth,
+                "right": bool(outcome.per_item[task][item] >= 0.999),
+                "condition": CONDITIONS[scene.condition],
+                "shares": dict(zip(names, outcome.shares[task][item].tolist(), strict=True)),
+            }
+        )
+    write_json_atomic(folder / "samples.json", written)
+
+
+def read_run(folder: Path) -> Run:
+    """The recipe that a run folder was started with.
+
+    Raises:
+        AstreaError: no recipe there.
+    """
+    from astrea.recipes.loader import load_recipe
+
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise AstreaError(f"{path}: missing, so this is no run folder", "give the folder that `astrea train` wrote")
+    return load_recipe(Run, str(path))

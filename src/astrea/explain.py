@@ -1,0 +1,104 @@
+"""Why an answer: the answer, each expert's share and reading, and what masking each expert does to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from astrea.experts.protocol import ExpertFeatures, Reading
+
+if TYPE_CHECKING:
+    from astrea.model import AstreaForConditionalGeneration
+    from astrea.processor import AstreaProcessor
+
+
+@dataclass(frozen=True, slots=True)
+class MaskingEffect:
+    """What changes when one expert is taken away: the answer then given, and by how many nats the original answer
+    becomes less likely (positive = the expert helped)."""
+
+    answer: str
+    nats_lost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """An answer with its reasons. ``confidence`` is the answer's probability under the model, 0..1."""
+
+    answer: str
+    confidence: float
+    shares: dict[str, float]
+    readings: dict[str, Reading]
+    masking: dict[str, MaskingEffect]
+
+
+@torch.inference_mode()
+def explain(
+    model: AstreaForConditionalGeneration,
+    processor: AstreaProcessor,
+    image: Image.Image | str | Path | bytes,
+    question: str,
+    *,
+    longest: int = 56,
+    masking: bool = True,
+) -> Explanation:
+    """Answer a question about a picture and say why.
+
+    Args:
+        longest: most tokens of the answer. masking: also answer once without each expert (one batch).
+
+    Raises:
+        AstreaError: an unreadable picture, an empty or overlong question.
+    """
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    inputs = processor(images=[image], text=[text])
+    names = model.experts.names
+    rows = 1 + (len(names) if masking else 0)
+    one = model.see(inputs["pixel_values"])
+    features = {n: ExpertFeatures(f.tokens.expand(rows, -1, -1), f.confidence.expand(rows, -1)) for n, f in one.items()}
+    present = torch.cat([torch.ones(1, len(names)), 1 - torch.eye(len(names))])[:rows].bool()
+    prompt = {key: inputs[key].expand(rows, -1) for key in ("input_ids", "attention_mask", "question_mask")}
+    shares = model.shares(**prompt, features=features, present=present)[0]
+    made = model.generate(**prompt, features=features, present=present, max_new_tokens=longest, do_sample=False)
+    told = made[:, prompt["input_ids"].shape[1] :]
+    answers = [a.strip() for a in processor.batch_decode(told, skip_special_tokens=True)]
+    eos = processor.tokenizer.eos_token_id
+    own = told[0].tolist()
+    own = own[: own.index(eos) + 1] if eos in own else own
+    likelihood = answer_likelihood(model, prompt, features, present, own)
+    effects = {
+        name: MaskingEffect(answers[1 + i], float(likelihood[0] - likelihood[1 + i]))
+        for i, name in enumerate(names if masking else [])
+    }
+    readings = model.experts.readings(inputs["pixel_values"])[0]
+    return Explanation(
+        answers[0], float(likelihood[0].exp()), dict(zip(names, shares.tolist(), strict=True)), readings, effects
+    )
+
+
+def answer_likelihood(
+    model: AstreaForConditionalGeneration,
+    prompt: dict[str, Tensor],
+    features: dict[str, ExpertFeatures],
+    present: Tensor,
+    answer: list[int],
+) -> Tensor:
+    """log p(answer | picture, question) in nats, for every row of the prompt."""
+    rows, length = prompt["input_ids"].shape
+    told = torch.tensor(answer).expand(rows, -1)
+    logits = model(
+        input_ids=torch.cat([prompt["input_ids"], told], 1),
+        attention_mask=torch.cat([prompt["attention_mask"], torch.ones_like(told)], 1),
+        question_mask=torch.cat([prompt["question_mask"], torch.zeros_like(told, dtype=torch.bool)], 1),
+        features=features,
+        present=present,
+        use_cache=False,
+    ).logits[:, length - 1 : -1]
+    return -F.cross_entropy(logits.transpose(1, 2), told, reduction="none").sum(1)

@@ -1,0 +1,189 @@
+"""Warming the small language model on the text of the world, before it has ever seen a picture.
+
+In life one starts from a pretrained language model. The tiny one learns its words, its facts and how to bind them from
+scenes *told in words*: the prefix is what faultless experts would say, every token the mixture of the language model's
+own word embeddings (see `LabelWords`). It is told wrongly or incompletely some of the time, as real experts would.
+No expert's weights, no pixels and no test scene are involved.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from astrea.attention import attention_mask, picture_blocks, position_ids
+from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Packer, Turn, answers_right
+from astrea.experts.bank import COMPACT
+from astrea.experts.captioning import CaptioningExpert
+from astrea.experts.classification import ClassificationExpert
+from astrea.experts.detection import DetectionExpert
+from astrea.experts.protocol import ExpertFeatures
+from astrea.experts.segmentation import SegmentationExpert
+from astrea.experts.truth import collate_truth
+from astrea.language.labels import LabelWords
+from astrea.model import weighted_loss
+from astrea.scenes.captions import captions, short_caption
+from astrea.scenes.draw import split_scene
+from astrea.scenes.questions import Balancer
+from astrea.scenes.scene import Scene
+from astrea.scenes.vocabulary import COLOURS, KINDS
+from astrea.training.loop import Objective
+
+CAPTION_WEIGHT = 0.3
+PLAIN_START, PLAIN_END = 0.5, 0.1
+"""Share of rows told plainly (every object slot with its full name and colour), at the start and at the end."""
+
+PLAIN_LABELS = (*(kind.name for kind in KINDS), *COLOURS)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmBatch:
+    """Packed rows and what their prefixes say.
+
+    told: features per expert, in their own channels. present: (B, E). plain: (B, 8, P) names and colours to add to the
+    detection slots of the rows that are told plainly, zero elsewhere. source: which scenes, for error messages.
+    """
+
+    packed: PackedBatch
+    told: dict[str, ExpertFeatures]
+    present: Tensor
+    plain: Tensor
+    source: str
+
+
+def plain_names(scenes: list[Scene]) -> Tensor:
+    """Full name and colour of every object slot: (B, 8, P), channels as in PLAIN_LABELS."""
+    truth = collate_truth(scenes)
+    return torch.cat([one_hot(truth.kind_BN, len(KINDS)), one_hot(truth.colour_BN, len(COLOURS))], -1).float()
+
+
+def ideal_features(scenes: list[Scene]) -> dict[str, ExpertFeatures]:
+    """What faultless experts would say of these scenes."""
+    truth = collate_truth(scenes)
+    told = {
+        "captioning": CaptioningExpert.ideal([short_caption(scene) for scene in scenes]),
+        "classification": ClassificationExpert.ideal(truth),
+        "segmentation": SegmentationExpert.ideal(truth),
+        "detection": DetectionExpert.ideal(truth),
+    }
+    return {name: told[name] for name in COMPACT}
+
+
+def garble(features: ExpertFeatures, generator: torch.Generator) -> ExpertFeatures:
+    """Tell it wrongly now and then: tokens blurred with, or replaced by, those of other scenes; slots dropped."""
+    tokens, sure = features.tokens, features.confidence
+    batch, slots = sure.shape
+    other = torch.randperm(batch, generator=generator)
+    draw = torch.rand(batch, slots, generator=generator)
+    strength = torch.rand(batch, slots, generator=generator) * 0.5
+    amount = torch.where(draw < 0.02, 1.0, torch.where(draw < 0.3, strength, 0.0))
+    amount = amount * ((sure > 0) & (sure[other] > 0))
+    mixed = torch.lerp(tokens, tokens[other], amount.unsqueeze(-1))
+    dropped = torch.rand(batch, slots, generator=generator) < 0.05
+    return ExpertFeatures(mixed, sure.masked_fill(dropped, 0.0))
+
+
+class WarmObjective(Objective):
+    """Next-token loss on answers and captions, given scenes told in the language model's own words."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int,
+        *,
+        canvas: int = 64,
+        difficulty: float = 0.5,
+        per_task: int = 2,
+        steps: int = 1,
+    ) -> None:
+        self.model = model.train()
+        self.seed, self.canvas, self.difficulty, self.per_task, self.steps = seed, canvas, difficulty, per_task, steps
+        self.plain_words = LabelWords(PLAIN_LABELS, tokenizer)
+        self.words = {name: LabelWords(expert.labels, tokenizer) for name, expert in COMPACT.items()}
+        self.packer = Packer(tokenizer, sum(expert.num_tokens for expert in COMPACT.values()))
+        self.balancer = Balancer()
+
+    def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
+        return ((name, p, 1.0) for name, p in self.model.named_parameters())
+
+    def batch(self, step: int, micro: int, size: int) -> WarmBatch:
+        rng = random.Random(f"{self.seed}/warm/{step}/{micro}")
+        first = rng.getrandbits(40)
+        scenes = [
+            split_scene("train", first + i, self.seed, canvas=self.canvas, difficulty=self.difficulty)
+            for i in range(size)
+        ]
+        rows = [self.turns(scene, rng) for scene in scenes]
+        generator = torch.Generator().manual_seed(rng.getrandbits(60))
+        told = {name: garble(features, generator) for name, features in ideal_features(scenes).items()}
+        # Each row may lose one expert, or now and then all of them.
+        lost = torch.randint(0, 3 * len(told), (size,), generator=generator)
+        blind = torch.rand(size, generator=generator) < 0.03
+        present = (lost.unsqueeze(1) != torch.arange(len(told))) & ~blind.unsqueeze(1)
+        share = PLAIN_START + (PLAIN_END - PLAIN_START) * min(1.0, step / self.steps)
+        plain = plain_names(scenes) * (torch.rand(size, 1, 1, generator=generator) < share)
+        return WarmBatch(self.packer.pack(rows), told, present, plain, f"scenes from index {first}")
+
+    def turns(self, scene: Scene, rng: random.Random) -> list[Turn]:
+        asked = self.balancer.choose(scene, rng, per_task=self.per_task)
+        turns = [Turn(q.text, q.answer) for q in asked]
+        return [*turns, Turn(CAPTION_PROMPT, rng.choice(captions(scene, 3, rng.getrandbits(30))), CAPTION_WEIGHT)]
+
+    def logits(
+        self, batch: PackedBatch, told: Mapping[str, ExpertFeatures], present: Tensor, plain: Tensor | None = None
+    ) -> Tensor:
+        """The language model's logits (B, L, V), reading the prefix in its own word embeddings."""
+        table = self.model.get_input_embeddings().weight  # type: ignore[union-attr]
+        columns = [told[name].tokens @ self.words[name].embed(table) for name in told]  # type: ignore[arg-type]
+        if plain is not None:
+            slots = list(told).index("detection")
+            columns[slots] = columns[slots] + plain @ self.plain_words.embed(table)  # type: ignore[arg-type]
+        valid = [(f.confidence > 0) & present[:, i : i + 1] for i, f in enumerate(told.values())]
+        is_image = batch.input_ids == self.packer.image
+        embeds = self.model.get_input_embeddings()(batch.input_ids)
+        embeds = embeds.masked_scatter(is_image.unsqueeze(-1), torch.cat(columns, 1))
+        real = batch.attention_mask.bool()
+        mask = attention_mask(
+            real.masked_scatter(is_image, torch.cat(valid, 1)),
+            picture_blocks(is_image),
+            batch.segments,
+            None,
+            queries=is_image.shape[1],
+            dtype=embeds.dtype,
+        )
+        positions = position_ids(is_image, real, batch.segments)
+        return self.model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False).logits
+
+    def loss(self, batch: WarmBatch, step: int) -> tuple[Tensor, dict[str, float]]:
+        logits = self.logits(batch.packed, batch.told, batch.present, batch.plain)
+        return weighted_loss(logits, batch.packed.labels, batch.packed.label_weights), {}
+
+    def describe(self, batch: WarmBatch) -> str:
+        return batch.source
+
+
+@torch.no_grad()
+def told_accuracy(objective: WarmObjective, scenes: int = 300, seed: int = 1) -> dict[str, float]:
+    """Share of right answers per VQA task on validation scenes told without a fault: the gate's figure."""
+    objective.model.eval()
+    balancer, rng = Balancer(strict=True), random.Random(seed)
+    right: dict[str, list[float]] = {}
+    for start in range(0, scenes, 25):
+        drawn = [split_scene("validation", start + i, seed, canvas=objective.canvas) for i in range(25)]
+        asked = [balancer.choose(scene, rng) for scene in drawn]
+        keep = [i for i, questions in enumerate(asked) if questions]
+        packed = objective.packer.pack([[Turn(q.text, q.answer) for q in asked[i]] for i in keep])
+        told = {name: f.rows(torch.tensor(keep)) for name, f in ideal_features(drawn).items()}
+        scores = answers_right(objective.logits(packed, told, torch.ones(len(keep), len(told)).bool()), packed)
+        for row, i in enumerate(keep):
+            for column, question in enumerate(asked[i]):
+                right.setdefault(question.task, []).append(float(scores[row, column]))
+    objective.model.train()
+    return {task: sum(values) / len(values) for task, values in sorted(right.items())}

@@ -1,0 +1,206 @@
+"""Loading a model folder that somebody else may have made: checked before it is built, and never unpickled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers.utils import logging
+
+from astrea.configuration import AstreaConfig
+from astrea.errors import AstreaError
+from astrea.model import AstreaForConditionalGeneration
+from astrea.processor import AstreaProcessor
+
+MAX_JSON_BYTES = 4 << 20
+MAX_TOKENIZER_BYTES = 128 << 20
+WEIGHTS = "model.safetensors"
+AGAIN = "copy or download the model folder again"
+
+
+def load_model(
+    folder: str | Path, *, trust_remote_code: bool = False
+) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
+    """A saved model, in evaluation mode, and its processor. Nothing is fetched from the network.
+
+    Args:
+        folder: what `astrea train` or ``save_pretrained`` of model and processor wrote.
+        trust_remote_code: whether experts of kind "module:Class" may be imported. Only for folders you trust.
+
+    Raises:
+        AstreaError: a file is missing, cut short, too large or not Astrea's; weights that do not fit the
+            configuration; or an import that was not allowed. Names the file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AstreaError(
+            f"model folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}",
+            "give the folder that holds config.json and model.safetensors",
+        )
+    described = read_json(folder / "config.json", MAX_JSON_BYTES)
+    if described.get("model_type") != AstreaConfig.model_type:
+        raise AstreaError(
+            f"{folder / 'config.json'} describes a {described.get('model_type')!r} model",
+            "give the folder of an Astrea model; other models load with transformers itself",
+        )
+    if (folder / "generation_config.json").exists():
+        read_json(folder / "generation_config.json", MAX_JSON_BYTES)
+    config = _checked_config(folder, described, trust_remote_code)
+    processor = _load_processor(folder)
+    model = _load_weights(folder, config, trust_remote_code)
+    _check_pair(folder, model, processor)
+    return model, processor
+
+
+def read_json(path: Path, most: int) -> dict[str, Any]:
+    """A JSON object of at most ``most`` bytes.
+
+    Raises:
+        AstreaError: the file is missing, unreadable, too large, or holds anything else. Names it.
+    """
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise AstreaError(f"{path} has {size:,} bytes; at most {most:,} are read", AGAIN)
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise AstreaError(f"{path} is missing", AGAIN) from None
+    except OSError as error:
+        raise AstreaError(f"{path} cannot be read: {error}", "check the file and its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise AstreaError(f"{path} is not valid JSON: {_first_line(error)}", AGAIN) from error
+    if not isinstance(value, dict):
+        raise AstreaError(f"{path} holds a JSON {type(value).__name__} instead of an object", AGAIN)
+    return value
+
+
+def _load_processor(folder: Path) -> AstreaProcessor:
+    """The processor, after a look at its files."""
+    described = read_json(folder / "processor_config.json", MAX_JSON_BYTES)
+    read_json(folder / "tokenizer_config.json", MAX_JSON_BYTES)
+    read_json(folder / "tokenizer.json", MAX_TOKENIZER_BYTES)
+    # An audio tokenizer would be loaded from wherever the file says.
+    if described.get("processor_class") != AstreaProcessor.__name__ or "audio_tokenizer" in described:
+        raise AstreaError(f"{folder / 'processor_config.json'} does not describe an AstreaProcessor", AGAIN)
+    with _quiet():
+        try:
+            processor = AstreaProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except AstreaError:
+            raise
+        except Exception as error:  # foreign files make transformers and tokenizers raise nearly any type
+            raise AstreaError(f"the processor files of {folder} cannot be used: {_first_line(error)}", AGAIN) from error
+    if processor.chat_template is None:
+        raise AstreaError(f"{folder / 'chat_template.jinja'} is missing", AGAIN)
+    return processor
+
+
+def _checked_config(folder: Path, described: dict[str, Any], allow_import: bool) -> AstreaConfig:
+    """The configuration, after comparing what it asks for with the header of the weights' file."""
+    path = folder / "config.json"
+    try:
+        config = AstreaConfig.from_dict(described)
+        # Without memory: the file, not the configuration, decides how much is allocated.
+        with torch.device("meta"):
+            skeleton = AstreaForConditionalGeneration(config, allow_import=allow_import)
+    except AstreaError as error:
+        raise AstreaError(f"{path}: {error.message}", error.mend) from error
+    except Exception as error:  # values out of range make the parts raise nearly any type
+        raise AstreaError(f"{path} describes no model that can be built: {_first_line(error)}", AGAIN) from error
+    wanted = {name: list(tensor.shape) for name, tensor in skeleton.state_dict().items()}
+    _check_header(folder / WEIGHTS, wanted, optional=set(getattr(skeleton, "all_tied_weights_keys", {})))
+    return config
+
+
+def _load_weights(folder: Path, config: AstreaConfig, allow_import: bool) -> AstreaForConditionalGeneration:
+    """The model; anything that transformers would only warn of is an error."""
+    with _quiet():
+        try:
+            model, found = AstreaForConditionalGeneration.from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                trust_remote_code=allow_import,
+            )
+        except AstreaError:
+            raise
+        except Exception as error:
+            raise AstreaError(f"{folder} cannot be loaded: {_first_line(error)}", AGAIN) from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if found.get(kind):
+            raise AstreaError(
+                f"{folder / WEIGHTS} has {kind.replace('_', ' ')}: {sorted(map(str, found[kind]))[:3]}", AGAIN
+            )
+    return model.eval()
+
+
+def _check_header(path: Path, wanted: dict[str, list[int]], optional: set[str]) -> None:
+    """Compare the tensors of a safetensors file with the model's, reading names and shapes only."""
+    if not path.is_file():
+        pickles = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        hint = f"{', '.join(pickles)} cannot be read instead: pickle files are never loaded; " if pickles else ""
+        raise AstreaError(f"{path} is missing", hint + AGAIN)
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise AstreaError(
+            f"{path} is damaged, cut short or no safetensors file: {_first_line(error)}", AGAIN
+        ) from error
+    missing = sorted(wanted.keys() - found.keys() - optional)
+    if missing:
+        raise AstreaError(f"{path} lacks {_some(missing)}", "it does not belong to this config.json; " + AGAIN)
+    surplus = sorted(found.keys() - wanted.keys())
+    if surplus:
+        raise AstreaError(f"{path} has unknown {_some(surplus)}", "it does not belong to this config.json; " + AGAIN)
+    for name, shape in found.items():
+        if shape != wanted[name]:
+            raise AstreaError(
+                f"{path}: tensor {name} is {shape}, config.json asks for {wanted[name]}",
+                "the two files do not belong together; " + AGAIN,
+            )
+
+
+def _check_pair(folder: Path, model: AstreaForConditionalGeneration, processor: AstreaProcessor) -> None:
+    """Whether processor and model agree on what they pass to each other."""
+    words = len(model.get_input_embeddings().get_parameter("weight"))
+    pairs = (
+        ("visual tokens per picture", processor.num_visual_tokens, model.num_visual_tokens),
+        ("id of <image>", processor.image_token_id, model.config.image_token_id),
+        ("size of the picture", getattr(processor.image_processor, "image_size", None), model.config.image_size),
+        ("number of words", max(len(processor.tokenizer), words), words),
+    )
+    for what, said, wanted in pairs:
+        if said != wanted:
+            raise AstreaError(
+                f"the processor files of {folder} do not fit the model: {what} {said}, the model's {wanted}", AGAIN
+            )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars and load reports of transformers: what matters becomes an `AstreaError`."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"tensor {names[0]}{more}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

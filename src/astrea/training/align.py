@@ -1,0 +1,94 @@
+"""Progressive pre-alignment: experts join the language model's space one at a time (design, "progressive pre-alignment").
+
+For the k-th expert only its adapter, the heads and the contrast's temperature learn; the language model is frozen:
+
+    L_k = word * L_word + itc * ITC(p(X_k), t) + agree * ITC(p(X_k), stop_grad(mean of the experts already aligned))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from astrea.alignment.contrast import agreement
+from astrea.training.loop import Objective
+from astrea.training.seeds import sample_indices
+from astrea.training.workshop import Workshop
+
+AlignBatch = tuple[Tensor, Tensor]
+"""Sample indices (B,) and which of each sample's captions is read (B,)."""
+
+
+class AlignObjective(Objective):
+    """Align the expert ``joining`` against the text and the experts in ``aligned``; ``joining`` None = all together."""
+
+    def __init__(self, shop: Workshop, *, joining: str | None, aligned: list[str], offset: int) -> None:
+        self.shop = shop
+        self.joining = joining
+        self.aligned = aligned
+        self.offset = offset
+        self.losses = shop.run.align.losses
+        self.names = [joining] if joining else list(shop.model.experts.names)
+        shop.contrast.queue.clear()
+        self.pending: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
+        alignment = self.shop.model.alignment
+        for name in self.names:
+            for part, p in alignment.adapters[name].named_parameters():
+                yield f"adapters.{name}.{part}", p, 1.0
+        for head in ("picture_head", "text_head"):
+            for part, p in getattr(alignment, head).named_parameters():
+                yield f"{head}.{part}", p, 1.0
+        yield "contrast.log_temperature", self.shop.contrast.log_temperature, 1.0
+        yield from ((f"words.{part}", p, 1.0) for part, p in self.shop.words.named_parameters())
+
+    def batch(self, step: int, micro: int, size: int) -> AlignBatch:
+        position = (self.offset + step * self.shop.run.align.accumulate + micro) * size
+        index = sample_indices(len(self.shop.data), size, position, self.shop.run.seed)
+        return index, self.shop.pick_captions(index, "align", self.offset + step, micro)
+
+    def loss(self, batch: AlignBatch, step: int) -> tuple[Tensor, dict[str, float]]:
+        index, which = batch
+        shop, alignment = self.shop, self.shop.model.alignment
+        features = shop.data.rows(index)
+        seen = {name: features[name] for name in self.names}
+        matrix = alignment(seen)
+        states = shop.caption_states(index, which)
+        picture = alignment.picture_head(matrix.tokens, matrix.valid)
+        text = alignment.text_head(states)
+        with torch.no_grad():
+            slow = shop.contrast.copy
+            slow_matrix = slow(seen)
+            picture_key = slow.picture_head(slow_matrix.tokens, slow_matrix.valid)
+            text_key = slow.text_head(states)
+        ids = shop.ids(index, which)
+        parts: dict[str, Tensor] = {}
+        if self.losses.itc:
+            soft = shop.run.contrast.soft_targets * min(1.0, (self.offset + step) / max(1, shop.run.align.steps))
+            parts["itc"] = self.losses.itc * shop.contrast.loss(picture, text, picture_key, text_key, ids, soft)
+        if self.losses.agree and self.joining and self.aligned:
+            with torch.no_grad():
+                others = alignment({name: features[name] for name in self.aligned})
+                pooled = [
+                    alignment.picture_head(others.tokens, alignment.only(others, alignment.names.index(name)))
+                    for name in self.aligned
+                ]
+            mean = torch.stack(pooled).mean(0)
+            parts["agree"] = self.losses.agree * agreement(picture, mean, ids, shop.contrast.temperature())
+        if self.losses.word:
+            table = shop.model.get_input_embeddings().weight
+            told = shop.caption_ids(index, which)
+            parts["word"] = self.losses.word * shop.words(matrix.tokens, matrix.valid, told, table)
+        self.pending = (picture_key, text_key, ids)
+        return sum(parts.values()), {name: part.item() for name, part in parts.items()}  # type: ignore[return-value]
+
+    def after_step(self, step: int) -> None:
+        self.shop.contrast.follow(self.shop.model.alignment)
+        if self.pending is not None:
+            self.shop.contrast.queue.push(*self.pending)
+
+    def describe(self, batch: AlignBatch) -> str:
+        return "train scenes " + ", ".join(map(str, batch[0][:6].tolist())) + " ..."

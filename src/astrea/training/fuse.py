@@ -1,0 +1,155 @@
+"""Fusing and tuning: instruction loss through the whole model, momentum contrast on the fused tokens, and the
+calibration of the allocator by measured contribution. `fuse` and `tune` differ only in what learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from astrea.config import Stage
+from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Turn
+from astrea.experts.protocol import ExpertFeatures
+from astrea.training.loop import Objective
+from astrea.training.seeds import generator_for, sample_indices
+from astrea.training.workshop import GROUPS, Workshop
+
+CAPTION_WEIGHT = 0.3
+CONTRIBUTION_DECAY = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class FuseBatch:
+    """Packed rows, one picture each. groups: (B, S) index into GROUPS, -1 where a row has no such question."""
+
+    index: Tensor
+    which: Tensor
+    packed: PackedBatch
+    groups: Tensor
+    present: Tensor
+
+
+class FuseObjective(Objective):
+    """The objective of the stages ``fuse`` and ``tune``."""
+
+    def __init__(self, shop: Workshop, name: str, stage: Stage, *, offset: int, keep: tuple[float, float]) -> None:
+        self.shop, self.name, self.stage, self.offset = shop, name, stage, offset
+        self.keep = keep
+        self.pending: tuple[Tensor, Tensor, Tensor] | None = None
+        self.shares: Tensor | None = None
+        shop.contrast.queue.clear()
+
+    def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
+        model, learns = self.shop.model, self.stage.train
+        if "adapters" in learns:
+            yield from ((f"adapters.{n}", p, 1.0) for n, p in model.alignment.adapters.named_parameters())
+        if "heads" in learns and self.stage.losses.itc:
+            for head in ("picture_head", "text_head"):
+                yield from ((f"{head}.{n}", p, 1.0) for n, p in getattr(model.alignment, head).named_parameters())
+            yield "contrast.log_temperature", self.shop.contrast.log_temperature, 1.0
+        if "fusion" in learns:
+            yield from ((f"fusion.{n}", p, 1.0) for n, p in model.fusion.named_parameters())
+        if "language_model" in learns:
+            scale = self.stage.language_lr_scale
+            yield from ((f"language_model.{n}", p, scale) for n, p in model.language_model.named_parameters())
+
+    def batch(self, step: int, micro: int, size: int) -> FuseBatch:
+        shop, seed = self.shop, self.shop.run.seed
+        position = (self.offset + step * self.stage.accumulate + micro) * size
+        index = sample_indices(len(shop.data), size, position, seed)
+        which = shop.pick_captions(index, self.name, step, micro)
+        rows, groups = [], []
+        for i, c in zip(index.tolist(), which.tolist(), strict=True):
+            asked = shop.data.questions[i]
+            told = Turn(CAPTION_PROMPT, shop.data.captions[i][c], CAPTION_WEIGHT)
+            rows.append([*(Turn(q.text, q.answer) for q in asked), told])
+            groups.append([*(GROUPS.index(q.task) for q in asked), GROUPS.index("caption")])
+        most = max(map(len, groups))
+        generator = generator_for(seed, self.name, "present", step, micro)
+        experts = len(shop.model.experts.names)
+        lose = torch.rand(size, generator=generator) < shop.run.regular.expert_dropout
+        lost = torch.randint(0, experts, (size,), generator=generator)
+        return FuseBatch(
+            index,
+            which,
+            shop.packer.pack(rows),
+            torch.tensor([row + [-1] * (most - len(row)) for row in groups]),
+            ~(lose.unsqueeze(1) & (lost.unsqueeze(1) == torch.arange(experts))),
+        )
+
+    def loss(self, batch: FuseBatch, step: int) -> tuple[Tensor, dict[str, float]]:
+        shop, model, weights = self.shop, self.shop.model, self.stage.losses
+        features = shop.data.rows(batch.index)
+        if hasattr(model.fusion, "residual_keep"):
+            done = min(1.0, step / max(1, self.stage.steps))
+            model.fusion.residual_keep.fill_(self.keep[0] + (self.keep[1] - self.keep[0]) * done)
+        generator = generator_for(shop.run.seed, self.name, "residual", step)
+        out = model(
+            **batch.packed.model_inputs(), features=features, present=batch.present, generator=generator, use_cache=False
+        )
+        parts = {"lm": weights.lm * out.loss}
+        asked = batch.groups >= 0
+        whole = batch.present.all(1)
+        self.shares = out.shares[whole][asked[whole]].detach()
+        if weights.itc:
+            parts["itc"] = weights.itc * self.contrast(batch, features)
+        every = shop.run.regular.contribution_every
+        if weights.contribution and every and getattr(model.fusion, "allocator", None) is not None:
+            if step % every == 0:
+                self.measure(batch, features)
+            target = (shop.contribution / shop.run.regular.contribution_tau).softmax(-1)[batch.groups.clamp_min(0)]
+            rows = asked & whole.unsqueeze(1)
+            share = out.shares[rows].clamp_min(1e-6)
+            parts["contribution"] = weights.contribution * F.kl_div(share.log(), target[rows], reduction="batchmean")
+        figures = {name: part.item() for name, part in parts.items()}
+        return sum(parts.values()), figures  # type: ignore[return-value]
+
+    def contrast(self, batch: FuseBatch, features: dict[str, ExpertFeatures]) -> Tensor:
+        """Momentum contrast between the fused tokens and the caption (beyond the batch: the queue)."""
+        shop, model = self.shop, self.shop.model
+        states = shop.caption_states(batch.index, batch.which)
+        ids = shop.ids(batch.index, batch.which)
+        picture, text = model.picture_vectors(features, batch.present), model.alignment.text_head(states)
+        with torch.no_grad():
+            picture_key = model.picture_vectors(features, alignment=shop.contrast.copy)
+            text_key = shop.contrast.copy.text_head(states)
+        self.pending = (picture_key, text_key, ids)
+        return shop.contrast.loss(picture, text, picture_key, text_key, ids, shop.run.contrast.soft_targets)
+
+    @torch.no_grad()
+    def measure(self, batch: FuseBatch, features: dict[str, ExpertFeatures], rows: int = 4) -> None:
+        """Counterfactual passes on a few rows: what would each expert's absence cost each task group, in nats?"""
+        shop, model = self.shop, self.shop.model
+        experts = len(model.experts.names)
+        inputs = {name: value[:rows].repeat(experts + 1, 1) for name, value in batch.packed.model_inputs().items()}
+        seen = {n: ExpertFeatures(f.tokens[:rows].repeat(experts + 1, 1, 1), f.confidence[:rows].repeat(experts + 1, 1))
+                for n, f in features.items()}  # fmt: skip
+        present = torch.cat([torch.ones(1, experts), 1 - torch.eye(experts)]).bool().repeat_interleave(rows, 0)
+        labels = inputs["labels"]
+        logits = model(**inputs, features=seen, present=present, use_cache=False).logits
+        token = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=-100)
+        count = batch.groups.shape[1]
+        member = (inputs["segments"][:, 1:, None] == torch.arange(1, count + 1)) & (labels[:, 1:, None] != -100)
+        loss = torch.einsum("bl,bls->bs", token, member.float()) / member.sum(1).clamp_min(1)
+        base, without = loss[:rows], loss[rows:].view(experts, rows, count)
+        delta = (without - base).permute(1, 2, 0)
+        for group in range(len(GROUPS)):
+            mine = batch.groups[:rows] == group
+            if mine.any():
+                shop.contribution[group].lerp_(delta[mine].mean(0), 1 - CONTRIBUTION_DECAY)
+
+    def after_step(self, step: int) -> None:
+        shop = self.shop
+        shop.contrast.follow(shop.model.alignment)
+        if self.pending is not None:
+            shop.contrast.queue.push(*self.pending)
+        allocator = getattr(shop.model.fusion, "allocator", None)
+        if allocator is not None and self.shares is not None:
+            allocator.update_load(self.shares, rate=shop.run.regular.load_rate)
+
+    def describe(self, batch: FuseBatch) -> str:
+        return "train scenes " + ", ".join(map(str, batch.index[:6].tolist())) + " ..."

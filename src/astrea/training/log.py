@@ -1,0 +1,137 @@
+"""The training log: one JSON object per line in ``train.jsonl``, and TensorBoard when asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from astrea.errors import AstreaError
+from astrea.training.checkpoint import file_guard, finite_or_null
+
+
+class TrainLog:
+    """Appends to ``folder/train.jsonl``; only one process should write a run's log.
+
+    Args:
+        folder: the run's folder, made when missing.
+        tensorboard: also write the numbers for TensorBoard, under ``folder/tensorboard``.
+
+    Raises:
+        AstreaError: the folder cannot be written, or TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
+        self.path = Path(folder) / "train.jsonl"
+        self._board: Any = None
+        self._board_class = _summary_writer() if tensorboard else None
+        with file_guard(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _drop_torn_line(self.path)
+            self._file = self.path.open("a", encoding="utf-8")
+
+    def write(self, step: int, record: Mapping[str, Any]) -> None:
+        """Appends ``{"step": step, **record}`` and flushes it; NaN and infinity are written as null.
+
+        Args:
+            step: the optimizer step.
+            record: names to numbers, text, booleans, None, lists, mappings, or tensors and arrays of one element.
+
+        Raises:
+            AstreaError: the file cannot be written.
+        """
+        row = {"step": step, **{name: _plain(value) for name, value in record.items()}}
+        with file_guard(self.path):
+            self._file.write(json.dumps(finite_or_null(row), allow_nan=False) + "\n")
+            self._file.flush()
+            for name, value in row.items() if self._board_class else ():
+                if name != "step" and isinstance(value, int | float):
+                    self._writer(step).add_scalar(name, value, step)
+
+    def truncate_after(self, step: int) -> None:
+        """On resume: keeps only the lines of steps up to ``step``, so that none is there twice.
+
+        Raises:
+            AstreaError: the file cannot be written.
+        """
+        with file_guard(self.path):
+            self._file.close()
+            kept = [line for line in self.path.read_bytes().splitlines(keepends=True) if _step_of(line) <= step]
+            partial = self.path.with_name(self.path.name + ".tmp")
+            with partial.open("wb") as file:
+                file.writelines(kept)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.path)
+            self._file = self.path.open("a", encoding="utf-8")
+            if self._board is not None:
+                self._board.close()
+                self._board = None
+            if self._board_class:
+                self._writer(step + 1)
+
+    def close(self) -> None:
+        """Closes the files; a second call does nothing."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def __enter__(self) -> TrainLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _writer(self, first_step: int) -> Any:
+        # purge_step makes TensorBoard forget what a run that was cut off had written from there on.
+        if self._board is None and self._board_class:
+            self._board = self._board_class(str(self.path.parent / "tensorboard"), purge_step=first_step)
+        return self._board
+
+
+def _summary_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise AstreaError(
+            "TensorBoard logging was asked for and TensorBoard is not installed",
+            "Run: pip install 'astrea[tensorboard]', or turn it off.",
+        ) from error
+    return SummaryWriter
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if hasattr(value, "item") else value
+
+
+def _step_of(line: bytes) -> float:
+    """The line's step; one that is torn or without a step counts as after everything."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return float("inf")
+    return step if isinstance(step, int) else float("inf")
+
+
+def _drop_torn_line(path: Path) -> None:
+    """A kill in mid-write leaves half a line, to which the next one would be joined."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        tail = b""
+        start = end
+        while start and b"\n" not in tail:
+            start = max(0, start - (1 << 16))
+            file.seek(start)
+            tail = file.read(end - start)
+        whole = start + tail.rfind(b"\n") + 1
+        if whole < end:
+            file.truncate(whole)

@@ -1,0 +1,126 @@
+"""The pretrained parts: four compact experts and the small language model, as fp16 safetensors with a card.
+
+`astrea pretrain` writes such a folder, the package ships one, and a model is assembled from one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from astrea.config import Run
+from astrea.configuration import AstreaConfig
+from astrea.errors import AstreaError
+from astrea.experts.bank import COMPACT, expert_class
+from astrea.files import atomic_path, sha256_file
+from astrea.language.labels import LabelWords
+from astrea.language.tiny import tiny_language_model, tiny_tokenizer
+from astrea.model import AstreaForConditionalGeneration
+
+SHIPPED = Path(__file__).parent.parent / "weights"
+CARD = "card.json"
+LANGUAGE = "language"
+
+
+def save_part(module: nn.Module, path: Path) -> None:
+    """Write a part's weights as fp16 (whole numbers as they are); tied copies are written once."""
+    tensors: dict[str, torch.Tensor] = {}
+    written: set[int] = set()
+    for name, value in module.state_dict().items():
+        if value.data_ptr() in written and value.numel():
+            continue
+        written.add(value.data_ptr())
+        tensors[name] = (value.half() if value.is_floating_point() else value).contiguous()
+    with atomic_path(path) as partial:
+        save_file(tensors, partial)
+
+
+def load_part(module: nn.Module, folder: Path, name: str) -> None:
+    """Fill a module with a part's weights, checked against the folder's card.
+
+    Raises:
+        AstreaError: the file or the card is missing, altered, or of another size than the recipe asks for.
+    """
+    path = folder / f"{name}.safetensors"
+    mend = "make the parts again with `astrea pretrain`, or use pretrain=shipped"
+    card = read_card(folder)
+    if not path.is_file():
+        raise AstreaError(f"{path}: the pretrained part {name!r} is missing", mend)
+    if sha256_file(path) != card.get("sha256", {}).get(name):
+        raise AstreaError(f"{path}: its sha256 is not the one that {CARD} names", mend)
+    tensors = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+    own = module.state_dict()
+    tied = {key for key in own if key not in tensors and any(own[key].data_ptr() == own[k].data_ptr() for k in tensors)}
+    wrong = [k for k in own if k not in tied and (k not in tensors or tensors[k].shape != own[k].shape)]
+    wrong += [k for k in tensors if k not in own]
+    if wrong:
+        raise AstreaError(f"{path}: does not fit this recipe's {name} ({wrong[0]})", "use the size that the card names")
+    module.load_state_dict(tensors, strict=False)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card beside the parts: command, commit, seeds, scores, sha256.
+
+    Raises:
+        AstreaError: no readable card.
+    """
+    path = folder / CARD
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise AstreaError(f"{path}: {error}", "point pretrain= at a folder that `astrea pretrain` wrote") from error
+
+
+def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
+    """Build the model of a recipe; fill experts and language model from a parts folder (None: leave them fresh).
+
+    Adapters start at the words of their expert's channels, after the language model's weights are in.
+    """
+    classes = {name: expert_class(entry.kind, allow_import=True) for name, entry in run.experts.items()}
+    extra = [cls for cls in classes.values() if cls not in COMPACT.values()]
+    # The compact experts' words always come first, so that the shipped language model's vocabulary keeps its order.
+    tokenizer = tiny_tokenizer([*COMPACT.values(), *extra])
+    torch.manual_seed(run.seed)
+    language = tiny_language_model(run.language, tiny_tokenizer())
+    if parts is not None:
+        load_part(language, parts, LANGUAGE)
+    if len(tokenizer) > language.config.vocab_size:
+        language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    config = AstreaConfig(
+        text_config=language.config.to_dict(),
+        experts={name: entry.model_dump() for name, entry in run.experts.items()},
+        strategy=run.model.strategy,
+        fusion={
+            "mixer": run.model.mixer,
+            "residual": run.model.residual,
+            "allocator": run.model.allocator,
+            "tau": run.model.allocator_tau,
+            "use_question": run.model.allocator_question,
+            "use_confidence": run.model.allocator_confidence,
+        },
+        adapter_hidden=run.model.adapter_hidden,
+        contrast_width=run.model.contrast_width,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_size=run.world.canvas,
+    )
+    config.text_config._attn_implementation = "eager"
+    model = AstreaForConditionalGeneration(config, allow_import=True)
+    model.language_model.load_state_dict(language.state_dict())
+    for name, cls in classes.items():
+        if parts is not None and cls in COMPACT.values():
+            load_part(model.experts[name], parts, run.experts[name].kind)
+    if run.model.word_start:
+        table = model.get_input_embeddings().weight
+        for name, cls in classes.items():
+            if any(cls.labels):
+                words = LabelWords(cls.labels, tokenizer).embed(table)
+                model.alignment.adapters[name].start_at_words(words)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer

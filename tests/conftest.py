@@ -1,0 +1,88 @@
+"""A small model with random weights, its processor and its folder, made once per session. Tests must not change them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from astrea import AstreaConfig, AstreaForConditionalGeneration, AstreaProcessor
+from astrea.config import Language
+from astrea.language.tiny import tiny_language_model, tiny_tokenizer
+from astrea.processor import AstreaImageProcessor
+
+EXPERTS = {
+    "captioning": {"kind": "captioning"},
+    "classification": {"kind": "classification"},
+    # Untrained heads believe in nothing; a low threshold gives these two some slots that are full and some empty.
+    "segmentation": {"kind": "segmentation", "options": {"threshold": 0.05}},
+    "detection": {"kind": "detection", "options": {"threshold": 0.02}},
+}
+
+
+@torch.no_grad()
+def randomise(model: AstreaForConditionalGeneration) -> None:
+    """Give every weight and buffer a value of its own, so that no zero start hides a part of the model."""
+    generator = torch.Generator().manual_seed(7)
+    for name, parameter in model.named_parameters():
+        if name.startswith("experts."):
+            # Fresh convolutions let next to nothing of the picture through.
+            parameter.mul_(2.5 if parameter.ndim == 4 else 1.0)
+        elif parameter.ndim > 1:
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
+        else:
+            parameter.add_(torch.rand(parameter.shape, generator=generator) * 0.2)
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "running_var", "load_bias", "load")):
+            buffer.add_(torch.rand(buffer.shape, generator=generator) * 0.3)
+    model.fusion.residual_keep.fill_(0.85)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> AstreaForConditionalGeneration:
+    """Four compact experts and a two-layer language model, in evaluation mode."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    language = tiny_language_model(Language(width=32, layers=2, heads=2, feed_forward=64), tokenizer)
+    config = AstreaConfig(
+        text_config=language.config.to_dict(),
+        experts=EXPERTS,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        attention="eager",
+    )
+    model = AstreaForConditionalGeneration(config).eval()
+    randomise(model)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_processor(tiny_model: AstreaForConditionalGeneration) -> AstreaProcessor:
+    """The processor of `tiny_model`."""
+    return AstreaProcessor(
+        AstreaImageProcessor(tiny_model.config.image_size), tiny_tokenizer(), tiny_model.num_visual_tokens
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(
+    tiny_model: AstreaForConditionalGeneration,
+    tiny_processor: AstreaProcessor,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """`tiny_model` and `tiny_processor`, saved."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[Image.Image]:
+    """Four pictures of different shapes: coarse coloured blocks."""
+    generator = np.random.default_rng(3)
+    sizes = [(64, 64), (48, 64), (90, 60), (64, 64)]
+    blocks = [generator.integers(0, 256, (4, 4, 3), dtype=np.uint8) for _ in sizes]
+    return [Image.fromarray(b).resize(size, Image.Resampling.BICUBIC) for b, size in zip(blocks, sizes, strict=True)]
