@@ -1,4 +1,4 @@
-"""A small model with random weights, its processor and its folder, made once per session. Tests must not change them."""
+"""A small random model, its processor and its folder, made once per session. Tests must not change them."""
 
 from __future__ import annotations
 

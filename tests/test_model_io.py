@@ -278,14 +278,23 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no model type": (edit_json("config.json", model_type=None), "describes a None model"),
     "unknown strategy": (edit_json("config.json", strategy="magic"), "unknown fusion strategy 'magic'"),
     "unknown fusion option": (edit_json("config.json", fusion={"magic": 1}), "describes no model that can be built"),
-    "unknown expert": (edit_json("config.json", experts={"x": {"kind": "magic"}}, expert_names=["x"]), "unknown expert"),
+    "unknown expert": (
+        edit_json("config.json", experts={"x": {"kind": "magic"}}, expert_names=["x"]),
+        "unknown expert",
+    ),
     "experts of another kind": (edit_json("config.json", experts=["x"]), r"config\.json"),
     "expert not listed": (edit_json("config.json", expert_names=["captioning"]), "expert_names"),
     "other text model": (edit_json("config.json", text_config={"model_type": "magic"}), "magic"),
-    "far too wide": (edit_json("config.json", text_config={"model_type": "llama", "hidden_size": 2**18}), "lacks tensor language"),
+    "far too wide": (
+        edit_json("config.json", text_config={"model_type": "llama", "hidden_size": 2**18}),
+        "lacks tensor language",
+    ),
     "weights cut short": (cut("model.safetensors", 0.7), r"model\.safetensors is damaged, cut short"),
     "weights empty": (write("model.safetensors", b""), r"model\.safetensors is damaged, cut short"),
-    "weights pickled": (write("model.safetensors", pickle.dumps({"a": 1})), r"model\.safetensors is damaged, cut short"),
+    "weights pickled": (
+        write("model.safetensors", pickle.dumps({"a": 1})),
+        r"model\.safetensors is damaged, cut short",
+    ),
     "tensor missing": (edit_tensors(lambda t: t.pop(ALPHA)), rf"lacks tensor {ALPHA}"),
     "tensor unknown": (edit_tensors(lambda t: t.update(x=torch.ones(1))), "unknown tensor x"),
     "tensor too long": (edit_tensors(lambda t: t.update({ALPHA: torch.ones(5)})), rf"{ALPHA} is \[5\].*asks for \[4\]"),
@@ -317,7 +326,7 @@ def test_no_folder(tmp_path):
 
 # Experts from other modules
 
-FOREIGN = '''
+FOREIGN = """
 import torch
 from astrea import Expert, ExpertFeatures
 
@@ -334,7 +343,7 @@ class Foreign(Expert):
 
     def readings(self, pixels):
         return []
-'''
+"""
 
 
 @pytest.fixture

@@ -196,7 +196,9 @@ def test_an_empty_question_is_an_error(tiny_processor, pictures, text):
 
 def test_a_long_text_is_an_error_that_says_both_lengths(tiny_processor, pictures):
     with pytest.raises(AstreaError, match=r"row 1 has 41 tokens \(1 pictures of 28 each.*limit is 40"):
-        tiny_processor(images=pictures[:2], text=[prompt("red?"), prompt("is the cup red or is it blue?")], max_length=40)
+        tiny_processor(
+            images=pictures[:2], text=[prompt("red?"), prompt("is the cup red or is it blue?")], max_length=40
+        )
     with pytest.raises(AstreaError, match="1024"):
         tiny_processor(text=prompt("red " * 1100, 0))
 

@@ -15,7 +15,6 @@ class AstreaConfig(PreTrainedConfig):
     Args:
         text_config: configuration (or its dict) of any model that `AutoModelForCausalLM` builds.
         experts: name -> {"kind": ..., "options": {...}}, in the order of alignment.
-        expert_shapes: name -> [tokens, width]; what the experts declared when the model was made.
         fusion: options of the fusion strategy.
         adapter_hidden: hidden width of every adapter's residual MLP.
         contrast_width: P, width of the retrieval embedding.

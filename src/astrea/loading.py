@@ -65,6 +65,9 @@ def read_json(path: Path, most: int) -> dict[str, Any]:
     """
     try:
         size = path.stat().st_size
+        # Opening a pipe or a device could wait for ever.
+        if not path.is_file():
+            raise AstreaError(f"{path} is not an ordinary file", AGAIN)
         if size > most:
             raise AstreaError(f"{path} has {size:,} bytes; at most {most:,} are read", AGAIN)
         value = json.loads(path.read_bytes())

@@ -75,17 +75,20 @@ def ideal_features(scenes: list[Scene]) -> dict[str, ExpertFeatures]:
     return {name: told[name] for name in COMPACT}
 
 
-def garble(features: ExpertFeatures, generator: torch.Generator) -> ExpertFeatures:
-    """Tell it wrongly now and then: tokens blurred with, or replaced by, those of other scenes; slots dropped."""
+def garble(features: ExpertFeatures, generator: torch.Generator, amount_of_it: float = 1.0) -> ExpertFeatures:
+    """Tell it wrongly now and then: tokens blurred with, or replaced by, those of other scenes; slots dropped.
+
+    ``amount_of_it`` 0 tells it right, 1 wrongly as often as real experts might.
+    """
     tokens, sure = features.tokens, features.confidence
     batch, slots = sure.shape
     other = torch.randperm(batch, generator=generator)
-    draw = torch.rand(batch, slots, generator=generator)
+    draw = torch.rand(batch, slots, generator=generator) / max(amount_of_it, 1e-6)
     strength = torch.rand(batch, slots, generator=generator) * 0.5
     amount = torch.where(draw < 0.02, 1.0, torch.where(draw < 0.3, strength, 0.0))
     amount = amount * ((sure > 0) & (sure[other] > 0))
     mixed = torch.lerp(tokens, tokens[other], amount.unsqueeze(-1))
-    dropped = torch.rand(batch, slots, generator=generator) < 0.05
+    dropped = torch.rand(batch, slots, generator=generator) < 0.05 * amount_of_it
     return ExpertFeatures(mixed, sure.masked_fill(dropped, 0.0))
 
 
@@ -122,12 +125,16 @@ class WarmObjective(Objective):
         ]
         rows = [self.turns(scene, rng) for scene in scenes]
         generator = torch.Generator().manual_seed(rng.getrandbits(60))
-        told = {name: garble(features, generator) for name, features in ideal_features(scenes).items()}
+        done = min(1.0, step / self.steps)
+        # First tell it right: binding is a phase transition, and faults only put it off. Then as real experts would.
+        fault = min(1.0, max(0.0, (done - 0.3) / 0.3))
+        told = {name: garble(features, generator, fault) for name, features in ideal_features(scenes).items()}
         # Each row may lose one expert, or now and then all of them.
-        lost = torch.randint(0, 3 * len(told), (size,), generator=generator)
-        blind = torch.rand(size, generator=generator) < 0.03
+        lost = torch.randint(0, len(told), (size,), generator=generator)
+        lost[torch.rand(size, generator=generator) > 0.3 * fault] = len(told)
+        blind = torch.rand(size, generator=generator) < 0.03 * fault
         present = (lost.unsqueeze(1) != torch.arange(len(told))) & ~blind.unsqueeze(1)
-        share = PLAIN_START + (PLAIN_END - PLAIN_START) * min(1.0, step / self.steps)
+        share = PLAIN_START + (PLAIN_END - PLAIN_START) * done
         plain = plain_names(scenes) * (torch.rand(size, 1, 1, generator=generator) < share)
         return WarmBatch(self.packer.pack(rows), told, present, plain, f"scenes from index {first}")
 

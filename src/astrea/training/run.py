@@ -255,7 +255,7 @@ def write_model(shop: Workshop, folder: Path) -> None:
     """The finished model with its processor: one self-describing folder."""
     shop.model.requires_grad_(True).eval()
     processor = AstreaProcessor(
-        image_processor=AstreaImageProcessor(size=shop.model.config.image_size),
+        image_processor=AstreaImageProcessor(image_size=shop.model.config.image_size),
         tokenizer=shop.tokenizer,
         num_visual_tokens=shop.model.num_visual_tokens,
     )
