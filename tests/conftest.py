@@ -10,9 +10,13 @@ import torch
 from PIL import Image
 
 from astrea import AstreaConfig, AstreaForConditionalGeneration, AstreaProcessor
-from astrea.config import Language
+from astrea.config import Language, Run
+from astrea.evaluation import runner
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.processor import AstreaImageProcessor
+from astrea.recipes.loader import dump_recipe, load_recipe
+from astrea.training.parts import LANGUAGE, assemble, save_part
+from astrea.training.pretrain import write_card
 
 EXPERTS = {
     "captioning": {"kind": "captioning"},
@@ -86,3 +90,62 @@ def pictures() -> list[Image.Image]:
     sizes = [(64, 64), (48, 64), (90, 60), (64, 64)]
     blocks = [generator.integers(0, 256, (4, 4, 3), dtype=np.uint8) for _ in sizes]
     return [Image.fromarray(b).resize(size, Image.Resampling.BICUBIC) for b, size in zip(blocks, sizes, strict=True)]
+
+
+SMALL = (
+    "threads=1",
+    "language.width=32",
+    "language.layers=2",
+    "language.heads=2",
+    "language.feed_forward=64",
+    "model.contrast_width=16",
+    "model.adapter_hidden=24",
+    "contrast.queue=32",
+    "contrast.momentum=0.9",
+    "regular.contribution_every=2",
+    "experts.segmentation.options={threshold: 0.05}",
+    "experts.detection.options={threshold: 0.02}",
+    "data.train_scenes=40",
+    "data.test_questions=4",
+    "data.test_captions=4",
+    "data.test_retrieval_groups=2",
+    *(
+        f"{stage}.{setting}"
+        for stage in ("align", "fuse", "tune")
+        for setting in ("batch=4", "warmup=1", "save_every=2")
+    ),
+    "align.steps=10",
+    "fuse.steps=4",
+    "tune.steps=6",
+)
+
+
+@pytest.fixture(scope="session")
+def small_overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What makes the shipped recipe a run of seconds, from parts that are fresh and never trained."""
+    folder = tmp_path_factory.mktemp("parts")
+    run = load_recipe(Run, "tiny", SMALL)
+    model, _ = assemble(run, None)
+    with torch.no_grad():
+        for parameter in model.experts.parameters():
+            parameter.mul_(2.5 if parameter.ndim == 4 else 1.0)  # as in `randomise`
+    for name in model.experts.names:
+        save_part(model.experts[name], folder / f"{name}.safetensors")
+    save_part(model.language_model, folder / f"{LANGUAGE}.safetensors")
+    write_card(run, folder)
+    return [*SMALL, f"pretrain={folder}"]
+
+
+@pytest.fixture(scope="session")
+def small_recipe(small_overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a recipe of its own."""
+    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    path.write_text(dump_recipe(load_recipe(Run, "tiny", small_overrides)))
+    return path
+
+
+@pytest.fixture
+def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let evaluations judge the experts on 20 scenes instead of 300."""
+    whole = runner.scenes_of
+    monkeypatch.setattr(runner, "scenes_of", lambda split, count, world: whole(split, min(count, 20), world))

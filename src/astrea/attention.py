@@ -42,6 +42,7 @@ def attention_mask(
     blocks_BL: Tensor | None,
     segments_BL: Tensor | None,
     bias_BSL: Tensor | None,
+    match_BKL: Tensor | None = None,
     *,
     queries: int,
     dtype: torch.dtype,
@@ -53,6 +54,7 @@ def attention_mask(
         blocks_BL: `picture_blocks`, or None where the queries hold no picture.
         segments_BL: packed segments, or None.
         bias_BSL: what question s adds to its score of key l (log-share; 0 for text). Without packing S = 1.
+        match_BKL: what each text query adds to its score of key l by itself (word match; 0 for text keys).
     """
     length = real_BL.shape[1]
     keys = torch.arange(length, device=real_BL.device)
@@ -68,16 +70,20 @@ def attention_mask(
     # Every query keeps itself, so that no row of the softmax is empty (padding, masked visual tokens).
     seen = seen | (keys[None, :] == rows[:, None]).unsqueeze(0)
     floor = torch.finfo(dtype).min
-    if bias_BSL is None:
+    if bias_BSL is None and match_BKL is None:
         return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, floor).unsqueeze(1)
-    if segments_BL is None:
-        bias = bias_BSL[:, :1].expand(-1, queries, -1)
-        asks = torch.ones_like(bias, dtype=torch.bool)
-    else:
+    asks = torch.ones_like(seen[:, :, :1])
+    bias: Tensor | float = 0.0
+    if segments_BL is not None:
         segment = segments_BL[:, length - queries :]
-        bias = bias_BSL.gather(1, (segment - 1).clamp_min(0).unsqueeze(-1).expand(-1, -1, length))
         asks = (segment > 0).unsqueeze(-1)
+    if bias_BSL is not None:
+        bias = bias_BSL[:, :1]
+        if segments_BL is not None:
+            bias = bias_BSL.gather(1, (segment - 1).clamp_min(0).unsqueeze(-1).expand(-1, -1, length))
+    if match_BKL is not None:
+        bias = bias + match_BKL
     if blocks_BL is not None:
         asks = asks & (blocks_BL[:, length - queries :] == 0).unsqueeze(-1)
     bias = torch.where(asks, bias, 0).to(dtype)
-    return bias.masked_fill(~seen, floor).unsqueeze(1)
+    return bias.expand_as(seen).masked_fill(~seen, floor).unsqueeze(1)

@@ -6,15 +6,19 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from astrea.errors import AstreaError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from astrea.config import Run
     from astrea.explain import Explanation
 
@@ -46,8 +50,8 @@ def quickstart(folder: RunFolder = Path("runs/quickstart"), overrides: Overrides
 
     Continues where it was if it was interrupted.
     """
-    from astrea.recipes.loader import load_recipe
     from astrea.config import Run
+    from astrea.recipes.loader import load_recipe
 
     run = load_recipe(Run, "tiny", overrides or [])
     train_and_report(run, folder, resume=(folder / "checkpoints").exists())
@@ -77,13 +81,14 @@ def train(
 
     if resume is not None:
         if recipe is not None or overrides or folder is not None:
-            raise AstreaError(
-                "--resume takes the recipe and the folder from the run itself", "leave RECIPE, KEY=VALUE and --out out"
+            raise typer.BadParameter(
+                "takes the recipe and the folder from the run itself; leave RECIPE, KEY=VALUE and --out out",
+                param_hint="--resume",
             )
         train_and_report(read_run(resume), resume, resume=True, evaluate_after=evaluate_after)
         return
     if recipe is None:
-        raise AstreaError("no recipe given", "name one (astrea train tiny) or continue a run (--resume RUN)")
+        raise typer.BadParameter("name one (astrea train tiny) or continue a run (--resume RUN)", param_hint="RECIPE")
     run = load_recipe(Run, recipe, overrides or [])
     train_and_report(run, folder or Path("runs") / run.name, resume=False, evaluate_after=evaluate_after)
 
@@ -96,23 +101,27 @@ def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bo
     from astrea.progress import TerminalReporter
     from astrea.recipes.loader import dump_recipe
     from astrea.training.checkpoint import file_guard
-    from astrea.training.run import Interrupted, train as run_training
+    from astrea.training.run import Interrupted, has_checkpoints, how_to_go_on
+    from astrea.training.run import train as run_training
 
     with TerminalReporter() as report:
         with file_guard(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if not resume:
+            if not has_checkpoints(folder):  # whoever has some keeps the recipe they belong to
                 write_atomic(folder / "recipe.yaml", dump_recipe(run).encode())
         try:
             model = run_training(run, folder, resume=resume, report=report)
+            results = finish(run, folder, report=report) if evaluate_after else None
         except Interrupted as stopped:
             report.say(str(stopped))
             raise typer.Exit(130) from stopped
-        results = finish(run, folder, report=report) if evaluate_after else None
+        except KeyboardInterrupt:
+            report.say(f"stopped; {how_to_go_on(folder)}")
+            raise typer.Exit(130) from None
     if results is not None:
         out.print(terminal_table(results))
-        out.print(f"report:  {folder / 'report.html'}", highlight=False)
-    out.print(f"model:   {model}", highlight=False)
+        print_path("report", folder / "report.html")
+    print_path("model", model)
 
 
 @app.command()
@@ -133,7 +142,7 @@ def pretrain(
     run = load_recipe(Run, recipe, overrides or [])
     with TerminalReporter() as report:
         make_parts(run, folder, report=report, only=only)
-    out.print(f"parts:   {folder}", highlight=False)
+    print_path("parts", folder)
 
 
 @app.command()
@@ -148,14 +157,12 @@ def scenes(
     """Draw scenes of the embedded world on a contact sheet to look at."""
     from astrea.scenes.draw import SPLITS, split_scene
     from astrea.scenes.sheet import contact_sheet
-    from astrea.training.checkpoint import file_guard
 
     if split not in SPLITS:
         raise AstreaError(f"unknown split {split!r}", f"choose one of {', '.join(SPLITS)}")
     drawn = [split_scene(split, i, seed, canvas=canvas, difficulty=difficulty) for i in range(count)]
-    with file_guard(show):
-        contact_sheet(drawn).save(show)
-    out.print(f"{count} scenes: {show}", highlight=False)
+    save_picture(contact_sheet(drawn), show)
+    print_path(f"{count} scenes", show)
 
 
 @app.command()
@@ -167,6 +174,7 @@ def evaluate(
     recipe: Annotated[str, typer.Option(help="Recipe whose world and test sizes are used.")] = "tiny",
     overrides: Overrides = None,
     as_json: AsJson = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Evaluate a model on some or all of the twelve tasks."""
     from astrea.config import Run
@@ -184,7 +192,7 @@ def evaluate(
     if split not in ("test", "validation"):
         raise AstreaError(f"unknown split {split!r}", "choose test or validation")
     run = load_recipe(Run, recipe, overrides or [])
-    loaded, processor = load_model(model)
+    loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
     with TerminalReporter() as report:
         results, _, _ = run_evaluation(
             loaded, processor.tokenizer, run.world, run.data, tasks=chosen, masking=masking, split=split, report=report
@@ -213,14 +221,12 @@ def ask(
     seconds = time.perf_counter() - began
     if show is not None:
         from astrea.experts.drawing import draw_readings
-        from astrea.training.checkpoint import file_guard
 
-        with file_guard(show):
-            draw_readings(picture, why.readings).save(show)
+        save_picture(draw_readings(picture, why.readings), show)
     if as_json:
         print_json(explanation_json(why) | {"seconds": round(seconds, 3)})
         return
-    out.print(f"[bold]{why.answer or '(no answer)'}[/bold]   (probability {why.confidence:.2f})")
+    out.print(f"[bold]{escape(why.answer or '(no answer)')}[/bold]   (probability {why.confidence:.2f})")
     for name, share in sorted(why.shares.items(), key=lambda item: -item[1]):
         effect = why.masking[name]
         without = "same answer" if effect.answer == why.answer else f"would answer {effect.answer!r}"
@@ -247,20 +253,21 @@ def retrieve(
     text: Annotated[str, typer.Argument(help='Such as "a red sun and a blue cow."')],
     top: Annotated[int, typer.Option(min=1, help="How many pictures to show.")] = 5,
     as_json: AsJson = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Find the pictures of a folder that fit a text best."""
     from astrea.loading import load_model
     from astrea.progress import TerminalReporter
     from astrea.retrieval import rank_folder
 
-    loaded, processor = load_model(model)
+    loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
     with TerminalReporter() as report:
         found = rank_folder(loaded, processor, folder, text, top=top, report=report)
     if as_json:
         print_json([{"image": str(hit.path), "score": round(hit.score, 4)} for hit in found])
         return
     for hit in found:
-        out.print(f"{hit.score:9.3f}  {hit.path}", markup=False, highlight=False)
+        out.print(f"{hit.score:9.3f}  {hit.path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -268,20 +275,44 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder, such as runs/qu
     """Write a run's report.html again from its results."""
     from astrea.evaluation.report import write_report
 
-    out.print(f"report:  {write_report(run)}", highlight=False)
+    print_path("report", write_report(run))
+
+
+def print_path(what: str, path: Path) -> None:
+    """Where something lies, in one line that can be copied."""
+    out.print(f"{what + ':':<8} {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def save_picture(picture: Image, path: Path) -> None:
+    """Write a picture in the format that the path's ending names."""
+    from astrea.training.checkpoint import file_guard
+
+    with file_guard(path):
+        try:
+            picture.save(path)
+        except (ValueError, KeyError) as error:  # Pillow knows no such ending, or can only read that format
+            raise AstreaError(f"{path}: no picture can be written under this name", "end it in .png") from error
 
 
 def print_json(value: object) -> None:
-    """Plain JSON on standard output, whatever the terminal's width."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Plain JSON on standard output, whatever the terminal's width; what is NaN was not measured and is null."""
+    from astrea.training.checkpoint import finite_or_null
+
+    sys.stdout.write(json.dumps(finite_or_null(value), indent=2, allow_nan=False) + "\n")
 
 
 def main() -> None:
     """Entry point: errors the user can mend are told in words, without a traceback."""
+
+    def tell(text: str, style: str) -> None:
+        Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: tell(f"note: {message}", "yellow")
+            app()
     except AstreaError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        tell(f"error: {error}", "red")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from astrea.training.loop import Schedule
 
@@ -21,7 +21,7 @@ class Part(BaseModel):
 class World(Part):
     """The embedded world."""
 
-    canvas: int = Field(64, ge=32, le=512, multiple_of=8)
+    canvas: int = Field(64, ge=48, le=512, multiple_of=8)
     difficulty: float = Field(0.5, ge=0, le=1)
     max_objects: int = Field(6, ge=1, le=8)
     seed: int = 0
@@ -52,11 +52,19 @@ class Language(Part):
     heads: PositiveInt = 4
     feed_forward: PositiveInt = 384
 
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Language:
+        # Rotary positions come in pairs; the mixer has four heads of its own.
+        if self.width % (2 * self.heads) or self.width % 4:
+            raise ValueError(f"a width of {self.width} is not a multiple of 4 and of twice its {self.heads} heads")
+        return self
+
 
 class Model(Part):
     """Alignment and fusion; every ingredient can be switched off."""
 
     strategy: Literal["astrea"] = "astrea"
+    word_match: float = Field(16.0, ge=0, description="start of gamma, how strongly a word finds its token; 0 = off")
     contrast_width: PositiveInt = 64
     adapter_hidden: PositiveInt = 128
     word_start: bool = Field(True, description="adapters start at the language model's embeddings of their labels")

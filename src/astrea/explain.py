@@ -62,7 +62,7 @@ def explain(
     names = model.experts.names
     rows = 1 + (len(names) if masking else 0)
     one = model.see(inputs["pixel_values"])
-    features = {n: ExpertFeatures(f.tokens.expand(rows, -1, -1), f.confidence.expand(rows, -1)) for n, f in one.items()}
+    features = {name: part.rows(torch.zeros(rows, dtype=torch.long)) for name, part in one.items()}
     present = torch.cat([torch.ones(1, len(names)), 1 - torch.eye(len(names))])[:rows].bool()
     prompt = {key: inputs[key].expand(rows, -1) for key in ("input_ids", "attention_mask", "question_mask")}
     shares = model.shares(**prompt, features=features, present=present)[0]

@@ -36,7 +36,8 @@ class AstreaOutput(ModelOutput):
     """What `AstreaForConditionalGeneration` returns.
 
     loss: mean next-token loss over the labels, or None. logits: (B, L, V). shares: (N, S, E).
-    key_bias: (B, L) and next_position: (B, 1), what later decoding steps need to know of the pictures.
+    key_bias: (B, L), key_words: (B, L, D) or None and next_position: (B, 1), what later decoding steps need to know of
+    the pictures.
     visual: the fused tokens of this call's pictures, for the auxiliary losses.
     """
 
@@ -45,6 +46,7 @@ class AstreaOutput(ModelOutput):
     past_key_values: Any = None
     shares: Tensor | None = None
     key_bias: Tensor | None = None
+    key_words: Tensor | None = None
     next_position: Tensor | None = None
     visual: Any = None
 
@@ -148,6 +150,7 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         label_weights: Tensor | None = None,
         past_key_values: Cache | None = None,
         key_bias: Tensor | None = None,
+        key_words: Tensor | None = None,
         next_position: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
@@ -181,24 +184,32 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             positions = next_position + torch.arange(length, device=input_ids.device)
             key_bias = F.pad(key_bias, (0, past + length - key_bias.shape[1]))
             real = real & (key_bias > torch.finfo(embeds.dtype).min / 2)
-            mask = additive_mask(real, None, None, key_bias.unsqueeze(1), queries=length, dtype=embeds.dtype)
+            match = None
+            if key_words is not None:
+                key_words = F.pad(key_words, (0, 0, 0, past + length - key_words.shape[1]))
+                match = F.normalize(embeds, dim=-1) @ key_words.transpose(1, 2)
+            mask = additive_mask(real, None, None, key_bias.unsqueeze(1), match, queries=length, dtype=embeds.dtype)
         else:
             is_image = input_ids == self.config.image_token_id
             if features is None and pixel_values is not None:
                 features = self.see(pixel_values)
             rows = self._rows_of_pictures(is_image, features)
-            bias = None
+            bias = match = key_words = None
             readable = real
             if features is not None:
                 asked = self._questions(embeds, is_image, real, question_mask, labels, segments)
                 visual = self.fuse(features, present, asked[rows], generator)
+                if visual.words is not None:
+                    key_words = torch.zeros_like(embeds).masked_scatter(is_image.unsqueeze(-1), visual.words)
+                    match = F.normalize(embeds, dim=-1) @ key_words.transpose(1, 2)
                 embeds = embeds.masked_scatter(is_image.unsqueeze(-1), visual.tokens.to(embeds.dtype))
                 readable = real.masked_scatter(is_image, visual.valid)
                 if visual.bias is not None:
                     bias = embeds.new_zeros(batch, length, asked.shape[1])
                     bias = bias.masked_scatter(is_image.unsqueeze(-1), visual.bias.transpose(1, 2)).transpose(1, 2)
             positions = position_ids(is_image, real, segments)
-            mask = additive_mask(readable, picture_blocks(is_image), segments, bias, queries=length, dtype=embeds.dtype)
+            blocks = picture_blocks(is_image)
+            mask = additive_mask(readable, blocks, segments, bias, match, queries=length, dtype=embeds.dtype)
             key_bias = embeds.new_zeros(batch, length) if bias is None else bias[:, 0]
             key_bias = key_bias.masked_fill(~readable, torch.finfo(embeds.dtype).min)
         out = self.language_model(
@@ -216,6 +227,7 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             past_key_values=out.past_key_values,
             shares=None if visual is None else visual.shares,
             key_bias=key_bias.detach(),
+            key_words=None if key_words is None else key_words.detach(),
             next_position=positions[:, -1:] + 1,
             visual=visual,
         )
@@ -263,7 +275,6 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: Tensor,
         past_key_values: Cache | None = None,
         attention_mask: Tensor | None = None,
-        key_bias: Tensor | None = None,
         next_position: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
@@ -271,7 +282,8 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         inputs = {"attention_mask": attention_mask, "past_key_values": past_key_values, "use_cache": use_cache}
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         if past:
-            return inputs | {"input_ids": input_ids[:, past:], "key_bias": key_bias, "next_position": next_position}
+            carried = {"key_bias": kwargs.get("key_bias"), "key_words": kwargs.get("key_words")}
+            return inputs | carried | {"input_ids": input_ids[:, past:], "next_position": next_position}
         first = ("pixel_values", "features", "present", "question_mask")
         return inputs | {"input_ids": input_ids} | {key: kwargs[key] for key in first if kwargs.get(key) is not None}
 
@@ -283,8 +295,8 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if asked is None:
             asked = torch.ones_like(outputs.key_bias, dtype=torch.bool)
         # Without a cache everything is read anew at each step; what has been generated is never part of the question.
-        seen = {"question_mask": F.pad(asked, (0, 1)), "key_bias": outputs.key_bias}
-        return model_kwargs | seen | {"next_position": outputs.next_position}
+        carried = {name: outputs[name] for name in ("key_bias", "key_words", "next_position") if name in outputs}
+        return model_kwargs | {"question_mask": F.pad(asked, (0, 1))} | carried
 
     def _expand_inputs_for_generation(  # type: ignore[override]
         self,

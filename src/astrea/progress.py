@@ -64,4 +64,4 @@ class TerminalReporter(Reporter):
             self.console.print(f"{label}: done  {note}")
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

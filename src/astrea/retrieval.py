@@ -41,12 +41,13 @@ def rank_folder(
     """The ``top`` pictures of a folder for a text, best first. Unreadable pictures are told and left out.
 
     Raises:
-        AstreaError: no such folder, no readable picture in it, or an empty text.
+        AstreaError: no such folder, no readable picture in it, or a text that is empty or too long.
     """
     if not text.strip():
         raise AstreaError("the text is empty", "say what the picture should show")
     if not folder.is_dir():
         raise AstreaError(f"{folder}: is not a folder", "give a folder of pictures")
+    processor(text=text)  # refuses a text that is too long, or that asks for pictures of its own
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     answerer = Answerer(model, processor.tokenizer)
     kept: list[Path] = []
@@ -66,7 +67,7 @@ def rank_folder(
         raise AstreaError(f"{folder}: holds no readable picture", f"looked for {', '.join(SUFFIXES)}")
     features = join_features(parts)
     pictures, words = answerer.embed(features, [text])
-    short = (pictures @ words.T).flatten().topk(min(SHORTLIST, len(kept))).indices
+    short = (pictures @ words.T).flatten().topk(min(max(SHORTLIST, top), len(kept))).indices
     chosen = {name: f.rows(short) for name, f in features.items()}
     likelihood = torch.cat(answerer.likelihood(chosen, [[0]] * len(short), [text]))
     per_token = likelihood / (len(answerer.packer.ids(text)) + 1)

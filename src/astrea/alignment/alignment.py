@@ -36,20 +36,31 @@ class Alignment(nn.Module):
         found = next(iter(features.values())).confidence
         first: Adapter = self.adapters[self.names[0]]  # type: ignore[assignment]
         weight = first.mixture.weight
-        columns, sure = [], []
+        columns, sure, places = [], [], []
         for index, name in enumerate(self.names):
+            # Without a place: not a number, which no comparison below ever takes for one.
+            where = weight.new_full((len(found), self.counts[index], 2), float("nan"))
             if name in features:
-                columns.append(self.adapters[name](features[name].tokens.to(weight.dtype)))
-                sure.append(features[name].confidence.to(weight.dtype))
+                # What is not read must be harmless: zero times NaN is NaN, and a broken expert may well say NaN.
+                part = features[name]
+                unread = ~(part.confidence > 0)
+                if present_BE is not None:
+                    unread = unread | ~present_BE[:, index : index + 1]
+                said = part.tokens.masked_fill(unread.unsqueeze(-1), 0)
+                columns.append(self.adapters[name](said.to(weight.dtype)))
+                sure.append(part.confidence.masked_fill(unread, 0).to(weight.dtype))
+                if part.places is not None:
+                    where = part.places.to(weight.dtype).masked_fill(unread.unsqueeze(-1), float("nan"))
             else:
                 columns.append(weight.new_zeros(len(found), self.counts[index], weight.shape[0]))
                 sure.append(weight.new_zeros(len(found), self.counts[index]))
+            places.append(where)
         here = [name in features for name in self.names]
         confidence = torch.cat(sure, 1)
         present = torch.tensor(here, device=confidence.device).expand(len(found), -1)
         owner = [index for index, count in enumerate(self.counts) for _ in range(count)]
         expert = torch.tensor(owner, device=confidence.device)
-        matrix = ExpertMatrix(torch.cat(columns, 1), confidence, confidence > 0, present, expert)
+        matrix = ExpertMatrix(torch.cat(columns, 1), confidence, confidence > 0, present, expert, torch.cat(places, 1))
         return matrix.with_presence(present if present_BE is None else present_BE)
 
     def only(self, matrix: ExpertMatrix, index: int) -> Tensor:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from astrea.alignment.alignment import Alignment
 
+LOG_TEMPERATURES = (math.log(0.001), math.log(0.5))
+
 
 class MomentumQueue(nn.Module):
     """The last Q (picture, text) embeddings with their ids. Empty slots have id -1 and never count.
@@ -68,13 +70,15 @@ class MomentumContrast(nn.Module):
 
     def temperature(self) -> Tensor:
         """The learned temperature, clamped to [0.001, 0.5]."""
-        return self.log_temperature.exp().clamp(0.001, 0.5)
+        return self.log_temperature.clamp(*LOG_TEMPERATURES).exp()
 
     @torch.no_grad()
     def follow(self, alignment: Alignment) -> None:
-        """Move the copy a step (1 - momentum) towards the weights."""
+        """After a step: move the copy (1 - momentum) towards the weights, and the temperature back into its bounds."""
         for slow, fast in zip(self.copy.parameters(), alignment.parameters(), strict=True):
             slow.lerp_(fast, 1 - self.momentum)
+        # Beyond its bounds the temperature would have no gradient and could never come back.
+        self.log_temperature.clamp_(*LOG_TEMPERATURES)
 
     def loss(
         self, picture: Tensor, text: Tensor, picture_key: Tensor, text_key: Tensor, ids: Tensor, soft: float

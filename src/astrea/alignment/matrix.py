@@ -17,6 +17,7 @@ class ExpertMatrix:
 
     tokens: (B, T, D). confidence: (B, T) in 0..1. valid: (B, T) bool, false for empty slots and absent experts.
     present: (B, E) bool. expert: (T,) long, which expert a token comes from.
+    places: (B, T, 2) where each token looks, x and y as shares of the picture; NaN for tokens without a place.
     """
 
     tokens: Tensor
@@ -24,6 +25,7 @@ class ExpertMatrix:
     valid: Tensor
     present: Tensor
     expert: Tensor
+    places: Tensor
 
     @property
     def experts(self) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 CAPTION_PROMPT = "describe the picture."
+NOTE_PROMPT = "list."
 
 
 @dataclass(frozen=True, slots=True)

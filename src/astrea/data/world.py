@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from astrea.scenes.scene import Scene
 from astrea.training.checkpoint import tensors_fingerprint
 
 CHUNK = 100
+FORMAT = 2
+"""Of cached features; to be raised whenever code makes other features of the same weights."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -65,12 +67,7 @@ def features_of(bank: ExpertBank, scenes: list[Scene]) -> dict[str, ExpertFeatur
 
 def join_features(parts: list[dict[str, ExpertFeatures]]) -> dict[str, ExpertFeatures]:
     """Concatenate along the pictures."""
-    return {
-        name: ExpertFeatures(
-            torch.cat([part[name].tokens for part in parts]), torch.cat([part[name].confidence for part in parts])
-        )
-        for name in parts[0]
-    }
+    return {name: ExpertFeatures.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def load_world(
@@ -85,8 +82,8 @@ def load_world(
 ) -> WorldData:
     """The training split: texts made anew (cheap), features from the cache, one file per expert.
 
-    An expert's file is found by a fingerprint of its weights, the world's settings and the number of scenes, so a
-    stale one is never used: any change gives another name.
+    An expert's file is found by a fingerprint of its options and weights, the world's settings and the number of
+    scenes, so a stale one is never used: any change gives another name.
     """
     scenes: list[Scene] = []
     for scene in scenes_of("train", count, world):
@@ -103,21 +100,25 @@ def load_world(
                 for start in range(0, count, CHUNK):
                     parts.append(expert(pixels_from_scenes(scenes[start : start + CHUNK])))
                     progress(f"{name} looks", min(start + CHUNK, count), count)
-            return {
-                "tokens": torch.cat([part.tokens for part in parts]),
-                "confidence": torch.cat([part.confidence for part in parts]),
-            }
+            whole = ExpertFeatures.cat(parts)
+            return {f.name: getattr(whole, f.name) for f in fields(whole) if getattr(whole, f.name) is not None}
 
         key = {
+            "format": FORMAT,
             "expert": f"{type(expert).__module__}.{type(expert).__qualname__}",
+            "options": bank.options[name],
             "weights": tensors_fingerprint(expert.state_dict()),
             "world": world.model_dump(),
             "split": "train",
             "count": count,
         }
         found = cache.get_or_compute(key, compute, on_event=notify)
-        features[name] = ExpertFeatures(found["tokens"], found["confidence"])
+        features[name] = ExpertFeatures(**found)
     balancer, rng = Balancer(), random.Random(f"questions/{world.seed}")
-    questions = [balancer.choose(scene, rng)[:per_scene] for scene in scenes]
+    questions = []
+    for scene in scenes:
+        asked = balancer.choose(scene, rng)
+        # Tasks come in a fixed order: the first few would always be the same ones.
+        questions.append(asked if len(asked) <= per_scene else rng.sample(asked, per_scene))
     told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
     return WorldData(features, questions, told)

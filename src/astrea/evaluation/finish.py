@@ -33,7 +33,8 @@ def finish(run: Run, folder: Path, *, report: Reporter, split: str = "test") -> 
     Raises:
         AstreaError: no model there, or the folder cannot be written.
     """
-    model, processor = load_model(folder / "model")
+    # The recipe is the user's own word: what it names has been imported for training already.
+    model, processor = load_model(folder / "model", trust_remote_code=True)
     results, seen, outcome = evaluate(
         model, processor.tokenizer, run.world, run.data, split=split, report=report
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from astrea.config import Data, World
 from astrea.data.world import scenes_of
+from astrea.errors import AstreaError
 from astrea.scenes.captions import captions
 from astrea.scenes.draw import draw_scene, split_scene, swap_attribute
 from astrea.scenes.questions import VQA_TASKS, Balancer, Question, build_questions
@@ -77,9 +78,10 @@ def retrieval_pool(world: World, groups: int, split: str) -> tuple[list[Scene], 
     rng = random.Random(f"{world.seed}/{split}/retrieval")
     pool: list[Scene] = []
     told: list[str] = []
-    index = 10_000_000  # far from the scenes that questions are asked of
-    while len(pool) < groups * GROUP_SIZE:
-        index += 1
+    start = 10_000_001  # far from the scenes that questions are asked of
+    for index in range(start, start + 200 * groups):
+        if len(pool) == groups * GROUP_SIZE:
+            break
         first = split_scene(
             split, index, world.seed, canvas=world.canvas, difficulty=world.difficulty, max_objects=world.max_objects
         )
@@ -95,6 +97,11 @@ def retrieval_pool(world: World, groups: int, split: str) -> tuple[list[Scene], 
         if len(group) == GROUP_SIZE and not set(said) & set(told):
             pool += group
             told += said
+    if len(pool) < groups * GROUP_SIZE:
+        raise AstreaError(
+            f"this world has only {len(pool) // GROUP_SIZE} of {groups} retrieval groups whose captions all differ",
+            "lower data.test_retrieval_groups, or raise world.max_objects",
+        )
     return pool, told
 
 

@@ -51,8 +51,9 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
         module, _, name = kind.partition(":")
         try:
             found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise AstreaError(f"expert {kind!r}: {error}", "check the module's name and that it is installed") from error
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
+            mend = "check the module's name and that it is installed"
+            raise AstreaError(f"expert {kind!r}: {error}", mend) from error
     else:
         known = ", ".join([*COMPACT, *registered])
         raise AstreaError(f"unknown expert kind {kind!r}", f'known kinds: {known}; or write "module:Class"')
@@ -67,10 +68,11 @@ class ExpertBank(nn.Module):
     def __init__(self, entries: Mapping[str, Mapping[str, Any]], *, allow_import: bool = False) -> None:
         super().__init__()
         self.experts = nn.ModuleDict()
+        self.options = {name: dict(entry.get("options", {})) for name, entry in entries.items()}
         for name, entry in entries.items():
             built = expert_class(entry["kind"], allow_import=allow_import)
             try:
-                self.experts[name] = built(**entry.get("options", {}))
+                self.experts[name] = built(**self.options[name])
             except TypeError as error:
                 raise AstreaError(f"expert {name!r}: {error}", "check the expert's options in the recipe") from error
         self.requires_grad_(False)

@@ -7,6 +7,7 @@ step, the distribution over its vocabulary and the decoder's state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -52,10 +53,18 @@ class CaptioningExpert(Expert):
         self.hints = nn.Sequential(conv(w1, w1), nn.Conv2d(w1, 1 + len(KINDS) + len(COLOURS) + 1 + len(WORDS), 1))
 
     def look(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Memory (B, 256, STATE) for the decoder, and the fine map."""
+        """Memory (B, h w, STATE) for the decoder, and the fine map."""
         _, fine, _ = self.trunk(pixels_B3HW)
         memory = self.memory(fine).flatten(2).transpose(1, 2)
-        return memory + self.place[: memory.shape[1]], fine
+        return memory + self.places(*fine.shape[-2:]), fine
+
+    def places(self, h: int, w: int) -> Tensor:
+        """What marks the cells of an h x w map: learned on the map of a 64-pixel picture, stretched to any other."""
+        side = math.isqrt(len(self.place))
+        if h == w == side:
+            return self.place
+        learned = self.place.T.reshape(1, STATE, side, side)
+        return F.interpolate(learned, size=(h, w), mode="bilinear").flatten(2)[0].T
 
     def decode(self, words_BT: Tensor, memory: Tensor) -> Tensor:
         """States (B, T + 1, STATE) after the start symbol and the given words (at most STEPS - 1 are read)."""
@@ -136,7 +145,9 @@ def word_tokens(probability_BTV: Tensor, ended_BT: Tensor, states_BTS: Tensor) -
     """Spell decoder steps as channels in the order of ``CaptioningExpert.labels``; steps after the end are empty."""
     sure = torch.where(ended_BT, 0, probability_BTV.amax(-1))
     place = torch.eye(STEPS, device=sure.device).expand(len(sure), -1, -1)
-    tokens = torch.cat([probability_BTV, place, sure.unsqueeze(-1), torch.ones_like(sure).unsqueeze(-1), states_BTS], -1)
+    tokens = torch.cat(
+        [probability_BTV, place, sure.unsqueeze(-1), torch.ones_like(sure).unsqueeze(-1), states_BTS], -1
+    )
     return ExpertFeatures(tokens, sure)
 
 

@@ -141,7 +141,7 @@ def slot_tokens(probability_BTK: Tensor, box_BT4: Tensor, confidence_BT: Tensor)
         ],
         -1,
     )
-    return ExpertFeatures(tokens, confidence_BT)
+    return ExpertFeatures(tokens, confidence_BT, centre)
 
 
 def boxes_from_tokens(tokens_BTC: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Letters: B batch, T tokens of this expert, C width of one token, H W picture hei
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,14 +19,32 @@ class ExpertFeatures:
 
     tokens: (B, T, C) native task output, soft (probabilities, not argmax).
     confidence: (B, T) in 0..1; exactly 0 marks an empty slot, which nothing downstream reads.
+    places: (B, T, 2) where each token looks, x and y as shares of the picture, or None where tokens have no place.
     """
 
     tokens: Tensor
     confidence: Tensor
+    places: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> ExpertFeatures:
+        """The same change to every tensor, such as picking or repeating samples."""
+        return ExpertFeatures(
+            change(self.tokens), change(self.confidence), None if self.places is None else change(self.places)
+        )
 
     def rows(self, index: Tensor | slice) -> ExpertFeatures:
         """The features of some samples of the batch."""
-        return ExpertFeatures(self.tokens[index], self.confidence[index])
+        return self.map(lambda tensor: tensor[index])
+
+    @staticmethod
+    def cat(parts: Sequence[ExpertFeatures]) -> ExpertFeatures:
+        """Batches one after another."""
+        places = [part.places for part in parts if part.places is not None]
+        return ExpertFeatures(
+            torch.cat([part.tokens for part in parts]),
+            torch.cat([part.confidence for part in parts]),
+            torch.cat(places) if places else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

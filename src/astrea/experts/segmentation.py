@@ -188,4 +188,4 @@ def region_tokens(
         ],
         -1,
     )
-    return ExpertFeatures(tokens, sure_BT)
+    return ExpertFeatures(tokens, sure_BT, centroid_BT2)

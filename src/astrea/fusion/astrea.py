@@ -1,9 +1,10 @@
-"""Astrea's own fusion: mixer and stochastic residual on the tokens, the allocator's share as attention bias."""
+"""Astrea's own fusion: mixer and stochastic residual on the tokens; share and word match as attention bias."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.fusion.allocator import Allocator
@@ -12,7 +13,11 @@ from astrea.fusion.protocol import FusionStrategy, VisualTokens
 
 
 class AstreaFusion(FusionStrategy):
-    """Every expert token is read, in native form; ``log(w_e E)`` is added to each question's attention to expert e.
+    """Every expert token is read, in native form; ``log(w_e E)`` is added to each question's attention to expert e, and
+    ``gamma cos(word, token)`` to each word's attention to each token.
+
+    The second is what word-level pre-alignment is for: tokens live in the space of the language model's own words, so a
+    word of the question ("cat") finds the token that says it by cosine, before the language model has learned to look.
 
     With equal shares the bias is zero and this is the aligned sequence concat. ``residual_keep`` is the current
     probability p of the stochastic residual; the fuse stage moves it.
@@ -33,9 +38,11 @@ class AstreaFusion(FusionStrategy):
         allocator: bool = True,
         use_question: bool = True,
         use_confidence: bool = True,
+        word_match: float = 16.0,
     ) -> None:
         super().__init__()
         self.num_tokens = num_tokens
+        self.word_match = nn.Parameter(torch.tensor(word_match)) if word_match else None
         self.mixer = Mixer(width, heads) if mixer else None
         self.residual = StochasticResidual(experts) if mixer and residual else None
         self.allocator = (
@@ -50,18 +57,19 @@ class AstreaFusion(FusionStrategy):
     ) -> VisualTokens:
         tokens = matrix.tokens
         if self.mixer is not None:
-            mixed = self.mixer(tokens, matrix.valid)
+            mixed = self.mixer(matrix)
             if self.residual is None:
                 tokens = tokens + mixed
             else:
                 tokens = self.residual(mixed, matrix, float(self.residual_keep), generator)
+        words = None if self.word_match is None else self.word_match * F.normalize(matrix.tokens, dim=-1)
         present = matrix.present.unsqueeze(1)
         if self.allocator is None:
             count = present.sum(-1, keepdim=True).clamp_min(1)
             shares = (present / count).expand(-1, question_BSD.shape[1], -1)
-            return VisualTokens(tokens, matrix.valid, shares, None)
+            return VisualTokens(tokens, matrix.valid, shares, None, words)
         shares = self.allocator(question_BSD, *matrix.summary(), matrix.present)
         # Relative to equal shares, so that visual attention as a whole is neither raised nor lowered.
         relative = shares * present.sum(-1, keepdim=True)
         bias_BSE = torch.log(relative.clamp_min(1e-6))
-        return VisualTokens(tokens, matrix.valid, shares, bias_BSE[:, :, matrix.expert])
+        return VisualTokens(tokens, matrix.valid, shares, bias_BSE[:, :, matrix.expert], words)

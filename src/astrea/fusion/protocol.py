@@ -20,12 +20,14 @@ class VisualTokens:
 
     tokens: (B, M, D). valid: (B, M) bool. shares: (B, S, E), each expert's share for each question, summing to 1.
     bias: (B, S, M) added to every text-to-visual attention score of that question, or None.
+    words: (B, M, D) or None; a word of the text adds ``(its unit embedding) . words`` to its attention to the token.
     """
 
     tokens: Tensor
     valid: Tensor
     shares: Tensor
     bias: Tensor | None
+    words: Tensor | None = None
 
 
 class FusionStrategy(nn.Module, ABC):

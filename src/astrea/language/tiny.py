@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from astrea.config import Language
-from astrea.data.packing import CAPTION_PROMPT
+from astrea.data.packing import CAPTION_PROMPT, NOTE_PROMPT
 from astrea.experts.bank import COMPACT
 from astrea.experts.protocol import Expert
 from astrea.language.tokenizer import build_tokenizer
@@ -16,9 +16,15 @@ from astrea.scenes.questions import text_vocabulary, tokens
 
 
 def tiny_tokenizer(experts: Iterable[type[Expert]] = tuple(COMPACT.values())) -> PreTrainedTokenizerFast:
-    """Words of questions, answers and captions, and of every channel name of the experts."""
-    labels = [label for expert in experts for label in expert.labels if label]
-    return build_tokenizer([*text_vocabulary(), *tokens(CAPTION_PROMPT), *labels])
+    """Words of questions, answers and captions, and of every channel name of the experts.
+
+    The words of experts that are not built in have the last ids: a pretrained language model grows by them.
+    """
+    experts = list(experts)
+    labels = [label for expert in experts if expert in COMPACT.values() for label in expert.labels if label]
+    others = [label for expert in experts if expert not in COMPACT.values() for label in expert.labels if label]
+    later = [word for label in others for word in tokens(label)]
+    return build_tokenizer([*text_vocabulary(), *tokens(CAPTION_PROMPT), *tokens(NOTE_PROMPT), *labels], later)
 
 
 def tiny_language_model(size: Language, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -44,12 +50,14 @@ def tiny_language_model(size: Language, tokenizer: PreTrainedTokenizerFast) -> L
 
 
 @torch.no_grad()
-def attend_to_alike(model: LlamaForCausalLM, std: float = 0.06) -> None:
-    """Start every head with equal query and key maps, and not too small: attention begins as a similarity kernel.
+def attend_to_alike(model: LlamaForCausalLM, std: float = 0.02) -> None:
+    """Start every head with equal query and key maps, so that attention begins as a similarity kernel.
 
     All visual tokens stand at one position, so that two tokens which share a coordinate word attend to each other from
     the first step on; binding a name to a colour by place is then a thing to sharpen instead of one to discover.
     """
+    # Larger than the usual 0.02: at this width the words would drown in the first layers' own noise.
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=0.06)
     for layer in model.model.layers:
         attention = layer.self_attn
         torch.nn.init.normal_(attention.q_proj.weight, std=std)

@@ -29,11 +29,14 @@ CHAT_TEMPLATE = (
 """``<bos> <image> <user> question <assistant> answer <eos>``: pictures first, so that questions can share them."""
 
 
-def build_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over ``words`` (order kept, duplicates dropped) with letters as the fallback."""
+def build_tokenizer(words: Iterable[str], later: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over ``words`` (order kept, duplicates dropped) with letters as the fallback.
+
+    Words that come ``later`` have the last ids, so that the others keep those they had without them.
+    """
     special = [PAD, BOS, EOS, UNK, IMAGE, USER, ASSISTANT]
     letters = string.ascii_lowercase + string.digits + string.punctuation
-    pieces = [*special, *words, *letters, *(f"##{c}" for c in letters)]
+    pieces = [*special, *words, *letters, *(f"##{c}" for c in letters), *later]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
     core = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=64))
     core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.StripAccents()])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from astrea.alignment.contrast import agreement
+from astrea.errors import AstreaError
 from astrea.training.loop import Objective
 from astrea.training.seeds import sample_indices
 from astrea.training.workshop import Workshop
@@ -33,6 +34,11 @@ class AlignObjective(Objective):
         self.names = [joining] if joining else list(shop.model.experts.names)
         shop.contrast.queue.clear()
         self.pending: tuple[Tensor, Tensor, Tensor] | None = None
+        if not (self.losses.word or self.losses.itc or (self.losses.agree and joining and aligned)):
+            raise AstreaError(
+                f"align/{joining or 'joint'} has no loss to learn from",
+                "give align.losses.word or align.losses.itc a weight above 0, or leave the stage out by align.steps=0",
+            )
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         alignment = self.shop.model.alignment
@@ -46,7 +52,7 @@ class AlignObjective(Objective):
         yield from ((f"words.{part}", p, 1.0) for part, p in self.shop.words.named_parameters())
 
     def batch(self, step: int, micro: int, size: int) -> AlignBatch:
-        position = (self.offset + step * self.shop.run.align.accumulate + micro) * size
+        position = ((self.offset + step) * self.shop.run.align.accumulate + micro) * size
         index = sample_indices(len(self.shop.data), size, position, self.shop.run.seed)
         return index, self.shop.pick_captions(index, "align", self.offset + step, micro)
 

@@ -215,12 +215,7 @@ def _write_tensors(path: Path, named: Mapping[str, Tensor]) -> None:
         # safetensors refuses tensors that share memory (tied weights, views), so those are copied.
         whole[name] = plain.clone() if storage.data_ptr() in seen or storage.nbytes() != plain.nbytes else plain
         seen.add(storage.data_ptr())
-    try:
-        save_file(whole, path)
-    except SafetensorError as error:
-        if not (code := re.search(r"\(os error (\d+)\)", str(error))):
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+    save_file(whole, path)
     shutil.copymode(path.with_name("state.json"), path)  # safetensors makes the file private to its owner
     _sync(path)
 
@@ -284,12 +279,21 @@ def _check_keys(value: Any, where: str) -> None:
 
 @contextmanager
 def file_guard(path: Path | str) -> Iterator[None]:
-    """Turns any OSError inside the block into an AstreaError that names ``path`` and the mend."""
+    """Turns any OSError inside the block, also one from within safetensors, into an AstreaError that names ``path`` and
+    the mend."""
     try:
         yield
+    except SafetensorError as error:
+        if not (code := re.search(r"\(os error (\d+)\)", str(error))):
+            raise
+        raise _told(path, int(code[1]), os.strerror(int(code[1]))) from error
     except OSError as error:
-        why, mend = _REASONS.get(error.errno or 0, ("", "Check that the path is right and its disk is healthy."))
-        raise AstreaError(f"{path}: {why or (error.strerror or str(error)).lower()}", mend) from error
+        raise _told(path, error.errno or 0, error.strerror or str(error)) from error
+
+
+def _told(path: Path | str, code: int, said: str) -> AstreaError:
+    why, mend = _REASONS.get(code, ("", "Check that the path is right and its disk is healthy."))
+    return AstreaError(f"{path}: {why or said.lower()}", mend)
 
 
 _FULL = ("no space left on the disk", "Free some space, or choose an output folder on another disk.")

@@ -104,7 +104,9 @@ class FuseObjective(Objective):
             target = (shop.contribution / shop.run.regular.contribution_tau).softmax(-1)[batch.groups.clamp_min(0)]
             rows = asked & whole.unsqueeze(1)
             share = out.shares[rows].clamp_min(1e-6)
-            parts["contribution"] = weights.contribution * F.kl_div(share.log(), target[rows], reduction="batchmean")
+            # A small batch may have no whole row: nothing to learn from, and a mean over nothing would be NaN.
+            kl = F.kl_div(share.log(), target[rows], reduction="sum") / max(1, len(share))
+            parts["contribution"] = weights.contribution * kl
         figures = {name: part.item() for name, part in parts.items()}
         return sum(parts.values()), figures  # type: ignore[return-value]
 
@@ -125,9 +127,10 @@ class FuseObjective(Objective):
         """Counterfactual passes on a few rows: what would each expert's absence cost each task group, in nats?"""
         shop, model = self.shop, self.shop.model
         experts = len(model.experts.names)
+        rows = min(rows, len(batch.index))
         inputs = {name: value[:rows].repeat(experts + 1, 1) for name, value in batch.packed.model_inputs().items()}
-        seen = {n: ExpertFeatures(f.tokens[:rows].repeat(experts + 1, 1, 1), f.confidence[:rows].repeat(experts + 1, 1))
-                for n, f in features.items()}  # fmt: skip
+        again = torch.arange(rows).repeat(experts + 1)
+        seen = {name: part.rows(again) for name, part in features.items()}
         present = torch.cat([torch.ones(1, experts), 1 - torch.eye(experts)]).bool().repeat_interleave(rows, 0)
         labels = inputs["labels"]
         logits = model(**inputs, features=seen, present=present, use_cache=False).logits

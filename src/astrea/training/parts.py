@@ -56,7 +56,8 @@ def load_part(module: nn.Module, folder: Path, name: str) -> None:
         raise AstreaError(f"{path}: its sha256 is not the one that {CARD} names", mend)
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
     own = module.state_dict()
-    tied = {key for key in own if key not in tensors and any(own[key].data_ptr() == own[k].data_ptr() for k in tensors)}
+    there = {own[key].data_ptr() for key in tensors if key in own}
+    tied = {key for key in own if key not in tensors and own[key].data_ptr() in there}
     wrong = [k for k in own if k not in tied and (k not in tensors or tensors[k].shape != own[k].shape)]
     wrong += [k for k in tensors if k not in own]
     if wrong:
@@ -71,10 +72,14 @@ def read_card(folder: Path) -> dict[str, Any]:
         AstreaError: no readable card.
     """
     path = folder / CARD
+    mend = "point pretrain= at a folder that `astrea pretrain` wrote"
     try:
-        return json.loads(path.read_text())
+        card = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise AstreaError(f"{path}: {error}", "point pretrain= at a folder that `astrea pretrain` wrote") from error
+        raise AstreaError(f"{path}: {error}", mend) from error
+    if not isinstance(card, dict) or not isinstance(card.get("sha256", {}), dict):
+        raise AstreaError(f"{path}: is not a card", mend)
+    return card
 
 
 def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
@@ -103,6 +108,7 @@ def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGenerati
             "tau": run.model.allocator_tau,
             "use_question": run.model.allocator_question,
             "use_confidence": run.model.allocator_confidence,
+            "word_match": run.model.word_match,
         },
         adapter_hidden=run.model.adapter_hidden,
         contrast_width=run.model.contrast_width,

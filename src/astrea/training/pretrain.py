@@ -26,8 +26,11 @@ def pretrain(run: Run, folder: Path, *, report: Reporter, only: list[str] | None
     """Train the parts (``only`` some of them) and write them with their card; a part that is already there is kept.
 
     Raises:
-        AstreaError: the language model did not pass the gate, or the folder cannot be written.
+        AstreaError: an unknown part, the language model did not pass the gate, or the folder cannot be written.
     """
+    unknown = [name for name in only or [] if name not in (*COMPACT, LANGUAGE)]
+    if unknown:
+        raise AstreaError(f"unknown part {unknown[0]!r}", f"the parts are {', '.join((*COMPACT, LANGUAGE))}")
     with file_guard(folder):
         folder.mkdir(parents=True, exist_ok=True)
     world = run.world
@@ -38,8 +41,10 @@ def pretrain(run: Run, folder: Path, *, report: Reporter, only: list[str] | None
         expert = cls()
         objective = ExpertObjective(expert, run.seed, canvas=world.canvas, difficulty=world.difficulty)  # type: ignore[arg-type]
         fit(expert, objective, run.pretraining.expert, folder, kind, report)
-    if (not only or LANGUAGE in only) and not (folder / f"{LANGUAGE}.safetensors").exists():
-        warm(run, folder, report)
+    if not only or LANGUAGE in only:
+        if not (folder / f"{LANGUAGE}.safetensors").exists():
+            warm(run, folder, report)
+        check_gate(run, folder)
     return write_card(run, folder)
 
 
@@ -58,7 +63,7 @@ def fit(
 
 
 def warm(run: Run, folder: Path, report: Reporter) -> None:
-    """Warm the language model; it must pass the gate on scenes told without a fault."""
+    """Warm the language model, and measure it on scenes told without a fault."""
     tokenizer = tiny_tokenizer()
     torch.manual_seed(run.seed)
     model = tiny_language_model(run.language, tokenizer)
@@ -69,12 +74,19 @@ def warm(run: Run, folder: Path, report: Reporter) -> None:
     fit(model, objective, run.pretraining.language, folder, LANGUAGE, report)
     told = told_accuracy(objective)
     mean = sum(told.values()) / len(told)
-    write_json_atomic(folder / "gate.json", {"mean": mean, **told})
+    with file_guard(folder):
+        write_json_atomic(folder / "gate.json", {"mean": mean, **told})
     report.say(f"language model on ground-truth tokens: {mean:.1%}")
+
+
+def check_gate(run: Run, folder: Path) -> None:
+    """The language model must pass the gate, also when it is found again later."""
+    path = folder / "gate.json"
+    mean = json.loads(path.read_text())["mean"] if path.exists() else 1.0
     if mean < run.pretraining.gate:
         raise AstreaError(
-            f"the language model answers {mean:.1%} of ground-truth questions, under the gate {run.pretraining.gate:.0%}",
-            "train it longer (pretraining.language.steps) before judging any fusion",
+            f"the language model answers {mean:.1%} of ground-truth questions; the gate is {run.pretraining.gate:.0%}",
+            f"remove {folder / LANGUAGE}.safetensors and train it longer (pretraining.language.steps)",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from astrea.training.checkpoint import (
     rng_state,
     save_checkpoint,
     set_rng_state,
+    tensors_fingerprint,
     write_json_atomic,
 )
 from astrea.training.fuse import FuseObjective
@@ -93,6 +95,11 @@ def config_hash(run: Run) -> str:
     return hashlib.sha256(run.model_dump_json().encode()).hexdigest()[:16]
 
 
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a run in ``folder`` has got as far as its first checkpoint."""
+    return any((folder / "checkpoints").glob("step-*"))
+
+
 def train(run: Run, folder: Path, *, resume: bool = False, cache: Path | None = None, report: Reporter) -> Path:
     """Run every stage and write ``folder/model``; returns that path.
 
@@ -109,7 +116,7 @@ def train(run: Run, folder: Path, *, resume: bool = False, cache: Path | None = 
         folder.mkdir(parents=True, exist_ok=True)
     digest = config_hash(run)
     found = load_checkpoint(checkpoints, config_hash=digest, on_warning=report.say) if resume else None
-    if not resume and checkpoints.exists() and any(checkpoints.glob("step-*")):
+    if not resume and has_checkpoints(folder):
         raise AstreaError(
             f"{folder} already holds a run's checkpoints", "continue it with --resume, or choose another folder"
         )
@@ -187,9 +194,10 @@ def run_stage(
             checkpoints,
             before + (step or plan.schedule.steps),
             {**snapshot(shop), "optimizer": tensors},
-            {"stage": stage, "step": step, "optimizer": groups, "rng": rng_state(), "seconds": clock},
+            {"stage": stage, "step": step, "optimizer": groups, "rng": rng_state(), "seconds": clock,
+             "experts": tensors_fingerprint(shop.model.experts.state_dict())},
             config_hash=config_hash(shop.run),
-        )
+        )  # fmt: skip
 
     def on_step(step: int, figures: dict[str, float]) -> None:
         log.write(before + step + 1, {"stage": plan.name, **figures})
@@ -201,12 +209,17 @@ def run_stage(
         if due or stopping():
             save(number, done)
         if stopping():
-            raise Interrupted(f"stopped at {plan.name}, step {done}; continue with --resume {checkpoints.parent}")
+            raise Interrupted(f"stopped at {plan.name}, step {done}; {how_to_go_on(checkpoints.parent)}")
 
     run_steps(objective, plan.schedule, optimizer, start=start, on_step=on_step)
     save(number + 1, 0)
     if stopping():
-        raise Interrupted(f"stopped after {plan.name}; continue with --resume {checkpoints.parent}")
+        raise Interrupted(f"stopped after {plan.name}; {how_to_go_on(checkpoints.parent)}")
+
+
+def how_to_go_on(folder: Path) -> str:
+    """The command that continues a run."""
+    return f"go on with: astrea train --resume {shlex.quote(str(folder))}"
 
 
 def snapshot(shop: Workshop) -> dict[str, dict[str, Tensor]]:
@@ -224,6 +237,12 @@ def snapshot(shop: Workshop) -> dict[str, dict[str, Tensor]]:
 
 def restore(shop: Workshop, found: Checkpoint) -> None:
     """Put a snapshot back."""
+    # The experts are frozen and not in the checkpoint: what was learned is only worth something with the same ones.
+    if found.state["experts"] != tensors_fingerprint(shop.model.experts.state_dict()):
+        raise AstreaError(
+            f"{found.path}: was written with other experts than {shop.run.pretrain!r} now holds",
+            "restore the parts that the run was started with, or start a new run in another folder",
+        )
     missing, unexpected = shop.model.load_state_dict(found.tensors["model"], strict=False)
     if unexpected or [k for k in missing if not k.startswith("experts.")]:
         raise AstreaError(f"{found.path}: is of another model", "resume with the recipe that wrote it")

@@ -1,0 +1,95 @@
+"""A small run on scenes that faultless experts describe, so that no weights need training first."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from astrea.config import Run
+from astrea.data.world import WorldData
+from astrea.language.warm import ideal_features
+from astrea.scenes.captions import captions
+from astrea.scenes.draw import split_scene
+from astrea.scenes.questions import Balancer
+from astrea.training.parts import assemble
+from astrea.training.workshop import Workshop
+
+SCENES = 60
+BASE: dict[str, Any] = {
+    "name": "small",
+    "language": {"width": 32, "layers": 2, "heads": 2, "feed_forward": 64},
+    "data": {"train_scenes": SCENES},
+    "model": {"contrast_width": 16, "adapter_hidden": 24},
+    "contrast": {"queue": 32, "momentum": 0.9},
+    "experts": {kind: {"kind": kind} for kind in ("captioning", "classification", "segmentation", "detection")},
+    "align": {
+        "train": ["adapters", "heads"],
+        "losses": {"word": 1.0, "itc": 0.3, "agree": 0.1},
+        "steps": 4,
+        "batch": 8,
+        "lr": 1e-3,
+        "warmup": 1,
+    },
+    "fuse": {
+        "train": ["adapters", "heads", "fusion"],
+        "losses": {"lm": 1.0, "itc": 0.1, "contribution": 0.02},
+        "steps": 4,
+        "batch": 8,
+        "lr": 1e-3,
+        "warmup": 1,
+    },
+    "tune": {
+        "train": ["adapters", "heads", "fusion", "language_model"],
+        "losses": {"lm": 1.0, "itc": 0.1, "contribution": 0.02},
+        "steps": 4,
+        "batch": 8,
+        "lr": 1e-3,
+        "warmup": 1,
+    },
+}
+
+
+def small_run(**changes: Any) -> Run:
+    """The base recipe with dotted keys (``fuse__batch=2``) changed."""
+    tree = {key: dict(value) if isinstance(value, dict) else value for key, value in BASE.items()}
+    for key, value in changes.items():
+        part, _, name = key.partition("__")
+        if name:
+            tree[part] = {**tree.get(part, {}), name: value}
+        else:
+            tree[part] = value
+    return Run.model_validate(tree)
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., Run]:
+    """`small_run`."""
+    return small_run
+
+
+@pytest.fixture(scope="session")
+def world_data() -> WorldData:
+    """Sixty scenes as faultless experts see them."""
+    scenes = [split_scene("train", index, 0) for index in range(SCENES)]
+    balancer, rng = Balancer(), random.Random(0)
+    questions = [balancer.choose(scene, rng)[:3] for scene in scenes]
+    told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
+    return WorldData(ideal_features(scenes), questions, told)
+
+
+@pytest.fixture
+def make_shop(world_data: WorldData) -> Callable[..., Workshop]:
+    """Builds a fresh workshop of the base recipe with changes."""
+
+    def make(**changes: Any) -> Workshop:
+        run = small_run(**changes)
+        model, tokenizer = assemble(run, None)
+        torch.manual_seed(1)
+        model.train()
+        return Workshop(run, model, tokenizer, world_data)
+
+    return make

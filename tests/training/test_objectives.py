@@ -1,0 +1,414 @@
+"""Aligning, fusing and tuning: what learns, what stays as it was, and what the batches are made of."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from astrea.data.packing import Turn
+from astrea.data.world import WorldData
+from astrea.training.align import AlignObjective
+from astrea.training.fuse import FuseObjective
+from astrea.training.loop import Objective, build_optimizer, run_steps
+from astrea.training.run import plan_stages
+from astrea.training.workshop import GROUPS, Workshop
+
+NAMES = ["captioning", "classification", "segmentation", "detection"]
+HEADS = {"picture_head", "text_head"}
+
+
+def state(shop: Workshop) -> dict[str, torch.Tensor]:
+    parts = {"model": shop.model, "contrast": shop.contrast, "words": shop.words}
+    return {f"{name}.{k}": v.clone() for name, part in parts.items() for k, v in part.state_dict().items()}
+
+
+def learn(shop: Workshop, objective: Objective, stage, steps: int = 3) -> tuple[set[str], set[str]]:
+    """Run a few real steps; returns the names of what `trainable` promises without ever a gradient, and what moved."""
+    promised = {id(p): name for name, p, _ in objective.trainable()}
+    for module in (shop.model, shop.contrast, shop.words):
+        for parameter in module.parameters():
+            parameter.requires_grad_(id(parameter) in promised)
+    schedule = stage.schedule(steps)
+    reached: set[str] = set()
+
+    def on_step(step, figures):
+        assert all(math.isfinite(v) for v in figures.values())
+        reached.update(n for n, p, _ in objective.trainable() if p.grad is not None and p.grad.abs().sum() > 0)
+
+    before = state(shop)
+    run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
+    moved = {name for name, value in state(shop).items() if not torch.equal(value, before[name])}
+    return set(promised.values()) - reached, moved
+
+
+def only(moved: set[str], *allowed: str) -> bool:
+    return all(name.startswith(allowed) for name in moved)
+
+
+# Progressive alignment
+
+
+def align(shop: Workshop, joining: str | None = "classification", offset: int = 0) -> AlignObjective:
+    aligned = NAMES[: NAMES.index(joining)] if joining else []
+    return AlignObjective(shop, joining=joining, aligned=aligned, offset=offset)
+
+
+@pytest.mark.parametrize("joining", [*NAMES, None])
+def test_in_a_phase_of_alignment_one_adapter_and_the_heads_learn(make_shop, joining):
+    shop = make_shop()
+    objective = align(shop, joining)
+    unreached, moved = learn(shop, objective, shop.run.align)
+    assert unreached == set()
+    learning = [joining] if joining else NAMES
+    promised = {name.rsplit(".", 1)[0].split(".")[0] for name, _, _ in objective.trainable()}
+    assert promised == {"adapters", *HEADS, "contrast", "words"}
+    assert only(
+        moved,
+        *(f"model.alignment.adapters.{name}." for name in learning),
+        *(f"model.alignment.{head}." for head in HEADS),
+        "contrast.",
+        "words.",
+    )
+    for name in learning:
+        own = {f"model.alignment.{n}" for n, _, _ in objective.trainable() if n.startswith(f"adapters.{name}.")}
+        assert own
+        assert own <= moved
+        # The momentum copy follows what learns, and only that.
+        assert any(n.startswith(f"contrast.copy.adapters.{name}.") for n in moved)
+    assert {n.split(".")[3] for n in moved if n.startswith("contrast.copy.adapters.")} == set(learning)
+    assert {"contrast.log_temperature", "contrast.queue.ids", "words.scale", "words.bias"} <= moved
+    assert not any("language_model" in n or "experts." in n or "fusion" in n for n in moved)
+
+
+def test_the_losses_of_alignment_are_those_with_a_weight(make_shop):
+    shop = make_shop()
+    first = align(shop, "captioning")
+    _, parts = first.loss(first.batch(0, 0, 8), 0)
+    assert set(parts) == {"itc", "word"}  # nothing to agree with yet
+    later = align(shop, "detection")
+    total, parts = later.loss(later.batch(0, 0, 8), 0)
+    assert set(parts) == {"itc", "agree", "word"}
+    assert total.item() == pytest.approx(sum(parts.values()), rel=1e-5)
+    plain = make_shop(align__losses={"word": 1.0})
+    objective = align(plain)
+    assert set(objective.loss(objective.batch(0, 0, 8), 0)[1]) == {"word"}
+
+
+def test_soft_targets_grow_over_the_whole_of_alignment(make_shop, monkeypatch):
+    shop = make_shop(align__steps=10)
+    seen = []
+    inner = shop.contrast.loss
+    monkeypatch.setattr(shop.contrast, "loss", lambda *a: seen.append(a[-1]) or inner(*a))
+    for offset, step in ((0, 0), (0, 2), (5, 0), (5, 5), (5, 9)):
+        objective = align(shop, "detection", offset)
+        objective.loss(objective.batch(step, 0, 4), step)
+    assert seen == pytest.approx([0, 0.08, 0.2, 0.4, 0.4])
+
+
+def test_a_phase_begins_with_an_empty_queue(make_shop):
+    shop = make_shop()
+    objective = align(shop)
+    objective.after_step(0)
+    assert shop.contrast.queue.ids.eq(-1).all()
+    batch = objective.batch(0, 0, 8)
+    objective.loss(batch, 0)
+    objective.after_step(0)
+    assert shop.contrast.queue.ids[:8, 0].tolist() == batch[0].tolist()
+    assert torch.equal(shop.contrast.queue.ids[:8], shop.ids(*batch))
+    align(shop, "segmentation")
+    assert shop.contrast.queue.ids.eq(-1).all()
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_phases_of_alignment_go_on_in_the_data(make_shop, accumulate):
+    """Sixty scenes: until they are used up no scene comes twice, across micro-steps, steps and phases."""
+    shop = make_shop(align__accumulate=accumulate, align__steps=10)
+    plans = [plan for plan in plan_stages(shop.run) if plan.name.startswith("align/")]
+    assert [p.name for p in plans] == [f"align/{n}" for n in (*NAMES, "joint")]
+    assert sum(p.schedule.steps for p in plans) == 10
+    seen: list[int] = []
+    for plan in plans:
+        objective = plan.build(shop)
+        for step in range(plan.schedule.steps):
+            for micro in range(accumulate):
+                seen += objective.batch(step, micro, 2)[0].tolist()
+    assert len(seen) == 20 * accumulate
+    assert len(set(seen)) == len(seen)
+    assert "train scenes" in objective.describe(objective.batch(0, 0, 2))
+
+
+def test_a_batch_is_a_pure_function_of_the_step(make_shop):
+    shop = make_shop()
+    objective = align(shop)
+    one, two = objective.batch(4, 0, 8), objective.batch(4, 0, 8)
+    assert torch.equal(one[0], two[0])
+    assert torch.equal(one[1], two[1])
+    fuse = fusing(shop)
+    a, b, other = fuse.batch(4, 0, 8), fuse.batch(4, 0, 8), fuse.batch(5, 0, 8)
+    assert torch.equal(a.packed.input_ids, b.packed.input_ids)
+    assert torch.equal(a.present, b.present)
+    assert not torch.equal(a.index, other.index)
+
+
+# Fusing and tuning
+
+
+def fusing(shop: Workshop, name: str = "fuse", keep: tuple[float, float] = (1.0, 0.8)) -> FuseObjective:
+    return FuseObjective(shop, name, getattr(shop.run, name), offset=0, keep=keep)
+
+
+def test_fusing_moves_adapters_heads_and_fusion(make_shop):
+    shop = make_shop()
+    unreached, moved = learn(shop, fusing(shop), shop.run.fuse, steps=4)
+    assert unreached == set()
+    parts = ("model.alignment.", "model.fusion.", "contrast.")
+    assert only(moved, *parts)
+    assert all(any(name.startswith(part) for name in moved) for part in parts)
+    assert {f"model.alignment.{n}" for n, _ in shop.model.alignment.named_parameters()} <= moved
+    assert {"model.fusion.residual_keep", "model.fusion.allocator.load_bias", "contrast.queue.picture"} <= moved
+    assert not any("experts." in name for name in moved)
+
+
+def test_tuning_moves_the_language_model_too_and_never_an_expert(make_shop):
+    shop = make_shop()
+    objective = fusing(shop, "tune")
+    unreached, moved = learn(shop, objective, shop.run.tune, steps=4)
+    assert unreached == set()
+    assert {f"model.language_model.{n}" for n, _ in shop.model.language_model.named_parameters()} <= moved
+    assert only(moved, "model.alignment.", "model.fusion.", "model.language_model.", "contrast.")
+    assert not any(module.training for module in shop.model.experts.modules())
+
+
+@pytest.mark.parametrize("part", ["adapters", "heads", "fusion", "language_model"])
+def test_a_stage_trains_what_its_recipe_says(make_shop, part):
+    shop = make_shop(fuse__train=[part])
+    objective = fusing(shop)
+    unreached, moved = learn(shop, objective, shop.run.fuse)
+    trained = {"adapters": "adapters", "heads": "_head", "fusion": "fusion", "language_model": "language_model"}
+    unlearned = {"model.fusion.residual_keep", "model.fusion.allocator.load_bias", "model.fusion.allocator.load"}
+    learned = {n for n in moved if n.startswith("model.")} - unlearned
+    assert learned
+    assert all(trained[part] in name for name in learned)
+    scales = {scale for _, _, scale in objective.trainable()}
+    assert scales == {1.0}
+    assert not unreached
+
+
+def test_the_language_model_has_a_rate_of_its_own(make_shop):
+    shop = make_shop(tune__language_lr_scale=0.3)
+    scales = {name.split(".")[0]: scale for name, _, scale in fusing(shop, "tune").trainable()}
+    assert scales["language_model"] == 0.3
+    assert {scales[n] for n in ("adapters", "fusion", "picture_head", "contrast")} == {1.0}
+
+
+def test_heads_do_not_learn_without_their_loss(make_shop):
+    shop = make_shop(fuse__losses={"lm": 1.0})
+    objective = fusing(shop)
+    assert {name.split(".")[0] for name, _, _ in objective.trainable()} == {"adapters", "fusion"}
+    _, parts = objective.loss(objective.batch(0, 0, 4), 0)
+    assert set(parts) == {"lm"}
+    objective.after_step(0)
+    assert shop.contrast.queue.ids.eq(-1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [({"allocator": False}, "allocator"), ({"mixer": False}, "mixer"), ({"residual": False}, "residual")],
+)
+def test_what_is_switched_off_is_not_there_and_the_rest_learns(make_shop, options, missing):
+    shop = make_shop(model=options | {"contrast_width": 16, "adapter_hidden": 24})
+    assert getattr(shop.model.fusion, missing) is None
+    unreached, _ = learn(shop, fusing(shop), shop.run.fuse, steps=3)
+    assert not unreached
+
+
+def test_rows_are_the_questions_and_the_caption(make_shop):
+    shop = make_shop()
+    batch = fusing(shop).batch(0, 0, 8)
+    assert batch.groups.shape[1] == int(batch.packed.segments.max())
+    for row, index in enumerate(batch.index.tolist()):
+        asked = shop.data.questions[index]
+        groups = [GROUPS[g] for g in batch.groups[row].tolist() if g >= 0]
+        assert groups == [*(q.task for q in asked), "caption"]
+        told = shop.packer.pack([[Turn(q.text, q.answer) for q in asked]]).input_ids[0]
+        assert batch.packed.input_ids[row, : len(told)].tolist() == told.tolist()
+        caption = (batch.packed.segments[row] == len(groups)) & (batch.packed.labels[row] != -100)
+        spoken = batch.packed.labels[row][caption][:-1].tolist()
+        assert spoken == shop.told[index][int(batch.which[row])]
+        assert batch.packed.label_weights[row][caption].eq(0.3).all()
+
+
+def test_an_expert_is_lost_as_often_as_told(make_shop):
+    shop = make_shop(regular={"expert_dropout": 0.4})
+    present = fusing(shop).batch(0, 0, 1000).present
+    lost = ~present
+    assert lost.sum(1).max() == 1
+    assert abs(lost.any(1).float().mean().item() - 0.4) < 0.08  # five standard deviations
+    assert (lost.float().mean(0) - 0.1).abs().max() < 0.05
+    assert fusing(make_shop(regular={"expert_dropout": 0.0})).batch(0, 0, 100).present.all()
+
+
+def test_the_residual_fades_over_the_stage(make_shop):
+    shop = make_shop(fuse__steps=10)
+    objective = fusing(shop, keep=(1.0, 0.8))
+    seen = []
+    for step in (0, 5, 10, 12):
+        objective.loss(objective.batch(step, 0, 2), step)
+        seen.append(float(shop.model.fusion.residual_keep))
+    assert seen == pytest.approx([1.0, 0.9, 0.8, 0.8])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_small_batches(make_shop, size):
+    """Fewer rows than a counterfactual pass takes, and none where all experts are present."""
+    shop = make_shop(regular={"expert_dropout": 0.95, "contribution_every": 1})
+    objective = fusing(shop)
+    whole = []
+    for step in range(4):
+        batch = objective.batch(step, 0, size)
+        whole.append(bool(batch.present.all(1).any()))
+        loss, parts = objective.loss(batch, step)
+        assert loss.isfinite()
+        assert parts["contribution"] >= -1e-6
+        loss.backward()
+        objective.after_step(step)
+    assert not all(whole)
+    assert shop.contribution.abs().sum() > 0
+
+
+def test_the_load_counts_whole_rows_only(make_shop):
+    shop = make_shop(regular={"expert_dropout": 0.5, "load_rate": 0.1})
+    objective = fusing(shop)
+    batch = objective.batch(0, 0, 8)
+    objective.loss(batch, 0)
+    whole = batch.present.all(1)
+    assert 0 < whole.sum() < 8
+    assert len(objective.shares) == int((batch.groups[whole] >= 0).sum())
+    assert objective.shares.gt(0).all()
+    objective.after_step(0)
+    assert shop.model.fusion.allocator.load_bias.abs().max() > 0
+
+
+@torch.no_grad()
+def test_contribution_is_the_loss_without_minus_the_loss_with(make_shop):
+    shop = make_shop(regular={"expert_dropout": 0.0})
+    objective = fusing(shop)
+    for parameter in shop.model.parameters():
+        parameter.mul_(1.5)
+    batch = objective.batch(0, 0, 3)
+    features = shop.data.rows(batch.index)
+    objective.measure(batch, features)
+
+    def losses(present):
+        out = shop.model(**batch.packed.model_inputs(), features=features, present=present).logits.log_softmax(-1)
+        found = {}
+        for row in range(3):
+            for s in range(batch.groups.shape[1]):
+                at = ((batch.packed.segments[row] == s + 1) & (batch.packed.labels[row] != -100)).nonzero().flatten()
+                if len(at):
+                    said = [-float(out[row, i - 1, batch.packed.labels[row, i]]) for i in at]
+                    found[row, s] = sum(said) / len(said)
+        return found
+
+    base = losses(torch.ones(3, 4).bool())
+    for expert in range(4):
+        present = torch.ones(3, 4).bool()
+        present[:, expert] = False
+        lost = losses(present)
+        for group in range(len(GROUPS)):
+            mine = [lost[k] - base[k] for k in base if int(batch.groups[k]) == group]
+            wanted = 0.1 * sum(mine) / len(mine) if mine else 0.0
+            assert float(shop.contribution[group, expert]) == pytest.approx(wanted, abs=1e-4)
+    assert shop.contribution.abs().max() > 1e-3
+
+
+def test_contribution_pulls_the_shares_of_its_group(make_shop):
+    """Fifty steps of that loss alone, with detection said to matter for every question."""
+    shop = make_shop(
+        fuse__train=["fusion"], fuse__losses={"contribution": 1.0}, fuse__lr=0.02, fuse__steps=50,
+        regular={"expert_dropout": 0.0, "contribution_every": 1000, "load_rate": 0.0},
+    )  # fmt: skip
+    objective = fusing(shop, keep=(1.0, 1.0))
+    objective.measure = lambda *a: None
+    shop.contribution[:, 3] = 1.0
+    shares = []
+    schedule = shop.run.fuse.schedule()
+
+    def on_step(step, figures):
+        shares.append(objective.shares.mean(0))
+
+    run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
+    target = (torch.tensor([0.0, 0, 0, 1]) / 0.5).softmax(0)
+    assert abs(shares[0][3].item() - 0.25) < 0.1
+    assert torch.allclose(shares[-1], target, atol=0.1)
+
+
+def test_contribution_is_measured_every_so_often(make_shop):
+    shop = make_shop(regular={"contribution_every": 3})
+    objective = fusing(shop)
+    calls = []
+    objective.measure = lambda *a: calls.append(1)
+    for step in range(7):
+        objective.loss(objective.batch(step, 0, 2), step)
+    assert len(calls) == 3
+    off = make_shop(regular={"contribution_every": 0})
+    silent = fusing(off)
+    assert "contribution" not in silent.loss(silent.batch(0, 0, 2), 0)[1]
+
+
+def test_keys_see_every_expert_and_come_from_the_copy(make_shop):
+    shop = make_shop(regular={"expert_dropout": 0.9})
+    objective = fusing(shop)
+    with torch.no_grad():
+        for parameter in shop.model.alignment.picture_head.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    batch = objective.batch(0, 0, 4)
+    objective.loss(batch, 0)
+    key, text_key, ids = objective.pending
+    features = shop.data.rows(batch.index)
+    with torch.no_grad():
+        assert torch.equal(key, shop.model.picture_vectors(features, alignment=shop.contrast.copy))
+        assert not torch.allclose(key, shop.model.picture_vectors(features), atol=1e-2)
+        states = shop.caption_states(batch.index, batch.which)
+        assert torch.equal(text_key, shop.contrast.copy.text_head(states))
+    assert torch.equal(ids, shop.ids(batch.index, batch.which))
+    assert not key.requires_grad
+
+
+# The workshop
+
+
+def test_a_sentence_told_of_two_pictures_is_one_caption(make_shop):
+    shop = make_shop()
+    told = [[*texts] for texts in shop.data.captions]
+    told[7] = told[3]
+    twin = Workshop(shop.run, shop.model, shop.tokenizer, WorldData(shop.data.features, shop.data.questions, told))
+    index = torch.tensor([3, 7, 8])
+    which = torch.tensor([1, 1, 1])
+    found = twin.ids(index, which)
+    assert found[:, 0].tolist() == [3, 7, 8]
+    assert found[0, 1] == found[1, 1] != found[2, 1]
+    texts = {number: text for texts, numbers in zip(told, twin.caption_numbers, strict=True)
+             for text, number in zip(texts, numbers, strict=True)}  # fmt: skip
+    assert len(texts) == len({text for many in told for text in many})
+
+
+def test_which_caption_is_read_changes_from_step_to_step(make_shop):
+    shop = make_shop()
+    index = torch.arange(60)
+    one = shop.pick_captions(index, "align", 0, 0)
+    assert torch.equal(one, shop.pick_captions(index, "align", 0, 0))
+    assert not torch.equal(one, shop.pick_captions(index, "align", 1, 0))
+    assert set(one.tolist()) == {0, 1, 2}
+
+
+def test_caption_states_do_not_depend_on_the_batch(make_shop):
+    shop = make_shop()
+    index, which = torch.tensor([0, 5, 9]), torch.tensor([0, 1, 2])
+    together = shop.caption_states(index, which)
+    assert not together.requires_grad
+    for row in range(3):
+        alone = shop.caption_states(index[row : row + 1], which[row : row + 1])
+        assert torch.allclose(alone[0], together[row], atol=1e-5)
