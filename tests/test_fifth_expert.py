@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from astrea import AstreaError
 from astrea.cli import app
 from astrea.config import Run
 from astrea.evaluation.finish import finish
-from astrea.experts.bank import COMPACT
+from astrea.experts.bank import COMPACT, expert_class
 from astrea.experts.drawing import draw_readings
 from astrea.experts.truth import pixels_from_scenes
 from astrea.explain import explain
@@ -168,6 +170,24 @@ def test_evaluation_and_report_know_it(trained, recipe):
     assert "palette" in results["masking"]
     assert "palette" not in results["experts"]  # nobody has said how to score it by itself
     assert "palette" in (folder / "report.html").read_text()
+
+
+def test_an_installed_package_needs_no_trust(examples_on_path, trained, tmp_path, monkeypatch):
+    import palette_expert
+
+    installed = tmp_path / "palette_expert-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: palette-expert\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[astrea.experts]\npalette = palette_expert:PaletteExpert\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert expert_class("palette", allow_import=False) is palette_expert.PaletteExpert
+    named = tmp_path / "model"
+    shutil.copytree(trained[0] / "model", named)
+    config = json.loads((named / "config.json").read_text())
+    config["experts"]["palette"]["kind"] = "palette"
+    (named / "config.json").write_text(json.dumps(config))
+    model, _ = load_model(named)
+    assert model.experts.names == NAMES
 
 
 def test_one_entry_on_the_command_line_is_enough():

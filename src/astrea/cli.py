@@ -310,7 +310,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: tell(f"note: {message}", "yellow")
-            app()
+            app(prog_name="astrea")
     except AstreaError as error:
         tell(f"error: {error}", "red")
         raise SystemExit(1) from None

@@ -154,11 +154,27 @@ class PretrainPart(Part):
         )
 
 
+class ExpertPretraining(PretrainPart):
+    """Every compact expert's."""
+
+    steps: PositiveInt = 2400
+    batch: PositiveInt = 64
+    lr: float = Field(3e-3, gt=0)
+
+
+class LanguagePretraining(PretrainPart):
+    """The small language model's."""
+
+    steps: PositiveInt = 3000
+    batch: PositiveInt = 8
+    lr: float = Field(2e-3, gt=0)
+
+
 class Pretraining(Part):
     """How `astrea pretrain` makes the parts that ship with the package."""
 
-    expert: PretrainPart = PretrainPart(steps=2400, batch=64, lr=3e-3)
-    language: PretrainPart = PretrainPart(steps=6000, batch=16, lr=2e-3)
+    expert: ExpertPretraining = ExpertPretraining()
+    language: LanguagePretraining = LanguagePretraining()
     gate: float = Field(0.9, ge=0, le=1, description="accuracy on ground-truth tokens the language model must reach")
 
 

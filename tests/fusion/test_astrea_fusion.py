@@ -170,3 +170,17 @@ def test_without_the_residual_the_mixer_only_adds():
     bare = fusion(mixer=False)
     assert bare.mixer is bare.residual is None
     assert torch.equal(bare(seen, questions()).tokens, seen.tokens)
+
+
+def test_words_are_matched_with_what_the_expert_said_before_it_was_mixed():
+    made, seen = fusion(), matrix()
+    out = made(seen, questions())
+    unit = seen.tokens / seen.tokens.norm(dim=-1, keepdim=True)
+    assert torch.allclose(out.words, made.word_match * unit, atol=1e-5)
+    assert out.words.shape == out.tokens.shape
+    out.words.square().sum().backward()
+    assert made.word_match.grad.abs() > 0
+    off = fusion(word_match=0.0)
+    assert off.word_match is None
+    assert off(seen, questions()).words is None
+    assert torch.equal(fusion(allocator=False)(seen, questions()).words.isfinite(), torch.ones_like(seen.tokens).bool())

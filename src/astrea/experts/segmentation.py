@@ -28,8 +28,9 @@ class SegmentationExpert(Expert):
     kind = "segmentation"
     weak_conditions: ClassVar[tuple[str, ...]] = ("noise", "clutter")
     num_tokens = 8
+    # Where a category has an everyday noun, tokens say that.
     labels = (
-        *CATEGORIES,
+        *("gadget" if name == "thing" else name for name in CATEGORIES),
         *COLOURS,
         *bin_labels("x", PLACE_BINS),
         *bin_labels("y", PLACE_BINS),

@@ -162,7 +162,7 @@ class WarmObjective(Objective):
         generator = torch.Generator().manual_seed(rng.getrandbits(60))
         done = min(1.0, step / self.steps)
         # First tell it right: binding is a phase transition, and faults only put it off. Then as real experts would.
-        fault = min(1.0, max(0.0, (done - 0.3) / 0.3))
+        fault = min(1.0, max(0.0, (done - 0.4) / 0.3))
         told = {name: garble(features, generator, fault) for name, features in ideal_features(scenes).items()}
         # Each row may lose one expert, or now and then all of them.
         lost = torch.randint(0, len(told), (size,), generator=generator)

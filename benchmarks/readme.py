@@ -1,0 +1,86 @@
+"""Write the README's numbers and picture from committed result files: ``python benchmarks/readme.py``.
+
+No number in the README is typed. What stands between ``<!-- NAME -->`` and ``<!-- /NAME -->`` is made here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PICTURE = ROOT / "docs" / "images" / "quickstart.png"
+
+
+def tasks_table(results: dict[str, Any]) -> str:
+    """The twelve tasks, blind beside seeing."""
+    rows = ["| task | metric | score | blind | n |", "| --- | --- | ---: | ---: | ---: |"]
+    for name, task in results["tasks"].items():
+        rows.append(f"| {name} | {task['metric']} | {task['score']:.1f} | {task['blind']:.1f} | {task['n']} |")
+    rows.append(f"| **average** | | **{results['average']:.1f}** | **{results['blind_average']:.1f}** | |")
+    return "\n".join(rows)
+
+
+def facts(results: dict[str, Any]) -> str:
+    """The figures beside the table, in sentences."""
+    masked = ", ".join(f"{name} {change:+.1f}" for name, change in results["masking"].items())
+    minutes = sum(results["seconds"].values()) / 60
+    return (
+        f"Seed {results['seed']}; {minutes:.1f} minutes of work on two cores, without installing; "
+        f"{results['params']['total'] / 1e6:.2f} M parameters, {results['params']['trainable'] / 1e6:.2f} M of them "
+        f"trained. Largest load over the mean: {results['load']['max_over_mean']:.2f}. "
+        f"The average when one expert is masked: {masked} points."
+    )
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Bars per task, the blind score as a mark."""
+    names = list(results["tasks"])
+    scores = [results["tasks"][name]["score"] for name in names]
+    blind = [results["tasks"][name]["blind"] for name in names]
+    figure, axes = plt.subplots(figsize=(8, 3.4), dpi=110)
+    axes.bar(names, scores, color="#2b62c0", width=0.7, label="with four experts")
+    axes.bar(names, blind, color="#b9c9e6", width=0.7, label="blind (no picture)")
+    axes.axhline(results["average"], color="#c0392b", linewidth=1, label=f"average {results['average']:.1f}")
+    axes.set_ylim(0, 100)
+    axes.tick_params(axis="x", rotation=35, labelsize=8)
+    for label in axes.get_xticklabels():
+        label.set_horizontalalignment("right")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.14))
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """Replace what stands between the marks of ``name``."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"README.md has no <!-- {name} --> ... <!-- /{name} -->")
+    return pattern.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
+
+
+def main() -> None:
+    """Fill README.md and draw the picture."""
+    results = json.loads((RESULTS / "quickstart.json").read_text())
+    readme = ROOT / "README.md"
+    text = fill(readme.read_text(), "tasks", tasks_table(results))
+    text = fill(text, "facts", facts(results))
+    speed = RESULTS / "train_speed.json"
+    if speed.exists() and "<!-- speed -->" in text:
+        text = fill(text, "speed", speed_line(json.loads(speed.read_text())))
+    readme.write_text(text)
+    draw(results, PICTURE)
+
+
+if __name__ == "__main__":
+    main()
