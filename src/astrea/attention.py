@@ -2,8 +2,8 @@
 
 Letters: B rows, L keys, K queries (the last K of the L), S question segments.
 
-A picture takes *one* position, whatever its number of tokens: visual tokens are a set (their place is in their content),
-so taking an expert away moves nothing. Within a picture attention goes both ways.
+A picture takes *one* position, whatever its number of tokens: visual tokens are a set (their place is in their
+content), so taking an expert away moves nothing. Within a picture attention goes both ways.
 
 Several questions can share one picture in one row ("packed"): ``segments`` is 0 for the shared prefix, s >= 1 for the
 s-th question with its answer, -1 for padding. A question sees the prefix and itself, as if it were alone.

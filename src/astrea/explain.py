@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ def explain(
     Raises:
         AstreaError: an unreadable picture, an empty or overlong question.
     """
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     inputs = processor(images=[image], text=[text])
     names = model.experts.names
@@ -66,7 +66,9 @@ def explain(
     present = torch.cat([torch.ones(1, len(names)), 1 - torch.eye(len(names))])[:rows].bool()
     prompt = {key: inputs[key].expand(rows, -1) for key in ("input_ids", "attention_mask", "question_mask")}
     shares = model.shares(**prompt, features=features, present=present)[0]
-    made = model.generate(**prompt, features=features, present=present, max_new_tokens=longest, do_sample=False)
+    made = model.generate(  # type: ignore[misc]
+        **prompt, features=features, present=present, max_new_tokens=longest, do_sample=False
+    )
     told = made[:, prompt["input_ids"].shape[1] :]
     answers = [a.strip() for a in processor.batch_decode(told, skip_special_tokens=True)]
     eos = processor.tokenizer.eos_token_id

@@ -39,7 +39,9 @@ class WordContrast(nn.Module):
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.bias = nn.Parameter(torch.tensor(-5.0))
 
-    def forward(self, tokens_BTD: Tensor, valid_BT: Tensor, captions: Sequence[Sequence[int]], table_VD: Tensor) -> Tensor:
+    def forward(
+        self, tokens_BTD: Tensor, valid_BT: Tensor, captions: Sequence[Sequence[int]], table_VD: Tensor
+    ) -> Tensor:
         """The loss. ``table_VD`` is the language model's word embedding, used without gradient."""
         batch = len(captions)
         words = sorted({word for ids in captions for word in ids if self.weight[word] > 0})  # type: ignore[index]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class Packer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, picture_tokens: int) -> None:
         self.tokenizer = tokenizer
         self.picture_tokens = picture_tokens
-        ids = tokenizer.convert_tokens_to_ids
+        ids: Any = tokenizer.convert_tokens_to_ids
         self.bos, self.eos, self.pad = (
             int(i) for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
         )
@@ -67,7 +68,7 @@ class Packer:
     def pack(self, rows: Sequence[Sequence[Turn]], *, pictures: bool = True) -> PackedBatch:
         """Lay out rows, padded on the right. Without ``pictures`` the prefix is ``<bos>`` alone (a blind row)."""
         prefix = [self.bos] + [self.image] * (self.picture_tokens if pictures else 0)
-        columns: list[list[list[float]]] = []
+        columns: list[list[list[Any]]] = []
         for turns in rows:
             ids, segments, labels, weights = list(prefix), [0] * len(prefix), [-100] * len(prefix), [0.0] * len(prefix)
             for number, turn in enumerate(turns, 1):
@@ -81,7 +82,7 @@ class Packer:
         length = max(len(column[0]) for column in columns)
         fill = (self.pad, -1, -100, 0.0)
         padded = [
-            [part + [fill[i]] * (length - len(part)) for i, part in enumerate(column)]  # type: ignore[list-item]
+            [part + [fill[i]] * (length - len(part)) for i, part in enumerate(column)]
             for column in columns
         ]
         ids_BL, segments_BL, labels_BL = (torch.tensor([row[i] for row in padded]) for i in range(3))

@@ -5,9 +5,11 @@ Letters: N scenes, T tokens of one expert, C its width.
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from astrea.data.cache import FeatureCache
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.experts.truth import pixels_from_scenes
+from astrea.files import sha256_file
 from astrea.scenes.captions import captions
 from astrea.scenes.draw import split_scene
 from astrea.scenes.questions import Balancer, Question
@@ -70,6 +73,14 @@ def join_features(parts: list[dict[str, ExpertFeatures]]) -> dict[str, ExpertFea
     return {name: ExpertFeatures.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+def source_hash(cls: type) -> str:
+    """sha256 of the file that defines a class: an expert may change without any weight of it changing."""
+    try:
+        return sha256_file(Path(inspect.getfile(cls)))
+    except (OSError, TypeError):  # defined at a prompt: no file to go by
+        return ""
+
+
 def load_world(
     bank: ExpertBank,
     world: World,
@@ -106,6 +117,7 @@ def load_world(
         key = {
             "format": FORMAT,
             "expert": f"{type(expert).__module__}.{type(expert).__qualname__}",
+            "source": source_hash(type(expert)),
             "options": bank.options[name],
             "weights": tensors_fingerprint(expert.state_dict()),
             "world": world.model_dump(),

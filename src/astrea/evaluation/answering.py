@@ -134,9 +134,7 @@ class Answerer:
                 seen = {n: f.rows(slice(start, start + len(part))) for n, f in features.items()}
                 extra = {"features": seen, "present": self.present(len(part))}
             logits = self.model(**inputs, **extra, use_cache=False).logits
-            token = -F.cross_entropy(
-                logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=-100
-            )
+            token = -F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=-100)
             for row, captions in enumerate(part):
                 sums = torch.zeros(len(captions) + 1)
                 sums.index_add_(0, segments[row, 1:].clamp_min(0), token[row])

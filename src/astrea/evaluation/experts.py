@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,8 @@ def judge_detection(expert: Expert, scenes: Sequence[Scene]) -> Scores:
         raise AstreaError("AP50 needs pycocotools", 'install it with pip install "astrea[coco]"') from error
     size = scenes[0].image.shape[0]
     named = {kind: i for i, kind in enumerate(NAMED)}
-    truth, found = [], []
+    truth: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     features = expert(pixels_from_scenes(scenes))
     boxes = boxes_from_tokens(features.tokens) * size
     for image, scene in enumerate(scenes):
@@ -136,8 +138,6 @@ def judge_captioning(expert: Expert, scenes: Sequence[Scene]) -> Scores:
         "CIDEr-D": 100 * cider_d(said, told).corpus,
         "word_accuracy": 100 * sum(read) / max(1, len(read)),
     }
-
-
 
 
 JUDGES: dict[type[Expert], Callable[[Expert, Sequence[Scene]], Scores]] = {

@@ -116,9 +116,7 @@ def run_captioning(answerer: Answerer, seen: Seen, task: str, outcome: Outcome, 
     """One captioning task: scene F1, with the usual caption metrics beside it."""
     scenes = seen.sets.described[task]
     pictures = None if blind else torch.arange(len(scenes))
-    answered = answerer.answer(
-        [CAPTION_PROMPT] * len(scenes), seen.described[task], pictures, longest=CAPTION_LENGTH
-    )
+    answered = answerer.answer([CAPTION_PROMPT] * len(scenes), seen.described[task], pictures, longest=CAPTION_LENGTH)
     scores = np.array([scene_f1(text, scene) for text, scene in zip(answered.texts, scenes, strict=True)])
     told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
     outcome.scores[task] = 100 * float(scores.mean())

@@ -103,5 +103,3 @@ def retrieval_pool(world: World, groups: int, split: str) -> tuple[list[Scene], 
             "lower data.test_retrieval_groups, or raise world.max_objects",
         )
     return pool, told
-
-

@@ -59,6 +59,16 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
         raise AstreaError(f"unknown expert kind {kind!r}", f'known kinds: {known}; or write "module:Class"')
     if not (isinstance(found, type) and issubclass(found, Expert)):
         raise AstreaError(f"expert {kind!r} is not a subclass of astrea.Expert", "derive it from astrea.Expert")
+    declared = [getattr(found, name, None) for name in ("num_tokens", "width", "labels")]
+    if None in declared or len(found.labels) != found.width:
+        raise AstreaError(
+            f"expert {kind!r} declares num_tokens={declared[0]}, width={declared[1]} and "
+            f"{len(declared[2] or ())} labels",
+            "set all three as class attributes, with one label (or None) per channel",
+        )
+    missing = ", ".join(sorted(found.__abstractmethods__))
+    if missing:
+        raise AstreaError(f"expert {kind!r} does not define {missing}", "write the methods that astrea.Expert asks for")
     return found
 
 
@@ -113,5 +123,10 @@ def checked(name: str, expert: Expert, features: ExpertFeatures) -> ExpertFeatur
             f"expert {name!r} declares {wanted[0]} tokens of width {wanted[1]} but returned tokens "
             f"{tuple(features.tokens.shape)} with confidence {tuple(features.confidence.shape)}",
             "set num_tokens and width to what forward returns",
+        )
+    if features.places is not None and features.places.shape != (*features.confidence.shape, 2):
+        raise AstreaError(
+            f"expert {name!r} returned places {tuple(features.places.shape)} for {got[0]} tokens",
+            "places are x and y of every token, (B, T, 2), or None",
         )
     return features

@@ -1,8 +1,8 @@
 """Compact captioning: its own short caption of the salient thing, one relation, the printed word.
 Weak under blur and noise.
 
-A two-layer decoder reads the trunk's stride-4 map by cross-attention. What leaves it is not the argmax sentence but, per
-step, the distribution over its vocabulary and the decoder's state.
+A two-layer decoder reads the trunk's stride-4 map by cross-attention. What leaves it is not the argmax sentence but,
+per step, the distribution over its vocabulary and the decoder's state.
 """
 
 from __future__ import annotations

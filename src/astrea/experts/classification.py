@@ -1,4 +1,5 @@
-"""Compact classification: global tags over all kinds and the scene's attributes, no location. Weak under clutter, night.
+"""Compact classification: global tags over all kinds and the scene's attributes, no location.
+Weak under clutter and at night.
 
 Every cell of the trunk votes for every kind; the picture's belief is a soft maximum over the cells (multiple-instance
 learning). The dense vote is also supervised directly, as a warm start for the trunk, but only global tags leave it.
@@ -6,6 +7,7 @@ learning). The dense vote is also supervised directly, as a warm start for the t
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -108,7 +110,7 @@ def tag_tokens(tags_BK: Tensor, condition: Tensor, count: Tensor, sign: Tensor) 
     batch = len(tags_BK)
     tokens = tags_BK.new_zeros(batch, GROUPS + 1, ClassificationExpert.width)
     bounds = [len(KINDS) * g // GROUPS for g in range(GROUPS + 1)]
-    for group, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for group, (start, stop) in enumerate(pairwise(bounds)):
         tokens[:, group, start:stop] = tags_BK[:, start:stop]
     tokens[:, GROUPS, len(KINDS) : -1] = torch.cat([condition, count, sign], 1)
     tokens[:, :, -1] = 1.0

@@ -60,7 +60,7 @@ class DetectionExpert(Expert):
     def loss(self, truth: SceneTruth) -> Tensor:
         """Focal heat-map loss + class cross-entropy + L1 on the sides, at the cells that hold an object's centre."""
         heat, classes, sides = self.dense(truth.pixels_B3HW)
-        batch, h, w = heat.shape
+        _, h, w = heat.shape
         centre = (truth.box_BN4[..., :2] + truth.box_BN4[..., 2:]) / 2
         cell = (centre * h).long().clamp(0, h - 1)
         grid = torch.arange(h) + 0.5
@@ -87,7 +87,7 @@ class DetectionExpert(Expert):
 
     def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
         heat, classes, sides = self.dense(pixels_B3HW)
-        batch, h, w = heat.shape
+        _, h, w = heat.shape
         p = heat.sigmoid()
         peaks = p * (F.max_pool2d(p.unsqueeze(1), 3, 1, 1).squeeze(1) == p)
         score_BT, index_BT = peaks.flatten(1).topk(self.num_tokens, 1)

@@ -30,7 +30,7 @@ class ExpertObjective(Objective):
 
     def __init__(self, expert: CompactExpert, seed: int, *, canvas: int = 64, difficulty: float = 0.5) -> None:
         # Channels last: 10 % faster convolutions on the processor.
-        self.expert = expert.train().to(memory_format=torch.channels_last)
+        self.expert = expert.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.seed = seed
         self.canvas = canvas
         self.difficulty = difficulty

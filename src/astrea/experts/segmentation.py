@@ -65,7 +65,7 @@ class SegmentationExpert(Expert):
     def loss(self, truth: SceneTruth) -> Tensor:
         """Cross-entropies per pixel (foreground weighted), focal centre loss, L1 offsets, BCE occlusion."""
         category, colour, heat, offset, hidden = self.dense(truth.pixels_B3HW)
-        batch, h, w = heat.shape
+        _, h, w = heat.shape
         instances = truth.instances_BHW[:, ::2, ::2]
         target = per_pixel(truth.category_BN + 1, instances, 0)
         front = target > 0
@@ -142,7 +142,8 @@ class SegmentationExpert(Expert):
         found = []
         for row, map_hw in enumerate(region_map):
             h, w = map_hw.shape
-            boxes, labels, scores = [], [], []
+            boxes: list[tuple[float, float, float, float]] = []
+            labels, scores = [], []
             mask = torch.zeros_like(map_hw)
             for t in range(self.num_tokens):
                 y, x = (map_hw == t + 1).nonzero(as_tuple=True)

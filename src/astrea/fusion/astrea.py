@@ -19,7 +19,7 @@ class AstreaFusion(FusionStrategy):
     The second is what word-level pre-alignment is for: tokens live in the space of the language model's own words, so a
     word of the question ("cat") finds the token that says it by cosine, before the language model has learned to look.
 
-    With equal shares the bias is zero and this is the aligned sequence concat. ``residual_keep`` is the current
+    With equal shares, no mixer and no word match this is the aligned sequence concat. ``residual_keep`` is the current
     probability p of the stochastic residual; the fuse stage moves it.
     """
 

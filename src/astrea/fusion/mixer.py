@@ -17,7 +17,7 @@ class Mixer(nn.Module):
     """One cross-expert attention block, F(X): every token reads what *other* experts say, first of all about its place.
 
     The score of a pair is ``q . k / sqrt(d) + near - distance^2 / (2 sigma^2)`` where both have a place and ``far``
-    elsewhere, against a null key of score 0, so that a token without a partner reads nothing. Query and key start at
+    elsewhere, against a null key of score 0, so that a token without a partner reads nothing. The query starts at
     zero and value and output at identity: the block starts as "add what the others see right here" and learns to
     depart from it. With the place in the score, binding a detector's name to a segmenter's colour is given instead of
     being left to the language model, for which it is a hard thing to discover.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from astrea.config import Language
@@ -36,7 +37,7 @@ def tiny_tokenizer(experts: Iterable[type[Expert]] = tuple(COMPACT.values())) ->
 
 def tiny_language_model(size: Language, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """A fresh Llama of the given size, input and output embeddings tied."""
-    config = LlamaConfig(
+    config = LlamaConfig(  # type: ignore[call-arg]
         vocab_size=len(tokenizer),
         hidden_size=size.width,
         intermediate_size=size.feed_forward,
@@ -53,7 +54,8 @@ def tiny_language_model(size: Language, tokenizer: PreTrainedTokenizerFast) -> L
     )
     model = LlamaForCausalLM(config)
     # Larger than the usual 0.02: at this width the words would drown in the first layers' own noise.
-    torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
+    table: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+    torch.nn.init.normal_(table, std=EMBEDDING_STD)
     numbers_on_lines(model, tokenizer)
     attend_to_alike(model)
     return model
@@ -71,7 +73,7 @@ def numbers_on_lines(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
         found = re.fullmatch(r"([a-z]*)(\d+)", word)
         if found:
             lines.setdefault(found[1], []).append((int(found[2]), index))
-    table = model.get_input_embeddings().weight
+    table: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
     for _, line in sorted(lines.items()):
         middle, along = torch.randn(2, table.shape[1]) * EMBEDDING_STD
         most = max(number for number, _ in line)

@@ -98,7 +98,8 @@ def load_recipe(model: type[T], name_or_path: str, overrides: Sequence[str] = ()
         raise AstreaError(f"{path}: the recipe is empty", f"Write keys into it: {', '.join(_keys_of(model)[:12])}.")
     if not isinstance(root, yaml.MappingNode):
         where = f"{path}, line {root.start_mark.line + 1}"
-        raise AstreaError(f"{where}: a recipe is a mapping, not a {root.id}", "Write it as lines of 'key: value'.")
+        kind: str = root.id  # type: ignore[attr-defined]
+        raise AstreaError(f"{where}: a recipe is a mapping, not a {kind}", "Write it as lines of 'key: value'.")
     recipe.data = recipe.build(root, (), lambda node: f"{path}, line {node.start_mark.line + 1}")
     for text in overrides:
         recipe.override(text)
@@ -250,7 +251,8 @@ class _Recipe:
 
 def _check_tag(node: yaml.Node, here: str) -> str:
     name = node.tag.removeprefix(_CORE)
-    if name not in {"mapping": "map", "sequence": "seq"}.get(node.id, "str int float bool null").split():
+    kind: str = node.id  # type: ignore[attr-defined]
+    if name not in {"mapping": "map", "sequence": "seq"}.get(kind, "str int float bool null").split():
         raise AstreaError(f"{here}: the tag {node.tag!r} is not allowed", "Remove the tag; a recipe is plain data.")
     return name
 

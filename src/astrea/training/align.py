@@ -1,4 +1,4 @@
-"""Progressive pre-alignment: experts join the language model's space one at a time (design, "progressive pre-alignment").
+"""Progressive pre-alignment: experts join the language model's space one at a time (see design).
 
 For the k-th expert only its adapter, the heads and the contrast's temperature learn; the language model is frozen:
 
@@ -33,7 +33,11 @@ class AlignObjective(Objective):
         self.losses = shop.run.align.losses
         self.names = [joining] if joining else list(shop.model.experts.names)
         shop.contrast.queue.clear()
-        self.pending: tuple[Tensor, Tensor, Tensor] | None = None
+        self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        if not (self.losses.itc or self.losses.word):
+            raise AstreaError(
+                "align has no loss", "give align.losses.word or align.losses.itc a weight, or set steps: 0"
+            )
         if not (self.losses.word or self.losses.itc or (self.losses.agree and joining and aligned)):
             raise AstreaError(
                 f"align/{joining or 'joint'} has no loss to learn from",
@@ -42,10 +46,11 @@ class AlignObjective(Objective):
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         alignment = self.shop.model.alignment
-        for name in self.names:
+        learns = self.shop.run.align.train
+        for name in self.names if "adapters" in learns else []:
             for part, p in alignment.adapters[name].named_parameters():
                 yield f"adapters.{name}.{part}", p, 1.0
-        for head in ("picture_head", "text_head"):
+        for head in ("picture_head", "text_head") if "heads" in learns else ():
             for part, p in getattr(alignment, head).named_parameters():
                 yield f"{head}.{part}", p, 1.0
         yield "contrast.log_temperature", self.shop.contrast.log_temperature, 1.0
@@ -88,13 +93,14 @@ class AlignObjective(Objective):
             table = shop.model.get_input_embeddings().weight
             told = shop.caption_ids(index, which)
             parts["word"] = self.losses.word * shop.words(matrix.tokens, matrix.valid, told, table)
-        self.pending = (picture_key, text_key, ids)
+        self.pending.append((picture_key, text_key, ids))
         return sum(parts.values()), {name: part.item() for name, part in parts.items()}  # type: ignore[return-value]
 
     def after_step(self, step: int) -> None:
         self.shop.contrast.follow(self.shop.model.alignment)
-        if self.pending is not None:
-            self.shop.contrast.queue.push(*self.pending)
+        for keys in self.pending:
+            self.shop.contrast.queue.push(*keys)
+        self.pending.clear()
 
     def describe(self, batch: AlignBatch) -> str:
         return "train scenes " + ", ".join(map(str, batch[0][:6].tolist())) + " ..."

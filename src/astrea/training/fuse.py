@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from astrea.config import Stage
 from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Turn
+from astrea.errors import AstreaError
 from astrea.experts.protocol import ExpertFeatures
 from astrea.training.loop import Objective
 from astrea.training.seeds import generator_for, sample_indices
@@ -39,8 +40,10 @@ class FuseObjective(Objective):
     def __init__(self, shop: Workshop, name: str, stage: Stage, *, offset: int, keep: tuple[float, float]) -> None:
         self.shop, self.name, self.stage, self.offset = shop, name, stage, offset
         self.keep = keep
-        self.pending: tuple[Tensor, Tensor, Tensor] | None = None
-        self.shares: Tensor | None = None
+        self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.shares: list[Tensor] = []
+        if not stage.losses.lm:
+            raise AstreaError(f"{name} has no language-model loss", f"give {name}.losses.lm a weight, or set steps: 0")
         shop.contrast.queue.clear()
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
@@ -89,12 +92,16 @@ class FuseObjective(Objective):
             model.fusion.residual_keep.fill_(self.keep[0] + (self.keep[1] - self.keep[0]) * done)
         generator = generator_for(shop.run.seed, self.name, "residual", step)
         out = model(
-            **batch.packed.model_inputs(), features=features, present=batch.present, generator=generator, use_cache=False
+            **batch.packed.model_inputs(),
+            features=features,
+            present=batch.present,
+            generator=generator,
+            use_cache=False,
         )
         parts = {"lm": weights.lm * out.loss}
         asked = batch.groups >= 0
         whole = batch.present.all(1)
-        self.shares = out.shares[whole][asked[whole]].detach()
+        self.shares.append(out.shares[whole][asked[whole]].detach())
         if weights.itc:
             parts["itc"] = weights.itc * self.contrast(batch, features)
         every = shop.run.regular.contribution_every
@@ -119,7 +126,7 @@ class FuseObjective(Objective):
         with torch.no_grad():
             picture_key = model.picture_vectors(features, alignment=shop.contrast.copy)
             text_key = shop.contrast.copy.text_head(states)
-        self.pending = (picture_key, text_key, ids)
+        self.pending.append((picture_key, text_key, ids))
         return shop.contrast.loss(picture, text, picture_key, text_key, ids, shop.run.contrast.soft_targets)
 
     @torch.no_grad()
@@ -148,11 +155,13 @@ class FuseObjective(Objective):
     def after_step(self, step: int) -> None:
         shop = self.shop
         shop.contrast.follow(shop.model.alignment)
-        if self.pending is not None:
-            shop.contrast.queue.push(*self.pending)
+        for keys in self.pending:
+            shop.contrast.queue.push(*keys)
+        self.pending.clear()
         allocator = getattr(shop.model.fusion, "allocator", None)
-        if allocator is not None and self.shares is not None:
-            allocator.update_load(self.shares, rate=shop.run.regular.load_rate)
+        if allocator is not None and self.shares:
+            allocator.update_load(torch.cat(self.shares), rate=shop.run.regular.load_rate)
+        self.shares.clear()
 
     def describe(self, batch: FuseBatch) -> str:
         return "train scenes " + ", ".join(map(str, batch.index[:6].tolist())) + " ..."

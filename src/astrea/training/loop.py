@@ -22,7 +22,8 @@ from astrea.errors import AstreaError
 class Schedule:
     """How one stage optimises: AdamW, linear warm-up then cosine to ``final`` x lr, clipped gradients.
 
-    batch: samples per micro-step; accumulate: micro-steps per optimizer step; save_every: optimizer steps, 0 = end only.
+    batch: samples per micro-step; accumulate: micro-steps per optimizer step; save_every: optimizer steps,
+    0 = at the end only.
     """
 
     steps: int

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -97,6 +98,7 @@ def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGenerati
         load_part(language, parts, LANGUAGE)
     if len(tokenizer) > language.config.vocab_size:
         language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    image_token_id: Any = tokenizer.convert_tokens_to_ids("<image>")
     config = AstreaConfig(
         text_config=language.config.to_dict(),
         experts={name: entry.model_dump() for name, entry in run.experts.items()},
@@ -112,7 +114,7 @@ def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGenerati
         },
         adapter_hidden=run.model.adapter_hidden,
         contrast_width=run.model.contrast_width,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_id=image_token_id,
         image_size=run.world.canvas,
     )
     config.text_config._attn_implementation = "eager"
@@ -122,11 +124,11 @@ def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGenerati
         if parts is not None and cls in COMPACT.values():
             load_part(model.experts[name], parts, run.experts[name].kind)
     if run.model.word_start:
-        table = model.get_input_embeddings().weight
+        table: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
         for name, cls in classes.items():
             if any(cls.labels):
                 words = LabelWords(cls.labels, tokenizer).embed(table)
-                model.alignment.adapters[name].start_at_words(words)
+                model.alignment.adapters[name].start_at_words(words)  # type: ignore[operator]
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer

@@ -48,9 +48,7 @@ def pretrain(run: Run, folder: Path, *, report: Reporter, only: list[str] | None
     return write_card(run, folder)
 
 
-def fit(
-    module: nn.Module, objective: Objective, part: PretrainPart, folder: Path, name: str, report: Reporter
-) -> None:
+def fit(module: nn.Module, objective: Objective, part: PretrainPart, folder: Path, name: str, report: Reporter) -> None:
     """Run one part's schedule and save it."""
     schedule = part.schedule()
 
@@ -68,7 +66,11 @@ def warm(run: Run, folder: Path, report: Reporter) -> None:
     torch.manual_seed(run.seed)
     model = tiny_language_model(run.language, tokenizer)
     objective = WarmObjective(
-        model, tokenizer, run.seed, canvas=run.world.canvas, difficulty=run.world.difficulty,
+        model,
+        tokenizer,
+        run.seed,
+        canvas=run.world.canvas,
+        difficulty=run.world.difficulty,
         steps=run.pretraining.language.steps,
     )
     fit(model, objective, run.pretraining.language, folder, LANGUAGE, report)

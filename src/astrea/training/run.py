@@ -82,9 +82,7 @@ def plan_stages(run: Run) -> list[Plan]:
         Plan(
             "tune",
             run.tune.schedule(),
-            lambda s: FuseObjective(
-                s, "tune", run.tune, offset=run.fuse.steps * run.fuse.accumulate, keep=(end, end)
-            ),
+            lambda s: FuseObjective(s, "tune", run.tune, offset=run.fuse.steps * run.fuse.accumulate, keep=(end, end)),
         )
     )
     return [plan for plan in plans if plan.schedule.steps > 0]
@@ -255,7 +253,8 @@ def restore(shop: Workshop, found: Checkpoint) -> None:
 
 def freeze_summary(shop: Workshop) -> str:
     """What learns and what is frozen, part by part, in thousands of parameters."""
-    learns, frozen = [], []
+    learns: list[str] = []
+    frozen: list[str] = []
     parts: dict[str, Any] = {
         "experts": shop.model.experts,
         **{f"adapter {n}": shop.model.alignment.adapters[n] for n in shop.model.experts.names},
@@ -272,7 +271,7 @@ def freeze_summary(shop: Workshop) -> str:
 
 def write_model(shop: Workshop, folder: Path) -> None:
     """The finished model with its processor: one self-describing folder."""
-    shop.model.requires_grad_(True).eval()
+    shop.model.eval()
     processor = AstreaProcessor(
         image_processor=AstreaImageProcessor(image_size=shop.model.config.image_size),
         tokenizer=shop.tokenizer,
