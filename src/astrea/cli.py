@@ -232,7 +232,9 @@ def ask(
         without = "same answer" if effect.answer == why.answer else f"would answer {effect.answer!r}"
         reading = why.readings[name]
         saw = reading.caption or ", ".join(reading.labels) or "nothing"
-        out.print(f"  {name:<15} share {share:4.0%}   without it: {without:<28} saw: {saw}", markup=False, soft_wrap=True)
+        out.print(
+            f"  {name:<15} share {share:4.0%}   without it: {without:<28} saw: {saw}", markup=False, soft_wrap=True
+        )
 
 
 def explanation_json(why: Explanation) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class Pretraining(Part):
 
     expert: ExpertPretraining = ExpertPretraining()
     language: LanguagePretraining = LanguagePretraining()
-    gate: float = Field(0.9, ge=0, le=1, description="accuracy on ground-truth tokens the language model must reach")
+    gate: float = Field(0.8, ge=0, le=1, description="accuracy on ground-truth tokens the language model must reach")
 
 
 class Run(Part):

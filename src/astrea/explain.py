@@ -56,7 +56,9 @@ def explain(
     Raises:
         AstreaError: an unreadable picture, an empty or overlong question.
     """
-    messages: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+    ]
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     inputs = processor(images=[image], text=[text])
     names = model.experts.names

@@ -13,9 +13,9 @@ class Adapter(nn.Module):
     """``token = features @ mixture + residual(norm(features))``.
 
     Where the expert's channels have names, `start_at_words` sets ``mixture`` to the language model's embeddings of
-    those names: a token then starts as the probability-weighted mixture of its labels' words (our reading of the paper's
-    "alignment into the latent space of the VLM", see design). The residual MLP starts at zero there. Without names both
-    maps start at random.
+    those names: a token then starts as the probability-weighted mixture of its labels' words (our reading of the
+    paper's "alignment into the latent space of the VLM", see design). The residual MLP starts at zero there.
+    Without names both maps start at random.
     """
 
     def __init__(self, width: int, hidden: int, model_width: int) -> None:

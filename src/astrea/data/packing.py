@@ -81,10 +81,7 @@ class Packer:
             columns.append([ids, segments, labels, weights])
         length = max(len(column[0]) for column in columns)
         fill = (self.pad, -1, -100, 0.0)
-        padded = [
-            [part + [fill[i]] * (length - len(part)) for i, part in enumerate(column)]
-            for column in columns
-        ]
+        padded = [[part + [fill[i]] * (length - len(part)) for i, part in enumerate(column)] for column in columns]
         ids_BL, segments_BL, labels_BL = (torch.tensor([row[i] for row in padded]) for i in range(3))
         weights_BL = torch.tensor([row[3] for row in padded])
         return PackedBatch(ids_BL, (segments_BL >= 0).long(), segments_BL, labels_BL, weights_BL)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astrea.experts.protocol import Expert, ExpertFeatures, Reading
+from astrea.experts.protocol import ORDINALS, Expert, ExpertFeatures, Reading
 from astrea.experts.trunk import Trunk, conv
 from astrea.experts.truth import SceneTruth, per_pixel
 from astrea.scenes.vocabulary import COLOURS, KINDS, WORDS
@@ -25,7 +25,6 @@ STEPS = 8
 RELATIONS = ("left", "right", "above", "below")
 END = "end"
 VOCABULARY: tuple[str, ...] = (END, *COLOURS, *(k.name for k in KINDS), *RELATIONS, "sign", *WORDS)
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 STATE = 64
 
 

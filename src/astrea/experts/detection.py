@@ -13,7 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astrea.experts.protocol import Expert, ExpertFeatures, Reading, bin_labels, from_bins, soft_bins
+from astrea.experts.protocol import (
+    ORDINALS,
+    Expert,
+    ExpertFeatures,
+    Reading,
+    bin_labels,
+    from_bins,
+    in_order,
+    left_to_right,
+    ranks,
+    soft_bins,
+)
 from astrea.experts.trunk import Trunk
 from astrea.experts.truth import SceneTruth
 from astrea.scenes.vocabulary import KINDS
@@ -38,6 +49,7 @@ class DetectionExpert(Expert):
         *bin_labels("high", SPAN_BINS),
         "sure",
         "detection",
+        *ORDINALS,
     )
     width = len(labels)
 
@@ -126,7 +138,9 @@ class DetectionExpert(Expert):
 
 
 def slot_tokens(probability_BTK: Tensor, box_BT4: Tensor, confidence_BT: Tensor) -> ExpertFeatures:
-    """Spell object slots as channels in the order of ``DetectionExpert.labels``."""
+    """Spell object slots, left to right, as channels in the order of ``DetectionExpert.labels``."""
+    order = left_to_right(confidence_BT, (box_BT4[..., 0] + box_BT4[..., 2]) / 2)
+    probability_BTK, box_BT4, confidence_BT = (in_order(v, order) for v in (probability_BTK, box_BT4, confidence_BT))
     centre = (box_BT4[..., :2] + box_BT4[..., 2:]) / 2
     span = (box_BT4[..., 2:] - box_BT4[..., :2]) / SPAN_MAX
     tokens = torch.cat(
@@ -138,6 +152,7 @@ def slot_tokens(probability_BTK: Tensor, box_BT4: Tensor, confidence_BT: Tensor)
             soft_bins(span[..., 1], SPAN_BINS),
             confidence_BT.unsqueeze(-1),
             torch.ones_like(confidence_BT).unsqueeze(-1),
+            ranks(confidence_BT),
         ],
         -1,
     )

@@ -117,3 +117,24 @@ def from_bins(code: Tensor) -> Tensor:
 def bin_labels(prefix: str, bins: int) -> tuple[str, ...]:
     """Names of coordinate bins, such as ``x0 .. x15``."""
     return tuple(f"{prefix}{i}" for i in range(bins))
+
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+"""Names of a token's rank, in a caption or from left to right."""
+
+
+def left_to_right(confidence_BT: Tensor, x_BT: Tensor) -> Tensor:
+    """The order (B, T) that puts slots from left to right, empty ones last. With it slots can say their rank."""
+    return torch.where(confidence_BT > 0, x_BT, 2.0).argsort(dim=1, stable=True)
+
+
+def in_order(values: Tensor, order_BT: Tensor) -> Tensor:
+    """(B, T, ...) values, slots rearranged."""
+    index = order_BT.view(*order_BT.shape, *[1] * (values.ndim - 2)).expand_as(values)
+    return values.gather(1, index)
+
+
+def ranks(confidence_BT: Tensor) -> Tensor:
+    """One-hot rank of every filled slot: (B, T) -> (B, T, T)."""
+    filled = confidence_BT > 0
+    return torch.eye(filled.shape[1], device=filled.device).expand(len(filled), -1, -1) * filled.unsqueeze(-1)

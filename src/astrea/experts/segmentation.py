@@ -13,7 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astrea.experts.protocol import Expert, ExpertFeatures, Reading, bin_labels, soft_bins
+from astrea.experts.protocol import (
+    ORDINALS,
+    Expert,
+    ExpertFeatures,
+    Reading,
+    bin_labels,
+    in_order,
+    left_to_right,
+    ranks,
+    soft_bins,
+)
 from astrea.experts.trunk import Trunk, conv
 from astrea.experts.truth import SceneTruth, per_pixel
 from astrea.scenes.vocabulary import CATEGORIES, COLOURS
@@ -38,6 +48,7 @@ class SegmentationExpert(Expert):
         "hidden",
         "sure",
         "segmentation",
+        *ORDINALS,
     )
     width = len(labels)
 
@@ -123,15 +134,17 @@ class SegmentationExpert(Expert):
         y_map = rows[None, None, :, None].expand(batch, 1, h, w)
         where = mean_of(torch.cat([x_map, y_map, hidden.sigmoid().unsqueeze(1)], 1))
         kinds = mean_of(share[:, 1:])
+        sure_BT = torch.where(alive & (count > 0), score_BT, 0)
         features = region_tokens(
             kinds / kinds.sum(-1, keepdim=True).clamp_min(1e-6),
             mean_of(colour.softmax(1)),
             where[..., :2],
             count / (h * w),
             where[..., 2],
-            torch.where(alive & (count > 0), score_BT, 0),
+            sure_BT,
         )
-        region_map = torch.where(member.any(1), owner + 1, 0).view(batch, h, w)
+        rank = left_to_right(sure_BT, where[..., 0]).argsort(1)
+        region_map = torch.where(member.any(1), rank.gather(1, owner) + 1, 0).view(batch, h, w)
         return features, region_map
 
     def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
@@ -176,7 +189,11 @@ class SegmentationExpert(Expert):
 def region_tokens(
     category_BTK: Tensor, colour_BTK: Tensor, centroid_BT2: Tensor, area_BT: Tensor, hidden_BT: Tensor, sure_BT: Tensor
 ) -> ExpertFeatures:
-    """Spell regions as channels in the order of ``SegmentationExpert.labels``."""
+    """Spell regions, left to right, as channels in the order of ``SegmentationExpert.labels``."""
+    order = left_to_right(sure_BT, centroid_BT2[..., 0])
+    category_BTK, colour_BTK, centroid_BT2, area_BT, hidden_BT, sure_BT = (
+        in_order(values, order) for values in (category_BTK, colour_BTK, centroid_BT2, area_BT, hidden_BT, sure_BT)
+    )
     tokens = torch.cat(
         [
             category_BTK,
@@ -187,6 +204,7 @@ def region_tokens(
             hidden_BT.unsqueeze(-1),
             sure_BT.unsqueeze(-1),
             torch.ones_like(sure_BT).unsqueeze(-1),
+            ranks(sure_BT),
         ],
         -1,
     )

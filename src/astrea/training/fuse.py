@@ -19,7 +19,7 @@ from astrea.training.loop import Objective
 from astrea.training.seeds import generator_for, sample_indices
 from astrea.training.workshop import GROUPS, Workshop
 
-CAPTION_WEIGHT = 0.3
+CAPTION_WEIGHT = 0.5
 CONTRIBUTION_DECAY = 0.9
 
 
