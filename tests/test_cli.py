@@ -524,7 +524,7 @@ def test_pretrain_one_part_and_keep_it(astrea, small_overrides, tmp_path):
 
 
 def test_a_language_model_under_the_gate_never_passes(astrea, small_overrides, tmp_path):
-    brief = [*small_overrides, "pretraining.language.steps=1", "pretraining.language.batch=2"]
+    brief = [*small_overrides, "pretraining.language.steps=1", "pretraining.language.batch=2", "pretraining.gate=0.9"]
     for _ in range(2):  # also when the part is found again
         result = astrea("pretrain", "tiny", *brief, "--out", tmp_path / "parts", "--only", "language")
         refused(result, "the gate is 90%", "language.safetensors")

@@ -486,7 +486,7 @@ def test_every_ingredient_can_be_switched_off(recipe, runs, name):
 
 def test_a_stage_without_any_loss_is_an_error(recipe, runs):
     run = load_recipe(Run, str(recipe), ["align.losses={agree: 0.1}"])
-    with pytest.raises(AstreaError, match="align.* has no loss"):
+    with pytest.raises(AstreaError, match="align has no loss"):
         train(run, runs / "lossless", report=Reporter())
 
 

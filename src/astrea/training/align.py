@@ -38,11 +38,6 @@ class AlignObjective(Objective):
             raise AstreaError(
                 "align has no loss", "give align.losses.word or align.losses.itc a weight, or set steps: 0"
             )
-        if not (self.losses.word or self.losses.itc or (self.losses.agree and joining and aligned)):
-            raise AstreaError(
-                f"align/{joining or 'joint'} has no loss to learn from",
-                "give align.losses.word or align.losses.itc a weight above 0, or leave the stage out by align.steps=0",
-            )
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         alignment = self.shop.model.alignment

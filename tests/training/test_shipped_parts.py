@@ -1,0 +1,28 @@
+"""The parts that ship with the package: whole, small, what their card says, and fit for the tiny recipe."""
+
+from astrea.config import Run
+from astrea.data.world import scenes_of
+from astrea.evaluation.experts import expert_scores
+from astrea.files import sha256_file
+from astrea.recipes.loader import load_recipe
+from astrea.training.parts import SHIPPED, assemble, read_card
+
+
+def test_the_card_names_every_file_and_all_are_small():
+    card = read_card(SHIPPED)
+    files = {path.stem: path for path in SHIPPED.glob("*.safetensors")}
+    assert set(files) == set(card["sha256"])
+    assert {name: sha256_file(path) for name, path in files.items()} == card["sha256"]
+    assert sum(path.stat().st_size for path in files.values()) <= 8 * 2**20
+    assert card["ground_truth_accuracy"]["mean"] >= card["pretraining"]["gate"]
+
+
+def test_the_shipped_experts_know_their_trade():
+    run = load_recipe(Run, "tiny")
+    model, _ = assemble(run, SHIPPED)
+    scores, by_condition = expert_scores(model.experts, list(scenes_of("validation", 60, run.world)))
+    assert scores["detection"]["AP50"] > 85
+    assert scores["segmentation"]["mIoU"] > 75
+    assert scores["classification"]["mAP"] > 90
+    assert scores["captioning"]["word_accuracy"] > 85
+    assert set(by_condition) == set(scores)
