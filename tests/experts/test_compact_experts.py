@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from astrea.experts.captioning import ORDINALS, STEPS, VOCABULARY, CaptioningExp
 from astrea.experts.classification import GROUPS, KIND_NAMES, ClassificationExpert
 from astrea.experts.detection import NAMED, DetectionExpert, boxes_from_tokens
 from astrea.experts.pretrain import WEAK_KEEP, ExpertObjective
-from astrea.experts.protocol import from_bins
+from astrea.experts.protocol import from_bins, in_order, left_to_right
 from astrea.experts.segmentation import AREA_BINS, AREA_MAX, PLACE_BINS, SegmentationExpert
 from astrea.experts.truth import collate_truth, pixels_from_scenes
 from astrea.language.warm import ideal_features
@@ -149,8 +151,15 @@ def test_places_are_stretched_to_the_picture():
 # What faultless experts would say
 
 
+def from_left(truth, x_BN):
+    """Which object each slot tells of: slots come from left to right."""
+    return left_to_right(truth.valid_BN.float(), x_BN)
+
+
 def test_ideal_detection_boxes_are_the_true_ones(scenes):
     truth = collate_truth(scenes)
+    order = from_left(truth, (truth.box_BN4[..., 0] + truth.box_BN4[..., 2]) / 2)
+    truth = replace(truth, box_BN4=in_order(truth.box_BN4, order), valid_BN=in_order(truth.valid_BN, order))
     ideal = DetectionExpert.ideal(truth)
     boxes = boxes_from_tokens(ideal.tokens)
     # In float32, far under the 1/64 of a pixel.
@@ -161,7 +170,9 @@ def test_ideal_detection_boxes_are_the_true_ones(scenes):
 
 def test_ideal_detection_names_every_second_kind(scenes):
     truth = collate_truth(scenes)
+    order = from_left(truth, (truth.box_BN4[..., 0] + truth.box_BN4[..., 2]) / 2)
     ideal = DetectionExpert.ideal(truth)
+    truth = replace(truth, kind_BN=in_order(truth.kind_BN, order), valid_BN=in_order(truth.valid_BN, order))
     names = len(DetectionExpert.class_names)
     said = set()
     for b, n in truth.valid_BN.nonzero().tolist():
@@ -176,11 +187,14 @@ def test_ideal_detection_names_every_second_kind(scenes):
 def test_ideal_segmentation_says_category_colour_place_and_area(scenes):
     truth = collate_truth(scenes)
     ideal = SegmentationExpert.ideal(truth)
+    order = from_left(truth, truth.centroid_BN2[..., 0])
+    truth = replace(truth, centroid_BN2=in_order(truth.centroid_BN2, order), valid_BN=in_order(truth.valid_BN, order))
     c, k = len(CATEGORIES), len(COLOURS)
     x, y, area = c + k, c + k + PLACE_BINS, c + k + 2 * PLACE_BINS
     expert = SegmentationExpert
     for b, n in truth.valid_BN.nonzero().tolist():
-        token, item = ideal.tokens[b, n], scenes[b].objects[n]
+        token, item = ideal.tokens[b, n], scenes[b].objects[int(order[b, n])]
+        assert expert.labels[-len(ORDINALS) + int(token[-len(ORDINALS) :].argmax())] == ORDINALS[n]
         # The category "thing" is said by its everyday noun.
         assert argmax_label(expert, token, 0, c) == KINDS[item.kind].category.replace("thing", "gadget")
         assert argmax_label(expert, token, c, c + k) == COLOURS[item.colour]

@@ -10,7 +10,7 @@ import torch
 from astrea.data.packing import Turn
 from astrea.data.world import WorldData
 from astrea.training.align import AlignObjective
-from astrea.training.fuse import FuseObjective
+from astrea.training.fuse import CAPTION_WEIGHT, FuseObjective
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.run import plan_stages
 from astrea.training.workshop import GROUPS, Workshop
@@ -237,7 +237,7 @@ def test_rows_are_the_questions_and_the_caption(make_shop):
         caption = (batch.packed.segments[row] == len(groups)) & (batch.packed.labels[row] != -100)
         spoken = batch.packed.labels[row][caption][:-1].tolist()
         assert spoken == shop.told[index][int(batch.which[row])]
-        assert batch.packed.label_weights[row][caption].eq(0.3).all()
+        assert batch.packed.label_weights[row][caption].eq(CAPTION_WEIGHT).all()
 
 
 def test_an_expert_is_lost_as_often_as_told(make_shop):
@@ -285,8 +285,9 @@ def test_the_load_counts_whole_rows_only(make_shop):
     objective.loss(batch, 0)
     whole = batch.present.all(1)
     assert 0 < whole.sum() < 8
-    assert len(objective.shares) == int((batch.groups[whole] >= 0).sum())
-    assert objective.shares.gt(0).all()
+    (shares,) = objective.shares
+    assert len(shares) == int((batch.groups[whole] >= 0).sum())
+    assert shares.gt(0).all()
     objective.after_step(0)
     assert shop.model.fusion.allocator.load_bias.abs().max() > 0
 
@@ -336,10 +337,14 @@ def test_contribution_pulls_the_shares_of_its_group(make_shop):
     shares = []
     schedule = shop.run.fuse.schedule()
 
-    def on_step(step, figures):
-        shares.append(objective.shares.mean(0))
+    forget = objective.after_step
 
-    run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
+    def after_step(step):
+        shares.append(torch.cat(objective.shares).mean(0))
+        forget(step)
+
+    objective.after_step = after_step
+    run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda step, figures: None)
     target = (torch.tensor([0.0, 0, 0, 1]) / 0.5).softmax(0)
     assert abs(shares[0][3].item() - 0.25) < 0.1
     assert torch.allclose(shares[-1], target, atol=0.1)
@@ -366,7 +371,7 @@ def test_keys_see_every_expert_and_come_from_the_copy(make_shop):
             parameter.add_(torch.randn_like(parameter))
     batch = objective.batch(0, 0, 4)
     objective.loss(batch, 0)
-    key, text_key, ids = objective.pending
+    ((key, text_key, ids),) = objective.pending
     features = shop.data.rows(batch.index)
     with torch.no_grad():
         assert torch.equal(key, shop.model.picture_vectors(features, alignment=shop.contrast.copy))

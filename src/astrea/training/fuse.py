@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from astrea.config import Stage
 from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Turn
-from astrea.errors import AstreaError
 from astrea.experts.protocol import ExpertFeatures
 from astrea.training.loop import Objective
 from astrea.training.seeds import generator_for, sample_indices
@@ -42,8 +41,6 @@ class FuseObjective(Objective):
         self.keep = keep
         self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self.shares: list[Tensor] = []
-        if not stage.losses.lm:
-            raise AstreaError(f"{name} has no language-model loss", f"give {name}.losses.lm a weight, or set steps: 0")
         shop.contrast.queue.clear()
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
