@@ -20,6 +20,8 @@ import pytest
 import torch
 
 from astrea.errors import AstreaError
+from astrea.files import sha256_file
+from astrea.fingerprint import tensors_fingerprint
 from astrea.training import checkpoint as module
 from astrea.training.checkpoint import (
     file_guard,
@@ -29,8 +31,6 @@ from astrea.training.checkpoint import (
     rng_state,
     save_checkpoint,
     set_rng_state,
-    sha256_file,
-    tensors_fingerprint,
     write_json_atomic,
 )
 

@@ -20,11 +20,11 @@ from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.experts.truth import pixels_from_scenes
 from astrea.files import sha256_file
+from astrea.fingerprint import tensors_fingerprint
 from astrea.scenes.captions import captions
 from astrea.scenes.draw import split_scene
 from astrea.scenes.questions import Balancer, Question
 from astrea.scenes.scene import Scene
-from astrea.training.checkpoint import tensors_fingerprint
 
 CHUNK = 100
 FORMAT = 2

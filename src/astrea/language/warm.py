@@ -45,7 +45,6 @@ WORD_MATCH = 16.0
 APART = 0.2
 """Share of rows whose prefix leaves it to the language model to join what experts say about one place."""
 
-
 NOTE_WEIGHT = 0.5
 
 
@@ -65,10 +64,10 @@ class WarmBatch:
 
 
 def notes(scene: Scene, rng: random.Random, count: int = 12) -> str:
-    """Terse facts, such as "sun red . cat no . red sun yes . sun left cow .": each next word is looked up by the last.
+    """Terse facts, such as "sun red . cat no . red sun yes . sun cow left": each next word is looked up by the last.
 
-    Questions ask for the same look-ups, but the answer stands some words after what it is about, and two things must be
-    learned at once for either to pay. Here one alone pays, so binding is learned in hundreds of steps, not thousands.
+    Questions ask for the same look-ups, but the answer stands some words after what it is about; here it stands right
+    behind. Alone this did not bring binding sooner (see the lab notes); it stays as dense supervision.
     """
     kinds = Counter(item.kind for item in scene.objects)
     pairs = {(item.kind, item.colour) for item in scene.objects}
@@ -127,7 +126,10 @@ def garble(features: ExpertFeatures, generator: torch.Generator, amount_of_it: f
 
 
 class WarmObjective(Objective):
-    """Next-token loss on answers and captions, given scenes told in the language model's own words."""
+    """Next-token loss on answers and captions, given scenes told in the language model's own words.
+
+    The question balancer remembers what it has asked, so batches must be taken in order: this one cannot be resumed.
+    """
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from astrea.errors import AstreaError
+from astrea.files import sha256_file
 
 Warn = Callable[[str], None]
 FORMAT_VERSION = 1
@@ -316,22 +317,6 @@ def finite_or_null(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite_or_null(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def sha256_file(path: Path) -> str:
-    """The sha256 of a file's bytes, as hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def tensors_fingerprint(state_dict: Mapping[str, Tensor]) -> str:
-    """The sha256 of names, dtypes, shapes and bytes, whatever the order and the device."""
-    total = hashlib.sha256()
-    for name in sorted(state_dict):
-        plain = state_dict[name].detach().to("cpu").contiguous()
-        total.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode() + b"\n")
-        total.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
 
 
 def flatten_optimizer(optimizer: torch.optim.AdamW) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -20,6 +20,7 @@ from astrea.config import Run
 from astrea.data.cache import FeatureCache
 from astrea.data.world import load_world
 from astrea.errors import AstreaError
+from astrea.fingerprint import tensors_fingerprint
 from astrea.processor import AstreaImageProcessor, AstreaProcessor
 from astrea.progress import Reporter
 from astrea.training.align import AlignObjective
@@ -32,7 +33,6 @@ from astrea.training.checkpoint import (
     rng_state,
     save_checkpoint,
     set_rng_state,
-    tensors_fingerprint,
     write_json_atomic,
 )
 from astrea.training.fuse import FuseObjective
