@@ -1,6 +1,6 @@
 """Who may read whom: positions and the additive attention mask that carries the experts' shares.
 
-Letters: B rows, L keys, K queries (the last K of the L), S question segments.
+Letters: B rows, H attention heads, L keys, K queries (the last K of the L), S question segments.
 
 A picture takes *one* position, whatever its number of tokens: visual tokens are a set (their place is in their
 content), so taking an expert away moves nothing. Within a picture attention goes both ways.
@@ -42,19 +42,19 @@ def attention_mask(
     blocks_BL: Tensor | None,
     segments_BL: Tensor | None,
     bias_BSL: Tensor | None,
-    match_BKL: Tensor | None = None,
+    match_BHKL: Tensor | None = None,
     *,
     queries: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Additive mask (B, 1, K, L) for the last ``queries`` positions.
+    """Additive mask (B, 1, K, L), or (B, H, K, L) with a match per head, for the last ``queries`` positions.
 
     Args:
         real_BL: keys that may be read at all (no padding, no empty expert slot).
         blocks_BL: `picture_blocks`, or None where the queries hold no picture.
         segments_BL: packed segments, or None.
         bias_BSL: what question s adds to its score of key l (log-share; 0 for text). Without packing S = 1.
-        match_BKL: what each text query adds to its score of key l by itself (word match; 0 for text keys).
+        match_BHKL: what each text query adds to its score of key l by itself, per head (word match; 0 for text keys).
     """
     length = real_BL.shape[1]
     keys = torch.arange(length, device=real_BL.device)
@@ -70,20 +70,39 @@ def attention_mask(
     # Every query keeps itself, so that no row of the softmax is empty (padding, masked visual tokens).
     seen = seen | (keys[None, :] == rows[:, None]).unsqueeze(0)
     floor = torch.finfo(dtype).min
-    if bias_BSL is None and match_BKL is None:
-        return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, floor).unsqueeze(1)
-    asks = torch.ones_like(seen[:, :, :1])
+    seen = seen.unsqueeze(1)
+    if bias_BSL is None and match_BHKL is None:
+        return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, floor)
+    asks = torch.ones_like(seen[..., :1])
     bias: Tensor | float = 0.0
     if segments_BL is not None:
         segment = segments_BL[:, length - queries :]
-        asks = (segment > 0).unsqueeze(-1)
+        asks = (segment > 0)[:, None, :, None]
     if bias_BSL is not None:
         bias = bias_BSL[:, :1]
         if segments_BL is not None:
             bias = bias_BSL.gather(1, (segment - 1).clamp_min(0).unsqueeze(-1).expand(-1, -1, length))
-    if match_BKL is not None:
-        bias = bias + match_BKL
+        bias = bias.unsqueeze(1)
+    if match_BHKL is not None:
+        bias = bias + match_BHKL
     if blocks_BL is not None:
-        asks = asks & (blocks_BL[:, length - queries :] == 0).unsqueeze(-1)
+        asks = asks & (blocks_BL[:, length - queries :] == 0)[:, None, :, None]
     bias = torch.where(asks, bias, 0).to(dtype)
-    return bias.expand_as(seen).masked_fill(~seen, floor).unsqueeze(1)
+    return torch.where(seen, bias, floor)
+
+
+def word_match(words_BKD: Tensor, keys_BLD: Tensor, gamma_H: Tensor) -> Tensor:
+    """What every word adds to its attention score of every token: (B, H, K, L), ``gamma_h cos(word, token)``.
+
+    Keys come with unit length (zero where nothing may match); a head with gamma 0 looks where it has learned to look.
+    """
+    cosine = torch.nn.functional.normalize(words_BKD, dim=-1) @ keys_BLD.transpose(1, 2)
+    return gamma_H.view(1, -1, 1, 1) * cosine.unsqueeze(1)
+
+
+def word_match_start(heads: int, gamma: float = 16.0) -> Tensor:
+    """Where gamma (H,) starts: half of the heads look for the word, the others are free to look elsewhere.
+
+    With every head bound to the token that says the word, a word could not look at the words before it.
+    """
+    return torch.cat([torch.full((heads - heads // 2,), gamma), torch.zeros(heads // 2)])

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
+from astrea.fusion.strategies import STRATEGIES
 from astrea.training.loop import Schedule
 
 
@@ -63,7 +64,8 @@ class Language(Part):
 class Model(Part):
     """Alignment and fusion; every ingredient can be switched off."""
 
-    strategy: Literal["astrea"] = "astrea"
+    strategy: str = Field("astrea", description="any name of astrea.fusion.strategies")
+    options: dict[str, Any] = Field({}, description="of another strategy's constructor; Astrea's are the keys below")
     word_match: float = Field(16.0, ge=0, description="start of gamma, how strongly a word finds its token; 0 = off")
     contrast_width: PositiveInt = 64
     adapter_hidden: PositiveInt = 128
@@ -76,6 +78,28 @@ class Model(Part):
     allocator_tau: float = Field(1.0, gt=0)
     allocator_question: bool = True
     allocator_confidence: bool = True
+
+
+    @field_validator("strategy")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError(f"unknown strategy {name!r}; known: {', '.join(STRATEGIES)}")
+        return name
+
+    def fusion(self) -> dict[str, Any]:
+        """Options of the strategy's constructor."""
+        if self.strategy != "astrea":
+            return dict(self.options)
+        return {
+            "mixer": self.mixer,
+            "residual": self.residual,
+            "allocator": self.allocator,
+            "tau": self.allocator_tau,
+            "use_question": self.allocator_question,
+            "use_confidence": self.allocator_confidence,
+            "word_match": self.word_match,
+        }
 
 
 class Contrast(Part):

@@ -19,15 +19,14 @@ from transformers.utils import ModelOutput
 
 from astrea.alignment.alignment import Alignment
 from astrea.attention import attention_mask as additive_mask
-from astrea.attention import picture_blocks, position_ids
+from astrea.attention import picture_blocks, position_ids, word_match
 from astrea.configuration import AstreaConfig
 from astrea.errors import AstreaError
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
-from astrea.fusion.astrea import AstreaFusion
-from astrea.fusion.protocol import VisualTokens
+from astrea.fusion.protocol import Layout, VisualTokens
+from astrea.fusion.strategies import STRATEGIES
 
-STRATEGIES = {"astrea": AstreaFusion}
 Features = Mapping[str, ExpertFeatures]
 
 
@@ -78,9 +77,10 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         if config.strategy not in STRATEGIES:
             raise AstreaError(f"unknown fusion strategy {config.strategy!r}", f"known: {', '.join(STRATEGIES)}")
-        self.fusion = STRATEGIES[config.strategy](
-            width, len(self.experts.names), sum(self.experts.token_counts), **config.fusion
+        layout = Layout(
+            width, tuple(self.experts.names), tuple(self.experts.token_counts), config.text_config.num_attention_heads
         )
+        self.fusion = STRATEGIES[config.strategy](layout, **config.fusion)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 
@@ -185,9 +185,9 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             key_bias = F.pad(key_bias, (0, past + length - key_bias.shape[1]))
             real = real & (key_bias > torch.finfo(embeds.dtype).min / 2)
             match = None
-            if key_words is not None:
+            if key_words is not None and self.fusion.word_match is not None:
                 key_words = F.pad(key_words, (0, 0, 0, past + length - key_words.shape[1]))
-                match = F.normalize(embeds, dim=-1) @ key_words.transpose(1, 2)
+                match = word_match(embeds, key_words, self.fusion.word_match)
             mask = additive_mask(real, None, None, key_bias.unsqueeze(1), match, queries=length, dtype=embeds.dtype)
         else:
             is_image = input_ids == self.config.image_token_id
@@ -199,9 +199,9 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if features is not None:
                 asked = self._questions(embeds, is_image, real, question_mask, labels, segments)
                 visual = self.fuse(features, present, asked[rows], generator)
-                if visual.words is not None:
+                if visual.words is not None and self.fusion.word_match is not None:
                     key_words = torch.zeros_like(embeds).masked_scatter(is_image.unsqueeze(-1), visual.words)
-                    match = F.normalize(embeds, dim=-1) @ key_words.transpose(1, 2)
+                    match = word_match(embeds, key_words, self.fusion.word_match)
                 embeds = embeds.masked_scatter(is_image.unsqueeze(-1), visual.tokens.to(embeds.dtype))
                 readable = real.masked_scatter(is_image, visual.valid)
                 if visual.bias is not None:

@@ -7,14 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
+from astrea.attention import word_match_start
 from astrea.fusion.allocator import Allocator
 from astrea.fusion.mixer import Mixer, StochasticResidual
-from astrea.fusion.protocol import FusionStrategy, VisualTokens
+from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens, equal_shares
 
 
 class AstreaFusion(FusionStrategy):
     """Every expert token is read, in native form; ``log(w_e E)`` is added to each question's attention to expert e, and
-    ``gamma cos(word, token)`` to each word's attention to each token.
+    ``gamma_h cos(word, token)`` to each word's attention to each token, in half of the heads at first.
 
     The second is what word-level pre-alignment is for: tokens live in the space of the language model's own words, so a
     word of the question ("cat") finds the token that says it by cosine, before the language model has learned to look.
@@ -27,9 +28,7 @@ class AstreaFusion(FusionStrategy):
 
     def __init__(
         self,
-        width: int,
-        experts: int,
-        num_tokens: int,
+        layout: Layout,
         *,
         heads: int = 4,
         tau: float = 1.0,
@@ -41,8 +40,9 @@ class AstreaFusion(FusionStrategy):
         word_match: float = 16.0,
     ) -> None:
         super().__init__()
-        self.num_tokens = num_tokens
-        self.word_match = nn.Parameter(torch.tensor(word_match)) if word_match else None
+        width, experts = layout.width, len(layout.names)
+        self.num_tokens = layout.tokens
+        self.word_match = nn.Parameter(word_match_start(layout.heads, word_match)) if word_match else None
         self.mixer = Mixer(width, heads) if mixer else None
         self.residual = StochasticResidual(experts) if mixer and residual else None
         self.allocator = (
@@ -62,14 +62,12 @@ class AstreaFusion(FusionStrategy):
                 tokens = tokens + mixed
             else:
                 tokens = self.residual(mixed, matrix, float(self.residual_keep), generator)
-        words = None if self.word_match is None else self.word_match * F.normalize(matrix.tokens, dim=-1)
-        present = matrix.present.unsqueeze(1)
+        words = None if self.word_match is None else F.normalize(matrix.tokens, dim=-1)
         if self.allocator is None:
-            count = present.sum(-1, keepdim=True).clamp_min(1)
-            shares = (present / count).expand(-1, question_BSD.shape[1], -1)
+            shares = equal_shares(matrix.present, question_BSD.shape[1])
             return VisualTokens(tokens, matrix.valid, shares, None, words)
         shares = self.allocator(question_BSD, *matrix.summary(), matrix.present)
         # Relative to equal shares, so that visual attention as a whole is neither raised nor lowered.
-        relative = shares * present.sum(-1, keepdim=True)
+        relative = shares * matrix.present.sum(-1).view(-1, 1, 1)
         bias_BSE = torch.log(relative.clamp_min(1e-6))
         return VisualTokens(tokens, matrix.valid, shares, bias_BSE[:, :, matrix.expert], words)

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from astrea.alignment.matrix import ExpertMatrix
-from astrea.attention import attention_mask, picture_blocks, position_ids
+from astrea.attention import attention_mask, picture_blocks, position_ids, word_match, word_match_start
 from astrea.data.packing import CAPTION_PROMPT, NOTE_PROMPT, PackedBatch, Packer, Turn, answers_right
 from astrea.experts.bank import COMPACT
 from astrea.experts.captioning import CaptioningExpert
@@ -42,6 +42,9 @@ CAPTION_WEIGHT = 0.3
 WORD_MATCH = 16.0
 """As `AstreaFusion` starts: how strongly a word finds the token that says it."""
 
+UNMATCHED = 0.2
+"""Share of rows without word match."""
+
 APART = 0.2
 """Share of rows whose prefix leaves it to the language model to join what experts say about one place."""
 
@@ -60,6 +63,7 @@ class WarmBatch:
     told: dict[str, ExpertFeatures]
     present: Tensor
     joined: Tensor
+    matched: Tensor
     source: str
 
 
@@ -146,6 +150,7 @@ class WarmObjective(Objective):
         self.seed, self.canvas, self.difficulty, self.per_task, self.steps = seed, canvas, difficulty, per_task, steps
         # As fusion starts: everything that is said about one place is added up.
         self.join = Mixer(model.config.hidden_size, 1).requires_grad_(False)
+        self.gamma = word_match_start(model.config.num_attention_heads)
         self.words = {name: LabelWords(expert.labels, tokenizer) for name, expert in COMPACT.items()}
         self.packer = Packer(tokenizer, sum(expert.num_tokens for expert in COMPACT.values()))
         self.balancer = Balancer()
@@ -172,7 +177,8 @@ class WarmObjective(Objective):
         blind = torch.rand(size, generator=generator) < 0.03 * fault
         present = (lost.unsqueeze(1) != torch.arange(len(told))) & ~blind.unsqueeze(1)
         joined = torch.rand(size, generator=generator) > APART
-        return WarmBatch(self.packer.pack(rows), told, present, joined, f"scenes from index {first}")
+        matched = torch.rand(size, generator=generator) > UNMATCHED
+        return WarmBatch(self.packer.pack(rows), told, present, joined, matched, f"scenes from index {first}")
 
     def turns(self, scene: Scene, rng: random.Random) -> list[Turn]:
         asked = self.balancer.choose(scene, rng, per_task=self.per_task)
@@ -186,6 +192,7 @@ class WarmObjective(Objective):
         told: Mapping[str, ExpertFeatures],
         present: Tensor | None = None,
         joined: Tensor | None = None,
+        matched: Tensor | None = None,
     ) -> Tensor:
         """The language model's logits (B, L, V), reading the prefix in its own word embeddings."""
         table = self.model.get_input_embeddings().weight  # type: ignore[union-attr]
@@ -210,12 +217,14 @@ class WarmObjective(Objective):
         if present is not None:
             matrix = matrix.with_presence(present)
         added = self.join(matrix)
-        words = WORD_MATCH * normalize(matrix.tokens, dim=-1)
+        words = normalize(matrix.tokens, dim=-1)
+        if matched is not None:
+            words = words * matched[:, None, None]
         tokens = matrix.tokens + (added if joined is None else added * joined[:, None, None])
         is_image = batch.input_ids == self.packer.image
         embeds = self.model.get_input_embeddings()(batch.input_ids)
         keys = torch.zeros_like(embeds).masked_scatter(is_image.unsqueeze(-1), words)
-        match = normalize(embeds, dim=-1) @ keys.transpose(1, 2)
+        match = word_match(embeds, keys, self.gamma)
         embeds = embeds.masked_scatter(is_image.unsqueeze(-1), tokens)
         real = batch.attention_mask.bool()
         mask = attention_mask(
@@ -231,7 +240,7 @@ class WarmObjective(Objective):
         return self.model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False).logits
 
     def loss(self, batch: WarmBatch, step: int) -> tuple[Tensor, dict[str, float]]:
-        logits = self.logits(batch.packed, batch.told, batch.present, batch.joined)
+        logits = self.logits(batch.packed, batch.told, batch.present, batch.joined, batch.matched)
         return weighted_loss(logits, batch.packed.labels, batch.packed.label_weights), {}
 
     def describe(self, batch: WarmBatch) -> str:

@@ -24,10 +24,16 @@ CONTRIBUTION_DECAY = 0.9
 
 @dataclass(frozen=True, slots=True)
 class FuseBatch:
-    """Packed rows, one picture each. groups: (B, S) index into GROUPS, -1 where a row has no such question."""
+    """Packed rows, one picture each.
+
+    index, which: (B,) samples and the caption read of each. rows: (R,) which of the B each packed row shows; a strategy
+    whose tokens depend on the question gets a row for every question, others one for every picture. present: (B, E).
+    groups: (R, S) index into GROUPS, -1 where a row has no such question.
+    """
 
     index: Tensor
     which: Tensor
+    rows: Tensor
     packed: PackedBatch
     groups: Tensor
     present: Tensor
@@ -68,6 +74,10 @@ class FuseObjective(Objective):
             told = Turn(CAPTION_PROMPT, shop.data.captions[i][c], CAPTION_WEIGHT)
             rows.append([*(Turn(q.text, q.answer) for q in asked), told])
             groups.append([*(GROUPS.index(q.task) for q in asked), GROUPS.index("caption")])
+        owner = list(range(size))
+        if shop.model.fusion.per_question:
+            owner = [at for at, turns in enumerate(rows) for _ in turns]
+            rows, groups = [[turn] for turns in rows for turn in turns], [[g] for row in groups for g in row]
         most = max(map(len, groups))
         generator = generator_for(seed, self.name, "present", step, micro)
         experts = len(shop.model.experts.names)
@@ -76,6 +86,7 @@ class FuseObjective(Objective):
         return FuseBatch(
             index,
             which,
+            torch.tensor(owner),
             shop.packer.pack(rows),
             torch.tensor([row + [-1] * (most - len(row)) for row in groups]),
             ~(lose.unsqueeze(1) & (lost.unsqueeze(1) == torch.arange(experts))),
@@ -90,15 +101,17 @@ class FuseObjective(Objective):
         generator = generator_for(shop.run.seed, self.name, "residual", step)
         out = model(
             **batch.packed.model_inputs(),
-            features=features,
-            present=batch.present,
+            features={name: part.rows(batch.rows) for name, part in features.items()},
+            present=batch.present[batch.rows],
             generator=generator,
             use_cache=False,
         )
         parts = {"lm": weights.lm * out.loss}
         asked = batch.groups >= 0
-        whole = batch.present.all(1)
+        whole = batch.present.all(1)[batch.rows]
         self.shares.append(out.shares[whole][asked[whole]].detach())
+        if out.visual.auxiliary is not None:
+            parts["auxiliary"] = out.visual.auxiliary
         if weights.itc:
             parts["itc"] = weights.itc * self.contrast(batch, features)
         every = shop.run.regular.contribution_every
