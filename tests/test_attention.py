@@ -179,7 +179,9 @@ def test_the_content_of_absent_experts_is_never_read(tiny_model, packer, feature
         order = torch.randperm(tokens.shape[1], generator=generator)
         noise = torch.randn(tokens.shape, generator=generator)
         other[name] = ExpertFeatures(
-            torch.where(absent[..., None], tokens[:, order] + noise, tokens), torch.where(absent, 1 - sure, sure)
+            torch.where(absent[..., None], tokens[:, order] + noise, tokens),
+            torch.where(absent, 1 - sure, sure),
+            features[name].places,
         )
     after = run(tiny_model, packed.model_inputs(), features=other, present=present)
     assert torch.equal(before[0][text], after[0][text])
@@ -190,7 +192,7 @@ def test_empty_slots_are_never_read(tiny_model, packer, features):
     packed = packer.pack(TURNS)
     text = packed.input_ids != tiny_model.config.image_token_id
     other = {
-        name: ExpertFeatures(torch.where(f.confidence[..., None] == 0, 9.0, f.tokens), f.confidence)
+        name: ExpertFeatures(torch.where(f.confidence[..., None] == 0, 9.0, f.tokens), f.confidence, f.places)
         for name, f in features.items()
     }
     one, two = (run(tiny_model, packed.model_inputs(), features=f)[0] for f in (features, other))
