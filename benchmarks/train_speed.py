@@ -5,10 +5,11 @@
 One run measures everything, in turn, repeat by repeat, so that whatever else the machine does falls on all figures
 alike:
 
-* ``tune`` and ``align``: optimizer steps as training takes them, once with cached features and once with the experts
-  looking at the pixels of each batch first. The pictures themselves are drawn beforehand in both cases.
+* ``tune`` and ``align``: optimizer steps as training takes them, once with what is frozen cached (the experts'
+  features; in ``align`` the language model's caption states too) and once with all of it computed anew for each batch.
+  The pictures themselves are drawn beforehand in both cases.
   A ``tune`` step runs the language model forward and backward over every question of its pictures. An ``align`` step
-  (all experts together) runs it over the captions only, forward only.
+  (all experts together) runs it over the captions only, forward only, and not at all with cached states.
 * the share of the machine's fp32 matrix multiplication rate that the language model's forward and backward pass on a
   ``tune`` batch reaches (adapters and fusion, which feed it, included) and, beside it, the whole ``tune`` step. Of the
   operations only those of matrix products are counted; of the time, all.
@@ -79,7 +80,7 @@ class StepTimer:
     def __init__(self, shop: Workshop, objective: Objective, stage: Stage, pixels_N3HW: Tensor) -> None:
         self.shop, self.objective, self.batch = shop, objective, stage.batch * stage.accumulate
         self.schedule: Schedule = stage.schedule()
-        self.cached = shop.data
+        self.cached, self.states = shop.data, shop.kept_states
         self.uncached = Uncached(shop.data, shop.model.experts, pixels_N3HW)
         self.learns = {id(parameter) for _, parameter, _ in objective.trainable()}
         self.freeze()
@@ -95,9 +96,10 @@ class StepTimer:
         """Samples per second of steps 0 .. steps - 1."""
         self.freeze()
         self.shop.data = self.cached if cache else self.uncached
+        self.shop.kept_states = self.states if cache else None
         schedule = Schedule(steps=steps, batch=self.schedule.batch, lr=1e-6, accumulate=self.schedule.accumulate)
         seconds = timed(lambda: run_steps(self.objective, schedule, self.optimizer, on_step=lambda *_: None))
-        self.shop.data = self.cached
+        self.shop.data, self.shop.kept_states = self.cached, self.states
         return steps * self.batch / seconds
 
 
@@ -161,19 +163,21 @@ def prepare(run: Run, parts: Path | None, scenes: int) -> tuple[Workshop, Tensor
     """Model, cached training data, and the pixels that the data was made from."""
     model, tokenizer = assemble(run, parts)
     with tempfile.TemporaryDirectory() as folder:
-        report = Reporter()
+        report, cache = Reporter(), FeatureCache(Path(folder))
         data = load_world(
             model.experts,
             run.world,
             count=scenes,
             per_scene=run.data.questions_per_scene,
-            cache=FeatureCache(Path(folder)),
+            cache=cache,
             progress=report.track,
             notify=report.say,
         )
+        shop = Workshop(run, model, tokenizer, data)
+        shop.keep_states(cache, report.track, report.say)
     pixels = pixels_from_scenes(list(scenes_of("train", scenes, run.world)))
     model.train()
-    return Workshop(run, model, tokenizer, data), pixels
+    return shop, pixels
 
 
 def measure(run: Run, shop: Workshop, pixels_N3HW: Tensor, *, repeats: int, steps: int, gemm: int) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def small_overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for name in model.experts.names:
         save_part(model.experts[name], folder / f"{name}.safetensors")
     save_part(model.language_model, folder / f"{LANGUAGE}.safetensors")
-    write_card(run, folder)
+    write_card(run, folder, judged=0)
     return [*SMALL, f"pretrain={folder}"]
 
 

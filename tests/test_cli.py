@@ -519,6 +519,8 @@ def test_pretrain_one_part_and_keep_it(astrea, small_overrides, tmp_path):
     assert {path.name for path in parts.iterdir()} == {"detection.safetensors", "card.json"}
     before = (parts / "detection.safetensors").read_bytes()
     assert astrea("pretrain", "tiny", *brief, "--out", parts, "--only", "detection").code == 0
+    other = astrea("pretrain", "tiny", *brief, "pretraining.expert.lr=1e-4", "--out", parts, "--only", "detection")
+    refused(other, "detection.safetensors", "other settings")
     assert (parts / "detection.safetensors").read_bytes() == before
     refused(astrea("pretrain", "tiny", *brief, "--out", parts, "--only", "detections"), "unknown part 'detections'")
 

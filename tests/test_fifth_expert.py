@@ -78,7 +78,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Run:
     for kind, expert in COMPACT.items():
         save_part(expert(), parts / f"{kind}.safetensors")
     save_part(tiny_language_model(run.language, tiny_tokenizer()), parts / f"{LANGUAGE}.safetensors")
-    write_card(run, parts)
+    write_card(run, parts, judged=0)
     return run
 
 

@@ -273,6 +273,66 @@ def retrieve(
 
 
 @app.command()
+def arena(
+    overrides: Overrides = None,
+    recipe: Annotated[
+        str, typer.Option(help="Recipe that all contestants start from: a name or a YAML file.")
+    ] = "tiny",
+    strategies: Annotated[
+        str | None,
+        typer.Option(help="all, or contestants and kinds (strategies, ablations, retraining, pairs), comma-separated."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many seeds each contestant gets; 3, or 1 if quick.")
+    ] = None,
+    folder: RunFolder = Path("runs/arena"),
+    processes: Annotated[int, typer.Option(min=1, help="Cells at a time, each on one core.")] = 2,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few small cells, about ten minutes: does it all work?")
+    ] = False,
+    wall: Annotated[
+        bool, typer.Option("--wall", help="Afterwards run the three best others for as long as astrea took.")
+    ] = False,
+) -> None:
+    """Compare Astrea with every other way to fuse, and with itself when an ingredient is off.
+
+    [bold]astrea arena --quick[/bold]
+    [bold]astrea arena --strategies astrea,sequence_concat,ablations --seeds 3 tune.steps=200[/bold]
+
+    Every finished contestant and seed is a file; the same command goes on where it was.
+    """
+    import shlex
+
+    from astrea.arena.run import QUICK, QUICK_OVERRIDES, Arena, run_arena
+    from astrea.arena.table import arena_table
+    from astrea.progress import TerminalReporter
+
+    asked = Arena(
+        recipe,
+        (*(QUICK_OVERRIDES if quick else ()), *(overrides or [])),
+        strategies or (QUICK if quick else "all"),
+        seeds or (1 if quick else 3),
+        folder,
+        processes,
+        wall,
+        shlex.join(["astrea", *sys.argv[1:]]),
+    )
+    with TerminalReporter() as report:
+        try:
+            made, failed = run_arena(asked, report=report)
+        except KeyboardInterrupt:
+            report.say("stopped; finished cells are kept, go on with the same command")
+            raise typer.Exit(130) from None
+    out.print(arena_table(made))
+    print_path("figures", folder / "arena.json")
+    if (folder / "arena.html").is_file():
+        print_path("page", folder / "arena.html")
+    if failed:
+        told = "\n".join(f"{name}: {said}" for name, said in failed.items())
+        raise AstreaError(f"{len(failed)} failed:\n{told}", "mend these; the same command runs only what is missing")
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.")]) -> None:
     """Write a run's report.html again from its results."""
     from astrea.evaluation.report import write_report

@@ -78,7 +78,10 @@ class Model(Part):
     allocator_tau: float = Field(1.0, gt=0)
     allocator_question: bool = True
     allocator_confidence: bool = True
-
+    trust: bool = Field(True, description="experts that the others do not echo are not believed")
+    thrifty: float = Field(0.3, ge=0, lt=1, description="share of training questions that read only their best experts")
+    threshold: float = Field(0.0, ge=0, lt=1, description="at evaluation, experts with a smaller share are not read")
+    warm_language: bool = Field(True, description="start from the pretrained language model; false = from nothing")
 
     @field_validator("strategy")
     @classmethod
@@ -98,7 +101,10 @@ class Model(Part):
             "tau": self.allocator_tau,
             "use_question": self.allocator_question,
             "use_confidence": self.allocator_confidence,
+            "trust": self.trust,
             "word_match": self.word_match,
+            "thrifty": self.thrifty,
+            "threshold": self.threshold,
         }
 
 
@@ -115,6 +121,7 @@ class Regular(Part):
     """What keeps experts from starving or dominating."""
 
     expert_dropout: float = Field(0.3, ge=0, lt=1, description="chance that a training picture loses one expert")
+    lies: float = Field(0.1, ge=0, lt=1, description="chance that an expert tells a training picture confidently wrong")
     load_rate: float = Field(0.02, ge=0, description="eta of the load bias; 0 = off")
     contribution_every: int = Field(10, ge=0, description="steps between counterfactual passes; 0 = off")
     contribution_tau: float = Field(0.5, gt=0)
@@ -128,6 +135,7 @@ class Losses(Part):
     itc: float = Field(0.0, ge=0)
     agree: float = Field(0.0, ge=0, description="lambda: contrast with the experts already aligned")
     contribution: float = Field(0.0, ge=0)
+    trust: float = Field(0.0, ge=0, description="telling experts that lie from honest ones")
 
 
 class Stage(Part):
@@ -143,9 +151,23 @@ class Stage(Part):
     final: float = Field(0.05, ge=0, le=1)
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0)
+    muon: float = Field(
+        3.0, ge=0, description="learning rate of the language model's hidden matrices over lr, by Muon; 0 = AdamW"
+    )
     accumulate: PositiveInt = 1
     save_every: int = Field(200, ge=0, description="optimizer steps between checkpoints; 0 = at the stage's end only")
     progressive: bool = Field(True, description="align only: one expert after another instead of all at once")
+    kind: Literal["contrast", "next_token"] = Field(
+        "contrast",
+        description="align only: next_token trains each adapter alone on the answers of the frozen language model, as "
+        "Eagle does; that is its only loss, so that `losses` is not read",
+    )
+
+    @model_validator(mode="after")
+    def _is_one_way_to_align(self) -> Stage:
+        if self.kind == "next_token" and not self.progressive:
+            raise ValueError("kind: next_token aligns one expert after another; leave progressive as it is")
+        return self
 
     def schedule(self, steps: int | None = None) -> Schedule:
         """The loop's view of this stage."""
@@ -159,6 +181,7 @@ class Stage(Part):
             clip=self.clip,
             accumulate=self.accumulate,
             save_every=self.save_every,
+            muon=self.muon,
         )
 
 
@@ -170,11 +193,17 @@ class PretrainPart(Part):
     lr: float = Field(gt=0)
     warmup: int = Field(100, ge=1)
     weight_decay: float = Field(0.02, ge=0)
+    muon: float = Field(0.0, ge=0, description="as in a stage; only the language model has hidden matrices")
 
     def schedule(self) -> Schedule:
         """The loop's view."""
         return Schedule(
-            steps=self.steps, batch=self.batch, lr=self.lr, warmup=self.warmup, weight_decay=self.weight_decay
+            steps=self.steps,
+            batch=self.batch,
+            lr=self.lr,
+            warmup=self.warmup,
+            weight_decay=self.weight_decay,
+            muon=self.muon,
         )
 
 
@@ -192,6 +221,18 @@ class LanguagePretraining(PretrainPart):
     steps: PositiveInt = 3000
     batch: PositiveInt = 8
     lr: float = Field(2e-3, gt=0)
+    muon: float = Field(2.0, ge=0, description="learning rate of the hidden matrices over lr, by Muon; 0 = AdamW")
+
+
+class Distill(PretrainPart):
+    """One student expert, taught by several others before the first stage (see astrea.training.distill)."""
+
+    student: str = Field("student", description="which of the run's experts learns")
+    teachers: dict[str, ExpertEntry] = Field(min_length=1, description="experts as in `experts`, from the same parts")
+    steps: PositiveInt = 400
+    batch: PositiveInt = 64
+    lr: float = Field(2e-3, gt=0)
+    warmup: int = Field(40, ge=1)
 
 
 class Pretraining(Part):
@@ -217,6 +258,20 @@ class Run(Part):
     contrast: Contrast = Contrast()
     regular: Regular = Regular()
     pretraining: Pretraining = Pretraining()
+    distill: Distill | None = None
     align: Stage
     fuse: Stage
     tune: Stage
+
+    @model_validator(mode="after")
+    def _students_are_taught(self) -> Run:
+        if self.distill is not None and self.distill.student not in self.experts:
+            raise ValueError(f"distill.student {self.distill.student!r} is none of the experts {list(self.experts)}")
+        others = dict(self.experts)
+        if self.distill is not None:
+            del others[self.distill.student]
+            others |= self.distill.teachers
+        idle = [name for name, entry in others.items() if entry.kind == "student"]
+        if idle:
+            raise ValueError(f"the expert {idle[0]!r} is a student that nobody teaches; give the run a `distill`")
+        return self

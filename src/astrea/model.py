@@ -24,8 +24,8 @@ from astrea.configuration import AstreaConfig
 from astrea.errors import AstreaError
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
-from astrea.fusion.protocol import Layout, VisualTokens
-from astrea.fusion.strategies import STRATEGIES
+from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens
+from astrea.fusion.strategies import build_strategy
 
 Features = Mapping[str, ExpertFeatures]
 
@@ -75,12 +75,10 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             model_width=width,
             contrast=config.contrast_width,
         )
-        if config.strategy not in STRATEGIES:
-            raise AstreaError(f"unknown fusion strategy {config.strategy!r}", f"known: {', '.join(STRATEGIES)}")
         layout = Layout(
             width, tuple(self.experts.names), tuple(self.experts.token_counts), config.text_config.num_attention_heads
         )
-        self.fusion = STRATEGIES[config.strategy](layout, **config.fusion)
+        self.fusion = build_strategy(config.strategy, layout, config.fusion)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 
@@ -132,10 +130,16 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return self.experts(pixel_values)
 
     def fuse(
-        self, features: Features, present: Tensor | None, question_NSD: Tensor, generator: torch.Generator | None
+        self,
+        features: Features,
+        present: Tensor | None,
+        question_NSD: Tensor,
+        generator: torch.Generator | None,
+        fusion: FusionStrategy | None = None,
     ) -> VisualTokens:
-        """Alignment and fusion of pictures whose questions are (N, S, D)."""
-        return self.fusion(self.alignment(features, present), question_NSD, generator)
+        """Alignment and fusion (the model's own, or another one's) of pictures whose questions are (N, S, D)."""
+        fusion = self.fusion if fusion is None else fusion
+        return fusion(self.alignment(features, present), question_NSD, generator)
 
     def forward(
         self,
@@ -155,6 +159,7 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         generator: torch.Generator | None = None,
+        fusion: FusionStrategy | None = None,
         **kwargs: Any,
     ) -> AstreaOutput:
         """One pass.
@@ -168,10 +173,13 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             segments: (B, L) for packed rows, see `astrea.attention`.
             labels, label_weights: (B, L); -100 = no loss. The loss is the weighted mean.
             generator: drives the stochastic residual; None = evaluation.
+            fusion: fuses instead of the model's own strategy; M is then its ``num_tokens``. For a training stage
+                that reads less than the whole model does; decoding with a cache is not provided for.
 
         Raises:
             AstreaError: the number of placeholders does not fit the number of pictures.
         """
+        fusion = self.fusion if fusion is None else fusion
         batch, length = input_ids.shape
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         embeds = self.get_input_embeddings()(input_ids)
@@ -185,23 +193,23 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             key_bias = F.pad(key_bias, (0, past + length - key_bias.shape[1]))
             real = real & (key_bias > torch.finfo(embeds.dtype).min / 2)
             match = None
-            if key_words is not None and self.fusion.word_match is not None:
+            if key_words is not None and fusion.word_match is not None:
                 key_words = F.pad(key_words, (0, 0, 0, past + length - key_words.shape[1]))
-                match = word_match(embeds, key_words, self.fusion.word_match)
+                match = word_match(embeds, key_words, fusion.word_match)
             mask = additive_mask(real, None, None, key_bias.unsqueeze(1), match, queries=length, dtype=embeds.dtype)
         else:
             is_image = input_ids == self.config.image_token_id
             if features is None and pixel_values is not None:
                 features = self.see(pixel_values)
-            rows = self._rows_of_pictures(is_image, features)
+            rows = self._rows_of_pictures(is_image, features, fusion.num_tokens)
             bias = match = key_words = None
             readable = real
             if features is not None:
                 asked = self._questions(embeds, is_image, real, question_mask, labels, segments)
-                visual = self.fuse(features, present, asked[rows], generator)
-                if visual.words is not None and self.fusion.word_match is not None:
+                visual = self.fuse(features, present, asked[rows], generator, fusion)
+                if visual.words is not None and fusion.word_match is not None:
                     key_words = torch.zeros_like(embeds).masked_scatter(is_image.unsqueeze(-1), visual.words)
-                    match = word_match(embeds, key_words, self.fusion.word_match)
+                    match = word_match(embeds, key_words, fusion.word_match)
                 embeds = embeds.masked_scatter(is_image.unsqueeze(-1), visual.tokens.to(embeds.dtype))
                 readable = real.masked_scatter(is_image, visual.valid)
                 if visual.bias is not None:
@@ -232,11 +240,11 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             visual=visual,
         )
 
-    def _rows_of_pictures(self, is_image_BL: Tensor, features: Features | None) -> Tensor:
-        """Which row each picture belongs to (N,), after checking the placeholders."""
+    @staticmethod
+    def _rows_of_pictures(is_image_BL: Tensor, features: Features | None, tokens: int) -> Tensor:
+        """Which row each picture of ``tokens`` visual tokens belongs to (N,), after checking the placeholders."""
         per_row = is_image_BL.sum(1)
         wanted = 0 if features is None else len(next(iter(features.values())).tokens)
-        tokens = self.num_visual_tokens
         if int(per_row.sum()) != wanted * tokens or bool((per_row % tokens).any()):
             raise AstreaError(
                 f"{wanted} pictures of {tokens} visual tokens do not fit {per_row.tolist()} image placeholders per row",
@@ -338,7 +346,8 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         real = torch.ones_like(is_image) if attention_mask is None else attention_mask.bool()
         embeds = self.get_input_embeddings()(input_ids)
         asked = self._questions(embeds, is_image, real, question_mask, None, None)
-        return self.fuse(features, present, asked[self._rows_of_pictures(is_image, features)], None).shares[:, 0]
+        rows = self._rows_of_pictures(is_image, features, self.num_visual_tokens)
+        return self.fuse(features, present, asked[rows], None).shares[:, 0]
 
     @torch.no_grad()
     def embed_image(

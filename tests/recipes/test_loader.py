@@ -301,3 +301,40 @@ def test_wild_yaml_gives_a_valid_recipe_or_a_plain_error(write, text, overrides)
             assert "\n  -> " in str(error)  # noqa: PT017
         else:
             assert Recipe.model_validate(recipe.model_dump()) == recipe or "nan" in repr(recipe)
+
+
+# Taking an entry out
+
+
+def test_null_takes_an_entry_out_of_a_mapping_of_parts(write):
+    path = write("experts: {a: {width: 3}, b: {width: 4}, c: {}}")
+    assert list(load_recipe(Recipe, path, ["experts.b=null"]).experts) == ["a", "c"]
+    assert list(load_recipe(Recipe, path, ["experts.b=", "experts.a=~"]).experts) == ["c"]
+    back = load_recipe(Recipe, path, ["experts.b=null", "experts.b.width=9"]).experts
+    assert list(back) == ["a", "c", "b"]
+    assert back["b"].width == 9
+
+
+def test_null_is_a_value_where_a_key_may_have_none(write):
+    path = write("cache: a\nobjective: {name: push}")
+    changed = load_recipe(Recipe, path, ["cache=null", "objective=null"])
+    assert (changed.cache, changed.objective) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("experts.z=null", "no 'experts.z' to take out"),
+        ("experts.a.width=null", "a whole number"),
+        ("stages.0=null", "a mapping"),
+        ("optimizer=null", "a mapping"),
+    ],
+)
+def test_null_elsewhere_is_refused(write, override, said):
+    assert said in str(refusal(write("experts: {a: {width: 3}}\nstages: [{}]"), override))
+
+
+def test_a_part_that_is_needed_cannot_be_taken_out_unnoticed(write):
+    error = refusal(write("experts: {a: {kind: vit}}"), "experts.a=null", "experts.a.kinds=vit")
+    assert "experts.a.kinds" in str(error)
+    assert "command line" in str(error)

@@ -36,7 +36,7 @@ BASE: dict[str, Any] = {
     },
     "fuse": {
         "train": ["adapters", "heads", "fusion"],
-        "losses": {"lm": 1.0, "itc": 0.1, "contribution": 0.02},
+        "losses": {"lm": 1.0, "itc": 0.1, "contribution": 0.02, "trust": 0.1},
         "steps": 4,
         "batch": 8,
         "lr": 1e-3,
@@ -44,7 +44,7 @@ BASE: dict[str, Any] = {
     },
     "tune": {
         "train": ["adapters", "heads", "fusion", "language_model"],
-        "losses": {"lm": 1.0, "itc": 0.1, "contribution": 0.02},
+        "losses": {"lm": 1.0, "itc": 0.1, "contribution": 0.02, "trust": 0.1},
         "steps": 4,
         "batch": 8,
         "lr": 1e-3,

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from astrea.data.cache import FeatureCache
 from astrea.data.packing import Turn
 from astrea.data.world import WorldData
 from astrea.training.align import AlignObjective
@@ -364,7 +365,7 @@ def test_contribution_is_measured_every_so_often(make_shop):
 
 
 def test_keys_see_every_expert_and_come_from_the_copy(make_shop):
-    shop = make_shop(regular={"expert_dropout": 0.9})
+    shop = make_shop(regular={"expert_dropout": 0.9, "lies": 0.9})
     objective = fusing(shop)
     with torch.no_grad():
         for parameter in shop.model.alignment.picture_head.parameters():
@@ -417,3 +418,34 @@ def test_caption_states_do_not_depend_on_the_batch(make_shop):
     for row in range(3):
         alone = shop.caption_states(index[row : row + 1], which[row : row + 1])
         assert torch.allclose(alone[0], together[row], atol=1e-5)
+
+
+# Kept caption states
+
+
+def test_kept_states_are_what_the_language_model_says_and_only_while_it_is_frozen(make_shop, tmp_path):
+    shop = make_shop()
+    index, which = torch.tensor([3, 0, 11]), torch.tensor([1, 2, 0])
+    fresh = shop.caption_states(index, which)
+    events: list[str] = []
+    shop.keep_states(FeatureCache(tmp_path), lambda *a: None, events.append)
+    kept = shop.caption_states(index, which, frozen=True)
+    torch.testing.assert_close(kept, fresh, atol=1e-5, rtol=1e-4)
+    assert torch.equal(kept, shop.kept_states[shop.first_caption[index] + which])
+    with torch.no_grad():
+        shop.model.get_input_embeddings().weight.mul_(1.5)
+    assert torch.equal(shop.caption_states(index, which, frozen=True), kept)
+    assert not torch.allclose(shop.caption_states(index, which), fresh, atol=1e-3)
+
+
+def test_another_language_model_finds_no_states_of_this_one(make_shop, tmp_path):
+    shop = make_shop()
+    for _ in range(2):  # the second time from the file
+        shop.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
+    assert len(list(tmp_path.glob("*.json"))) == 1
+    with torch.no_grad():
+        shop.model.get_input_embeddings().weight.mul_(1.5)
+    before = shop.kept_states
+    shop.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
+    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert not torch.allclose(shop.kept_states, before, atol=1e-3)

@@ -348,7 +348,7 @@ def test_other_experts_are_refused(recipe, runs, tmp_path, monkeypatch):
     with torch.no_grad():
         expert.head.bias.add_(1)
     save_part(expert, parts / "detection.safetensors")
-    write_card(run, parts)
+    write_card(run, parts, judged=0)
     with pytest.raises(AstreaError, match="other experts"):
         train(run, runs / "other-experts", resume=True, report=Reporter())
 

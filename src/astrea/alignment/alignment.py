@@ -32,18 +32,23 @@ class Alignment(nn.Module):
         self.counts = [tokens for tokens, _ in shapes.values()]
 
     def forward(self, features: Mapping[str, ExpertFeatures], present_BE: Tensor | None = None) -> ExpertMatrix:
-        """The expert matrix of a batch. Experts missing from ``features`` or not in ``present_BE`` are absent."""
+        """The expert matrix of a batch. Experts missing from ``features`` or not in ``present_BE`` are absent, and so
+        are, for the picture concerned, those that say NaN or infinity."""
         found = next(iter(features.values())).confidence
         first: Adapter = self.adapters[self.names[0]]  # type: ignore[assignment]
         weight = first.mixture.weight
         columns, sure, places = [], [], []
+        sound = torch.ones(len(found), len(self.names), dtype=torch.bool, device=found.device)
         for index, name in enumerate(self.names):
             # Without a place: not a number, which no comparison below ever takes for one.
             where = weight.new_full((len(found), self.counts[index], 2), float("nan"))
             if name in features:
                 # What is not read must be harmless: zero times NaN is NaN, and a broken expert may well say NaN.
                 part = features[name]
-                unread = ~(part.confidence > 0)
+                filled = part.confidence > 0
+                broken = (filled & ~part.tokens.isfinite().all(-1)) | ~part.confidence.isfinite()
+                sound[:, index] = ~broken.any(1)
+                unread = ~filled | broken.any(1, keepdim=True)
                 if present_BE is not None:
                     unread = unread | ~present_BE[:, index : index + 1]
                 said = part.tokens.masked_fill(unread.unsqueeze(-1), 0)
@@ -61,7 +66,7 @@ class Alignment(nn.Module):
         owner = [index for index, count in enumerate(self.counts) for _ in range(count)]
         expert = torch.tensor(owner, device=confidence.device)
         matrix = ExpertMatrix(torch.cat(columns, 1), confidence, confidence > 0, present, expert, torch.cat(places, 1))
-        return matrix.with_presence(present if present_BE is None else present_BE)
+        return matrix.with_presence(sound if present_BE is None else sound & present_BE)
 
     def only(self, matrix: ExpertMatrix, index: int) -> Tensor:
         """Which tokens of the matrix are valid and belong to expert ``index``: (B, T) bool."""

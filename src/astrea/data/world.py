@@ -96,11 +96,39 @@ def load_world(
     An expert's file is found by a fingerprint of its options and weights, the world's settings and the number of
     scenes, so a stale one is never used: any change gives another name.
     """
+    scenes = train_scenes(world, count, progress)
+    features = cached_features(bank, scenes, world, cache=cache, progress=progress, notify=notify)
+    balancer, rng = Balancer(), random.Random(f"questions/{world.seed}")
+    questions = []
+    for scene in scenes:
+        asked = balancer.choose(scene, rng)
+        # Tasks come in a fixed order: the first few would always be the same ones.
+        questions.append(asked if len(asked) <= per_scene else rng.sample(asked, per_scene))
+    told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
+    return WorldData(features, questions, told)
+
+
+def train_scenes(world: World, count: int, progress: Progress) -> list[Scene]:
+    """The training split's scenes, drawn now."""
     scenes: list[Scene] = []
     for scene in scenes_of("train", count, world):
         scenes.append(scene)
         if len(scenes) % CHUNK == 0 or len(scenes) == count:
             progress("drawing scenes", len(scenes), count)
+    return scenes
+
+
+def cached_features(
+    bank: ExpertBank,
+    scenes: list[Scene],
+    world: World,
+    *,
+    cache: FeatureCache,
+    progress: Progress,
+    notify: Callable[[str], None],
+) -> dict[str, ExpertFeatures]:
+    """Every expert's features of the `train_scenes` of a world, computed only where the cache has none."""
+    count = len(scenes)
     features = {}
     for name in bank.names:
         expert = bank[name]
@@ -126,11 +154,4 @@ def load_world(
         }
         found = cache.get_or_compute(key, compute, on_event=notify)
         features[name] = ExpertFeatures(**found)
-    balancer, rng = Balancer(), random.Random(f"questions/{world.seed}")
-    questions = []
-    for scene in scenes:
-        asked = balancer.choose(scene, rng)
-        # Tasks come in a fixed order: the first few would always be the same ones.
-        questions.append(asked if len(asked) <= per_scene else rng.sample(asked, per_scene))
-    told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
-    return WorldData(features, questions, told)
+    return features

@@ -15,6 +15,7 @@ from astrea.experts.classification import ClassificationExpert
 from astrea.experts.detection import DetectionExpert
 from astrea.experts.protocol import Expert, ExpertFeatures, Reading
 from astrea.experts.segmentation import SegmentationExpert
+from astrea.experts.student import StudentExpert
 
 COMPACT: Mapping[str, type[Expert]] = {
     "captioning": CaptioningExpert,
@@ -23,6 +24,9 @@ COMPACT: Mapping[str, type[Expert]] = {
     "detection": DetectionExpert,
 }
 """The built-in compact experts, in the order in which they are aligned: nearest to language first."""
+
+BUILT_IN: Mapping[str, type[Expert]] = {**COMPACT, "student": StudentExpert}
+"""Every kind that needs no import: the compact experts, and the student that a run teaches itself (`Run.distill`)."""
 
 ENTRY_POINTS = "astrea.experts"
 
@@ -37,8 +41,8 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
     Raises:
         AstreaError: unknown kind (lists the known ones), an import that fails, or a class that is no `Expert`.
     """
-    if kind in COMPACT:
-        return COMPACT[kind]
+    if kind in BUILT_IN:
+        return BUILT_IN[kind]
     registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if kind in registered:
         found = registered[kind].load()
@@ -55,7 +59,7 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
             mend = "check the module's name and that it is installed"
             raise AstreaError(f"expert {kind!r}: {error}", mend) from error
     else:
-        known = ", ".join([*COMPACT, *registered])
+        known = ", ".join([*BUILT_IN, *registered])
         raise AstreaError(f"unknown expert kind {kind!r}", f'known kinds: {known}; or write "module:Class"')
     if not (isinstance(found, type) and issubclass(found, Expert)):
         raise AstreaError(f"expert {kind!r} is not a subclass of astrea.Expert", "derive it from astrea.Expert")

@@ -11,6 +11,13 @@ from astrea.attention import word_match_start
 from astrea.fusion.allocator import Allocator
 from astrea.fusion.mixer import Mixer, StochasticResidual
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens, equal_shares
+from astrea.fusion.trust import Trust
+
+UNREAD = -1e4
+"""Added to the attention score of tokens that are not read."""
+
+MOST_THRIFT = 0.25
+"""In training, thresholds are drawn up to this share: an equal one."""
 
 
 class AstreaFusion(FusionStrategy):
@@ -19,6 +26,9 @@ class AstreaFusion(FusionStrategy):
 
     The second is what word-level pre-alignment is for: tokens live in the space of the language model's own words, so a
     word of the question ("cat") finds the token that says it by cosine, before the language model has learned to look.
+
+    An expert that the others do not echo is not believed (`Trust`): for this picture it is as absent as a missing one.
+    Experts whose share of a question is under ``threshold`` are not read for it.
 
     With equal shares, no mixer and no word match this is the aligned sequence concat. ``residual_keep`` is the current
     probability p of the stochastic residual; the fuse stage moves it.
@@ -37,7 +47,10 @@ class AstreaFusion(FusionStrategy):
         allocator: bool = True,
         use_question: bool = True,
         use_confidence: bool = True,
+        trust: bool = True,
         word_match: float = 16.0,
+        threshold: float = 0.0,
+        thrifty: float = 0.3,
     ) -> None:
         super().__init__()
         width, experts = layout.width, len(layout.names)
@@ -50,11 +63,16 @@ class AstreaFusion(FusionStrategy):
             if allocator
             else None
         )
+        self.trust = Trust(width, experts) if trust else None
+        self.threshold, self.thrifty = threshold, thrifty
         self.register_buffer("residual_keep", torch.tensor(1.0))
 
     def forward(
         self, matrix: ExpertMatrix, question_BSD: Tensor, generator: torch.Generator | None = None
     ) -> VisualTokens:
+        trust = None if self.trust is None else self.trust(matrix)
+        if trust is not None:
+            matrix = matrix.with_presence(believed(trust.detach(), matrix.present))
         tokens = matrix.tokens
         if self.mixer is not None:
             mixed = self.mixer(matrix)
@@ -65,9 +83,35 @@ class AstreaFusion(FusionStrategy):
         words = None if self.word_match is None else F.normalize(matrix.tokens, dim=-1)
         if self.allocator is None:
             shares = equal_shares(matrix.present, question_BSD.shape[1])
-            return VisualTokens(tokens, matrix.valid, shares, None, words)
+            return VisualTokens(tokens, matrix.valid, shares, None, words, trust)
         shares = self.allocator(question_BSD, *matrix.summary(), matrix.present)
         # Relative to equal shares, so that visual attention as a whole is neither raised nor lowered.
         relative = shares * matrix.present.sum(-1).view(-1, 1, 1)
         bias_BSE = torch.log(relative.clamp_min(1e-6))
-        return VisualTokens(tokens, matrix.valid, shares, bias_BSE[:, :, matrix.expert], words)
+        valid = matrix.valid
+        if generator is not None and self.thrifty:
+            read = worth_reading(shares, self.draw_thresholds(shares, generator))
+            bias_BSE = bias_BSE.masked_fill(~read, UNREAD)
+        elif self.threshold:
+            read = worth_reading(shares, shares.new_tensor(self.threshold))
+            bias_BSE = bias_BSE.masked_fill(~read, UNREAD)
+            # What no question of this row reads need not be in the sequence at all.
+            valid = valid & read.any(1)[:, matrix.expert]
+        return VisualTokens(tokens, valid, shares, bias_BSE[:, :, matrix.expert], words, trust)
+
+    def draw_thresholds(self, shares_BSE: Tensor, generator: torch.Generator) -> Tensor:
+        """In training (B, S, 1): some questions read only the experts whose share is above a threshold, so that the
+        language model learns to answer from few of them; 0 for the other questions."""
+        draw = torch.rand(*shares_BSE.shape[:2], 1, generator=generator) / self.thrifty
+        return (MOST_THRIFT * draw).masked_fill(draw > 1, 0.0).to(shares_BSE)
+
+
+def believed(trust_BE: Tensor, present_BE: Tensor) -> Tensor:
+    """Which experts are believed (B, E): the more honest than not, and in any case the most trusted one."""
+    most = trust_BE.masked_fill(~present_BE, -torch.inf).amax(-1, keepdim=True)
+    return (trust_BE > 0) | (trust_BE == most)
+
+
+def worth_reading(shares_BSE: Tensor, threshold: Tensor) -> Tensor:
+    """Which experts are read for each question (B, S, E): those whose share reaches the threshold, and the largest."""
+    return (shares_BSE >= threshold) | (shares_BSE == shares_BSE.amax(-1, keepdim=True))

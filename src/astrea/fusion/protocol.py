@@ -41,6 +41,7 @@ class VisualTokens:
     bias: (B, S, M) added to every text-to-visual attention score of that question, or None.
     words: (B, M, D) or None; a word of the text adds ``gamma_h cos(its embedding, words)`` to its attention to the
     token, with the strategy's own `FusionStrategy.word_match` as gamma.
+    trust: (B, E) logits that each expert is honest about this picture, or None where nobody judges.
     auxiliary: a scalar loss that the strategy wants added in training (a balancing loss, say), or None.
     """
 
@@ -49,11 +50,14 @@ class VisualTokens:
     shares: Tensor
     bias: Tensor | None
     words: Tensor | None = None
+    trust: Tensor | None = None
     auxiliary: Tensor | None = None
 
 
 class FusionStrategy(nn.Module, ABC):
     """From the expert matrix and the questions to visual tokens. Subclass it, and set ``num_tokens`` (M).
+
+    A strategy is built as ``Strategy(layout, **options)``, options from the recipe.
 
     Attributes:
         per_question: the visual *tokens* depend on the question, so every row holds one question and S = 1 (or S

@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from astrea.errors import AstreaError
 from astrea.fusion.astrea import AstreaFusion
-from astrea.fusion.protocol import FusionStrategy
+from astrea.fusion.average import UniformAverage
+from astrea.fusion.channel_concat import ChannelConcat
+from astrea.fusion.moai import MoAI
+from astrea.fusion.mova import MoVA
+from astrea.fusion.protocol import FusionStrategy, Layout
+from astrea.fusion.sequence_concat import SequenceConcat
+from astrea.fusion.single import SingleExpert
+from astrea.fusion.spatial_sampler import SpatialSampler
+from astrea.fusion.switch import TopOneSwitch
 
-STRATEGIES: Mapping[str, type[FusionStrategy]] = {
+STRATEGIES: Mapping[str, Callable[..., FusionStrategy]] = {
     "astrea": AstreaFusion,
+    "single": SingleExpert,
+    "average": UniformAverage,
+    "sequence_concat": SequenceConcat,
+    "channel_concat": ChannelConcat,
+    "switch": TopOneSwitch,
+    "mova": MoVA,
+    "moai": MoAI,
+    "spatial_sampler": SpatialSampler,
 }
+
+
+def build_strategy(name: str, layout: Layout, options: Mapping[str, Any]) -> FusionStrategy:
+    """The strategy of a name.
+
+    Raises:
+        AstreaError: unknown name, or options that its constructor does not take.
+    """
+    if name not in STRATEGIES:
+        raise AstreaError(f"unknown fusion strategy {name!r}", f"known: {', '.join(STRATEGIES)}")
+    try:
+        return STRATEGIES[name](layout, **options)
+    except TypeError as error:
+        raise AstreaError(f"fusion strategy {name!r}: {error}", "check model.options in the recipe") from error

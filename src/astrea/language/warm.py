@@ -34,9 +34,10 @@ from astrea.model import weighted_loss
 from astrea.scenes.captions import captions, short_caption
 from astrea.scenes.draw import split_scene
 from astrea.scenes.questions import Balancer
-from astrea.scenes.scene import Scene
+from astrea.scenes.scene import Scene, SceneObject
 from astrea.scenes.vocabulary import COLOURS, KINDS
 from astrea.training.loop import Objective
+from astrea.training.optimizer import is_hidden_matrix
 
 CAPTION_WEIGHT = 0.3
 WORD_MATCH = 16.0
@@ -68,11 +69,8 @@ class WarmBatch:
 
 
 def notes(scene: Scene, rng: random.Random, count: int = 12) -> str:
-    """Terse facts, such as "sun red . cat no . red sun yes . sun cow left": each next word is looked up by the last.
-
-    Questions ask for the same look-ups, but the answer stands some words after what it is about; here it stands right
-    behind. Alone this did not bring binding sooner (see the lab notes); it stays as dense supervision.
-    """
+    """Terse facts, such as "sun red . cat no . red sun yes . sun from cow ? left": dense supervision of the look-ups
+    and comparisons that questions ask for once in many words."""
     kinds = Counter(item.kind for item in scene.objects)
     pairs = {(item.kind, item.colour) for item in scene.objects}
     single = [item for item in scene.objects if kinds[item.kind] == 1]
@@ -80,24 +78,35 @@ def notes(scene: Scene, rng: random.Random, count: int = 12) -> str:
     for _ in range(count):
         draw = rng.random()
         item = rng.choice(scene.objects)
-        if draw < 0.35 and single:
+        if draw < 0.28 and single:
             item = rng.choice(single)
             found.append(f"{KINDS[item.kind].name} {COLOURS[item.colour]}")
-        elif draw < 0.5:
+        elif draw < 0.38:
             kind = item.kind if rng.random() < 0.5 else rng.randrange(len(KINDS))
             found.append(f"{KINDS[kind].name} {kinds[kind] or 'no'}")
-        elif draw < 0.75:
+        elif draw < 0.55:
             colour = item.colour if rng.random() < 0.5 else rng.choice(scene.objects).colour
             says = "yes" if (item.kind, colour) in pairs else "no"
             found.append(f"{COLOURS[colour]} {KINDS[item.kind].name} {says}")
-        elif len(single) > 1:
+        elif draw < 0.9 and len(single) > 1:
             one, other = rng.sample(single, 2)
-            dx, dy = (a - b for a, b in zip(one.centroid, other.centroid, strict=True))
-            side = ("left" if dx < 0 else "right") if abs(dx) > abs(dy) else ("above" if dy < 0 else "below")
-            found.append(f"{KINDS[one.kind].name} {KINDS[other.kind].name} {side}")
+            found.append(comparison(one, other, rng))
         else:
             found.append(f"{KINDS[item.kind].name} {KINDS[item.kind].category}")
     return " . ".join(found)
+
+
+def comparison(one: SceneObject, other: SceneObject, rng: random.Random) -> str:
+    """A note that compares two things: by place, by visible area, or by colour."""
+    a, b = KINDS[one.kind].name, KINDS[other.kind].name
+    draw = rng.random()
+    if draw < 0.5:
+        dx, dy = (p - q for p, q in zip(one.centroid, other.centroid, strict=True))
+        side = ("left" if dx < 0 else "right") if abs(dx) > abs(dy) else ("above" if dy < 0 else "below")
+        return f"{a} from {b} ? {side}"
+    if draw < 0.75:
+        return f"{a} more {b} ? {'yes' if one.area > other.area else 'no'}"
+    return f"{a} same {b} ? {'yes' if one.colour == other.colour else 'no'}"
 
 
 def ideal_features(scenes: list[Scene]) -> dict[str, ExpertFeatures]:
@@ -150,13 +159,16 @@ class WarmObjective(Objective):
         self.seed, self.canvas, self.difficulty, self.per_task, self.steps = seed, canvas, difficulty, per_task, steps
         # As fusion starts: everything that is said about one place is added up.
         self.join = Mixer(model.config.hidden_size, 1).requires_grad_(False)
-        self.gamma = word_match_start(model.config.num_attention_heads)
+        self.gamma = word_match_start(model.config.num_attention_heads, WORD_MATCH)
         self.words = {name: LabelWords(expert.labels, tokenizer) for name, expert in COMPACT.items()}
         self.packer = Packer(tokenizer, sum(expert.num_tokens for expert in COMPACT.values()))
         self.balancer = Balancer()
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         return ((name, p, 1.0) for name, p in self.model.named_parameters())
+
+    def is_hidden(self, name: str, parameter: nn.Parameter) -> bool:
+        return is_hidden_matrix(self.model, parameter)
 
     def batch(self, step: int, micro: int, size: int) -> WarmBatch:
         rng = random.Random(f"{self.seed}/warm/{step}/{micro}")

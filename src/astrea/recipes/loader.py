@@ -85,7 +85,8 @@ def load_recipe(model: type[T], name_or_path: str, overrides: Sequence[str] = ()
     Args:
         model: the pydantic class; it and its nested models should be frozen with ``extra="forbid"``.
         name_or_path: the name of a shipped recipe (``tiny``) or the path of a YAML file. A shipped name wins.
-        overrides: ``dotted.key=value``; the value is read as YAML, a number in the key indexes a list.
+        overrides: ``dotted.key=value``; the value is read as YAML, a number in the key indexes a list. ``null`` for an
+            entry of a mapping of parts (``experts.detection=null``) takes the entry out.
 
     Raises:
         AstreaError: a missing, unreadable, oversized or malformed file or override, and every unknown, missing or
@@ -102,7 +103,7 @@ def load_recipe(model: type[T], name_or_path: str, overrides: Sequence[str] = ()
         raise AstreaError(f"{where}: a recipe is a mapping, not a {kind}", "Write it as lines of 'key: value'.")
     recipe.data = recipe.build(root, (), lambda node: f"{path}, line {node.start_mark.line + 1}")
     for text in overrides:
-        recipe.override(text)
+        recipe.override(text, model)
     try:
         # JSON mode is what lets strict validation still take a list for a tuple and text for a path.
         return model.model_validate_json(json.dumps(recipe.data), strict=True)
@@ -206,8 +207,8 @@ class _Recipe:
             data[key] = self.build(value, inner, at)
         return data
 
-    def override(self, text: str) -> None:
-        """Sets one ``dotted.key=value``, making the mappings on the way that are not there."""
+    def override(self, text: str, model: type[BaseModel]) -> None:
+        """Sets one ``dotted.key=value``, making the mappings on the way that are not there; or takes an entry out."""
         where = f"command line: {_short(text)}"
         dotted, equals, value = text.partition("=")
         parts = _clean(dotted, where).strip().split(".")
@@ -227,7 +228,14 @@ class _Recipe:
         key = self._step(holder, parts[-1], trail, where)
         node = _compose(value, where)
         self._forget((*trail, key), where)
-        holder[key] = None if node is None else self.build(node, (*trail, key), lambda _: where)
+        made = None if node is None else self.build(node, (*trail, key), lambda _: where)
+        if made is not None or not _is_entry(model, (*trail, key), self.data):
+            holder[key] = made
+        elif key in holder:
+            del holder[key]
+        else:
+            what = f"{where}: there is no {_dotted((*trail, key))!r} to take out"
+            raise AstreaError(what, f"What is there: {', '.join(holder) or 'nothing'}.")
 
     def _step(self, holder: Any, part: str, trail: Trail, where: str) -> str | int:
         if isinstance(holder, dict):
@@ -373,6 +381,15 @@ def _models_at(annotation: Any, trail: Trail, data: Any) -> Iterator[type[BaseMo
     elif origin is not None and trail:
         for argument in get_args(annotation):
             yield from _models_at(argument, trail[1:], _inside(data, trail[0]))
+
+
+def _is_entry(model: type[BaseModel], trail: Trail, data: Any) -> bool:
+    """Whether this is an entry of a mapping of models: one of any number, where null can only mean "not this one"."""
+    return (
+        isinstance(trail[-1], str)
+        and not any(True for _ in _models_at(model, trail[:-1], data))
+        and any(True for _ in _models_at(model, trail, data))
+    )
 
 
 def _tag_fits(branch: Any, data: Any) -> bool:

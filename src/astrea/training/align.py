@@ -62,7 +62,7 @@ class AlignObjective(Objective):
         features = shop.data.rows(index)
         seen = {name: features[name] for name in self.names}
         matrix = alignment(seen)
-        states = shop.caption_states(index, which)
+        states = shop.caption_states(index, which, frozen=True)
         picture = alignment.picture_head(matrix.tokens, matrix.valid)
         text = alignment.text_head(states)
         with torch.no_grad():

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from astrea.config import Stage
 from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Turn
 from astrea.experts.protocol import ExpertFeatures
+from astrea.fusion.astrea import AstreaFusion
+from astrea.training.lies import draw_liars, with_lies
 from astrea.training.loop import Objective
+from astrea.training.optimizer import is_hidden_matrix
 from astrea.training.seeds import generator_for, sample_indices
 from astrea.training.workshop import GROUPS, Workshop
 
@@ -28,6 +31,7 @@ class FuseBatch:
 
     index, which: (B,) samples and the caption read of each. rows: (R,) which of the B each packed row shows; a strategy
     whose tokens depend on the question gets a row for every question, others one for every picture. present: (B, E).
+    liar: (B,) the expert that is made to lie about a picture, -1 for none.
     groups: (R, S) index into GROUPS, -1 where a row has no such question.
     """
 
@@ -37,6 +41,7 @@ class FuseBatch:
     packed: PackedBatch
     groups: Tensor
     present: Tensor
+    liar: Tensor
 
 
 class FuseObjective(Objective):
@@ -45,6 +50,7 @@ class FuseObjective(Objective):
     def __init__(self, shop: Workshop, name: str, stage: Stage, *, offset: int, keep: tuple[float, float]) -> None:
         self.shop, self.name, self.stage, self.offset = shop, name, stage, offset
         self.keep = keep
+        self.fusion, self.packer = shop.model.fusion, shop.packer
         self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self.shares: list[Tensor] = []
         shop.contrast.queue.clear()
@@ -63,6 +69,9 @@ class FuseObjective(Objective):
             scale = self.stage.language_lr_scale
             yield from ((f"language_model.{n}", p, scale) for n, p in model.language_model.named_parameters())
 
+    def is_hidden(self, name: str, parameter: nn.Parameter) -> bool:
+        return name.startswith("language_model.") and is_hidden_matrix(self.shop.model.language_model, parameter)
+
     def batch(self, step: int, micro: int, size: int) -> FuseBatch:
         shop, seed = self.shop, self.shop.run.seed
         position = (self.offset + step * self.stage.accumulate + micro) * size
@@ -75,7 +84,7 @@ class FuseObjective(Objective):
             rows.append([*(Turn(q.text, q.answer) for q in asked), told])
             groups.append([*(GROUPS.index(q.task) for q in asked), GROUPS.index("caption")])
         owner = list(range(size))
-        if shop.model.fusion.per_question:
+        if self.fusion.per_question:
             owner = [at for at, turns in enumerate(rows) for _ in turns]
             rows, groups = [[turn] for turns in rows for turn in turns], [[g] for row in groups for g in row]
         most = max(map(len, groups))
@@ -87,33 +96,39 @@ class FuseObjective(Objective):
             index,
             which,
             torch.tensor(owner),
-            shop.packer.pack(rows),
+            self.packer.pack(rows),
             torch.tensor([row + [-1] * (most - len(row)) for row in groups]),
             ~(lose.unsqueeze(1) & (lost.unsqueeze(1) == torch.arange(experts))),
+            draw_liars(size, experts, shop.run.regular.lies, generator),
         )
 
     def loss(self, batch: FuseBatch, step: int) -> tuple[Tensor, dict[str, float]]:
         shop, model, weights = self.shop, self.shop.model, self.stage.losses
         features = shop.data.rows(batch.index)
-        if hasattr(model.fusion, "residual_keep"):
+        told = with_lies(features, batch.liar, generator_for(shop.run.seed, self.name, "lies", step))
+        if isinstance(model.fusion, AstreaFusion):
             done = min(1.0, step / max(1, self.stage.steps))
             model.fusion.residual_keep.fill_(self.keep[0] + (self.keep[1] - self.keep[0]) * done)
         generator = generator_for(shop.run.seed, self.name, "residual", step)
         out = model(
             **batch.packed.model_inputs(),
-            features={name: part.rows(batch.rows) for name, part in features.items()},
+            features={name: part.rows(batch.rows) for name, part in told.items()},
             present=batch.present[batch.rows],
             generator=generator,
             use_cache=False,
         )
         parts = {"lm": weights.lm * out.loss}
         asked = batch.groups >= 0
-        whole = batch.present.all(1)[batch.rows]
+        whole = (batch.present.all(1) & (batch.liar < 0))[batch.rows]
         self.shares.append(out.shares[whole][asked[whole]].detach())
+        if weights.trust and out.visual.trust is not None:
+            honest = batch.liar.unsqueeze(1) != torch.arange(batch.present.shape[1])
+            wrong = F.binary_cross_entropy_with_logits(out.visual.trust, honest[batch.rows].float(), reduction="none")
+            parts["trust"] = weights.trust * wrong[batch.present[batch.rows]].mean()
         if out.visual.auxiliary is not None:
             parts["auxiliary"] = out.visual.auxiliary
         if weights.itc:
-            parts["itc"] = weights.itc * self.contrast(batch, features)
+            parts["itc"] = weights.itc * self.contrast(batch, told, features)
         every = shop.run.regular.contribution_every
         if weights.contribution and every and getattr(model.fusion, "allocator", None) is not None:
             if step % every == 0:
@@ -127,12 +142,15 @@ class FuseObjective(Objective):
         figures = {name: part.item() for name, part in parts.items()}
         return sum(parts.values()), figures  # type: ignore[return-value]
 
-    def contrast(self, batch: FuseBatch, features: dict[str, ExpertFeatures]) -> Tensor:
-        """Momentum contrast between the fused tokens and the caption (beyond the batch: the queue)."""
+    def contrast(
+        self, batch: FuseBatch, told: dict[str, ExpertFeatures], features: dict[str, ExpertFeatures]
+    ) -> Tensor:
+        """Momentum contrast between the fused tokens and the caption (beyond the batch: the queue). The keys come from
+        every expert, and from what it really saw."""
         shop, model = self.shop, self.shop.model
-        states = shop.caption_states(batch.index, batch.which)
+        states = shop.caption_states(batch.index, batch.which, frozen="language_model" not in self.stage.train)
         ids = shop.ids(batch.index, batch.which)
-        picture, text = model.picture_vectors(features, batch.present), model.alignment.text_head(states)
+        picture, text = model.picture_vectors(told, batch.present), model.alignment.text_head(states)
         with torch.no_grad():
             picture_key = model.picture_vectors(features, alignment=shop.contrast.copy)
             text_key = shop.contrast.copy.text_head(states)

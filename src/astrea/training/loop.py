@@ -16,12 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from astrea.errors import AstreaError
+from astrea.training.optimizer import MuonAdamW
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """How one stage optimises: AdamW, linear warm-up then cosine to ``final`` x lr, clipped gradients.
 
+    muon: learning rate, relative to lr, of what the objective calls hidden matrices, which then learn by orthogonalised
+    momentum; 0 = AdamW for them too.
     batch: samples per micro-step; accumulate: micro-steps per optimizer step; save_every: optimizer steps,
     0 = at the end only.
     """
@@ -35,6 +38,7 @@ class Schedule:
     clip: float = 1.0
     accumulate: int = 1
     save_every: int = 0
+    muon: float = 0.0
 
     def lr_at(self, step: int) -> float:
         """Learning rate of optimizer step ``step`` (0-based)."""
@@ -50,6 +54,10 @@ class Objective(ABC):
     @abstractmethod
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         """(name, parameter, learning-rate scale) of everything that learns in this stage."""
+
+    def is_hidden(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether a parameter is a matrix between hidden states of the language model (neither words nor heads)."""
+        return False
 
     @abstractmethod
     def batch(self, step: int, micro: int, size: int) -> Any:
@@ -67,17 +75,18 @@ class Objective(ABC):
         return "unnamed samples"
 
 
-def build_optimizer(objective: Objective, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW with one group per (learning-rate scale, decay or not); vectors and scalars do not decay."""
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for _, parameter, scale in objective.trainable():
-        groups.setdefault((scale, parameter.ndim > 1), []).append(parameter)
+def build_optimizer(objective: Objective, schedule: Schedule) -> MuonAdamW:
+    """One group per (learning-rate scale, decay or not, Muon or not); vectors and scalars do not decay."""
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
+    for name, parameter, scale in objective.trainable():
+        muon = schedule.muon > 0 and objective.is_hidden(name, parameter)
+        groups.setdefault((scale * (schedule.muon if muon else 1.0), parameter.ndim > 1, muon), []).append(parameter)
     if not groups:
         raise AstreaError("this stage has nothing to train", "give the stage at least one trainable part")
-    return torch.optim.AdamW(
+    return MuonAdamW(
         [
-            {"params": params, "scale": scale, "weight_decay": schedule.weight_decay if decays else 0.0}
-            for (scale, decays), params in groups.items()
+            {"params": params, "scale": scale, "weight_decay": schedule.weight_decay if decays else 0.0, "muon": muon}
+            for (scale, decays, muon), params in groups.items()
         ],
         lr=schedule.lr,
         betas=(0.9, 0.98),
@@ -88,7 +97,7 @@ def build_optimizer(objective: Objective, schedule: Schedule) -> torch.optim.Ada
 def run_steps(
     objective: Objective,
     schedule: Schedule,
-    optimizer: torch.optim.AdamW,
+    optimizer: torch.optim.Optimizer,
     *,
     start: int = 0,
     on_step: Callable[[int, dict[str, float]], None],

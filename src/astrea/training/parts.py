@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from astrea.config import Run
+from astrea.config import ExpertEntry, Run
 from astrea.configuration import AstreaConfig
 from astrea.errors import AstreaError
-from astrea.experts.bank import COMPACT, expert_class
+from astrea.experts.bank import COMPACT, ExpertBank, expert_class
 from astrea.files import atomic_path, sha256_file
 from astrea.language.labels import LabelWords
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
@@ -28,8 +30,12 @@ CARD = "card.json"
 LANGUAGE = "language"
 
 
-def save_part(module: nn.Module, path: Path) -> None:
-    """Write a part's weights as fp16 (whole numbers as they are); tied copies are written once."""
+def save_part(module: nn.Module, path: Path, *, settings: str = "") -> None:
+    """Write a part's weights as fp16 (whole numbers as they are); tied copies are written once.
+
+    Args:
+        settings: identifies what it was made with, for `made_with`.
+    """
     tensors: dict[str, torch.Tensor] = {}
     written: set[int] = set()
     for name, value in module.state_dict().items():
@@ -38,7 +44,20 @@ def save_part(module: nn.Module, path: Path) -> None:
         written.add(value.data_ptr())
         tensors[name] = (value.half() if value.is_floating_point() else value).contiguous()
     with atomic_path(path) as partial:
-        save_file(tensors, partial)
+        save_file(tensors, partial, metadata={"settings": settings} if settings else None)
+
+
+def made_with(path: Path) -> str | None:
+    """The ``settings`` that a part was saved with; None where nobody said.
+
+    Raises:
+        AstreaError: the file is no safetensors file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("settings")
+    except (OSError, SafetensorError) as error:
+        raise AstreaError(f"{path}: {error}", "remove it: it is not a whole part") from error
 
 
 def load_part(module: nn.Module, folder: Path, name: str) -> None:
@@ -54,6 +73,15 @@ def load_part(module: nn.Module, folder: Path, name: str) -> None:
         raise AstreaError(f"{path}: the pretrained part {name!r} is missing", mend)
     if sha256_file(path) != card.get("sha256", {}).get(name):
         raise AstreaError(f"{path}: its sha256 is not the one that {CARD} names", mend)
+    fill(module, path, name)
+
+
+def fill(module: nn.Module, path: Path, name: str) -> None:
+    """Fill a module with a part's weights.
+
+    Raises:
+        AstreaError: the file is of another size than the module.
+    """
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
     own = module.state_dict()
     there = {own[key].data_ptr() for key in tensors if key in own}
@@ -63,6 +91,13 @@ def load_part(module: nn.Module, folder: Path, name: str) -> None:
     if wrong:
         raise AstreaError(f"{path}: does not fit this recipe's {name} ({wrong[0]})", "use the size that the card names")
     module.load_state_dict(tensors, strict=False)
+
+
+def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], parts: Path) -> None:
+    """Fill a bank's compact experts from a parts folder; experts of any other kind bring weights of their own."""
+    for name, entry in entries.items():
+        if type(bank[name]) in COMPACT.values():
+            load_part(bank[name], parts, entry.kind)
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -93,7 +128,7 @@ def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGenerati
     tokenizer = tiny_tokenizer([*COMPACT.values(), *extra])
     torch.manual_seed(run.seed)
     language = tiny_language_model(run.language, tiny_tokenizer())
-    if parts is not None:
+    if parts is not None and run.model.warm_language:
         load_part(language, parts, LANGUAGE)
     if len(tokenizer) > language.config.vocab_size:
         language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -111,9 +146,8 @@ def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGenerati
     config.text_config._attn_implementation = "eager"
     model = AstreaForConditionalGeneration(config, allow_import=True)
     model.language_model.load_state_dict(language.state_dict())
-    for name, cls in classes.items():
-        if parts is not None and cls in COMPACT.values():
-            load_part(model.experts[name], parts, run.experts[name].kind)
+    if parts is not None:
+        load_experts(model.experts, run.experts, parts)
     if run.model.word_start:
         table: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
         for name, cls in classes.items():

@@ -2,53 +2,100 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from astrea.config import PretrainPart, Run
+from astrea.data.world import scenes_of
 from astrea.errors import AstreaError
+from astrea.evaluation.experts import JUDGES, Scores
 from astrea.experts.bank import COMPACT
 from astrea.experts.pretrain import ExpertObjective
 from astrea.files import sha256_file
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.language.warm import WarmObjective, told_accuracy
 from astrea.progress import Reporter
+from astrea.provenance import commit
 from astrea.training.checkpoint import file_guard, write_json_atomic
 from astrea.training.loop import Objective, build_optimizer, run_steps
-from astrea.training.parts import CARD, LANGUAGE, save_part
+from astrea.training.parts import CARD, LANGUAGE, fill, made_with, save_part
+
+GATE = "gate.json"
+JUDGED = 300
+"""Validation scenes that an expert's scores on the card are from."""
 
 
 def pretrain(run: Run, folder: Path, *, report: Reporter, only: list[str] | None = None) -> Path:
     """Train the parts (``only`` some of them) and write them with their card; a part that is already there is kept.
 
     Raises:
-        AstreaError: an unknown part, the language model did not pass the gate, or the folder cannot be written.
+        AstreaError: an unknown part, one that is there but was made with other settings, a language model that did not
+            pass the gate, or a folder that cannot be written.
     """
     unknown = [name for name in only or [] if name not in (*COMPACT, LANGUAGE)]
     if unknown:
         raise AstreaError(f"unknown part {unknown[0]!r}", f"the parts are {', '.join((*COMPACT, LANGUAGE))}")
     with file_guard(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    world = run.world
-    for kind, cls in COMPACT.items():
-        if (only and kind not in only) or (folder / f"{kind}.safetensors").exists():
+    for name in (*COMPACT, LANGUAGE):
+        if only and name not in only:
             continue
-        torch.manual_seed(run.seed)
-        expert = cls()
-        objective = ExpertObjective(expert, run.seed, canvas=world.canvas, difficulty=world.difficulty)  # type: ignore[arg-type]
-        fit(expert, objective, run.pretraining.expert, folder, kind, report)
+        path = folder / f"{name}.safetensors"
+        if not path.exists():
+            (warm if name == LANGUAGE else train_expert)(run, folder, name, report)
+        elif made_with(path) not in (None, settings_digest(run, name)):
+            raise AstreaError(
+                f"{path}: was made with other settings than this recipe's", "remove it, or choose another folder"
+            )
     if not only or LANGUAGE in only:
-        if not (folder / f"{LANGUAGE}.safetensors").exists():
-            warm(run, folder, report)
-        check_gate(run, folder)
+        check_gate(run, folder, report)
     return write_card(run, folder)
 
 
-def fit(module: nn.Module, objective: Objective, part: PretrainPart, folder: Path, name: str, report: Reporter) -> None:
+def settings_digest(run: Run, name: str) -> str:
+    """What decides the bytes of a part, apart from code: seed, world, schedule and size."""
+    settings: dict[str, Any] = {"name": name, "seed": run.seed, "world": run.world.model_dump()}
+    if name == LANGUAGE:
+        settings |= {"schedule": run.pretraining.language.model_dump(), "size": run.language.model_dump()}
+    else:
+        settings["schedule"] = run.pretraining.expert.model_dump()
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def train_expert(run: Run, folder: Path, name: str, report: Reporter) -> None:
+    """Train one compact expert on its own objective."""
+    torch.manual_seed(run.seed)
+    expert = COMPACT[name]()
+    world = run.world
+    objective = ExpertObjective(expert, run.seed, canvas=world.canvas, difficulty=world.difficulty)  # type: ignore[arg-type]
+    fit(run, expert, objective, run.pretraining.expert, folder, name, report)
+
+
+def warm(run: Run, folder: Path, name: str, report: Reporter) -> None:
+    """Warm the language model on scenes told in words."""
+    torch.manual_seed(run.seed)
+    model = tiny_language_model(run.language, tiny_tokenizer())
+    (folder / GATE).unlink(missing_ok=True)  # it was another model's
+    fit(run, model, warm_objective(run, model), run.pretraining.language, folder, name, report)
+
+
+def warm_objective(run: Run, model: Any) -> WarmObjective:
+    """How the language model learns, and is measured, in this run's world."""
+    world, steps = run.world, run.pretraining.language.steps
+    return WarmObjective(
+        model, tiny_tokenizer(), run.seed, canvas=world.canvas, difficulty=world.difficulty, steps=steps
+    )
+
+
+def fit(
+    run: Run, module: nn.Module, objective: Objective, part: PretrainPart, folder: Path, name: str, report: Reporter
+) -> None:
     """Run one part's schedule and save it."""
     schedule = part.schedule()
 
@@ -57,34 +104,20 @@ def fit(module: nn.Module, objective: Objective, part: PretrainPart, folder: Pat
 
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
     with file_guard(folder):
-        save_part(module, folder / f"{name}.safetensors")
+        save_part(module, folder / f"{name}.safetensors", settings=settings_digest(run, name))
 
 
-def warm(run: Run, folder: Path, report: Reporter) -> None:
-    """Warm the language model, and measure it on scenes told without a fault."""
-    tokenizer = tiny_tokenizer()
-    torch.manual_seed(run.seed)
-    model = tiny_language_model(run.language, tokenizer)
-    objective = WarmObjective(
-        model,
-        tokenizer,
-        run.seed,
-        canvas=run.world.canvas,
-        difficulty=run.world.difficulty,
-        steps=run.pretraining.language.steps,
-    )
-    fit(model, objective, run.pretraining.language, folder, LANGUAGE, report)
-    told = told_accuracy(objective)
-    mean = sum(told.values()) / len(told)
-    with file_guard(folder):
-        write_json_atomic(folder / "gate.json", {"mean": mean, **told})
+def check_gate(run: Run, folder: Path, report: Reporter) -> None:
+    """Measure the language model on scenes told without a fault (once), and hold it to the gate."""
+    path = folder / GATE
+    if not path.exists():
+        model = tiny_language_model(run.language, tiny_tokenizer())
+        fill(model, folder / f"{LANGUAGE}.safetensors", LANGUAGE)
+        told = told_accuracy(warm_objective(run, model))
+        with file_guard(folder):
+            write_json_atomic(path, {"mean": sum(told.values()) / len(told), **told})
+    mean = json.loads(path.read_text())["mean"]
     report.say(f"language model on ground-truth tokens: {mean:.1%}")
-
-
-def check_gate(run: Run, folder: Path) -> None:
-    """The language model must pass the gate, also when it is found again later."""
-    path = folder / "gate.json"
-    mean = json.loads(path.read_text())["mean"] if path.exists() else 1.0
     if mean < run.pretraining.gate:
         raise AstreaError(
             f"the language model answers {mean:.1%} of ground-truth questions; the gate is {run.pretraining.gate:.0%}",
@@ -92,12 +125,13 @@ def check_gate(run: Run, folder: Path) -> None:
         )
 
 
-def write_card(run: Run, folder: Path) -> Path:
-    """The card: how the parts were made, what they score, and what their bytes are."""
+def write_card(run: Run, folder: Path, *, judged: int = JUDGED) -> Path:
+    """The card: how the parts were made, what they score (on ``judged`` validation scenes), what their bytes are."""
     names = [name for name in (*COMPACT, LANGUAGE) if (folder / f"{name}.safetensors").exists()]
-    gate = folder / "gate.json"
+    gate = folder / GATE
     card = {
         "command": "astrea pretrain " + run.name,
+        "commit": commit(),
         "python": sys.version.split()[0],
         "torch": torch.__version__,
         "seed": run.seed,
@@ -105,8 +139,17 @@ def write_card(run: Run, folder: Path) -> Path:
         "pretraining": run.pretraining.model_dump(),
         "language": run.language.model_dump(),
         "ground_truth_accuracy": json.loads(gate.read_text()) if gate.exists() else None,
+        "scores": {name: expert_score(run, folder, name, judged) for name in names if name != LANGUAGE and judged},
         "sha256": {name: sha256_file(folder / f"{name}.safetensors") for name in names},
     }
     with file_guard(folder):
         write_json_atomic(folder / CARD, card)
     return folder
+
+
+@torch.no_grad()
+def expert_score(run: Run, folder: Path, name: str, judged: int) -> Scores:
+    """A compact expert's own figures, from the bytes that are kept."""
+    expert = COMPACT[name]()
+    fill(expert, folder / f"{name}.safetensors", name)
+    return JUDGES[COMPACT[name]](expert.eval(), list(scenes_of("validation", judged, run.world)))

@@ -35,12 +35,20 @@ from astrea.training.checkpoint import (
     set_rng_state,
     write_json_atomic,
 )
+from astrea.training.distill import teach
 from astrea.training.fuse import FuseObjective
 from astrea.training.log import TrainLog
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
+from astrea.training.next_token import NextTokenAlignObjective
 from astrea.training.parts import SHIPPED, assemble
 from astrea.training.pretrain import pretrain
 from astrea.training.workshop import Workshop
+
+Observe = Callable[[Workshop, str, int, float], None]
+"""Told after every optimizer step: the workshop, the stage, the steps done in it, the seconds trained so far."""
+
+NOT_TRAINING = ("pretrain", "features")
+"""Entries of a run's clock that are spent before its own training starts."""
 
 
 class Interrupted(Exception):
@@ -56,11 +64,27 @@ class Plan:
     build: Callable[[Workshop], Objective]
 
 
+def align_phases(run: Run) -> list[str | None]:
+    """Who joins in each phase of align; None = all experts together."""
+    names: list[str | None] = list(run.experts)
+    if run.align.kind == "next_token":
+        return names
+    return [*names, None] if run.align.progressive else [None]
+
+
+def align_objective(shop: Workshop, phase: int, offset: int) -> Objective:
+    """What a phase of align learns; ``offset`` is the number of align's steps before it."""
+    joining = align_phases(shop.run)[phase]
+    if shop.run.align.kind == "next_token" and joining:
+        return NextTokenAlignObjective(shop, joining=joining, offset=offset)
+    aligned = list(shop.run.experts)[:phase] if joining else []
+    return AlignObjective(shop, joining=joining, aligned=aligned, offset=offset)
+
+
 def plan_stages(run: Run) -> list[Plan]:
     """Stages as data: align (one phase per expert, then all together), fuse, tune."""
     plans: list[Plan] = []
-    names = list(run.experts)
-    phases: list[str | None] = [*names, None] if run.align.progressive else [None]
+    phases = align_phases(run)
     done = 0
     for number, joining in enumerate(phases):
         steps = run.align.steps * (number + 1) // len(phases) - done
@@ -68,9 +92,7 @@ def plan_stages(run: Run) -> list[Plan]:
             Plan(
                 f"align/{joining or 'joint'}",
                 run.align.schedule(steps),
-                lambda shop, j=joining, n=number, o=done: AlignObjective(  # type: ignore[misc]
-                    shop, joining=j, aligned=names[:n] if j else [], offset=o
-                ),
+                lambda shop, n=number, o=done: align_objective(shop, n, o),  # type: ignore[misc]
             )
         )
         done += steps
@@ -98,12 +120,22 @@ def has_checkpoints(folder: Path) -> bool:
     return any((folder / "checkpoints").glob("step-*"))
 
 
-def train(run: Run, folder: Path, *, resume: bool = False, cache: Path | None = None, report: Reporter) -> Path:
+def train(
+    run: Run,
+    folder: Path,
+    *,
+    resume: bool = False,
+    cache: Path | None = None,
+    observe: Observe | None = None,
+    report: Reporter,
+) -> Path:
     """Run every stage and write ``folder/model``; returns that path.
 
     Args:
         resume: go on from the newest valid checkpoint (or start if there is none).
         cache: where expert features are kept; ``folder.parent / "cache"`` by default.
+        observe: called after every optimizer step, with gradients still there; its time is no training time. It must
+            leave the workshop and the random state as they are.
 
     Raises:
         AstreaError: anything the user can mend. Interrupted: SIGINT or SIGTERM; a checkpoint has been saved.
@@ -120,18 +152,21 @@ def train(run: Run, folder: Path, *, resume: bool = False, cache: Path | None = 
         )
     clock = {} if found is None else dict(found.state["seconds"])
     started = time.perf_counter()
-    parts: Path | None = SHIPPED if run.pretrain == "shipped" else Path(run.pretrain)
+    parts = SHIPPED if run.pretrain == "shipped" else Path(run.pretrain)
     if run.pretrain == "scratch":
         parts = pretrain(run, folder / "parts", report=report)
         clock["pretrain"] = time.perf_counter() - started + clock.get("pretrain", 0.0)
     model, tokenizer = assemble(run, parts)
+    kept = FeatureCache(cache or folder.parent / "cache")
+    if run.distill is not None:
+        clock["distill"] = teach(run, run.distill, model.experts, parts, folder / "student", cache=kept, report=report)
     started = time.perf_counter()
     data = load_world(
         model.experts,
         run.world,
         count=run.data.train_scenes,
         per_scene=run.data.questions_per_scene,
-        cache=FeatureCache(cache or folder.parent / "cache"),
+        cache=kept,
         progress=report.track,
         notify=report.say,
     )
@@ -143,6 +178,11 @@ def train(run: Run, folder: Path, *, resume: bool = False, cache: Path | None = 
         restore(shop, found)
         report.say(f"resuming from {found.path.name}")
     plans = plan_stages(run)
+    aligns = run.align.kind == "contrast" and any(plan.name.startswith("align") for plan in plans[first:])
+    if aligns:  # the language model is still what it started as, and as frozen as the experts
+        started = time.perf_counter()
+        shop.keep_states(kept, report.track, report.say)
+        clock["features"] += time.perf_counter() - started
     with TrainLog(folder) as log, stop_on_signal() as stopping:
         log.truncate_after(0 if found is None else found.step)
         for number, plan in enumerate(plans):
@@ -151,7 +191,7 @@ def train(run: Run, folder: Path, *, resume: bool = False, cache: Path | None = 
             before = sum(p.schedule.steps for p in plans[:number])
             start = at if number == first else 0
             run_stage(shop, plan, number, before, start, found if start else None, checkpoints, log, clock, stopping,
-                      report)  # fmt: skip
+                      observe, report)  # fmt: skip
     write_model(shop, folder / "model")
     with file_guard(folder):
         write_json_atomic(folder / "seconds.json", {name: round(s, 2) for name, s in clock.items()})
@@ -169,6 +209,7 @@ def run_stage(
     log: TrainLog,
     clock: dict[str, float],
     stopping: Callable[[], bool],
+    observe: Observe | None,
     report: Reporter,
 ) -> None:
     """One stage, from its ``start`` step; leaves a checkpoint that points at the next stage."""
@@ -183,10 +224,11 @@ def run_stage(
     if found is not None:
         restore_optimizer(optimizer, found.tensors["optimizer"], found.state["optimizer"])
         shop.contrast.queue.load_state_dict(found.tensors["queue"])
-    spent, began = clock.get(plan.name.split("/")[0], 0.0), time.perf_counter()
+    stage_name = plan.name.split("/")[0]
+    spent, began = clock.get(stage_name, 0.0), time.perf_counter()
 
     def save(stage: int, step: int) -> None:
-        clock[plan.name.split("/")[0]] = spent + time.perf_counter() - began
+        clock[stage_name] = spent + time.perf_counter() - began
         tensors, groups = flatten_optimizer(optimizer) if step else ({}, {})
         save_checkpoint(
             checkpoints,
@@ -197,10 +239,19 @@ def run_stage(
             config_hash=config_hash(shop.run),
         )  # fmt: skip
 
+    def look(done: int) -> None:
+        nonlocal began
+        paused = time.perf_counter()
+        clock[stage_name] = spent + paused - began
+        observe(shop, plan.name, done, sum(s for name, s in clock.items() if name not in NOT_TRAINING))  # type: ignore[misc]
+        began += time.perf_counter() - paused
+
     def on_step(step: int, figures: dict[str, float]) -> None:
         log.write(before + step + 1, {"stage": plan.name, **figures})
         report.track(plan.name, step + 1, plan.schedule.steps, f"loss {figures['loss']:.3f}")
         done = step + 1
+        if observe is not None:
+            look(done)
         if done == plan.schedule.steps:
             return
         due = plan.schedule.save_every and done % plan.schedule.save_every == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -9,13 +12,17 @@ from transformers import PreTrainedTokenizerBase
 from astrea.alignment.contrast import MomentumContrast
 from astrea.alignment.words import WordContrast
 from astrea.config import Run
+from astrea.data.cache import FeatureCache
 from astrea.data.packing import Packer
-from astrea.data.world import WorldData
+from astrea.data.world import Progress, WorldData
+from astrea.fingerprint import tensors_fingerprint
 from astrea.model import AstreaForConditionalGeneration
 from astrea.training.seeds import generator_for
 
 GROUPS = ("existence", "counting", "attribute", "spatial", "logic", "reading", "knowledge", "area", "caption")
 """Task groups over which an expert's contribution is measured."""
+
+STATES_AT_ONCE = 128
 
 
 class Workshop:
@@ -41,6 +48,9 @@ class Workshop:
         told = [[self.packer.ids(text) for text in texts] for texts in data.captions]
         self.told = told
         self.words = WordContrast((ids for texts in told for ids in texts), len(tokenizer))
+        self.kept_states: Tensor | None = None
+        counts = torch.tensor([len(texts) for texts in told])
+        self.first_caption = counts.cumsum(0) - counts
         self.contribution = torch.zeros(len(GROUPS), len(model.experts.names))
         # The same sentence told of two pictures is one caption: neither may be the other's negative.
         numbers: dict[tuple[int, ...], int] = {}
@@ -61,9 +71,41 @@ class Workshop:
         numbers = [self.caption_numbers[i][c] for i, c in zip(index.tolist(), which.tolist(), strict=True)]
         return torch.stack([index, torch.tensor(numbers)], 1)
 
-    def caption_states(self, index: Tensor, which: Tensor) -> Tensor:
-        """The language model's mean hidden state of the chosen captions (B, D), without gradient: the target space."""
-        told = self.caption_ids(index, which)
+    def caption_states(self, index: Tensor, which: Tensor, *, frozen: bool = False) -> Tensor:
+        """The language model's mean hidden state of the chosen captions (B, D), without gradient: the target space.
+
+        Args:
+            frozen: the language model does not learn in this stage, so `kept_states` hold if there are any.
+        """
+        if frozen and self.kept_states is not None:
+            return self.kept_states[self.first_caption[index] + which]
+        return self.states_of(self.caption_ids(index, which))
+
+    def keep_states(self, cache: FeatureCache, progress: Progress, notify: Callable[[str], None]) -> None:
+        """Every caption's state in the language model as it is now, from the cache like the experts' features.
+
+        Computed caption by caption in a fixed order: which captions share a batch decides their last bits, and a
+        resumed run must find the same ones.
+        """
+        every = [ids for texts in self.told for ids in texts]
+
+        def compute() -> dict[str, Tensor]:
+            parts = []
+            for start in range(0, len(every), STATES_AT_ONCE):
+                parts.append(self.states_of(every[start : start + STATES_AT_ONCE]))
+                progress("reading captions", min(start + STATES_AT_ONCE, len(every)), len(every))
+            return {"states": torch.cat(parts)}
+
+        key = {
+            "states_of": hashlib.sha256(repr(every).encode()).hexdigest(),
+            "pad": self.packer.pad,
+            "weights": tensors_fingerprint(self.model.language_model.state_dict()),
+            "config": self.model.config.text_config.to_dict(),
+        }
+        self.kept_states = cache.get_or_compute(key, compute, on_event=notify)["states"]
+
+    def states_of(self, told: list[list[int]]) -> Tensor:
+        """Mean hidden states (B, D) of captions in token form."""
         length = max(map(len, told))
         ids = torch.tensor([row + [self.packer.pad] * (length - len(row)) for row in told])
         mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in told])

@@ -1,0 +1,147 @@
+"""Who is compared: every strategy, Astrea without each ingredient, without each expert, and with each pair of experts.
+
+A contestant is a name and the overrides that make it of the base recipe. Nothing else differs: data, seeds, experts,
+batch sizes and the number of optimizer steps are the base recipe's. To add one, add a line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from astrea.config import Run
+from astrea.errors import AstreaError
+
+KINDS = {"strategies": "strategy", "ablations": "ablation", "retraining": "retraining", "pairs": "pair"}
+"""What the command line calls each kind of contestant."""
+
+CURVES = ("astrea", "sequence_concat")
+"""Strategies whose score is followed during training."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One row of the comparison.
+
+    kind: "strategy", "ablation", "retraining", "pair", or "wall" (a strategy given as much time as Astrea).
+    overrides: what it changes in the base recipe. note: one line for readers.
+    trials: further overrides that are worth trying for it on the validation split; the arena itself tries none.
+    """
+
+    name: str
+    kind: str
+    overrides: tuple[str, ...]
+    note: str
+    trials: tuple[tuple[str, ...], ...] = ()
+
+
+def contestants(run: Run) -> list[Contestant]:
+    """Every contestant for a base recipe, whose experts and numbers of steps they follow."""
+    return [*strategies(run), *ablations(), *retraining(run), *pairs(run)]
+
+
+def strategies(run: Run) -> list[Contestant]:
+    """Astrea and the other ways to fuse."""
+    # A strategy of its own adds no use to Astrea's switches: no pre-alignment, and its steps are given to `tune`.
+    own_way = ("model.word_match=0", "regular.contribution_every=0")
+    unaligned = (*own_way, "model.word_start=false", "align.steps=0", f"tune.steps={run.tune.steps + run.align.steps}")
+
+    def peer(name: str, strategy: str, note: str, *more: str, common: tuple[str, ...] = unaligned) -> Contestant:
+        return Contestant(name, "strategy", (f"model.strategy={strategy}", *common, *more), note)
+
+    return [
+        Contestant("astrea", "strategy", (), "the base recipe"),
+        *(
+            peer(f"single_{expert}", "single", f"{expert} alone", f"model.options={{expert: {expert}}}")
+            for expert in run.experts
+        ),
+        peer("average", "average", "experts averaged on one grid"),
+        peer("sequence_concat", "sequence_concat", "all tokens side by side, as LLaVA-style models do"),
+        peer("channel_concat", "channel_concat", "experts stacked on channels, as Eagle does"),
+        peer(
+            "channel_concat_aligned",
+            "channel_concat",
+            "the same after Eagle's pre-alignment: each expert alone on next-token prediction",
+            "model.word_start=false",
+            "align.kind=next_token",
+            common=own_way,
+        ),
+        peer("switch", "switch", "one expert per question, with a balancing loss"),
+        peer("mova", "mova", "coarse to fine, after MoVA"),
+        # MoAI verbalises what its experts see with the language model's own words, so it starts at them too.
+        peer("moai", "moai", "expert words compressed and gated, after MoAI", "model.word_start=true"),
+        *(
+            peer(
+                f"spatial_{softmax}",
+                "spatial_sampler",
+                f"spatial sampler after Cambrian-1, {softmax} softmax",
+                f"model.options={{softmax: {softmax}}}",
+            )
+            for softmax in ("joint", "separate")
+        ),
+    ]
+
+
+def ablations() -> list[Contestant]:
+    """Astrea with one ingredient off."""
+    off = {
+        "token_alignment": ("no alignment by words", "align.losses.word=0", "model.word_start=false"),
+        "word_match": ("no word match in attention", "model.word_match=0"),
+        "pooled_alignment": ("no alignment as a whole", "align.losses.itc=0", "align.losses.agree=0"),
+        "progressive": ("all experts aligned at once", "align.progressive=false"),
+        "queue": ("contrast within the batch only", "contrast.queue=0"),
+        "residual": ("plain residual, without chance and gates", "model.residual=false"),
+        "mixer": ("no mixer", "model.mixer=false"),
+        "allocator": ("equal shares: the aligned concat", "model.allocator=false"),
+        "question": ("the allocator does not know the question", "model.allocator_question=false"),
+        "load_bias": ("no load bias", "regular.load_rate=0"),
+        "contribution": ("no calibration by contribution", "regular.contribution_every=0"),
+        "confidence": ("the allocator does not know confidences", "model.allocator_confidence=false"),
+        "expert_dropout": ("no expert dropout", "regular.expert_dropout=0"),
+        "warm_language": ("the language model starts fresh", "model.warm_language=false"),
+    }
+    return [Contestant(name, "ablation", tuple(changes), note) for name, (note, *changes) in off.items()]
+
+
+def retraining(run: Run) -> list[Contestant]:
+    """Astrea trained without one expert. Its visual tokens are gone too, so M is smaller."""
+    return [
+        Contestant(f"without_{name}", "retraining", (f"experts.{name}=null",), f"trained without {name}")
+        for name in run.experts
+        if len(run.experts) > 1
+    ]
+
+
+def pairs(run: Run) -> list[Contestant]:
+    """Astrea trained with two experts only."""
+    return [
+        Contestant(
+            f"pair_{first}_{second}",
+            "pair",
+            tuple(f"experts.{name}=null" for name in run.experts if name not in (first, second)),
+            f"{first} and {second} only",
+        )
+        for first, second in combinations(run.experts, 2)
+    ]
+
+
+def choose(everyone: Sequence[Contestant], wanted: str) -> list[Contestant]:
+    """The contestants that a comma-separated list of names and kinds (or "all") asks for, in the order of the table.
+
+    Raises:
+        AstreaError: a name that is neither.
+    """
+    asked = [name.strip() for name in wanted.split(",") if name.strip()]
+    known = ["all", *KINDS, *(each.name for each in everyone)]
+    for name in asked:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise AstreaError(f"unknown contestant {name!r}", mend)
+    kinds = {KINDS[name] for name in asked if name in KINDS}
+    found = [each for each in everyone if "all" in asked or each.name in asked or each.kind in kinds]
+    if not found:
+        raise AstreaError("no contestant was named", f"known: {', '.join(known)}")
+    return found

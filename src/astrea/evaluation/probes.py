@@ -1,0 +1,128 @@
+"""What adaptivity buys and what each expert is worth, measured on a finished model.
+
+Retrieval is left out of the probes: ranking a pool anew for every probe would cost too much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from astrea.errors import AstreaError
+from astrea.evaluation.answering import Answerer
+from astrea.evaluation.contribution import calibration, cell_means, contributions
+from astrea.evaluation.pareto import pareto
+from astrea.evaluation.robustness import robustness, trust_rates
+from astrea.evaluation.runner import Outcome, Seen, load_figures, run_tasks
+from astrea.evaluation.tasks import CAPTION_TASKS
+from astrea.model import AstreaForConditionalGeneration
+from astrea.progress import Reporter
+from astrea.scenes.questions import VQA_TASKS
+from astrea.training.checkpoint import finite_or_null
+
+PROBE_TASKS: tuple[str, ...] = (*VQA_TASKS, *CAPTION_TASKS)
+
+
+def probe(
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    seen: Seen,
+    main: Outcome,
+    *,
+    tasks: Sequence[str] = PROBE_TASKS,
+    items: int | None = 60,
+    report: Reporter,
+) -> dict[str, Any]:
+    """All probes of a model, JSON-able. Scores are 0..100, differences in points; the same call gives the same figures.
+
+    Args:
+        main: the model's own row of the table, of at least ``tasks``.
+        tasks: VQA and caption tasks to probe on; averages are over these.
+        items: masking, robustness and pareto use only this many items of each task (None = all). Contributions,
+            shares, load and trust use all.
+
+    Returns:
+        masking: see `masking`. contribution, shares: mean nats, and mean share, by task, condition and expert.
+        calibration: see `astrea.evaluation.contribution.calibration`. load: see `load_with_entropy`. robustness: see
+        `robustness`. pareto: see `pareto`. trust: see `trust_rates`. tasks, items: what was probed.
+
+    Raises:
+        AstreaError: a task that cannot be probed, or that ``main`` does not have.
+    """
+    odd = [task for task in tasks if task not in PROBE_TASKS or task not in main.per_item]
+    if odd or not tasks:
+        raise AstreaError(
+            f"cannot probe on {', '.join(odd) or 'no task at all'}",
+            f"evaluate the model on the tasks first and choose among {', '.join(PROBE_TASKS)}",
+        )
+    names = model.experts.names
+    few = first_items(seen, tasks, items)
+    whole = {task: 100 * float(np.mean(main.per_item[task][:items])) for task in tasks}
+    worth = contributions(model, tokenizer, seen, tasks, report=report)
+    shares = {task: main.shares[task] for task in tasks}
+    return finite_or_null(
+        {
+            "tasks": list(tasks),
+            "items": items,
+            "masking": masking(model, tokenizer, few, whole, report),
+            "contribution": cell_means(seen, worth, names),
+            "shares": cell_means(seen, shares, names),
+            "calibration": calibration(seen, shares, worth),
+            "load": load_with_entropy(main.shares, names),
+            "robustness": robustness(model, tokenizer, few, whole, report),
+            "pareto": pareto(model, tokenizer, few, tasks, report),
+            "trust": trust_rates(model, seen, tasks),
+        }
+    )
+
+
+def first_items(seen: Seen, tasks: Sequence[str], items: int | None) -> Seen:
+    """The first ``items`` items of each task, with the features of their pictures."""
+    questions, described, features = [], {}, {}
+    for task in tasks:
+        if task in VQA_TASKS:
+            questions += [item for item in seen.sets.questions if item.question.task == task][:items]
+        else:
+            described[task] = seen.sets.described[task][:items]
+            features[task] = {name: part.rows(slice(items)) for name, part in seen.described[task].items()}
+    return replace(seen, sets=replace(seen.sets, questions=questions, described=described), described=features)
+
+
+def masking(
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    seen: Seen,
+    whole: Mapping[str, float],
+    report: Reporter,
+) -> dict[str, dict[str, Any]]:
+    """Points by which the scores change when one expert is taken away; below zero, it is missed.
+
+    Args:
+        whole: task -> score with all experts, of the same items.
+
+    Returns:
+        {expert: {"average": points, "tasks": {task: points}}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for number, name in enumerate(model.experts.names, 1):
+        answerer = Answerer(model, tokenizer, masked=[name])
+        row = run_tasks(answerer, seen, list(whole), blind=False, label=f"without {name}", report=Reporter())
+        points = {task: row.scores[task] - score for task, score in whole.items()}
+        found[name] = {"average": float(np.mean(list(points.values()))), "tasks": points}
+        report.track("masking", number, len(model.experts.names), name)
+    return found
+
+
+def load_with_entropy(shares: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
+    """`load_figures`; the entropy of the mean shares in nats, and over its maximum: 1 = all alike, 0 = one does all."""
+    figures = load_figures(shares, names)
+    if not figures:
+        return {}
+    entropy = -sum(share * math.log(share) for share in figures["mean"].values() if share > 0)
+    return {**figures, "entropy": entropy, "entropy_share": entropy / math.log(len(names)) if len(names) > 1 else 1.0}

@@ -1,0 +1,90 @@
+"""A whole arena of two contestants, interrupted after one cell and continued, through the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from astrea import cli
+from astrea.arena.contestants import contestants
+from astrea.arena.run import Arena, current, run_arena
+from astrea.config import Run
+from astrea.evaluation.tasks import TASKS
+from astrea.progress import Reporter
+from astrea.recipes.loader import load_recipe
+
+
+@pytest.fixture(scope="module")
+def folder(base, tmp_path_factory) -> Path:
+    """Where an arena was interrupted after its first cell."""
+    folder = tmp_path_factory.mktemp("arena")
+
+    class Impatient(Reporter):
+        def track(self, label: str, done: int, total: int, note: str = "") -> None:
+            if label == "arena" and done == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_arena(Arena("tiny", base, "average,sequence_concat", 1, folder, 1, False, ""), report=Impatient())
+    assert [path.name for path in (folder / "cells").iterdir()] == ["strategy-average-0.json"]
+    assert not (folder / "arena.json").exists()
+    return folder
+
+
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["astrea", "arena", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err
+    return int(ended.value.code or 0), out + err
+
+
+def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, monkeypatch, capfd):
+    first = folder / "cells" / "strategy-average-0.json"
+    before = first.read_bytes()
+    asked = ("--strategies", "average,sequence_concat", "--seeds", 1, "--processes", 1, "--out", folder, *base)
+    code, told = command(monkeypatch, capfd, *asked)
+    assert code == 0, told
+    assert "1 of 2 cells are there already" in told
+    assert "sequence_concat" in told
+    assert first.read_bytes() == before
+    made = json.loads((folder / "arena.json").read_text())
+    assert set(made["strategies"]) == {"average", "sequence_concat"}
+    assert made["command"].startswith("astrea arena --strategies average,sequence_concat")
+    assert set(made["strategies"]["average"]["tasks"]) == set(TASKS)
+    assert made["curves"]["sequence_concat"]["0"]  # the last step of tune is always a point
+    assert made["strategies"]["average"]["difference"] is None  # there is no astrea to differ from
+
+    # Cells of other settings are never mixed in: with another base recipe, the same folder holds none.
+    other = Arena("tiny", (*base, "tune.steps=9"), "all", 1, folder, 1, False, "")
+    lines: list[str] = []
+
+    class Listening(Reporter):
+        def say(self, text: str) -> None:
+            lines.append(text)
+
+    assert current(other, contestants(load_recipe(Run, "tiny", other.overrides)), report=Listening()) == []
+    assert len([line for line in lines if "left out" in line]) == 2
+
+
+def test_a_failing_contestant_ends_with_status_1_and_its_own_words(folder, base, monkeypatch, capfd):
+    wrong = (*base, "pretrain=nowhere")
+    code, told = command(
+        monkeypatch, capfd, "--strategies", "average", "--seeds", 1, "--out", folder.parent / "x", *wrong
+    )
+    assert code == 1
+    assert "strategy-average-0" in told
+    assert "nowhere" in told
+    assert "same command" in told
+
+
+def test_bad_requests_are_told_before_anything_runs(tmp_path, monkeypatch, capfd):
+    code, told = command(monkeypatch, capfd, "--strategies", "avrage", "--out", tmp_path / "a")
+    assert (code, "did you mean 'average'" in told) == (1, True)
+    code, told = command(monkeypatch, capfd, "--out", tmp_path / "a", "tune.step=1")
+    assert (code, "tune.steps" in told) == (1, True)
+    assert not (tmp_path / "a").exists()

@@ -1,0 +1,133 @@
+"""Trust: agreement against a naive loop, and what follows when an expert is not believed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from astrea.alignment.matrix import ExpertMatrix
+from astrea.fusion.astrea import AstreaFusion, believed, worth_reading
+from astrea.fusion.protocol import Layout
+from astrea.fusion.trust import Trust, agreement
+
+OWNER = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
+LAYOUT = Layout(width=8, names=("a", "b", "c"), counts=(3, 2, 3), heads=4)
+
+
+def matrix(batch: int = 4, seed: int = 0) -> ExpertMatrix:
+    generator = torch.Generator().manual_seed(seed)
+    sure = torch.rand(batch, 8, generator=generator) * 0.9 + 0.1
+    sure[0, 1] = sure[1, 3:5] = 0.0
+    tokens = torch.randn(batch, 8, 8, generator=generator)
+    places = torch.rand(batch, 8, 2, generator=generator)
+    return ExpertMatrix(tokens, sure, sure > 0, torch.ones(batch, 3, dtype=torch.bool), OWNER, places)
+
+
+def test_agreement_is_what_a_loop_finds():
+    seen = matrix()
+    found = agreement(seen)
+    for b in range(4):
+        for e in range(3):
+            for f in range(3):
+                mine = [t for t in range(8) if OWNER[t] == e and seen.valid[b, t]]
+                theirs = [t for t in range(8) if OWNER[t] == f and seen.valid[b, t]]
+                wanted = 0.0
+                if mine and theirs:
+                    near = [max(float(F.cosine_similarity(seen.tokens[b, t], seen.tokens[b, u], 0)) for u in theirs)
+                            for t in mine]  # fmt: skip
+                    weights = [float(seen.confidence[b, t]) for t in mine]
+                    wanted = sum(w * n for w, n in zip(weights, near, strict=True)) / sum(weights)
+                assert float(found[b, e, f]) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_an_absent_expert_is_as_if_it_had_never_been():
+    seen, judge = matrix(), Trust(8, 3)
+    torch.nn.init.normal_(judge.score.weight)
+    gone = torch.tensor([[True, False, True]]).expand(4, -1)
+    other = ExpertMatrix(
+        torch.where((OWNER == 1)[:, None], torch.randn(8, 8), seen.tokens), seen.confidence, seen.valid, seen.present,
+        OWNER, seen.places,
+    )  # fmt: skip
+    before, after = judge(seen.with_presence(gone)), judge(other.with_presence(gone))
+    assert torch.equal(before[:, [0, 2]], after[:, [0, 2]])
+    assert not torch.equal(judge(seen)[:, [0, 2]], before[:, [0, 2]])
+
+
+def test_trust_learns_to_find_the_one_who_tells_of_another_picture():
+    """Three experts say the same of each picture in their own slots; one is swapped with another picture's."""
+    torch.manual_seed(0)
+    judge = Trust(8, 3)
+    optimizer = torch.optim.Adam(judge.parameters(), lr=1e-2)
+
+    def batch(count: int) -> tuple[ExpertMatrix, torch.Tensor]:
+        facts = torch.randn(count, 3, 8)
+        tokens = facts[:, [0, 1, 2, 0, 1, 0, 1, 2]]
+        liar = torch.randint(-1, 3, (count,))
+        lies = (liar[:, None] == OWNER)[..., None]
+        tokens = torch.where(lies, tokens.roll(1, 0), tokens)
+        sure = torch.ones(count, 8)
+        places = torch.full((count, 8, 2), float("nan"))
+        return ExpertMatrix(tokens, sure, sure > 0, torch.ones(count, 3).bool(), OWNER, places), liar
+
+    for _ in range(150):
+        seen, liar = batch(64)
+        honest = (liar[:, None] != torch.arange(3)).float()
+        optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(judge(seen), honest).backward()
+        optimizer.step()
+    seen, liar = batch(400)
+    told = judge(seen) > 0
+    assert (told == (liar[:, None] != torch.arange(3))).float().mean() > 0.9  # always honest: 0.75
+
+
+def fusion(**options) -> AstreaFusion:
+    torch.manual_seed(0)
+    made = AstreaFusion(LAYOUT, heads=2, **options)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return made
+
+
+def test_who_is_not_believed_is_absent():
+    made, seen = fusion(), matrix()
+    questions = torch.randn(4, 2, 8)
+    made.trust.forward = lambda matrix: torch.tensor([[2.0, -1.0, 2.0]]).expand(4, -1)  # type: ignore[method-assign]
+    out = made(seen, questions)
+    made.trust.forward = lambda matrix: torch.full((4, 3), 2.0)  # type: ignore[method-assign]
+    wanted = made(seen.with_presence(torch.tensor([[True, False, True]]).expand(4, -1)), questions)
+    assert torch.equal(out.shares, wanted.shares)
+    assert torch.equal(out.valid, wanted.valid)
+    assert torch.equal(out.tokens[out.valid], wanted.tokens[out.valid])
+    assert (out.shares[..., 1] == 0).all()
+
+
+def test_somebody_is_always_believed():
+    trust = torch.tensor([[-3.0, -1.0, -2.0], [1.0, -1.0, 2.0], [-5.0, 4.0, -1.0]])
+    present = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 0, 1]]).bool()
+    wanted = torch.tensor([[0, 1, 0], [1, 0, 1], [0, 0, 1]]).bool()
+    assert torch.equal(believed(trust, present) & present, wanted)
+
+
+def test_a_threshold_takes_the_weak_out_of_the_row():
+    seen, questions = matrix(), torch.randn(4, 1, 8)
+    every = fusion(trust=False)(seen, questions)
+    thrifty = fusion(trust=False, threshold=0.34)(seen, questions)
+    assert torch.equal(every.shares, thrifty.shares)
+    read = worth_reading(every.shares, torch.tensor(0.34))[:, 0]
+    assert read.any(1).all()
+    assert not read.all()
+    assert torch.equal(thrifty.valid, seen.valid & read[:, OWNER])
+    assert torch.equal(every.valid, seen.valid)
+    assert (thrifty.bias[:, 0][~read[:, OWNER]] < -1000).all()
+
+
+def test_in_training_some_questions_read_few_experts_and_the_rest_all():
+    made, seen = fusion(trust=False, thrifty=0.5), matrix(64, seed=1)
+    out = made(seen, torch.randn(64, 4, 8), torch.Generator().manual_seed(0))
+    unread = (out.bias < -1000).any(-1).float().mean()
+    assert 0.02 < unread < 0.5
+    assert torch.equal(out.valid, seen.valid)
+    never = fusion(trust=False, thrifty=0.0)(seen, torch.randn(64, 4, 8), torch.Generator().manual_seed(0))
+    assert (never.bias > -1000).all()
