@@ -6,22 +6,18 @@ from astrea.arena.cell import Cell, digest
 from astrea.arena.contestants import Contestant, choose, contestants
 from astrea.config import Run
 from astrea.errors import AstreaError
-from astrea.fusion.strategies import STRATEGIES
 from astrea.recipes.loader import load_recipe
 from astrea.training.run import plan_stages
 
 BASE = load_recipe(Run, "tiny")
 EVERYONE = contestants(BASE)
-HERE = [
-    each for each in EVERYONE if all(f"model.strategy={s}" not in each.overrides for s in {"student"} - {*STRATEGIES})
-]
 
 
 def resolved(contestant: Contestant) -> Run:
     return Cell("tiny", (), contestant, 0).resolve()
 
 
-@pytest.mark.parametrize("contestant", HERE, ids=lambda each: each.name)
+@pytest.mark.parametrize("contestant", EVERYONE, ids=lambda each: each.name)
 def test_every_contestant_is_a_recipe_of_the_same_number_of_steps(contestant: Contestant):
     run = resolved(contestant)
     wanted = BASE.align.steps + BASE.fuse.steps + BASE.tune.steps
@@ -35,12 +31,12 @@ def test_every_contestant_is_a_recipe_of_the_same_number_of_steps(contestant: Co
 
 
 def test_no_two_contestants_are_the_same_run_or_have_the_same_name():
-    assert len({digest(resolved(each)) for each in HERE}) == len(HERE)
+    assert len({digest(resolved(each)) for each in EVERYONE}) == len(EVERYONE)
     assert len({each.name for each in EVERYONE}) == len(EVERYONE)
 
 
 def test_peers_are_not_aligned_before_unless_they_say_so():
-    peers = {each.name: resolved(each) for each in HERE if each.kind == "strategy" and each.name != "astrea"}
+    peers = {each.name: resolved(each) for each in EVERYONE if each.kind == "strategy" and each.name != "astrea"}
     aligned = {name for name, run in peers.items() if run.align.steps}
     assert aligned == {"channel_concat_aligned"}
     assert peers["channel_concat_aligned"].align.kind == "next_token"

@@ -23,7 +23,6 @@ import numpy as np
 
 from astrea.arena.contestants import CURVES, Contestant
 from astrea.arena.cost import flops_of_experts, flops_per_sample, latency_ms
-from astrea.arena.provenance import commit, machine
 from astrea.arena.watch import Watch
 from astrea.config import Run
 from astrea.data.cache import canonical_json
@@ -35,6 +34,7 @@ from astrea.evaluation.tasks import CAPTION_TASKS, TASKS, build_test_sets
 from astrea.files import sha256_file
 from astrea.loading import load_model
 from astrea.progress import Reporter
+from astrea.provenance import commit, machine
 from astrea.recipes.loader import load_recipe
 from astrea.scenes.vocabulary import CONDITIONS
 from astrea.training.checkpoint import file_guard, finite_or_null, write_json_atomic
@@ -42,7 +42,7 @@ from astrea.training.parts import CARD, SHIPPED
 from astrea.training.run import NOT_TRAINING, plan_stages, train
 
 SCHEMA = 1
-"""To be raised whenever code makes other cells of the same recipe."""
+"""To be raised whenever code, or another default of the configuration, makes other cells of the same recipe."""
 
 PROBED = (("strategy", "astrea"), ("ablation", "allocator"))
 """(kind, name) of the contestants that are also masked, corrupted and so on: see `astrea.evaluation.probes`."""
@@ -96,7 +96,8 @@ def digest(run: Run) -> str:
         card = (SHIPPED if run.pretrain == "shipped" else Path(run.pretrain)) / CARD
         with file_guard(card):
             parts = sha256_file(card)
-    recipe = run.model_dump(mode="json", exclude={"threads", "pretrain"})
+    # Without what stands at its default: a new key leaves the cells that were made before it as they are.
+    recipe = run.model_dump(mode="json", exclude={"threads", "pretrain"}, exclude_defaults=True)
     return hashlib.sha256(canonical_json({"recipe": recipe, "parts": parts, "schema": SCHEMA}).encode()).hexdigest()
 
 

@@ -45,7 +45,15 @@ def contestants(run: Run) -> list[Contestant]:
 def strategies(run: Run) -> list[Contestant]:
     """Astrea and the other ways to fuse."""
     # A strategy of its own adds no use to Astrea's switches: no pre-alignment, and its steps are given to `tune`.
-    own_way = ("model.word_match=0", "regular.contribution_every=0")
+    # Nor do their authors take experts away or make them lie in training.
+    own_way = (
+        "model.word_match=0",
+        "regular.contribution_every=0",
+        "regular.expert_dropout=0",
+        "regular.lies=0",
+        "fuse.losses.trust=0",
+        "tune.losses.trust=0",
+    )
     unaligned = (*own_way, "model.word_start=false", "align.steps=0", f"tune.steps={run.tune.steps + run.align.steps}")
 
     def peer(name: str, strategy: str, note: str, *more: str, common: tuple[str, ...] = unaligned) -> Contestant:
@@ -66,9 +74,15 @@ def strategies(run: Run) -> list[Contestant]:
             "the same after Eagle's pre-alignment: each expert alone on next-token prediction",
             "model.word_start=false",
             "align.kind=next_token",
+            f"align.batch={run.fuse.batch}",
             common=own_way,
         ),
-        peer("switch", "switch", "one expert per question, with a balancing loss"),
+        peer(
+            "switch",
+            "switch",
+            "one expert per question, with a balancing loss",
+            "model.options={alone: true}",
+        ),
         peer("mova", "mova", "coarse to fine, after MoVA"),
         # MoAI verbalises what its experts see with the language model's own words, so it starts at them too.
         peer("moai", "moai", "expert words compressed and gated, after MoAI", "model.word_start=true"),
@@ -81,7 +95,26 @@ def strategies(run: Run) -> list[Contestant]:
             )
             for softmax in ("joint", "separate")
         ),
+        student(run, unaligned),
     ]
+
+
+def student(run: Run, unaligned: tuple[str, ...]) -> Contestant:
+    """One encoder distilled from all experts, read as LLaVA reads its own."""
+    gone = (f"experts.{name}=null" for name in run.experts)
+    teachers = ", ".join(f"{name}: {{kind: {entry.kind}}}" for name, entry in run.experts.items())
+    return Contestant(
+        "student",
+        "strategy",
+        (
+            "experts.student={kind: student}",
+            *gone,
+            f"distill={{teachers: {{{teachers}}}}}",
+            "model.strategy=sequence_concat",
+            *unaligned,
+        ),
+        "one student distilled from all experts, after RADIO; distilling counts as training time",
+    )
 
 
 def ablations() -> list[Contestant]:
@@ -94,7 +127,14 @@ def ablations() -> list[Contestant]:
         "queue": ("contrast within the batch only", "contrast.queue=0"),
         "residual": ("plain residual, without chance and gates", "model.residual=false"),
         "mixer": ("no mixer", "model.mixer=false"),
-        "allocator": ("equal shares: the aligned concat", "model.allocator=false"),
+        "allocator": (
+            "equal shares, nobody distrusted: the aligned concat",
+            "model.allocator=false",
+            "model.trust=false",
+        ),
+        "trust": ("every expert is believed", "model.trust=false"),
+        "lies": ("no expert lies in training", "regular.lies=0"),
+        "thrift": ("every question reads every expert in training", "model.thrifty=0"),
         "question": ("the allocator does not know the question", "model.allocator_question=false"),
         "load_bias": ("no load bias", "regular.load_rate=0"),
         "contribution": ("no calibration by contribution", "regular.contribution_every=0"),

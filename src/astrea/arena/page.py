@@ -278,9 +278,9 @@ def task_names(arena: Mapping[str, Any]) -> list[str]:
 def tasks(arena: Mapping[str, Any]) -> str:
     """Strategies by tasks."""
     rows = part(arena, "strategies")
-    order = by_mean(rows, "average")
-    return heat("Mean score of every strategy on every task", "Strategy", {n: part(rows, n, "tasks") for n in order},
-                task_names(arena))  # fmt: skip
+    found = {name: part(rows, name, "tasks") for name in by_mean(rows, "average")}
+    columns = list(dict.fromkeys([*task_names(arena), *(task for each in found.values() for task in each)]))
+    return heat("Mean score of every strategy on every task", "Strategy", found, columns)
 
 
 def heat(caption: str, corner: str, rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
@@ -447,7 +447,8 @@ def shares(arena: Mapping[str, Any]) -> str:
         parts.append(
             '<h3>Load</h3><p class="note">Mean share over all test questions; the mark is an even split. '
             f"Largest over mean {number(figure(load, 'max_over_mean'), digits=2)}, coefficient of variation "
-            f"{number(figure(load, 'cv'), digits=2)}, entropy {number(figure(load, 'entropy'), digits=2)} nats.</p>"
+            f"{number(figure(load, 'cv'), digits=2)}, entropy {number(figure(load, 'entropy'), digits=2)} nats "
+            f"({number(figure(load, 'entropy_share'), digits=2)} of the most there can be).</p>"
             + table("Mean share of each expert", ["Expert", "Share", ""], ["".join(lines)], classes="figures fit")
         )
     by_task = {task: _expert_shares(each) for task, each in table_of.items()}
@@ -681,8 +682,8 @@ PARTS = (
         "Strategies",
         strategies,
         _CELLS,
-        f"Every strategy has the same experts, data, seeds and number of steps. {_BELOW} {_SURE} FLOPs and latency are "
-        "of fusion and the language model's reading of one question; looking through the experts comes on top.",
+        f"All have the same frozen experts to look through, data, seeds and steps. {_BELOW} {_SURE} FLOPs and latency "
+        "are of fusion and the language model's reading of one question; looking through the experts comes on top.",
     ),
     Part(
         "tasks",

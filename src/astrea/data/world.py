@@ -27,7 +27,7 @@ from astrea.scenes.questions import Balancer, Question
 from astrea.scenes.scene import Scene
 
 CHUNK = 100
-FORMAT = 2
+FORMAT = 3
 """Of cached features; to be raised whenever code makes other features of the same weights."""
 Progress = Callable[[str, int, int], None]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from astrea.experts.protocol import (
     ORDINALS,
+    PLACE_WORDS,
     Expert,
     ExpertFeatures,
     Reading,
@@ -22,6 +23,7 @@ from astrea.experts.protocol import (
     from_bins,
     in_order,
     left_to_right,
+    place_words,
     ranks,
     soft_bins,
 )
@@ -50,6 +52,7 @@ class DetectionExpert(Expert):
         "sure",
         "detection",
         *ORDINALS,
+        *PLACE_WORDS,
     )
     width = len(labels)
 
@@ -153,6 +156,7 @@ def slot_tokens(probability_BTK: Tensor, box_BT4: Tensor, confidence_BT: Tensor)
             confidence_BT.unsqueeze(-1),
             torch.ones_like(confidence_BT).unsqueeze(-1),
             ranks(confidence_BT),
+            place_words(centre),
         ],
         -1,
     )

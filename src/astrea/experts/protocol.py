@@ -119,6 +119,16 @@ def bin_labels(prefix: str, bins: int) -> tuple[str, ...]:
     return tuple(f"{prefix}{i}" for i in range(bins))
 
 
+PLACE_WORDS = ("left", "right", "above", "below")
+
+
+def place_words(centre_BT2: Tensor) -> Tensor:
+    """How far a place (x, y as shares of the picture) lies to each side of its middle, in the order of `PLACE_WORDS`:
+    (B, T, 2) -> (B, T, 4) in 0..1. Said in words, because questions about places are asked in them."""
+    x, y = (2 * centre_BT2 - 1).unbind(-1)
+    return torch.stack([-x, x, -y, y], -1).clamp(0, 1)
+
+
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 """Names of a token's rank, in a caption or from left to right."""
 

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from astrea.experts.protocol import (
     ORDINALS,
+    PLACE_WORDS,
     Expert,
     ExpertFeatures,
     Reading,
     bin_labels,
     in_order,
     left_to_right,
+    place_words,
     ranks,
     soft_bins,
 )
@@ -49,6 +51,7 @@ class SegmentationExpert(Expert):
         "sure",
         "segmentation",
         *ORDINALS,
+        *PLACE_WORDS,
     )
     width = len(labels)
 
@@ -205,6 +208,7 @@ def region_tokens(
             sure_BT.unsqueeze(-1),
             torch.ones_like(sure_BT).unsqueeze(-1),
             ranks(sure_BT),
+            place_words(centroid_BT2),
         ],
         -1,
     )

@@ -33,6 +33,7 @@ from astrea.language.labels import LabelWords
 from astrea.model import weighted_loss
 from astrea.scenes.captions import captions, short_caption
 from astrea.scenes.draw import split_scene
+from astrea.scenes.phrases import SceneView
 from astrea.scenes.questions import Balancer
 from astrea.scenes.scene import Scene, SceneObject
 from astrea.scenes.vocabulary import COLOURS, KINDS
@@ -50,6 +51,9 @@ APART = 0.2
 """Share of rows whose prefix leaves it to the language model to join what experts say about one place."""
 
 NOTE_WEIGHT = 0.5
+
+SIDE = 64.0
+"""Of the picture, in the steps that a `SceneView` measures in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +82,17 @@ def notes(scene: Scene, rng: random.Random, count: int = 12) -> str:
     for _ in range(count):
         draw = rng.random()
         item = rng.choice(scene.objects)
-        if draw < 0.28 and single:
+        if draw < 0.24 and single:
             item = rng.choice(single)
             found.append(f"{KINDS[item.kind].name} {COLOURS[item.colour]}")
-        elif draw < 0.38:
+        elif draw < 0.32:
             kind = item.kind if rng.random() < 0.5 else rng.randrange(len(KINDS))
             found.append(f"{KINDS[kind].name} {kinds[kind] or 'no'}")
-        elif draw < 0.55:
+        elif draw < 0.46:
             colour = item.colour if rng.random() < 0.5 else rng.choice(scene.objects).colour
             says = "yes" if (item.kind, colour) in pairs else "no"
             found.append(f"{COLOURS[colour]} {KINDS[item.kind].name} {says}")
-        elif draw < 0.9 and len(single) > 1:
+        elif draw < 0.92 and len(single) > 1:
             one, other = rng.sample(single, 2)
             found.append(comparison(one, other, rng))
         else:
@@ -96,17 +100,35 @@ def notes(scene: Scene, rng: random.Random, count: int = 12) -> str:
     return " . ".join(found)
 
 
+def whereabouts(scene: Scene, rng: random.Random, count: int = 2) -> list[Turn]:
+    """In which quarter of the picture some things are. No task asks for that, but all questions about places begin with
+    reading one: without these the language model did not discover it (see the lab notes)."""
+    view = SceneView(scene)
+    named = view.named()
+    middle = SIDE / 2
+    turns = []
+    for index, name in rng.sample(named, min(count, len(named))):
+        side = "left" if view.x[index] < middle else "right"
+        turns.append(Turn(f"where is the {name}?", f"{side} {'above' if view.y[index] < middle else 'below'}"))
+    return turns
+
+
 def comparison(one: SceneObject, other: SceneObject, rng: random.Random) -> str:
     """A note that compares two things: by place, by visible area, or by colour."""
     a, b = KINDS[one.kind].name, KINDS[other.kind].name
     draw = rng.random()
     if draw < 0.5:
-        dx, dy = (p - q for p, q in zip(one.centroid, other.centroid, strict=True))
-        side = ("left" if dx < 0 else "right") if abs(dx) > abs(dy) else ("above" if dy < 0 else "below")
-        return f"{a} from {b} ? {side}"
+        return seen_from(one, other)
     if draw < 0.75:
         return f"{a} more {b} ? {'yes' if one.area > other.area else 'no'}"
     return f"{a} same {b} ? {'yes' if one.colour == other.colour else 'no'}"
+
+
+def seen_from(one: SceneObject, other: SceneObject) -> str:
+    """A note on which side of the other the one lies."""
+    dx, dy = (p - q for p, q in zip(one.centroid, other.centroid, strict=True))
+    side = ("left" if dx < 0 else "right") if abs(dx) > abs(dy) else ("above" if dy < 0 else "below")
+    return f"{KINDS[one.kind].name} from {KINDS[other.kind].name} ? {side}"
 
 
 def ideal_features(scenes: list[Scene]) -> dict[str, ExpertFeatures]:
@@ -194,7 +216,7 @@ class WarmObjective(Objective):
 
     def turns(self, scene: Scene, rng: random.Random) -> list[Turn]:
         asked = self.balancer.choose(scene, rng, per_task=self.per_task)
-        turns = [Turn(q.text, q.answer) for q in asked]
+        turns = [*(Turn(q.text, q.answer) for q in asked), *whereabouts(scene, rng)]
         turns.append(Turn(NOTE_PROMPT, notes(scene, rng), NOTE_WEIGHT))
         return [*turns, Turn(CAPTION_PROMPT, rng.choice(captions(scene, 3, rng.getrandbits(30))), CAPTION_WEIGHT)]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from astrea import cli
+from astrea.arena.cell import Cell, digest
 from astrea.arena.contestants import contestants
+from astrea.arena.pool import Pool
 from astrea.arena.run import Arena, current, run_arena
 from astrea.config import Run
 from astrea.evaluation.tasks import TASKS
@@ -88,3 +91,41 @@ def test_bad_requests_are_told_before_anything_runs(tmp_path, monkeypatch, capfd
     code, told = command(monkeypatch, capfd, "--out", tmp_path / "a", "tune.step=1")
     assert (code, "tune.steps" in told) == (1, True)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.fixture
+def pretended(make_record, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells are written at once, as if they had been run."""
+
+    def run(self: Pool, cells: Sequence[Cell]) -> None:
+        (self.folder / "cells").mkdir(parents=True, exist_ok=True)
+        for cell in cells:
+            who = cell.contestant
+            made = make_record(
+                who.name,
+                kind=who.kind,
+                seed=cell.seed,
+                wall_s=100.0 if who.name == "astrea" else 60.0,
+                overrides=list(who.overrides),
+                digest=digest(cell.resolve()),
+            )
+            self.path(cell).write_text(json.dumps(made))
+
+    monkeypatch.setattr(Pool, "run", run)
+
+
+def test_the_second_phase_gives_the_others_astreas_time(pretended, tmp_path):
+    asked = Arena("tiny", ("seed=4",), "astrea,average,switch", 2, tmp_path, 1, True, "")
+    made, failed = run_arena(asked, report=Reporter())
+    assert failed == {}
+    assert set(made["equal_wall"]) == {"average", "switch"}
+    assert made["equal_wall"]["average"]["average"]["seeds"] == 2
+    assert set(made["strategies"]["average"]["values"]) == {"4", "5"}  # seeds count from the recipe's own
+    kept = json.loads((tmp_path / "cells" / "wall-average-4.json").read_text())
+    assert kept["overrides"][-1] == "tune.steps=40"  # 20 steps took 40 s, and 40 s more are left
+
+
+def test_a_second_phase_without_astrea_is_told_and_the_rest_is_kept(pretended, tmp_path):
+    made, failed = run_arena(Arena("tiny", (), "average", 1, tmp_path, 1, True, ""), report=Reporter())
+    assert "needs finished cells of astrea" in failed["wall"]
+    assert set(made["strategies"]) == {"average"}
