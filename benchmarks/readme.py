@@ -1,6 +1,6 @@
-"""Write the README's numbers and picture from committed result files: ``python benchmarks/readme.py``.
+"""Write the numbers of README and docs from committed result files: ``python benchmarks/readme.py``.
 
-No number in the README is typed. What stands between ``<!-- NAME -->`` and ``<!-- /NAME -->`` is made here.
+No measured number there is typed. What stands between ``<!-- NAME -->`` and ``<!-- /NAME -->`` is made here.
 """
 
 from __future__ import annotations
@@ -52,6 +52,40 @@ def speed_line(speed: dict[str, Any]) -> str:
     )
 
 
+def arena_table(arena: dict[str, Any]) -> str:
+    """Strategies from best to worst."""
+    rows = [
+        "| strategy | average | seeds | minus Astrea (95 %) | trained parameters | training seconds | what it is |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for name, row in arena["strategies"].items():
+        mean = row["average"]
+        apart = row["difference"]
+        gap = (
+            ""
+            if name == "astrea" or not apart
+            else f"{apart['mean']:+.1f} ({apart['low']:+.1f} to {apart['high']:+.1f})"
+        )
+        score = f"{mean['mean']:.1f}" + ("" if mean["std"] is None else f" ± {mean['std']:.1f}")
+        rows.append(
+            f"| {name} | {score} | {mean['seeds']} | {gap} | {row['params_trainable'] / 1e6:.2f} M | "
+            f"{row['wall_s']:.0f} | {row['note']} |"
+        )
+    return "\n".join(rows)
+
+
+def variants_table(arena: dict[str, Any]) -> str:
+    """Astrea without each ingredient, without each expert, with two experts only."""
+    rows = ["| variant | average | seeds | minus Astrea (95 %) |", "| --- | ---: | ---: | ---: |"]
+    for kind, form in (("ablations", "without {}"), ("retraining", "retrained without {}"), ("pairs", "{} only")):
+        for name, row in arena[kind].items():
+            apart = row["difference"]
+            gap = f"{apart['mean']:+.1f} ({apart['low']:+.1f} to {apart['high']:+.1f})" if apart else ""
+            score = f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}")
+            rows.append(f"| {form.format(name)} | {score} | {row['seeds']} | {gap} |")
+    return "\n".join(rows)
+
+
 def draw(results: dict[str, Any], path: Path) -> None:
     """Bars per task, the blind score as a mark."""
     names = list(results["tasks"])
@@ -76,7 +110,7 @@ def fill(text: str, name: str, content: str) -> str:
     """Replace what stands between the marks of ``name``."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(text):
-        raise SystemExit(f"README.md has no <!-- {name} --> ... <!-- /{name} -->")
+        raise SystemExit(f"the page has no <!-- {name} --> ... <!-- /{name} -->")
     return pattern.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
 
 
@@ -90,6 +124,12 @@ def main() -> None:
     if speed.exists() and "<!-- speed -->" in text:
         text = fill(text, "speed", speed_line(json.loads(speed.read_text())))
     readme.write_text(text)
+    arena = RESULTS / "arena" / "arena.json"
+    if arena.exists():
+        found = json.loads(arena.read_text())
+        page = ROOT / "docs" / "arena.md"
+        text = fill(page.read_text(), "strategies", arena_table(found))
+        page.write_text(fill(text, "variants", variants_table(found)))
     draw(results, PICTURE)
 
 

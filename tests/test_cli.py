@@ -85,7 +85,7 @@ def tensors(run: Path) -> dict[str, torch.Tensor]:
 
 # Help and misuse
 
-COMMANDS = ("quickstart", "train", "pretrain", "scenes", "evaluate", "ask", "retrieve", "report")
+COMMANDS = ("quickstart", "train", "pretrain", "scenes", "evaluate", "ask", "retrieve", "pack", "report")
 
 
 def test_help_names_every_command(astrea: Astrea):

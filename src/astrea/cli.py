@@ -37,7 +37,20 @@ RunFolder = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes to the recipe, such as seed=1 tune.steps=800.", metavar="KEY=VALUE")
 ]
-ModelFolder = Annotated[Path, typer.Argument(help="Model folder, such as runs/quickstart/model.", metavar="MODEL")]
+ModelFolder = Annotated[
+    Path,
+    typer.Argument(
+        help="Model folder, such as runs/quickstart/model; shipped: the one in the package.", metavar="MODEL"
+    ),
+]
+# A list, because only of a list does the command line know that what follows it comes first.
+PerhapsModel = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="Model folder, such as runs/quickstart/model. Left out: the model that comes with the package.",
+        metavar="MODEL",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let the model import the expert classes that it names.")
@@ -202,19 +215,26 @@ def evaluate(
 
 @app.command()
 def ask(
-    model: ModelFolder,
+    *,
+    context: typer.Context,
+    model: PerhapsModel = None,
     image: Annotated[Path, typer.Argument(help="A picture: JPEG, PNG, WEBP, GIF, BMP or TIFF.")],
     question: Annotated[str, typer.Argument(help='Such as "how many umbrellas are there?"')],
     as_json: AsJson = False,
     show: Annotated[Path | None, typer.Option("--show", help="Write a picture of the experts' readings here.")] = None,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Ask a question about a picture: the answer, which experts it leaned on, and what each of them saw."""
+    """Ask a question about a picture: the answer, which experts it leaned on, and what each of them saw.
+
+    [bold]astrea ask PICTURE "what colour is the cat?"[/bold]  asks the model that comes with the package
+    [bold]astrea ask MODEL PICTURE "what colour is the cat?"[/bold]  asks one that you trained
+    """
     from astrea.data.images import load_image
     from astrea.explain import explain
     from astrea.loading import load_model
 
-    loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
+    folder = model_folder(context, model, image, "QUESTION")
+    loaded, processor = load_model(folder, trust_remote_code=trust_remote_code)
     began = time.perf_counter()
     picture = load_image(image)
     why = explain(loaded, processor, picture, question)
@@ -237,6 +257,21 @@ def ask(
         )
 
 
+def model_folder(context: typer.Context, given: list[Path] | None, first: Path, last: str) -> Path:
+    """The one model folder that was given, or the name of the shipped model; ``first`` is the argument after it.
+
+    Raises:
+        click.UsageError: more than one was given, or it is the ``last`` argument that was left out.
+    """
+    from astrea.loading import SHIPPED_NAME
+
+    if given and len(given) > 1:
+        context.fail(f"Got {len(given) - 1} more argument(s) than MODEL and what follows it")
+    if not given and (first / "config.json").is_file():
+        context.fail(f"Missing argument '{last}'.")
+    return given[0] if given else Path(SHIPPED_NAME)
+
+
 def explanation_json(why: Explanation) -> dict[str, Any]:
     """An explanation as a program reads it."""
     return {
@@ -250,19 +285,25 @@ def explanation_json(why: Explanation) -> dict[str, Any]:
 
 @app.command()
 def retrieve(
-    model: ModelFolder,
+    *,
+    context: typer.Context,
+    model: PerhapsModel = None,
     folder: Annotated[Path, typer.Argument(help="Folder of pictures (searched recursively).")],
     text: Annotated[str, typer.Argument(help='Such as "a red sun and a blue cow."')],
     top: Annotated[int, typer.Option(min=1, help="How many pictures to show.")] = 5,
     as_json: AsJson = False,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Find the pictures of a folder that fit a text best."""
+    """Find the pictures of a folder that fit a text best.
+
+    [bold]astrea retrieve FOLDER "a red sun and a blue cow."[/bold]  by the model that comes with the package
+    [bold]astrea retrieve MODEL FOLDER "a red sun and a blue cow."[/bold]  by one that you trained
+    """
     from astrea.loading import load_model
     from astrea.progress import TerminalReporter
     from astrea.retrieval import rank_folder
 
-    loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
+    loaded, processor = load_model(model_folder(context, model, folder, "TEXT"), trust_remote_code=trust_remote_code)
     with TerminalReporter() as report:
         found = rank_folder(loaded, processor, folder, text, top=top, report=report)
     if as_json:
@@ -338,6 +379,26 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder, such as runs/qu
     from astrea.evaluation.report import write_report
 
     print_path("report", write_report(run))
+
+
+@app.command()
+def pack(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, such as runs/quickstart.", metavar="RUN")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write; new or empty.", metavar="FOLDER")],
+) -> None:
+    """For developers: pack a finished run's model as the one that ships inside the package.
+
+    Small: fp16, and without the experts, which ship as parts. Put what it writes into src/astrea/weights/model.
+    """
+    from astrea.progress import TerminalReporter
+    from astrea.provenance import commit
+    from astrea.shipping import pack as pack_run
+
+    with TerminalReporter() as report:
+        card = pack_run(run, folder, commit=commit(), report=report)
+    whole, subset = card["scores"]["average"], card["subset"]["average"]
+    out.print(f"average {whole:.1f} in the run, {subset:.1f} on the packed model's subset", highlight=False)
+    print_path("packed", folder)
 
 
 def print_path(what: str, path: Path) -> None:

@@ -124,7 +124,9 @@ class Regular(Part):
     lies: float = Field(0.1, ge=0, lt=1, description="chance that an expert tells a training picture confidently wrong")
     load_rate: float = Field(0.02, ge=0, description="eta of the load bias; 0 = off")
     contribution_every: int = Field(10, ge=0, description="steps between counterfactual passes; 0 = off")
-    contribution_tau: float = Field(0.5, gt=0)
+    contribution_floor: float = Field(
+        0.2, gt=0, le=1, description="part of the share that is no matter of contribution"
+    )
 
 
 class Losses(Part):

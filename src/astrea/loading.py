@@ -20,6 +20,9 @@ from astrea.processor import AstreaProcessor
 MAX_JSON_BYTES = 4 << 20
 MAX_TOKENIZER_BYTES = 128 << 20
 WEIGHTS = "model.safetensors"
+SHIPPED_NAME = "shipped"
+"""Stands for the model that comes with the package wherever a model folder may be given."""
+
 AGAIN = "copy or download the model folder again"
 
 
@@ -29,7 +32,8 @@ def load_model(
     """A saved model, in evaluation mode, and its processor. Nothing is fetched from the network.
 
     Args:
-        folder: what `astrea train` or ``save_pretrained`` of model and processor wrote.
+        folder: what `astrea train` or ``save_pretrained`` of model and processor wrote; "shipped" is the model that
+            comes with the package, unless there is a folder of that name.
         trust_remote_code: whether experts of kind "module:Class" may be imported. Only for folders you trust.
 
     Raises:
@@ -37,23 +41,19 @@ def load_model(
             configuration; or an import that was not allowed. Names the file.
     """
     folder = Path(folder)
+    if folder == Path(SHIPPED_NAME) and not folder.is_dir():
+        from astrea import shipping  # which reads its files with the functions below
+
+        return shipping.load_shipped()
     if not folder.is_dir():
         raise AstreaError(
             f"model folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}",
             "give the folder that holds config.json and model.safetensors",
         )
-    described = read_json(folder / "config.json", MAX_JSON_BYTES)
-    if described.get("model_type") != AstreaConfig.model_type:
-        raise AstreaError(
-            f"{folder / 'config.json'} describes a {described.get('model_type')!r} model",
-            "give the folder of an Astrea model; other models load with transformers itself",
-        )
-    if (folder / "generation_config.json").exists():
-        read_json(folder / "generation_config.json", MAX_JSON_BYTES)
-    config = _checked_config(folder, described, trust_remote_code)
-    processor = _load_processor(folder)
+    config = read_config(folder, allow_import=trust_remote_code)
+    processor = read_processor(folder)
     model = _load_weights(folder, config, trust_remote_code)
-    _check_pair(folder, model, processor)
+    check_pair(folder, model, processor)
     return model, processor
 
 
@@ -82,8 +82,12 @@ def read_json(path: Path, most: int) -> dict[str, Any]:
     return value
 
 
-def _load_processor(folder: Path) -> AstreaProcessor:
-    """The processor, after a look at its files."""
+def read_processor(folder: Path) -> AstreaProcessor:
+    """The processor of a model folder, after a look at its files.
+
+    Raises:
+        AstreaError: a file is missing, unreadable or not Astrea's.
+    """
     described = read_json(folder / "processor_config.json", MAX_JSON_BYTES)
     read_json(folder / "tokenizer_config.json", MAX_JSON_BYTES)
     read_json(folder / "tokenizer.json", MAX_TOKENIZER_BYTES)
@@ -102,9 +106,25 @@ def _load_processor(folder: Path) -> AstreaProcessor:
     return processor
 
 
-def _checked_config(folder: Path, described: dict[str, Any], allow_import: bool) -> AstreaConfig:
-    """The configuration, after comparing what it asks for with the header of the weights' file."""
+def read_config(folder: Path, *, allow_import: bool = False, apart: str | None = None) -> AstreaConfig:
+    """The configuration of a model folder, after comparing what it asks for with the header of the weights' file.
+
+    Args:
+        allow_import: whether experts of kind "module:Class" may be imported.
+        apart: the beginning of the names of tensors that lie elsewhere, and so must not be in the weights' file.
+
+    Raises:
+        AstreaError: a file is missing, damaged or not Astrea's, or the two do not fit; names the file and the tensor.
+    """
     path = folder / "config.json"
+    described = read_json(path, MAX_JSON_BYTES)
+    if described.get("model_type") != AstreaConfig.model_type:
+        raise AstreaError(
+            f"{path} describes a {described.get('model_type')!r} model",
+            "give the folder of an Astrea model; other models load with transformers itself",
+        )
+    if (folder / "generation_config.json").exists():
+        read_json(folder / "generation_config.json", MAX_JSON_BYTES)
     try:
         config = AstreaConfig.from_dict(described)
         # Without memory: the file, not the configuration, decides how much is allocated.
@@ -114,7 +134,11 @@ def _checked_config(folder: Path, described: dict[str, Any], allow_import: bool)
         raise AstreaError(f"{path}: {error.message}", error.mend) from error
     except Exception as error:  # values out of range make the parts raise nearly any type
         raise AstreaError(f"{path} describes no model that can be built: {_first_line(error)}", AGAIN) from error
-    wanted = {name: list(tensor.shape) for name, tensor in skeleton.state_dict().items()}
+    wanted = {
+        name: list(tensor.shape)
+        for name, tensor in skeleton.state_dict().items()
+        if apart is None or not name.startswith(apart)
+    }
     _check_header(folder / WEIGHTS, wanted, optional=set(getattr(skeleton, "all_tied_weights_keys", {})))
     return config
 
@@ -170,8 +194,12 @@ def _check_header(path: Path, wanted: dict[str, list[int]], optional: set[str]) 
             )
 
 
-def _check_pair(folder: Path, model: AstreaForConditionalGeneration, processor: AstreaProcessor) -> None:
-    """Whether processor and model agree on what they pass to each other."""
+def check_pair(folder: Path, model: AstreaForConditionalGeneration, processor: AstreaProcessor) -> None:
+    """Whether processor and model agree on what they pass to each other.
+
+    Raises:
+        AstreaError: they do not; says on what.
+    """
     words = len(model.get_input_embeddings().get_parameter("weight"))
     pairs = (
         ("visual tokens per picture", processor.num_visual_tokens, model.num_visual_tokens),

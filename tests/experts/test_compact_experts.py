@@ -194,7 +194,10 @@ def test_ideal_segmentation_says_category_colour_place_and_area(scenes):
     expert = SegmentationExpert
     for b, n in truth.valid_BN.nonzero().tolist():
         token, item = ideal.tokens[b, n], scenes[b].objects[int(order[b, n])]
-        assert expert.labels[-len(ORDINALS) + int(token[-len(ORDINALS) :].argmax())] == ORDINALS[n]
+        assert argmax_label(expert, token, channel(expert, "first"), channel(expert, "eighth") + 1) == ORDINALS[n]
+        sides = token[channel(expert, "left") :].tolist()
+        along = (2 * item.centroid[0] / 64 - 1, 2 * item.centroid[1] / 64 - 1)
+        assert sides == pytest.approx([max(0, s * v) for v in along for s in (-1, 1)], abs=1e-4)
         # The category "thing" is said by its everyday noun.
         assert argmax_label(expert, token, 0, c) == KINDS[item.kind].category.replace("thing", "gadget")
         assert argmax_label(expert, token, c, c + k) == COLOURS[item.colour]

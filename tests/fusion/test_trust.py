@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.fusion.astrea import AstreaFusion, believed, worth_reading
 from astrea.fusion.protocol import Layout
-from astrea.fusion.trust import Trust, agreement
+from astrea.fusion.trust import Trust, echo
 
 OWNER = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
 LAYOUT = Layout(width=8, names=("a", "b", "c"), counts=(3, 2, 3), heads=4)
@@ -26,19 +26,21 @@ def matrix(batch: int = 4, seed: int = 0) -> ExpertMatrix:
 
 def test_agreement_is_what_a_loop_finds():
     seen = matrix()
-    found = agreement(seen)
+    found, worst = echo(seen.tokens, seen)
     for b in range(4):
         for e in range(3):
             for f in range(3):
                 mine = [t for t in range(8) if OWNER[t] == e and seen.valid[b, t]]
                 theirs = [t for t in range(8) if OWNER[t] == f and seen.valid[b, t]]
-                wanted = 0.0
+                wanted = least = 0.0
                 if mine and theirs:
                     near = [max(float(F.cosine_similarity(seen.tokens[b, t], seen.tokens[b, u], 0)) for u in theirs)
                             for t in mine]  # fmt: skip
                     weights = [float(seen.confidence[b, t]) for t in mine]
+                    least = min(near)
                     wanted = sum(w * n for w, n in zip(weights, near, strict=True)) / sum(weights)
                 assert float(found[b, e, f]) == pytest.approx(wanted, abs=1e-5)
+                assert float(worst[b, e, f]) == pytest.approx(least, abs=1e-5)
 
 
 def test_an_absent_expert_is_as_if_it_had_never_been():

@@ -1,6 +1,6 @@
 """Whether each expert is to be believed about this picture, judged by whether the others say the same.
 
-Letters: B pictures, E experts, T all experts' tokens, D language-model width.
+Letters: B pictures, E experts, T all experts' tokens, D language-model width, P width of the looking glass.
 """
 
 from __future__ import annotations
@@ -13,49 +13,56 @@ from astrea.alignment.matrix import ExpertMatrix
 
 
 class Trust(nn.Module):
-    """``log p(expert e is honest | picture)``, from agreement, confidence and the expert's mean token.
+    """Logits that an expert is honest, from its agreement with every other one, its confidence and its mean token.
 
     Pre-alignment put all experts into one space of words, so it can be seen whether they talk about the same picture:
-    ``A_ef``, how well the tokens of e are echoed by those of f. An expert that is confidently wrong (another picture's
-    boxes, a stuck sensor) is the one the others do not echo. Our own addition to the paper's allocator; trained with
-    experts that are made to lie (`astrea.training.lies`).
+    for each token of e the cosine to the nearest token of f, in a learned projection. An expert that is confidently
+    wrong (another picture's boxes, a stuck sensor) is the one that the others do not echo. Our own addition to the
+    paper's allocator; trained with experts that are made to lie (`astrea.training.lies`).
     """
 
-    def __init__(self, width: int, experts: int, *, hidden: int = 32, start: float = 3.0) -> None:
+    def __init__(self, width: int, experts: int, *, inner: int = 64, hidden: int = 32, start: float = 3.0) -> None:
         super().__init__()
+        self.look = nn.Linear(width, inner)
         self.norm = nn.LayerNorm(width)
-        self.from_agreement = nn.Linear(3 * experts, hidden)
+        # Each expert has its own idea of what the others' echo means: tags echo words, boxes echo regions.
+        self.from_echo = nn.Parameter(torch.randn(experts, 5 * experts, hidden) * 0.1)
         self.from_confidence = nn.Linear(1, hidden, bias=False)
         self.from_expert = nn.Linear(width, hidden, bias=False)
         self.own = nn.Parameter(torch.zeros(experts, hidden))
+        self.mid = nn.Linear(hidden, hidden)
         self.score = nn.Linear(hidden, 1)
         nn.init.normal_(self.score.weight, std=0.02)
         nn.init.constant_(self.score.bias, start)
 
     def forward(self, matrix: ExpertMatrix) -> Tensor:
         """Logits (B, E) that each expert is honest; what they say of an absent expert means nothing."""
-        mean_BED, sure_BE = matrix.summary()
-        echo_BEE = agreement(matrix)
-        here_BEE = matrix.present.unsqueeze(1).expand_as(echo_BEE).to(echo_BEE.dtype)
-        seen = torch.cat([echo_BEE, echo_BEE.transpose(1, 2), here_BEE], -1)
-        hidden = self.from_agreement(seen) + self.from_confidence(sure_BE.unsqueeze(-1))
-        hidden = hidden + self.from_expert(self.norm(mean_BED)) + self.own
-        return self.score(torch.tanh(hidden)).squeeze(-1)
+        mean_BEE, worst_BEE = echo(self.look(matrix.tokens), matrix)
+        here_BEE = matrix.present.unsqueeze(1).expand_as(mean_BEE).to(mean_BEE.dtype)
+        both_ways = [mean_BEE, mean_BEE.transpose(1, 2), worst_BEE, worst_BEE.transpose(1, 2), here_BEE]
+        token_BED, sure_BE = matrix.summary()
+        hidden = torch.einsum("bef,efh->beh", torch.cat(both_ways, -1), self.from_echo) + self.own
+        hidden = hidden + self.from_confidence(sure_BE.unsqueeze(-1)) + self.from_expert(self.norm(token_BED))
+        return self.score(torch.tanh(self.mid(torch.tanh(hidden)))).squeeze(-1)
 
 
-def agreement(matrix: ExpertMatrix) -> Tensor:
-    """``A_ef`` (B, E, E): the confidence-weighted mean, over e's tokens, of the cosine to the nearest token of f.
+def echo(seen_BTP: Tensor, matrix: ExpertMatrix) -> tuple[Tensor, Tensor]:
+    """How well the tokens of e are echoed by those of f: for each, the cosine to the nearest token of f.
 
-    Zero where either has nothing to say. Without gradient: agreement is looked at, not sought.
+    Returns:
+        (B, E, E) each, first e then f: the confidence-weighted mean over e's tokens, and the worst of them. Zero where
+        either has nothing to say.
     """
-    with torch.no_grad():
-        unit_BTD = F.normalize(matrix.tokens, dim=-1)
-        cosine_BTT = (unit_BTD @ unit_BTD.transpose(1, 2)).masked_fill(~matrix.valid.unsqueeze(1), -1.0)
-        member_TE = F.one_hot(matrix.expert, matrix.experts).bool()
-        nearest_BTE = torch.stack([cosine_BTT[:, :, member].amax(-1) for member in member_TE.T], -1)
-        weight_BT = matrix.confidence * matrix.valid
-        weight_BTE = weight_BT.unsqueeze(-1) * member_TE
-        echo_BEE = torch.einsum("bte,btf->bef", weight_BTE, nearest_BTE)
-        echo_BEE = echo_BEE / weight_BTE.sum(1).clamp_min(1e-6).unsqueeze(-1)
-        speaks_BE = weight_BTE.sum(1) > 0
-        return echo_BEE * (speaks_BE.unsqueeze(1) & speaks_BE.unsqueeze(2))
+    unit_BTP = F.normalize(seen_BTP, dim=-1)
+    cosine_BTT = (unit_BTP @ unit_BTP.transpose(1, 2)).masked_fill(~matrix.valid.unsqueeze(1), -1.0)
+    member_TE = F.one_hot(matrix.expert, matrix.experts).bool()
+    nearest_BTE = torch.stack([cosine_BTT[:, :, member].amax(-1) for member in member_TE.T], -1)
+    weight_BTE = (matrix.confidence * matrix.valid).unsqueeze(-1) * member_TE
+    total_BE = weight_BTE.sum(1)
+    mean_BEE = torch.einsum("bte,btf->bef", weight_BTE, nearest_BTE) / total_BE.clamp_min(1e-6).unsqueeze(-1)
+    silent_BTE = ~(matrix.valid.unsqueeze(-1) & member_TE)
+    worst_BEE = torch.stack(
+        [nearest_BTE.masked_fill(silent_BTE[:, :, e, None], 1.0).amin(1) for e in range(matrix.experts)], 1
+    )
+    speak_BEE = (total_BE.unsqueeze(1) > 0) & (total_BE.unsqueeze(2) > 0)
+    return mean_BEE * speak_BEE, worst_BEE * speak_BEE

@@ -15,6 +15,7 @@ from astrea.config import Stage
 from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Turn
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.astrea import AstreaFusion
+from astrea.fusion.trust import Trust
 from astrea.training.lies import draw_liars, with_lies
 from astrea.training.loop import Objective
 from astrea.training.optimizer import is_hidden_matrix
@@ -22,7 +23,12 @@ from astrea.training.seeds import generator_for, sample_indices
 from astrea.training.workshop import GROUPS, Workshop
 
 CAPTION_WEIGHT = 0.5
-CONTRIBUTION_DECAY = 0.9
+
+JUDGED, LYING = 64, 0.5
+"""Pictures per step from which trust is learned, and the share of them that an expert lies about."""
+
+TRUST_RATE = 5.0
+"""Learning rate of trust over the others': it has little time, and nobody else learns from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,8 @@ class FuseObjective(Objective):
                 yield from ((f"{head}.{n}", p, 1.0) for n, p in getattr(model.alignment, head).named_parameters())
             yield "contrast.log_temperature", self.shop.contrast.log_temperature, 1.0
         if "fusion" in learns:
-            yield from ((f"fusion.{n}", p, 1.0) for n, p in model.fusion.named_parameters())
+            for name, parameter in model.fusion.named_parameters():
+                yield f"fusion.{name}", parameter, TRUST_RATE if name.startswith("trust.") else 1.0
         if "language_model" in learns:
             scale = self.stage.language_lr_scale
             yield from ((f"language_model.{n}", p, scale) for n, p in model.language_model.named_parameters())
@@ -121,10 +128,8 @@ class FuseObjective(Objective):
         asked = batch.groups >= 0
         whole = (batch.present.all(1) & (batch.liar < 0))[batch.rows]
         self.shares.append(out.shares[whole][asked[whole]].detach())
-        if weights.trust and out.visual.trust is not None:
-            honest = batch.liar.unsqueeze(1) != torch.arange(batch.present.shape[1])
-            wrong = F.binary_cross_entropy_with_logits(out.visual.trust, honest[batch.rows].float(), reduction="none")
-            parts["trust"] = weights.trust * wrong[batch.present[batch.rows]].mean()
+        if weights.trust and isinstance(model.fusion, AstreaFusion) and model.fusion.trust is not None:
+            parts["trust"] = weights.trust * self.judging(model.fusion.trust, step)
         if out.visual.auxiliary is not None:
             parts["auxiliary"] = out.visual.auxiliary
         if weights.itc:
@@ -133,14 +138,29 @@ class FuseObjective(Objective):
         if weights.contribution and every and getattr(model.fusion, "allocator", None) is not None:
             if step % every == 0:
                 self.measure(batch, features)
-            target = (shop.contribution / shop.run.regular.contribution_tau).softmax(-1)[batch.groups.clamp_min(0)]
-            rows = asked & whole.unsqueeze(1)
+            known = shop.contributions
+            target = known.targets(shop.run.regular.contribution_floor, model.fusion.allocator.load_bias)[batch.groups]
+            rows = asked & whole.unsqueeze(1) & (known.seen[batch.groups] > 0)
             share = out.shares[rows].clamp_min(1e-6)
             # A small batch may have no whole row: nothing to learn from, and a mean over nothing would be NaN.
             kl = F.kl_div(share.log(), target[rows], reduction="sum") / max(1, len(share))
             parts["contribution"] = weights.contribution * kl
         figures = {name: part.item() for name, part in parts.items()}
         return sum(parts.values()), figures  # type: ignore[return-value]
+
+    def judging(self, trust: Trust, step: int) -> Tensor:
+        """Telling honest experts from lying ones, on pictures of its own: lies must be common to be learned from, and
+        rare where answers are learned. Experts go missing as elsewhere; adapters do not learn from this."""
+        shop = self.shop
+        generator = generator_for(shop.run.seed, self.name, "judging", step)
+        index = torch.randint(0, len(shop.data), (JUDGED,), generator=generator)
+        experts = len(shop.model.experts.names)
+        liar = draw_liars(JUDGED, experts, LYING, generator)
+        lost = draw_liars(JUDGED, experts, shop.run.regular.expert_dropout, generator)
+        present, honest = (who.unsqueeze(1) != torch.arange(experts) for who in (lost, liar))
+        with torch.no_grad():
+            matrix = shop.model.alignment(with_lies(shop.data.rows(index), liar, generator), present)
+        return F.binary_cross_entropy_with_logits(trust(matrix)[present], honest[present].float())
 
     def contrast(
         self, batch: FuseBatch, told: dict[str, ExpertFeatures], features: dict[str, ExpertFeatures]
@@ -178,7 +198,7 @@ class FuseObjective(Objective):
         for group in range(len(GROUPS)):
             mine = batch.groups[:rows] == group
             if mine.any():
-                shop.contribution[group].lerp_(delta[mine].mean(0), 1 - CONTRIBUTION_DECAY)
+                shop.contributions.learn(group, delta[mine].mean(0))
 
     def after_step(self, step: int) -> None:
         shop = self.shop

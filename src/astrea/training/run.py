@@ -280,7 +280,7 @@ def snapshot(shop: Workshop) -> dict[str, dict[str, Tensor]]:
         "momentum": contrast,
         "queue": shop.contrast.queue.state_dict(),
         "words": shop.words.state_dict(),
-        "contribution": {"table": shop.contribution},
+        "contribution": shop.contributions.state_dict(),
     }
 
 
@@ -298,7 +298,7 @@ def restore(shop: Workshop, found: Checkpoint) -> None:
     shop.contrast.load_state_dict(found.tensors["momentum"], strict=False)
     shop.contrast.queue.load_state_dict(found.tensors["queue"])
     shop.words.load_state_dict(found.tensors["words"])
-    shop.contribution.copy_(found.tensors["contribution"]["table"])
+    shop.contributions.load_state_dict(found.tensors["contribution"])
     set_rng_state(found.state["rng"])
 
 

@@ -17,6 +17,7 @@ from astrea.data.packing import Packer
 from astrea.data.world import Progress, WorldData
 from astrea.fingerprint import tensors_fingerprint
 from astrea.model import AstreaForConditionalGeneration
+from astrea.training.contribution import Contributions
 from astrea.training.seeds import generator_for
 
 GROUPS = ("existence", "counting", "attribute", "spatial", "logic", "reading", "knowledge", "area", "caption")
@@ -29,8 +30,8 @@ class Workshop:
     """One training run's moving parts.
 
     Attributes:
-        contrast: momentum copy, queue, temperature. words: the word-level loss. contribution: (G, E) moving average of
-        loss(without e) - loss(with), in nats, per task group; kept in checkpoints with the rest.
+        contrast: momentum copy, queue, temperature. words: the word-level loss. contributions: what each expert
+        was worth so far; kept in checkpoints with the rest. kept_states: see `keep_states`.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Workshop:
         self.kept_states: Tensor | None = None
         counts = torch.tensor([len(texts) for texts in told])
         self.first_caption = counts.cumsum(0) - counts
-        self.contribution = torch.zeros(len(GROUPS), len(model.experts.names))
+        self.contributions = Contributions(len(GROUPS), len(model.experts.names))
         # The same sentence told of two pictures is one caption: neither may be the other's negative.
         numbers: dict[tuple[int, ...], int] = {}
         self.caption_numbers = [[numbers.setdefault(tuple(ids), len(numbers)) for ids in texts] for texts in told]

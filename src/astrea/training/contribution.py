@@ -1,0 +1,51 @@
+"""What each expert was worth so far, per kind of task: the yardstick that shares are calibrated by.
+
+Letters: G task groups, E experts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+DECAY = 0.9
+"""Of the moving average, once there have been enough measurements for one."""
+
+NOISE = 0.01
+"""Nats that every expert is granted: contributions of this size cannot be told apart."""
+
+
+class Contributions:
+    """Moving averages of loss(without e) - loss(with), in nats, with how often each group was measured.
+
+    Attributes:
+        table: (G, E). seen: (G,).
+    """
+
+    def __init__(self, groups: int, experts: int) -> None:
+        self.table = torch.zeros(groups, experts)
+        self.seen = torch.zeros(groups)
+
+    def learn(self, group: int, measured_E: Tensor) -> None:
+        """Take in one measurement. The first few are averaged evenly: a start at zero would be a claim."""
+        self.seen[group] += 1
+        self.table[group].lerp_(measured_E, max(1 - DECAY, 1 / float(self.seen[group])))
+
+    def targets(self, floor: float, load_bias_E: Tensor) -> Tensor:
+        """Shares (G, E) in proportion to contributions, a ``floor`` shared evenly by all, shifted by the load bias.
+
+        The bias enters here as it enters the shares, so that balancing the load and calibrating do not pull against
+        each other: what is learned is the share as it would be without the bias.
+        """
+        gain = self.table.clamp_min(0) + NOISE
+        share = (1 - floor) * gain / gain.sum(1, keepdim=True) + floor / gain.shape[1]
+        return (share.log() + load_bias_E).softmax(1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """For checkpoints."""
+        return {"table": self.table, "seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state_dict` gave."""
+        self.table.copy_(state["table"])
+        self.seen.copy_(state["seen"])

@@ -1,0 +1,61 @@
+"""The trained model that ships with the package: whole, small, and as good as its card says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from astrea.config import Data, World
+from astrea.evaluation.tasks import TASKS
+from astrea.progress import Reporter
+from astrea.shipping import SHIPPED_MODEL, load_shipped, subset_scores
+from astrea.training.parts import CARD
+
+pytestmark = pytest.mark.skipif(not SHIPPED_MODEL.is_dir(), reason="this build ships no trained model (weights/model)")
+
+GOOD = 85
+"""An average that is a claim of its own, and has to show on the subset too."""
+
+
+@pytest.fixture(scope="module")
+def card() -> dict:
+    return json.loads((SHIPPED_MODEL / CARD).read_text())
+
+
+@pytest.fixture(scope="module")
+def measured(card) -> dict[str, float]:
+    model, processor = load_shipped()
+    world, data = World.model_validate(card["recipe"]["world"]), Data.model_validate(card["subset"]["data"])
+    return subset_scores(model, processor, world, data, report=Reporter())
+
+
+def average(scores: dict[str, float]) -> float:
+    return sum(scores.values()) / len(scores)
+
+
+def test_it_is_small():
+    assert sum(path.stat().st_size for path in SHIPPED_MODEL.iterdir()) <= 8 * 2**20
+
+
+def test_the_card_is_consistent(card):
+    scores = card["scores"]
+    assert tuple(scores["tasks"]) == tuple(card["subset"]["tasks"]) == TASKS
+    for whole, row in (("average", "score"), ("blind_average", "blind")):
+        assert scores[whole] == pytest.approx(average({t: one[row] for t, one in scores["tasks"].items()}))
+    assert card["subset"]["average"] == pytest.approx(average(card["subset"]["tasks"]))
+    assert card["commit"]
+    assert card["limits"]
+
+
+def test_it_scores_what_its_card_says(card, measured):
+    assert average(measured) == pytest.approx(card["subset"]["average"], abs=0.5)
+    # Another processor may break a near tie the other way: one item of each task may differ.
+    items = min(value for key, value in card["subset"]["data"].items() if key in ("test_questions", "test_captions"))
+    for task, score in measured.items():
+        assert score == pytest.approx(card["subset"]["tasks"][task], abs=100 / items + 1e-6), task
+
+
+def test_a_good_average_shows_on_the_subset(card, measured):
+    if card["scores"]["average"] >= GOOD:
+        assert average(measured) >= GOOD - 5  # some 240 items: five points are two standard errors
