@@ -135,11 +135,12 @@ class FuseObjective(Objective):
         if weights.itc:
             parts["itc"] = weights.itc * self.contrast(batch, told, features)
         every = shop.run.regular.contribution_every
-        if weights.contribution and every and getattr(model.fusion, "allocator", None) is not None:
+        allocator = model.fusion.allocator if isinstance(model.fusion, AstreaFusion) else None
+        if weights.contribution and every and allocator is not None:
             if step % every == 0:
                 self.measure(batch, features)
             known = shop.contributions
-            target = known.targets(shop.run.regular.contribution_floor, model.fusion.allocator.load_bias)[batch.groups]
+            target = known.targets(shop.run.regular.contribution_floor, allocator.load_bias)[batch.groups]
             rows = asked & whole.unsqueeze(1) & (known.seen[batch.groups] > 0)
             share = out.shares[rows].clamp_min(1e-6)
             # A small batch may have no whole row: nothing to learn from, and a mean over nothing would be NaN.
@@ -206,9 +207,9 @@ class FuseObjective(Objective):
         for keys in self.pending:
             shop.contrast.queue.push(*keys)
         self.pending.clear()
-        allocator = getattr(shop.model.fusion, "allocator", None)
-        if allocator is not None and self.shares:
-            allocator.update_load(torch.cat(self.shares), rate=shop.run.regular.load_rate)
+        fusion = shop.model.fusion
+        if isinstance(fusion, AstreaFusion) and fusion.allocator is not None and self.shares:
+            fusion.allocator.update_load(torch.cat(self.shares), rate=shop.run.regular.load_rate)
         self.shares.clear()
 
     def describe(self, batch: FuseBatch) -> str:
