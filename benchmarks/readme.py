@@ -47,8 +47,8 @@ def speed_line(speed: dict[str, Any]) -> str:
     share = speed["language_pass_of_gemm"]["share"]["median"]
     return (
         f"With what is frozen kept (the experts' features, the captions' states) an `align` step is {align:.1f} times "
-        f"and a `tune` step {tune:.1f} times as fast as with all of it computed anew; the language model's pass reaches "
-        f"{share:.0%} of the machine's fp32 matrix rate (`benchmarks/train_speed.py`)."
+        f"and a `tune` step {tune:.1f} times as fast as with all of it computed anew; the language model's pass "
+        f"reaches {share:.0%} of the machine's fp32 matrix rate (`benchmarks/train_speed.py`)."
     )
 
 
