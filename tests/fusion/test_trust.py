@@ -75,12 +75,22 @@ def test_trust_learns_to_find_the_one_who_tells_of_another_picture():
     for _ in range(150):
         seen, liar = batch(64)
         honest = (liar[:, None] != torch.arange(3)).float()
+        judge.observe(seen)
         optimizer.zero_grad()
         F.binary_cross_entropy_with_logits(judge(seen), honest).backward()
         optimizer.step()
     seen, liar = batch(400)
     told = judge(seen) > 0
     assert (told == (liar[:, None] != torch.arange(3))).float().mean() > 0.9  # always honest: 0.75
+
+
+def test_what_is_usual_is_the_mean_of_what_was_observed():
+    judge, first, second = Trust(8, 3), matrix(), matrix(seed=5)
+    judge.observe(first)
+    judge.observe(second)
+    both = torch.stack([judge.echoes(m) for m in (first, second)]).detach()
+    torch.testing.assert_close(judge.usual, both.mean((0, 1)))
+    assert (judge.spread >= 0.01).all()
 
 
 def fusion(**options) -> AstreaFusion:

@@ -192,7 +192,9 @@ def test_a_stage_trains_what_its_recipe_says(make_shop, part):
     learned = {n for n in moved if n.startswith("model.")} - unlearned
     assert learned
     assert all(trained[part] in name for name in learned)
-    scales = {scale for name, _, scale in objective.trainable() if not name.startswith("fusion.trust.")}
+    scales = {
+        scale for name, _, scale in objective.trainable() if not name.startswith(("fusion.trust.", "fusion.allocator."))
+    }
     assert scales <= {1.0}
     assert not unreached
 
@@ -200,7 +202,9 @@ def test_a_stage_trains_what_its_recipe_says(make_shop, part):
 def test_the_language_model_has_a_rate_of_its_own(make_shop):
     shop = make_shop(tune__language_lr_scale=0.3)
     rates = [(name, scale) for name, _, scale in fusing(shop, "tune").trainable()]
-    scales = {name.split(".")[0]: scale for name, scale in rates if not name.startswith("fusion.trust.")}
+    scales = {
+        name.split(".")[0]: scale for name, scale in rates if "fusion.mixer" in name or not name.startswith("fusion.")
+    }
     assert scales["language_model"] == 0.3
     assert {scales[n] for n in ("adapters", "fusion", "picture_head", "contrast")} == {1.0}
 

@@ -20,7 +20,7 @@ from astrea.fusion.protocol import VisualTokens
 from astrea.model import AstreaForConditionalGeneration
 from astrea.progress import Reporter
 
-THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.18, 0.2, 0.22, 0.25, 0.3, 0.4)
 """Shares from which on an expert is read."""
 
 

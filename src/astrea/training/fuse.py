@@ -24,11 +24,14 @@ from astrea.training.workshop import GROUPS, Workshop
 
 CAPTION_WEIGHT = 0.5
 
-JUDGED, LYING = 64, 0.5
+JUDGED, LYING = 96, 0.75
 """Pictures per step from which trust is learned, and the share of them that an expert lies about."""
 
-TRUST_RATE = 5.0
-"""Learning rate of trust over the others': it has little time, and nobody else learns from it."""
+QUICK = {"trust.": 5.0, "allocator.": 10.0}
+"""Learning rate over the others' of parts that start from nothing and have little time."""
+
+MEASURED = 12
+"""Rows that are answered again without each expert, whenever contributions are measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ class FuseObjective(Objective):
             yield "contrast.log_temperature", self.shop.contrast.log_temperature, 1.0
         if "fusion" in learns:
             for name, parameter in model.fusion.named_parameters():
-                yield f"fusion.{name}", parameter, TRUST_RATE if name.startswith("trust.") else 1.0
+                rate = next((rate for part, rate in QUICK.items() if name.startswith(part)), 1.0)
+                yield f"fusion.{name}", parameter, rate
         if "language_model" in learns:
             scale = self.stage.language_lr_scale
             yield from ((f"language_model.{n}", p, scale) for n, p in model.language_model.named_parameters())
@@ -128,8 +132,9 @@ class FuseObjective(Objective):
         asked = batch.groups >= 0
         whole = (batch.present.all(1) & (batch.liar < 0))[batch.rows]
         self.shares.append(out.shares[whole][asked[whole]].detach())
-        if weights.trust and isinstance(model.fusion, AstreaFusion) and model.fusion.trust is not None:
-            parts["trust"] = weights.trust * self.judging(model.fusion.trust, step)
+        trust = model.fusion.trust if isinstance(model.fusion, AstreaFusion) else None
+        if weights.trust and trust is not None and "fusion" in self.stage.train:
+            parts["trust"] = weights.trust * self.judging(trust, step)
         if out.visual.auxiliary is not None:
             parts["auxiliary"] = out.visual.auxiliary
         if weights.itc:
@@ -161,6 +166,7 @@ class FuseObjective(Objective):
         present, honest = (who.unsqueeze(1) != torch.arange(experts) for who in (lost, liar))
         with torch.no_grad():
             matrix = shop.model.alignment(with_lies(shop.data.rows(index), liar, generator), present)
+        trust.observe(matrix)
         return F.binary_cross_entropy_with_logits(trust(matrix)[present], honest[present].float())
 
     def contrast(
@@ -179,7 +185,7 @@ class FuseObjective(Objective):
         return shop.contrast.loss(picture, text, picture_key, text_key, ids, shop.run.contrast.soft_targets)
 
     @torch.no_grad()
-    def measure(self, batch: FuseBatch, features: dict[str, ExpertFeatures], rows: int = 4) -> None:
+    def measure(self, batch: FuseBatch, features: dict[str, ExpertFeatures], rows: int = MEASURED) -> None:
         """Counterfactual passes on a few rows: what would each expert's absence cost each task group, in nats?"""
         shop, model = self.shop, self.shop.model
         experts = len(model.experts.names)
