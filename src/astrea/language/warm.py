@@ -61,7 +61,7 @@ class WarmBatch:
     """Packed rows and what their prefixes say.
 
     told: features per expert, in their own channels. present: (B, E). joined: (B,) whether what is said about one place
-    is said together. source: which scenes, for error messages.
+    is said together. matched: (B,) whether words find their tokens. source: which scenes, for error messages.
     """
 
     packed: PackedBatch
