@@ -1,0 +1,5 @@
+"""``python -m astrea.cli``."""
+
+from astrea.cli import main
+
+main()

@@ -1,0 +1,111 @@
+"""The command line's frame: the application, what its commands share, and how errors are told.
+
+Every command ends with status 0 when it did what was asked, 1 on an error the message tells how to mend, 2 on a misused
+command line, 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from astrea.errors import AstreaError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+app = typer.Typer(
+    name="astrea",
+    help="Vision-language models that look through several vision experts at once.",
+    epilog="Start with `astrea quickstart`: it trains, evaluates and explains a model in minutes, on a processor.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console()
+
+RunFolder = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes to the recipe, such as seed=1 tune.steps=800.", metavar="KEY=VALUE")
+]
+ModelFolder = Annotated[
+    Path,
+    typer.Argument(
+        help="Model folder, such as runs/quickstart/model; shipped: the one in the package.", metavar="MODEL"
+    ),
+]
+# A list, because only of a list does the command line know that what follows it comes first.
+PerhapsModel = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="Model folder, such as runs/quickstart/model. Left out: the model that comes with the package.",
+        metavar="MODEL",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let the model import the expert classes that it names.")
+]
+
+
+def model_folder(context: typer.Context, given: list[Path] | None, first: Path, last: str) -> Path:
+    """The one model folder that was given, or the name of the shipped model; ``first`` is the argument after it.
+
+    Raises:
+        click.UsageError: more than one was given, or it is the ``last`` argument that was left out.
+    """
+    from astrea.loading import SHIPPED_NAME
+
+    if given and len(given) > 1:
+        context.fail(f"Got {len(given) - 1} more argument(s) than MODEL and what follows it")
+    if not given and (first / "config.json").is_file():
+        context.fail(f"Missing argument '{last}'.")
+    return given[0] if given else Path(SHIPPED_NAME)
+
+
+def print_path(what: str, path: Path) -> None:
+    """Where something lies, in one line that can be copied."""
+    out.print(f"{what + ':':<8} {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def save_picture(picture: Image, path: Path) -> None:
+    """Write a picture in the format that the path's ending names."""
+    from astrea.training.checkpoint import file_guard
+
+    with file_guard(path):
+        try:
+            picture.save(path)
+        except (ValueError, KeyError) as error:  # Pillow knows no such ending, or can only read that format
+            raise AstreaError(f"{path}: no picture can be written under this name", "end it in .png") from error
+
+
+def print_json(value: object) -> None:
+    """Plain JSON on standard output, whatever the terminal's width; what is NaN was not measured and is null."""
+    from astrea.training.checkpoint import finite_or_null
+
+    sys.stdout.write(json.dumps(finite_or_null(value), indent=2, allow_nan=False) + "\n")
+
+
+def main() -> None:
+    """Entry point: errors the user can mend are told in words, without a traceback."""
+
+    def tell(text: str, style: str) -> None:
+        Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: tell(f"note: {message}", "yellow")
+            app(prog_name="astrea")
+    except AstreaError as error:
+        tell(f"error: {error}", "red")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        raise SystemExit(130) from None

@@ -1,0 +1,100 @@
+"""Commands that answer: ask, retrieve."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from astrea.cli.app import AsJson, PerhapsModel, Trust, app, model_folder, out, print_json, save_picture
+
+if TYPE_CHECKING:
+    from astrea.explain import Explanation
+
+
+@app.command()
+def ask(
+    *,
+    context: typer.Context,
+    model: PerhapsModel = None,
+    image: Annotated[Path, typer.Argument(help="A picture: JPEG, PNG, WEBP, GIF, BMP or TIFF.")],
+    question: Annotated[str, typer.Argument(help='Such as "how many umbrellas are there?"')],
+    as_json: AsJson = False,
+    show: Annotated[Path | None, typer.Option("--show", help="Write a picture of the experts' readings here.")] = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Ask a question about a picture: the answer, which experts it leaned on, and what each of them saw.
+
+    [bold]astrea ask PICTURE "what colour is the cat?"[/bold]  asks the model that comes with the package
+    [bold]astrea ask MODEL PICTURE "what colour is the cat?"[/bold]  asks one that you trained
+    """
+    from astrea.data.images import load_image
+    from astrea.explain import explain
+    from astrea.loading import load_model
+
+    folder = model_folder(context, model, image, "QUESTION")
+    loaded, processor = load_model(folder, trust_remote_code=trust_remote_code)
+    began = time.perf_counter()
+    picture = load_image(image)
+    why = explain(loaded, processor, picture, question)
+    seconds = time.perf_counter() - began
+    if show is not None:
+        from astrea.experts.drawing import draw_readings
+
+        save_picture(draw_readings(picture, why.readings), show)
+    if as_json:
+        print_json(explanation_json(why) | {"seconds": round(seconds, 3)})
+        return
+    out.print(f"[bold]{escape(why.answer or '(no answer)')}[/bold]   (probability {why.confidence:.2f})")
+    for name, share in sorted(why.shares.items(), key=lambda item: -item[1]):
+        effect = why.masking[name]
+        without = "same answer" if effect.answer == why.answer else f"would answer {effect.answer!r}"
+        reading = why.readings[name]
+        saw = reading.caption or ", ".join(reading.labels) or "nothing"
+        out.print(
+            f"  {name:<15} share {share:4.0%}   without it: {without:<28} saw: {saw}", markup=False, soft_wrap=True
+        )
+
+
+def explanation_json(why: Explanation) -> dict[str, Any]:
+    """An explanation as a program reads it."""
+    return {
+        "answer": why.answer,
+        "confidence": round(why.confidence, 4),
+        "shares": {name: round(share, 4) for name, share in why.shares.items()},
+        "readings": {name: reading.as_dict() for name, reading in why.readings.items()},
+        "masking": {n: {"answer": e.answer, "nats_lost": round(e.nats_lost, 4)} for n, e in why.masking.items()},
+    }
+
+
+@app.command()
+def retrieve(
+    *,
+    context: typer.Context,
+    model: PerhapsModel = None,
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures (searched recursively).")],
+    text: Annotated[str, typer.Argument(help='Such as "a red sun and a blue cow."')],
+    top: Annotated[int, typer.Option(min=1, help="How many pictures to show.")] = 5,
+    as_json: AsJson = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Find the pictures of a folder that fit a text best.
+
+    [bold]astrea retrieve FOLDER "a red sun and a blue cow."[/bold]  by the model that comes with the package
+    [bold]astrea retrieve MODEL FOLDER "a red sun and a blue cow."[/bold]  by one that you trained
+    """
+    from astrea.loading import load_model
+    from astrea.progress import TerminalReporter
+    from astrea.retrieval import rank_folder
+
+    loaded, processor = load_model(model_folder(context, model, folder, "TEXT"), trust_remote_code=trust_remote_code)
+    with TerminalReporter() as report:
+        found = rank_folder(loaded, processor, folder, text, top=top, report=report)
+    if as_json:
+        print_json([{"image": str(hit.path), "score": round(hit.score, 4)} for hit in found])
+        return
+    for hit in found:
+        out.print(f"{hit.score:9.3f}  {hit.path}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,166 @@
+"""Commands that measure and show: evaluate, report, arena, scenes, pack."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from astrea.cli.app import (
+    AsJson,
+    ModelFolder,
+    Overrides,
+    RunFolder,
+    Trust,
+    app,
+    out,
+    print_json,
+    print_path,
+    save_picture,
+)
+from astrea.errors import AstreaError
+
+
+@app.command()
+def evaluate(
+    model: ModelFolder,
+    tasks: Annotated[str, typer.Option(help="Comma-separated tasks, or all.")] = "all",
+    masking: Annotated[bool, typer.Option("--masking/--no-masking", help="Also mask each expert in turn.")] = False,
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    recipe: Annotated[str, typer.Option(help="Recipe whose world and test sizes are used.")] = "tiny",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Evaluate a model on some or all of the twelve tasks."""
+    from astrea.config import Run
+    from astrea.evaluation.runner import evaluate as run_evaluation
+    from astrea.evaluation.summary import terminal_table
+    from astrea.evaluation.tasks import TASKS
+    from astrea.loading import load_model
+    from astrea.progress import TerminalReporter
+    from astrea.recipes.loader import load_recipe
+
+    chosen = TASKS if tasks == "all" else tuple(name.strip() for name in tasks.split(","))
+    unknown = [name for name in chosen if name not in TASKS]
+    if unknown:
+        raise AstreaError(f"unknown task {unknown[0]!r}", f"known tasks: {', '.join(TASKS)}")
+    if split not in ("test", "validation"):
+        raise AstreaError(f"unknown split {split!r}", "choose test or validation")
+    run = load_recipe(Run, recipe, overrides or [])
+    loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
+    with TerminalReporter() as report:
+        results, _, _ = run_evaluation(
+            loaded, processor.tokenizer, run.world, run.data, tasks=chosen, masking=masking, split=split, report=report
+        )
+    print_json(results) if as_json else out.print(terminal_table(results))
+
+
+@app.command()
+def arena(
+    overrides: Overrides = None,
+    recipe: Annotated[
+        str, typer.Option(help="Recipe that all contestants start from: a name or a YAML file.")
+    ] = "tiny",
+    strategies: Annotated[
+        str | None,
+        typer.Option(help="all, or contestants and kinds (strategies, ablations, retraining, pairs), comma-separated."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many seeds each contestant gets; 3, or 1 if quick.")
+    ] = None,
+    folder: RunFolder = Path("runs/arena"),
+    processes: Annotated[int, typer.Option(min=1, help="Cells at a time, each on one core.")] = 2,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few small cells, about ten minutes: does it all work?")
+    ] = False,
+    wall: Annotated[
+        bool, typer.Option("--wall", help="Afterwards run the three best others for as long as astrea took.")
+    ] = False,
+) -> None:
+    """Compare Astrea with every other way to fuse, and with itself when an ingredient is off.
+
+    [bold]astrea arena --quick[/bold]
+    [bold]astrea arena --strategies astrea,sequence_concat,ablations --seeds 3 tune.steps=200[/bold]
+
+    Every finished contestant and seed is a file; the same command goes on where it was.
+    """
+    import shlex
+
+    from astrea.arena.run import QUICK, QUICK_OVERRIDES, Arena, run_arena
+    from astrea.arena.table import arena_table
+    from astrea.progress import TerminalReporter
+
+    asked = Arena(
+        recipe,
+        (*(QUICK_OVERRIDES if quick else ()), *(overrides or [])),
+        strategies or (QUICK if quick else "all"),
+        seeds or (1 if quick else 3),
+        folder,
+        processes,
+        wall,
+        shlex.join(["astrea", *sys.argv[1:]]),
+    )
+    with TerminalReporter() as report:
+        try:
+            made, failed = run_arena(asked, report=report)
+        except KeyboardInterrupt:
+            report.say("stopped; finished cells are kept, go on with the same command")
+            raise typer.Exit(130) from None
+    out.print(arena_table(made))
+    print_path("figures", folder / "arena.json")
+    if (folder / "arena.html").is_file():
+        print_path("page", folder / "arena.html")
+    if failed:
+        told = "\n".join(f"{name}: {said}" for name, said in failed.items())
+        raise AstreaError(f"{len(failed)} failed:\n{told}", "mend these; the same command runs only what is missing")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.")]) -> None:
+    """Write a run's report.html again from its results."""
+    from astrea.evaluation.report import write_report
+
+    print_path("report", write_report(run))
+
+
+@app.command()
+def scenes(
+    show: Annotated[Path, typer.Option("--show", help="PNG file to write the contact sheet to.")] = Path("scenes.png"),
+    split: Annotated[str, typer.Option(help="train, validation, test or novel.")] = "train",
+    count: Annotated[int, typer.Option(min=1, max=400, help="How many scenes.")] = 32,
+    seed: Annotated[int, typer.Option(help="The world's seed.")] = 0,
+    canvas: Annotated[int, typer.Option(min=48, max=512, help="Side of a picture in pixels.")] = 64,
+    difficulty: Annotated[float, typer.Option(min=0, max=1, help="How strong night, blur, noise, clutter are.")] = 0.5,
+) -> None:
+    """Draw scenes of the embedded world on a contact sheet to look at."""
+    from astrea.scenes.draw import SPLITS, split_scene
+    from astrea.scenes.sheet import contact_sheet
+
+    if split not in SPLITS:
+        raise AstreaError(f"unknown split {split!r}", f"choose one of {', '.join(SPLITS)}")
+    drawn = [split_scene(split, i, seed, canvas=canvas, difficulty=difficulty) for i in range(count)]
+    save_picture(contact_sheet(drawn), show)
+    print_path(f"{count} scenes", show)
+
+
+@app.command()
+def pack(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, such as runs/quickstart.", metavar="RUN")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write; new or empty.", metavar="FOLDER")],
+) -> None:
+    """For developers: pack a finished run's model as the one that ships inside the package.
+
+    Small: fp16, and without the experts, which ship as parts. Put what it writes into src/astrea/weights/model.
+    """
+    from astrea.progress import TerminalReporter
+    from astrea.provenance import commit
+    from astrea.shipping import pack as pack_run
+
+    with TerminalReporter() as report:
+        card = pack_run(run, folder, commit=commit(), report=report)
+    whole, subset = card["scores"]["average"], card["subset"]["average"]
+    out.print(f"average {whole:.1f} in the run, {subset:.1f} on the packed model's subset", highlight=False)
+    print_path("packed", folder)

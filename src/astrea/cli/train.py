@@ -1,0 +1,114 @@
+"""Commands that train: quickstart, train, pretrain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from astrea.cli.app import Overrides, RunFolder, app, out, print_path
+
+if TYPE_CHECKING:
+    from astrea.config import Run
+
+
+@app.command()
+def quickstart(folder: RunFolder = Path("runs/quickstart"), overrides: Overrides = None) -> None:
+    """Train the tiny recipe, evaluate it on the twelve tasks, write a report. Minutes on two cores.
+
+    Continues where it was if it was interrupted.
+    """
+    from astrea.config import Run
+    from astrea.recipes.loader import load_recipe
+
+    run = load_recipe(Run, "tiny", overrides or [])
+    train_and_report(run, folder, resume=(folder / "checkpoints").exists())
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A shipped recipe's name (tiny) or a YAML file.")] = None,
+    overrides: Overrides = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> by default.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Continue this run folder, bit-exactly.", metavar="RUN")
+    ] = None,
+    evaluate_after: Annotated[
+        bool, typer.Option("--evaluate/--no-evaluate", help="Evaluate and report when done.")
+    ] = True,
+) -> None:
+    """Train a recipe: align, fuse, tune.
+
+    [bold]astrea train tiny seed=1 tune.steps=800 --out runs/longer[/bold]
+    [bold]astrea train tiny pretrain=scratch[/bold]  make the pretrained parts too, first
+    [bold]astrea train --resume runs/longer[/bold]   go on after an interruption
+    """
+    from astrea.config import Run
+    from astrea.evaluation.finish import read_run
+    from astrea.recipes.loader import load_recipe
+
+    if resume is not None:
+        if recipe is not None or overrides or folder is not None:
+            raise typer.BadParameter(
+                "takes the recipe and the folder from the run itself; leave RECIPE, KEY=VALUE and --out out",
+                param_hint="--resume",
+            )
+        train_and_report(read_run(resume), resume, resume=True, evaluate_after=evaluate_after)
+        return
+    if recipe is None:
+        raise typer.BadParameter("name one (astrea train tiny) or continue a run (--resume RUN)", param_hint="RECIPE")
+    run = load_recipe(Run, recipe, overrides or [])
+    train_and_report(run, folder or Path("runs") / run.name, resume=False, evaluate_after=evaluate_after)
+
+
+def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bool = True) -> None:
+    """Train into ``folder``, then evaluate and print where everything lies."""
+    from astrea.evaluation.finish import finish
+    from astrea.evaluation.summary import terminal_table
+    from astrea.files import write_atomic
+    from astrea.progress import TerminalReporter
+    from astrea.recipes.loader import dump_recipe
+    from astrea.training.checkpoint import file_guard
+    from astrea.training.run import Interrupted, has_checkpoints, how_to_go_on
+    from astrea.training.run import train as run_training
+
+    with TerminalReporter() as report:
+        with file_guard(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not has_checkpoints(folder):  # whoever has some keeps the recipe they belong to
+                write_atomic(folder / "recipe.yaml", dump_recipe(run).encode())
+        try:
+            model = run_training(run, folder, resume=resume, report=report)
+            results = finish(run, folder, report=report) if evaluate_after else None
+        except Interrupted as stopped:
+            report.say(str(stopped))
+            raise typer.Exit(130) from stopped
+        except KeyboardInterrupt:
+            report.say(f"stopped; {how_to_go_on(folder)}")
+            raise typer.Exit(130) from None
+    if results is not None:
+        out.print(terminal_table(results))
+        print_path("report", folder / "report.html")
+    print_path("model", model)
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[str, typer.Argument(help="Recipe whose parts are made.")] = "tiny",
+    overrides: Overrides = None,
+    folder: RunFolder = Path("runs/parts"),
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Only this part (repeat for more); for parallel runs.")
+    ] = None,
+) -> None:
+    """Train the four compact experts and the small language model that runs start from."""
+    from astrea.config import Run
+    from astrea.progress import TerminalReporter
+    from astrea.recipes.loader import load_recipe
+    from astrea.training.pretrain import pretrain as make_parts
+
+    run = load_recipe(Run, recipe, overrides or [])
+    with TerminalReporter() as report:
+        make_parts(run, folder, report=report, only=only)
+    print_path("parts", folder)
