@@ -14,6 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+WORD_MATCH = 16.0
+"""Where gamma, the strength of the word match, starts; the shipped language model was warmed up with it."""
+
 
 def picture_blocks(is_image_BL: Tensor) -> Tensor:
     """Number the pictures of every row from 1: (B, L) long, 0 for text. Neighbouring placeholders are one picture."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
+from astrea.attention import WORD_MATCH
 from astrea.fusion.strategies import STRATEGIES
 from astrea.training.loop import Schedule
 
@@ -66,7 +67,9 @@ class Model(Part):
 
     strategy: str = Field("astrea", description="any name of astrea.fusion.strategies")
     options: dict[str, Any] = Field({}, description="of another strategy's constructor; Astrea's are the keys below")
-    word_match: float = Field(16.0, ge=0, description="start of gamma, how strongly a word finds its token; 0 = off")
+    word_match: float = Field(
+        WORD_MATCH, ge=0, description="start of gamma, how strongly a word finds its token; 0 = off"
+    )
     contrast_width: PositiveInt = 64
     adapter_hidden: PositiveInt = 128
     word_start: bool = Field(True, description="adapters start at the language model's embeddings of their labels")

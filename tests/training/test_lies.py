@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from astrea.experts.protocol import ExpertFeatures
-from astrea.training.lies import STUCK, draw_liars, with_lies
+from astrea.training.lies import STUCK, draw_experts, with_lies
 
 
 def features(count: int = 6) -> dict[str, ExpertFeatures]:
@@ -22,11 +22,11 @@ def features(count: int = 6) -> dict[str, ExpertFeatures]:
 
 
 def test_liars_are_drawn_as_often_as_asked_and_evenly():
-    liar = draw_liars(20_000, 4, 0.2, torch.Generator().manual_seed(0))
+    liar = draw_experts(20_000, 4, 0.2, torch.Generator().manual_seed(0))
     assert abs(float((liar >= 0).float().mean()) - 0.2) < 0.01
     counts = torch.bincount(liar[liar >= 0], minlength=4) / (liar >= 0).sum()
     assert (counts - 0.25).abs().max() < 0.03
-    assert (draw_liars(100, 4, 0.0, torch.Generator()) == -1).all()
+    assert (draw_experts(100, 4, 0.0, torch.Generator()) == -1).all()
 
 
 def test_only_the_liar_changes_and_only_its_picture():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -99,3 +100,13 @@ def answers_right(logits_BLV: Tensor, batch: PackedBatch) -> Tensor:
         has = mine.any(1)
         right[has, number - 1] = (~(mine & (guess != target)).any(1))[has].float()
     return right
+
+
+def answer_losses(logits_BLV: Tensor, labels_BL: Tensor, segments_BL: Tensor, questions: int) -> Tensor:
+    """Mean negative log-likelihood per answer token (with its end mark) of every question: (B, S) nats, 0 where a row
+    has no such question."""
+    told_BL, segment_BL = labels_BL[:, 1:], segments_BL[:, 1:]
+    loss_BL = F.cross_entropy(logits_BLV[:, :-1].float().transpose(1, 2), told_BL, reduction="none", ignore_index=-100)
+    numbers_S = torch.arange(1, questions + 1)
+    member_BLS = (segment_BL.unsqueeze(-1) == numbers_S) & (told_BL != -100).unsqueeze(-1)
+    return torch.einsum("bl,bls->bs", loss_BL, member_BLS.float()) / member_BLS.sum(1).clamp_min(1)

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Packer, Turn
+from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Packer, Turn, answer_losses
 from astrea.evaluation.answering import Features
 from astrea.evaluation.runner import Seen, scene_of
 from astrea.model import AstreaForConditionalGeneration
@@ -94,11 +93,11 @@ def _deltas(
         pictures = torch.tensor([turns[row[0]][0] for row in part])
         shown = {name: found.rows(pictures) for name, found in features.items()}
         present_RE = torch.ones(len(part), experts, dtype=torch.bool)
-        whole_RS = answer_losses(model, packed, shown, present_RE)
+        whole_RS = _losses(model, packed, shown, present_RE)
         for expert in range(experts):
             without_RE = present_RE.clone()
             without_RE[:, expert] = False
-            delta_RS = answer_losses(model, packed, shown, without_RE) - whole_RS
+            delta_RS = _losses(model, packed, shown, without_RE) - whole_RS
             for row, values in zip(part, delta_RS, strict=True):
                 delta_QE[row, expert] = values[: len(row)]
         report.track(f"contribution: {note}", min(start + batch, len(rows)), len(rows))
@@ -115,17 +114,12 @@ def _rows(turns: Sequence[tuple[int, Turn]], alone: bool) -> list[list[int]]:
     return list(rows.values())
 
 
-def answer_losses(
+def _losses(
     model: AstreaForConditionalGeneration, packed: PackedBatch, features: Features, present_RE: Tensor
 ) -> Tensor:
-    """Mean negative log-likelihood per answer token (with its end mark) of every question: (R, S) nats, 0 where a row
-    has no such question."""
+    """What each answer costs with these experts: (R, S) nats."""
     logits_RLV = model(**packed.model_inputs(), features=features, present=present_RE, use_cache=False).logits
-    told_RL, segment_RL = packed.labels[:, 1:], packed.segments[:, 1:]
-    loss_RL = F.cross_entropy(logits_RLV[:, :-1].float().transpose(1, 2), told_RL, reduction="none", ignore_index=-100)
-    numbers_S = torch.arange(1, int(segment_RL.max()) + 1)
-    member_RLS = (segment_RL.unsqueeze(-1) == numbers_S) & (told_RL != -100).unsqueeze(-1)
-    return torch.einsum("rl,rls->rs", loss_RL, member_RLS.float()) / member_RLS.sum(1).clamp_min(1)
+    return answer_losses(logits_RLV, packed.labels, packed.segments, int(packed.segments.max()))
 
 
 def _by_condition(seen: Seen, task: str) -> Iterator[tuple[str, Tensor]]:

@@ -16,12 +16,13 @@ from transformers import PreTrainedTokenizerBase
 
 from astrea.evaluation.answering import Answerer, Features
 from astrea.evaluation.runner import Seen, run_tasks
+from astrea.experts.faults import not_numbers, of_the_next, stuck
 from astrea.fusion.astrea import believed
 from astrea.model import AstreaForConditionalGeneration
 from astrea.progress import Reporter
 from astrea.scenes.questions import VQA_TASKS
 
-CORRUPTIONS = ("swapped", "constant", "nan")
+CORRUPTIONS = {"swapped": of_the_next, "constant": stuck, "nan": not_numbers}
 
 
 def robustness(
@@ -66,16 +67,7 @@ def corrupted(features: Features, name: str, kind: str) -> Features:
         kind: "swapped": it says what it saw in another picture of the set. "constant": every slot says what its surest
             slot says. "nan": its tokens are not numbers.
     """
-    part = features[name]
-    if kind == "swapped":
-        wrong = part.map(lambda values: values.roll(1, 0))
-    elif kind == "constant":
-        surest_N = part.confidence.argmax(1)
-        said_NTC = part.tokens[torch.arange(len(surest_N)), surest_N].unsqueeze(1).expand_as(part.tokens)
-        wrong = replace(part, tokens=said_NTC)
-    else:
-        wrong = replace(part, tokens=torch.full_like(part.tokens, float("nan")))
-    return {**features, name: wrong}
+    return {**features, name: CORRUPTIONS[kind](features[name])}
 
 
 def trust_rates(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
-from astrea.attention import word_match_start
+from astrea.attention import WORD_MATCH, word_match_start
 from astrea.fusion.allocator import Allocator
 from astrea.fusion.mixer import Mixer, StochasticResidual
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens, equal_shares
@@ -22,7 +22,7 @@ MOST_THRIFT = 0.25
 
 class AstreaFusion(FusionStrategy):
     """Every expert token is read, in native form; ``log(w_e E)`` is added to each question's attention to expert e, and
-    ``gamma_h cos(word, token)`` to each word's attention to each token, in half of the heads at first.
+    ``gamma_h cos(word, token)`` to each word's attention to each token, in all heads but every fourth at first.
 
     The second is what word-level pre-alignment is for: tokens live in the space of the language model's own words, so a
     word of the question ("cat") finds the token that says it by cosine, before the language model has learned to look.
@@ -48,7 +48,7 @@ class AstreaFusion(FusionStrategy):
         use_question: bool = True,
         use_confidence: bool = True,
         trust: bool = True,
-        word_match: float = 16.0,
+        word_match: float = WORD_MATCH,
         threshold: float = 0.0,
         thrifty: float = 0.3,
     ) -> None:
@@ -70,9 +70,11 @@ class AstreaFusion(FusionStrategy):
     def forward(
         self, matrix: ExpertMatrix, question_BSD: Tensor, generator: torch.Generator | None = None
     ) -> VisualTokens:
-        trust = None if self.trust is None else self.trust(matrix)
-        if trust is not None:
-            matrix = matrix.with_presence(believed(trust.detach(), matrix.present))
+        trust = None
+        if self.trust is not None:
+            with torch.no_grad():  # it learns from pictures of its own, not from answers
+                trust = self.trust(matrix)
+            matrix = matrix.with_presence(believed(trust, matrix.present))
         tokens = matrix.tokens
         if self.mixer is not None:
             mixed = self.mixer(matrix)

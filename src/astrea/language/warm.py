@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from astrea.alignment.matrix import ExpertMatrix
-from astrea.attention import attention_mask, picture_blocks, position_ids, word_match, word_match_start
+from astrea.attention import WORD_MATCH, attention_mask, picture_blocks, position_ids, word_match, word_match_start
 from astrea.data.packing import CAPTION_PROMPT, NOTE_PROMPT, PackedBatch, Packer, Turn, answers_right
 from astrea.experts.bank import COMPACT
 from astrea.experts.captioning import CaptioningExpert
@@ -41,8 +41,6 @@ from astrea.training.loop import Objective
 from astrea.training.optimizer import is_hidden_matrix
 
 CAPTION_WEIGHT = 0.3
-WORD_MATCH = 16.0
-"""As `AstreaFusion` starts: how strongly a word finds the token that says it."""
 
 UNMATCHED = 0.2
 """Share of rows without word match."""

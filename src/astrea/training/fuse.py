@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.config import Stage
-from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Turn
+from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Turn, answer_losses
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.astrea import AstreaFusion
 from astrea.fusion.trust import Trust
-from astrea.training.lies import draw_liars, with_lies
+from astrea.training.lies import draw_experts, with_lies
 from astrea.training.loop import Objective
 from astrea.training.optimizer import is_hidden_matrix
 from astrea.training.seeds import generator_for, sample_indices
@@ -101,16 +101,15 @@ class FuseObjective(Objective):
         most = max(map(len, groups))
         generator = generator_for(seed, self.name, "present", step, micro)
         experts = len(shop.model.experts.names)
-        lose = torch.rand(size, generator=generator) < shop.run.regular.expert_dropout
-        lost = torch.randint(0, experts, (size,), generator=generator)
+        lost = draw_experts(size, experts, shop.run.regular.expert_dropout, generator)
         return FuseBatch(
             index,
             which,
             torch.tensor(owner),
             self.packer.pack(rows),
             torch.tensor([row + [-1] * (most - len(row)) for row in groups]),
-            ~(lose.unsqueeze(1) & (lost.unsqueeze(1) == torch.arange(experts))),
-            draw_liars(size, experts, shop.run.regular.lies, generator),
+            lost.unsqueeze(1) != torch.arange(experts),
+            draw_experts(size, experts, shop.run.regular.lies, generator),
         )
 
     def loss(self, batch: FuseBatch, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -161,8 +160,8 @@ class FuseObjective(Objective):
         generator = generator_for(shop.run.seed, self.name, "judging", step)
         index = torch.randint(0, len(shop.data), (JUDGED,), generator=generator)
         experts = len(shop.model.experts.names)
-        liar = draw_liars(JUDGED, experts, LYING, generator)
-        lost = draw_liars(JUDGED, experts, shop.run.regular.expert_dropout, generator)
+        liar = draw_experts(JUDGED, experts, LYING, generator)
+        lost = draw_experts(JUDGED, experts, shop.run.regular.expert_dropout, generator)
         present, honest = (who.unsqueeze(1) != torch.arange(experts) for who in (lost, liar))
         with torch.no_grad():
             matrix = shop.model.alignment(with_lies(shop.data.rows(index), liar, generator), present)
@@ -194,12 +193,9 @@ class FuseObjective(Objective):
         again = torch.arange(rows).repeat(experts + 1)
         seen = {name: part.rows(again) for name, part in features.items()}
         present = torch.cat([torch.ones(1, experts), 1 - torch.eye(experts)]).bool().repeat_interleave(rows, 0)
-        labels = inputs["labels"]
         logits = model(**inputs, features=seen, present=present, use_cache=False).logits
-        token = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=-100)
         count = batch.groups.shape[1]
-        member = (inputs["segments"][:, 1:, None] == torch.arange(1, count + 1)) & (labels[:, 1:, None] != -100)
-        loss = torch.einsum("bl,bls->bs", token, member.float()) / member.sum(1).clamp_min(1)
+        loss = answer_losses(logits, inputs["labels"], inputs["segments"], count)
         base, without = loss[:rows], loss[rows:].view(experts, rows, count)
         delta = (without - base).permute(1, 2, 0)
         for group in range(len(GROUPS)):
