@@ -82,8 +82,10 @@ class Model(Part):
     allocator_question: bool = True
     allocator_confidence: bool = True
     trust: bool = Field(True, description="experts that the others do not echo are not believed")
-    thrifty: float = Field(0.3, ge=0, lt=1, description="share of training questions that read only their best experts")
-    threshold: float = Field(0.0, ge=0, lt=1, description="at evaluation, experts with a smaller share are not read")
+    thrifty: float = Field(0.3, ge=0, lt=1, description="share of training questions that read only their best tokens")
+    threshold: float = Field(
+        0.0, ge=0, description="at evaluation, tokens that promise less are not read; 1 = what an equal share promises"
+    )
     warm_language: bool = Field(True, description="start from the pretrained language model; false = from nothing")
 
     @field_validator("strategy")
@@ -126,10 +128,7 @@ class Regular(Part):
     expert_dropout: float = Field(0.3, ge=0, lt=1, description="chance that a training picture loses one expert")
     lies: float = Field(0.1, ge=0, lt=1, description="chance that an expert tells a training picture confidently wrong")
     load_rate: float = Field(0.02, ge=0, description="eta of the load bias; 0 = off")
-    contribution_every: int = Field(10, ge=0, description="steps between counterfactual passes; 0 = off")
-    contribution_floor: float = Field(
-        0.2, gt=0, le=1, description="part of the share that is no matter of contribution"
-    )
+    contribution_every: int = Field(5, ge=0, description="steps between counterfactual passes; 0 = off")
 
 
 class Losses(Part):

@@ -44,8 +44,14 @@ from astrea.training.run import NOT_TRAINING, plan_stages, train
 SCHEMA = 1
 """To be raised whenever code, or another default of the configuration, makes other cells of the same recipe."""
 
-PROBED = (("strategy", "astrea"), ("ablation", "allocator"))
+PROBED = (("strategy", "astrea"), ("ablation", "allocator"), ("ablation", "concat"))
 """(kind, name) of the contestants that are also masked, corrupted and so on: see `astrea.evaluation.probes`."""
+
+ASTREA = 2
+"""The same for Astrea alone and its ablations: the others need not run again when its own code or defaults change."""
+
+MANY = 3
+"""How many times the test sets that contributions are measured on."""
 
 CURVE_EVERY = 60
 """Optimizer steps between two points of a curve."""
@@ -98,7 +104,10 @@ def digest(run: Run) -> str:
             parts = sha256_file(card)
     # Without what stands at its default: a new key leaves the cells that were made before it as they are.
     recipe = run.model_dump(mode="json", exclude={"threads", "pretrain"}, exclude_defaults=True)
-    return hashlib.sha256(canonical_json({"recipe": recipe, "parts": parts, "schema": SCHEMA}).encode()).hexdigest()
+    what = {"recipe": recipe, "parts": parts, "schema": SCHEMA}
+    if run.model.strategy == "astrea":
+        what["astrea"] = ASTREA
+    return hashlib.sha256(canonical_json(what).encode()).hexdigest()
 
 
 def run_cell(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +158,7 @@ def run_cell(spec: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": seconds,
         "wall_s": round(sum(s for name, s in seconds.items() if name not in NOT_TRAINING), 2),
         "curve": watch.curve,
-        "probes": probes_of(who, model, tokenizer, seen, outcome),
+        "probes": probes_of(who, model, tokenizer, seen, outcome, run),
         "machine": machine(),
         "commit": commit(),
     }
@@ -184,11 +193,15 @@ def shares_table(seen: Seen, outcome: Outcome, names: list[str]) -> dict[str, di
     return table
 
 
-def probes_of(who: Contestant, model: Any, tokenizer: Any, seen: Seen, outcome: Outcome) -> dict[str, Any] | None:
+def probes_of(
+    who: Contestant, model: Any, tokenizer: Any, seen: Seen, outcome: Outcome, run: Run
+) -> dict[str, Any] | None:
     """Masking, contribution, pruning and robustness of the contestants that are probed; None of the others."""
     if (who.kind, who.name) not in PROBED:
         return None
-    found = probe(model, tokenizer, seen, outcome, report=Reporter())
+    more = {"test_questions": run.data.test_questions * MANY, "test_captions": run.data.test_captions * MANY}
+    many = look(model, build_test_sets(run.world, run.data.model_copy(update=more | {"test_retrieval_groups": 1})))
+    found = probe(model, tokenizer, seen, outcome, many=many, report=Reporter())
     return rounded({name: part for name, part in found.items() if name not in ("shares", "load")})  # told already
 
 

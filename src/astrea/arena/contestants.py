@@ -128,9 +128,15 @@ def ablations() -> list[Contestant]:
         "residual": ("plain residual, without chance and gates", "model.residual=false"),
         "mixer": ("no mixer", "model.mixer=false"),
         "allocator": (
-            "equal shares, nobody distrusted: the aligned concat",
+            "equal shares, nobody distrusted: the aligned concat, hardened by lies in training",
             "model.allocator=false",
             "model.trust=false",
+        ),
+        "concat": (
+            "aligned concat as it is plainly: equal shares, and nobody lies in training either",
+            "model.allocator=false",
+            "model.trust=false",
+            "regular.lies=0",
         ),
         "trust": ("every expert is believed", "model.trust=false"),
         "lies": ("no expert lies in training", "regular.lies=0"),

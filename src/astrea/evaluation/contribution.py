@@ -25,6 +25,9 @@ from astrea.scenes.vocabulary import CONDITIONS
 MIN_ITEMS = 5
 """Cells with fewer items say too little to be ranked."""
 
+NOISE = 0.002
+"""Nats below which a measured contribution says nothing."""
+
 Cells = dict[str, dict[str, dict[str, float]]]
 """task -> condition of the picture -> expert -> mean."""
 
@@ -148,9 +151,10 @@ def calibration(seen: Seen, shares: Mapping[str, Tensor], worth: Mapping[str, Te
         shares: task -> shares (Q, E). worth: task -> contributions (Q, E) of the same items.
 
     Returns:
-        rank_correlation: Spearman over the cells (task, condition, expert). per_task: over the cells (task, expert).
-        Both NaN where one side is constant or there is no cell. cells: how many of the former. min_items: cells of
-        fewer items are left out.
+        rank_correlation: Spearman over the cells (task, condition, expert), contributions in nats. relative: the same
+        with contributions as parts of their (task, condition)'s total, which is all that shares of a sum can say.
+        per_task: as the first, over the cells (task, expert). All NaN where one side is constant or there is no cell.
+        cells: how many of the first. min_items: cells of fewer items are left out.
     """
     fine: list[tuple[Tensor, Tensor]] = []
     coarse: list[tuple[Tensor, Tensor]] = []
@@ -162,10 +166,17 @@ def calibration(seen: Seen, shares: Mapping[str, Tensor], worth: Mapping[str, Te
                 fine.append((shares[task][mine].mean(0), worth_QE[mine].mean(0)))
     return {
         "rank_correlation": _correlation(fine),
+        "relative": _correlation([(share, _parts(worth)) for share, worth in fine]),
         "per_task": _correlation(coarse),
         "cells": sum(len(share) for share, _ in fine),
         "min_items": MIN_ITEMS,
     }
+
+
+def _parts(worth_E: Tensor) -> Tensor:
+    """Contributions as parts of their sum. Less than `NOISE` cannot be told from nothing."""
+    gain_E = worth_E.clamp_min(0) + NOISE
+    return gain_E / gain_E.sum()
 
 
 def _correlation(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:

@@ -1,4 +1,4 @@
-"""What reading fewer experts costs in points, and what it saves in tokens.
+"""What reading fewer tokens costs in points.
 
 Letters: Q questions, L length, M visual tokens, T all experts' tokens, E experts, D language-model width.
 """
@@ -20,8 +20,8 @@ from astrea.fusion.protocol import VisualTokens
 from astrea.model import AstreaForConditionalGeneration
 from astrea.progress import Reporter
 
-THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.18, 0.2, 0.22, 0.25, 0.3, 0.4)
-"""Shares from which on an expert is read."""
+THRESHOLDS = (0.0, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8)
+"""Of a token's worth, see `astrea.fusion.thrift.worth`."""
 
 
 def pareto(
@@ -31,7 +31,7 @@ def pareto(
     tasks: Sequence[str],
     report: Reporter,
 ) -> list[dict[str, float]]:
-    """How the average falls as experts with a small share are no longer read, and what that saves.
+    """How the average falls as tokens that promise little are no longer read.
 
     Returns:
         For every threshold (a fusion without ``threshold``: for 0 alone) the average, and per question the mean number
@@ -64,7 +64,7 @@ def pareto(
 
 @contextmanager
 def reading_from(fusion: nn.Module, threshold: float) -> Iterator[None]:
-    """Within it, experts with a smaller share are not read; afterwards, come what may, the threshold is as before.
+    """Within it, tokens that promise less are not read; afterwards, come what may, the threshold is as before.
     Nothing happens to a fusion that has none."""
     if not hasattr(fusion, "threshold"):
         yield
@@ -91,7 +91,8 @@ def what_is_read(answerer: Answerer, seen: Seen, tasks: Sequence[str]) -> tuple[
         turns, features = turns_of(seen, task), pictures_of(seen, task)
         for start in range(0, len(turns), answerer.batch):
             part = turns[start : start + answerer.batch]
-            visual = fused(answerer, [turn.question for _, turn in part], features, [picture for picture, _ in part])
+            asked, pictures = [turn.question for _, turn in part], [picture for picture, _ in part]
+            visual = fused(answerer, asked, features, pictures)
             read_QM = visual.valid
             if visual.bias is not None:
                 read_QM = read_QM & (visual.bias[:, 0] > UNREAD / 2)
@@ -102,6 +103,21 @@ def what_is_read(answerer: Answerer, seen: Seen, tasks: Sequence[str]) -> tuple[
             else:
                 experts.append(visual.shares[:, 0] > 0)
     return torch.cat(tokens), torch.cat(experts)
+
+
+@torch.inference_mode()
+def shares_for(answerer: Answerer, seen: Seen, tasks: Sequence[str]) -> dict[str, Tensor]:
+    """Every expert's share for every item of each task (Q, E), without answering anything."""
+    found = {}
+    for task in tasks:
+        turns, features = turns_of(seen, task), pictures_of(seen, task)
+        parts = []
+        for start in range(0, len(turns), answerer.batch):
+            part = turns[start : start + answerer.batch]
+            asked, pictures = [turn.question for _, turn in part], [picture for picture, _ in part]
+            parts.append(fused(answerer, asked, features, pictures).shares[:, 0])
+        found[task] = torch.cat(parts)
+    return found
 
 
 def fused(answerer: Answerer, questions: Sequence[str], features: Features, pictures: Sequence[int]) -> VisualTokens:

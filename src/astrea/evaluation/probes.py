@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from astrea.errors import AstreaError
 from astrea.evaluation.answering import Answerer
 from astrea.evaluation.contribution import calibration, cell_means, contributions
-from astrea.evaluation.pareto import pareto
+from astrea.evaluation.pareto import pareto, shares_for
 from astrea.evaluation.robustness import robustness, trust_rates
 from astrea.evaluation.runner import Outcome, Seen, load_figures, run_tasks
 from astrea.evaluation.tasks import CAPTION_TASKS
@@ -37,6 +37,7 @@ def probe(
     *,
     tasks: Sequence[str] = PROBE_TASKS,
     items: int | None = 60,
+    many: Seen | None = None,
     report: Reporter,
 ) -> dict[str, Any]:
     """All probes of a model, JSON-able. Scores are 0..100, differences in points; the same call gives the same figures.
@@ -44,8 +45,10 @@ def probe(
     Args:
         main: the model's own row of the table, of at least ``tasks``.
         tasks: VQA and caption tasks to probe on; averages are over these.
-        items: masking, robustness and pareto use only this many items of each task (None = all). Contributions,
-            shares, load and trust use all.
+        items: masking, robustness and pareto use only this many items of each task (None = all). Load and trust use
+            all.
+        many: contributions and shares are measured on these test sets, which may be larger; None = on ``seen``. A
+            contribution in one condition is a small difference and wants many questions.
 
     Returns:
         masking: see `masking`. contribution, shares: mean nats, and mean share, by task, condition and expert.
@@ -64,16 +67,17 @@ def probe(
     names = model.experts.names
     few = first_items(seen, tasks, items)
     whole = {task: 100 * float(np.mean(main.per_item[task][:items])) for task in tasks}
-    worth = contributions(model, tokenizer, seen, tasks, report=report)
-    shares = {task: main.shares[task] for task in tasks}
+    many = seen if many is None else many
+    worth = contributions(model, tokenizer, many, tasks, report=report)
+    shares = shares_for(Answerer(model, tokenizer), many, tasks)
     return finite_or_null(
         {
             "tasks": list(tasks),
             "items": items,
             "masking": masking(model, tokenizer, few, whole, report),
-            "contribution": cell_means(seen, worth, names),
-            "shares": cell_means(seen, shares, names),
-            "calibration": calibration(seen, shares, worth),
+            "contribution": cell_means(many, worth, names),
+            "shares": cell_means(many, shares, names),
+            "calibration": calibration(many, shares, worth),
             "load": load_with_entropy(main.shares, names),
             "robustness": robustness(model, tokenizer, few, whole, report),
             "pareto": pareto(model, tokenizer, few, tasks, report),

@@ -8,6 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+BAND, LEAK = 0.12, 0.02
+"""How far a load may be from the mean, relative to it, before the bias moves; and how much of the bias is forgotten per
+step while none is, so that it never stays larger than it has to be: it bends shares away from what experts are worth.
+"""
+
 
 class Allocator(nn.Module):
     """``a_e = u . tanh(W_q norm(q) + W_x norm(x_e) + W_c conf_e)``, ``w = softmax(a / tau + b)`` over present experts.
@@ -63,7 +68,7 @@ class Allocator(nn.Module):
 
     @torch.no_grad()
     def update_load(self, shares_NE: Tensor, *, rate: float = 0.01, decay: float = 0.95) -> None:
-        """Move the bias of every expert a step towards the mean load: up if it starves, down if it dominates.
+        """Move the bias of every expert a step: up if it starves, down if it dominates.
 
         Args:
             shares_NE: shares of the step's questions (rows where all experts were present).
@@ -71,5 +76,9 @@ class Allocator(nn.Module):
         if len(shares_NE) == 0:
             return
         self.load.mul_(decay).add_((1 - decay) * shares_NE.mean(0))
-        self.load_bias.add_(rate * torch.sign(self.load.mean() - self.load))
+        short = self.load.mean() - self.load
+        outside = short.abs() > BAND * self.load.mean()
+        if rate and not outside.any():
+            self.load_bias.mul_(1 - LEAK)
+        self.load_bias.add_(rate * torch.sign(short) * outside)
         self.load_bias.sub_(self.load_bias.mean())

@@ -11,13 +11,11 @@ from astrea.attention import WORD_MATCH, word_match_start
 from astrea.fusion.allocator import Allocator
 from astrea.fusion.mixer import Mixer, StochasticResidual
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens, equal_shares
+from astrea.fusion.thrift import draw_thresholds, worth
 from astrea.fusion.trust import Trust
 
 UNREAD = -1e4
 """Added to the attention score of tokens that are not read."""
-
-MOST_THRIFT = 0.25
-"""In training, thresholds are drawn up to this share: an equal one."""
 
 
 class AstreaFusion(FusionStrategy):
@@ -28,7 +26,7 @@ class AstreaFusion(FusionStrategy):
     word of the question ("cat") finds the token that says it by cosine, before the language model has learned to look.
 
     An expert that the others do not echo is not believed (`Trust`): for this picture it is as absent as a missing one.
-    Experts whose share of a question is under ``threshold`` are not read for it.
+    Tokens that promise a question less than ``threshold`` are not read for it (`astrea.fusion.thrift`).
 
     With equal shares, no mixer and no word match this is the aligned sequence concat. ``residual_keep`` is the current
     probability p of the stochastic residual; the fuse stage moves it.
@@ -89,31 +87,20 @@ class AstreaFusion(FusionStrategy):
         shares = self.allocator(question_BSD, *matrix.summary(), matrix.present)
         # Relative to equal shares, so that visual attention as a whole is neither raised nor lowered.
         relative = shares * matrix.present.sum(-1).view(-1, 1, 1)
-        bias_BSE = torch.log(relative.clamp_min(1e-6))
+        bias_BSM = torch.log(relative.clamp_min(1e-6))[:, :, matrix.expert]
         valid = matrix.valid
         if generator is not None and self.thrifty:
-            read = worth_reading(shares, self.draw_thresholds(shares, generator))
-            bias_BSE = bias_BSE.masked_fill(~read, UNREAD)
+            least = draw_thresholds(bias_BSM, self.thrifty, generator)
+            bias_BSM = bias_BSM.masked_fill(worth(bias_BSM, valid, words, question_BSD) < least, UNREAD)
         elif self.threshold:
-            read = worth_reading(shares, shares.new_tensor(self.threshold))
-            bias_BSE = bias_BSE.masked_fill(~read, UNREAD)
+            read_BSM = worth(bias_BSM, valid, words, question_BSD) >= self.threshold
+            bias_BSM = bias_BSM.masked_fill(~read_BSM, UNREAD)
             # What no question of this row reads need not be in the sequence at all.
-            valid = valid & read.any(1)[:, matrix.expert]
-        return VisualTokens(tokens, valid, shares, bias_BSE[:, :, matrix.expert], words, trust)
-
-    def draw_thresholds(self, shares_BSE: Tensor, generator: torch.Generator) -> Tensor:
-        """In training (B, S, 1): some questions read only the experts whose share is above a threshold, so that the
-        language model learns to answer from few of them; 0 for the other questions."""
-        draw = torch.rand(*shares_BSE.shape[:2], 1, generator=generator) / self.thrifty
-        return (MOST_THRIFT * draw).masked_fill(draw > 1, 0.0).to(shares_BSE)
+            valid = valid & read_BSM.any(1)
+        return VisualTokens(tokens, valid, shares, bias_BSM, words, trust)
 
 
 def believed(trust_BE: Tensor, present_BE: Tensor) -> Tensor:
     """Which experts are believed (B, E): the more honest than not, and in any case the most trusted one."""
     most = trust_BE.masked_fill(~present_BE, -torch.inf).amax(-1, keepdim=True)
     return (trust_BE > 0) | (trust_BE == most)
-
-
-def worth_reading(shares_BSE: Tensor, threshold: Tensor) -> Tensor:
-    """Which experts are read for each question (B, S, E): those whose share reaches the threshold, and the largest."""
-    return (shares_BSE >= threshold) | (shares_BSE == shares_BSE.amax(-1, keepdim=True))

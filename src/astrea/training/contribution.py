@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-DECAY = 0.9
+DECAY = 0.95
 """Of the moving average, once there have been enough measurements for one."""
 
-NOISE = 0.01
+NOISE = 0.005
 """Nats that every expert is granted: contributions of this size cannot be told apart."""
 
 
@@ -31,15 +31,16 @@ class Contributions:
         self.seen[group] += 1
         self.table[group].lerp_(measured_E, max(1 - DECAY, 1 / float(self.seen[group])))
 
-    def targets(self, floor: float, load_bias_E: Tensor) -> Tensor:
-        """Shares (G, E) in proportion to contributions, a ``floor`` shared evenly by all, shifted by the load bias.
+    def targets(self, load_bias_E: Tensor) -> Tensor:
+        """Shares (G, E) in proportion to the square roots of contributions, shifted by the load bias.
 
-        The bias enters here as it enters the shares, so that balancing the load and calibrating do not pull against
-        each other: what is learned is the share as it would be without the bias.
+        The root, because loss without an expert says too little of one that others can stand in for: in plain
+        proportion the one that nobody replaces would take nearly all. The bias enters here as it enters the shares, so
+        that balancing the load and calibrating do not pull against each other: what is learned is the share as it would
+        be without the bias.
         """
-        gain = self.table.clamp_min(0) + NOISE
-        share = (1 - floor) * gain / gain.sum(1, keepdim=True) + floor / gain.shape[1]
-        return (share.log() + load_bias_E).softmax(1)
+        gain = (self.table.clamp_min(0) + NOISE).sqrt()
+        return (gain.log() + load_bias_E).softmax(1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """For checkpoints."""

@@ -30,7 +30,7 @@ JUDGED, LYING = 96, 0.75
 QUICK = {"trust.": 5.0, "allocator.": 10.0}
 """Learning rate over the others' of parts that start from nothing and have little time."""
 
-MEASURED = 12
+MEASURED = 16
 """Rows that are answered again without each expert, whenever contributions are measured."""
 
 
@@ -144,7 +144,7 @@ class FuseObjective(Objective):
             if step % every == 0:
                 self.measure(batch, features)
             known = shop.contributions
-            target = known.targets(shop.run.regular.contribution_floor, allocator.load_bias)[batch.groups]
+            target = known.targets(allocator.load_bias)[batch.groups]
             rows = asked & whole.unsqueeze(1) & (known.seen[batch.groups] > 0)
             share = out.shares[rows].clamp_min(1e-6)
             # A small batch may have no whole row: nothing to learn from, and a mean over nothing would be NaN.

@@ -1,0 +1,44 @@
+"""Which visual tokens a question is likely to need, so that the others need not be read.
+
+Letters: B pictures, S questions per picture, M visual tokens, D language-model width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MOST_THRIFT = 0.6
+"""In training, thresholds are drawn up to this."""
+
+SHARED, NAMED = 3.0, 4.0
+"""How much a token's worth depends on its expert's share, and on whether the question names what the token says."""
+
+SOME = 0.05
+"""The cosine from which on a question is taken to name something in the picture."""
+
+
+@torch.no_grad()
+def worth(log_share_BSM: Tensor, valid_BM: Tensor, words_BMD: Tensor | None, question_BSD: Tensor) -> Tensor:
+    """What reading each token promises (B, S, M): 1 = as much as any other one; infinite for the best of a picture.
+
+    It grows with the share of the token's expert, and with the cosine between the question (its mean word) and the
+    token. A question that names nothing in the picture ("describe it") is left to the shares. With shares alone, a
+    question about one thing would read all that its expert says of the others.
+    """
+    score_BSM = (SHARED * log_share_BSM).masked_fill(~valid_BM.unsqueeze(1), -torch.inf)
+    if words_BMD is not None:
+        named_BSM = F.normalize(question_BSD, dim=-1) @ words_BMD.transpose(1, 2)
+        most_BS1 = named_BSM.masked_fill(~valid_BM.unsqueeze(1), -1.0).amax(-1, keepdim=True)
+        score_BSM = score_BSM + NAMED * named_BSM * (most_BS1 / SOME).clamp(0, 1)
+    part_BSM = score_BSM.softmax(-1).nan_to_num()
+    worth_BSM = part_BSM * valid_BM.sum(-1).view(-1, 1, 1)
+    return worth_BSM.masked_fill(part_BSM == part_BSM.amax(-1, keepdim=True), torch.inf)
+
+
+def draw_thresholds(log_share_BSM: Tensor, chance: float, generator: torch.Generator) -> Tensor:
+    """In training (B, S, 1): with this chance a question reads only the tokens whose worth is above a threshold, so
+    that the language model learns to answer from few of them; 0 for the other questions."""
+    draw = torch.rand(*log_share_BSM.shape[:2], 1, generator=generator) / chance
+    return (MOST_THRIFT * draw).masked_fill(draw > 1, 0.0).to(log_share_BSM)
