@@ -120,6 +120,8 @@ def test_calibration_ranks_the_cells_that_are_large_enough():
     # Ranks 1 4 2 3 and 1 3 2 4: 1 - 6 * (0 + 1 + 0 + 1) / (4 * 15).
     assert found["rank_correlation"] == pytest.approx(0.8)
     assert found["per_task"] == pytest.approx(1)
+    # As parts of their cells' sums the contributions rank 1 4 2 3 too.
+    assert found["relative"] == pytest.approx(1)
     assert (found["cells"], found["min_items"]) == (4, MIN_ITEMS)
     few = made_up([0] * (MIN_ITEMS - 1))
     none = calibration(few, {"area": shares[: MIN_ITEMS - 1]}, {"area": worth[: MIN_ITEMS - 1]})

@@ -18,11 +18,12 @@ from astrea.evaluation import pareto as pareto_module
 from astrea.evaluation import runner
 from astrea.evaluation.answering import Answerer
 from astrea.evaluation.contribution import pictures_of, turns_of
-from astrea.evaluation.pareto import THRESHOLDS, pareto, reading_from
+from astrea.evaluation.pareto import THRESHOLDS, fused, pareto, reading_from, shares_for
 from astrea.evaluation.probes import first_items, load_with_entropy, masking, probe
 from astrea.evaluation.robustness import CORRUPTIONS, corrupted, corrupted_seen, trust_rates
 from astrea.evaluation.runner import Outcome, Seen, look, run_tasks
 from astrea.evaluation.tasks import build_test_sets
+from astrea.fusion.thrift import worth
 from astrea.progress import Reporter
 
 ASKED = ("counting", "attribute")
@@ -192,6 +193,31 @@ def test_what_a_corrupted_expert_says(seen):
 # Pareto
 
 
+def questions_of(answerer: Answerer, asked: list[str]) -> torch.Tensor:
+    """The mean word of every question, one by one."""
+    rows = []
+    for text in asked:
+        inputs = answerer.prompts([text], pictures=False)
+        words = answerer.model.get_input_embeddings()(inputs["input_ids"])[inputs["question_mask"].bool()]
+        rows.append(words.mean(0))
+    return torch.stack(rows).detach()
+
+
+def test_shares_are_those_of_the_answers(tiny_model, tiny_processor, seen, main):
+    found = shares_for(Answerer(tiny_model, tiny_processor.tokenizer), seen, TASKS)
+    for task in TASKS:
+        torch.testing.assert_close(found[task], main.shares[task])
+
+
+def test_contributions_may_come_from_larger_sets(tiny_model, tiny_processor, seen, main, found):
+    more = look(tiny_model, build_test_sets(World(), Data(test_questions=30, test_captions=4, test_retrieval_groups=1)))
+    asked = probe(
+        tiny_model, tiny_processor.tokenizer, seen, main, tasks=("counting",), items=1, many=more, report=Reporter()
+    )
+    assert asked["contribution"]["counting"] != found["contribution"]["counting"]
+    assert asked["calibration"]["cells"] > 0 == found["calibration"]["cells"]
+
+
 def test_nothing_is_saved_at_threshold_zero(found, whole):
     first = found["pareto"][0]
     assert first["threshold"] == 0
@@ -199,22 +225,23 @@ def test_nothing_is_saved_at_threshold_zero(found, whole):
     assert first["tokens_share"] == 1
 
 
-def test_every_point_is_what_its_threshold_gives(found, run, few, main, tiny_model):
-    counts = torch.tensor(tiny_model.experts.token_counts)
+def test_every_point_is_what_its_threshold_gives(found, run, few, tiny_model, tiny_processor):
+    owner = torch.arange(4).repeat_interleave(torch.tensor(tiny_model.experts.token_counts))
+    answerer = Answerer(tiny_model, tiny_processor.tokenizer)
     for point in found["pareto"]:
         with reading_from(tiny_model.fusion, point["threshold"]):
             assert point["average"] == pytest.approx(run(few).average)
         tokens, experts = [], []
         for task in TASKS:
-            share_QE = main.shares[task][:ITEMS]
-            read_QE = (share_QE >= point["threshold"]) | (share_QE == share_QE.amax(1, keepdim=True))
-            read_QE &= share_QE > 0
-            rows = torch.tensor([picture for picture, _ in turns_of(few, task)])
-            parts = [pictures_of(few, task)[name].confidence[rows] > 0 for name in tiny_model.experts.names]
-            filled_QE = torch.stack([part.sum(1) for part in parts], 1)
-            assert (filled_QE <= counts).all()
-            tokens.append((filled_QE * read_QE).sum(1))
-            experts.append((read_QE & (filled_QE > 0)).sum(1))
+            turns = turns_of(few, task)
+            asked, pictures = [turn.question for _, turn in turns], [picture for picture, _ in turns]
+            with torch.inference_mode():
+                every = fused(answerer, asked, pictures_of(few, task), pictures)
+                question_QD = questions_of(answerer, asked)
+            promised = worth(every.bias, every.valid, every.words, question_QD.unsqueeze(1))[:, 0]
+            read = every.valid & (promised >= point["threshold"])
+            tokens.append(read.sum(1))
+            experts.append(torch.stack([read[:, owner == e].any(1) for e in range(4)], 1).sum(1))
         assert point["tokens_read"] == pytest.approx(float(torch.cat(tokens).double().mean()))
         assert point["experts_read"] == pytest.approx(float(torch.cat(experts).double().mean()))
         assert point["tokens_share"] == pytest.approx(point["tokens_read"] / found["pareto"][0]["tokens_read"])
@@ -251,9 +278,9 @@ def test_a_threshold_that_moves_nothing_is_not_run(tiny_model, tiny_processor, f
         return Outcome({"counting": float(len(runs))}, {}, {}, {}, {})
 
     monkeypatch.setattr(pareto_module, "run_tasks", row)
-    monkeypatch.setattr(pareto_module, "THRESHOLDS", (0.0, 1e-9, 0.9, 1.0))
+    monkeypatch.setattr(pareto_module, "THRESHOLDS", (0.0, 1e-9, 1e6, 1e7))
     points = pareto(tiny_model, tiny_processor.tokenizer, few, ASKED, Reporter())
-    assert runs == [0.0, 0.9]
+    assert runs == [0.0, 1e6]
     assert [point["average"] for point in points] == [1, 1, 2, 2]
 
 

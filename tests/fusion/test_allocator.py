@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrea.fusion.allocator import Allocator
+from astrea.fusion.allocator import BAND, LEAK, Allocator
 
 WIDTH, EXPERTS = 8, 4
 
@@ -123,6 +123,19 @@ def test_the_load_bias_evens_a_skewed_load():
     assert made.load_bias.argsort().tolist() == [0, 1, 2, 3]
     assert made.load_bias.mean().abs() < 1e-5
     assert torch.allclose(made.load, torch.full((4,), 0.25), atol=0.06)
+
+
+def test_within_the_band_the_bias_fades_and_nothing_else_moves():
+    made = skewed()
+    made.load_bias.copy_(torch.tensor([0.4, -0.2, -0.1, -0.1]))
+    before = made.load_bias.clone()
+    made.update_load(torch.full((6, 4), 0.25), rate=0.02)
+    assert torch.allclose(made.load_bias, before * (1 - LEAK))
+    edge = torch.tensor([0.25 * (1 - 0.9 * BAND), 0.25 * (1 + 0.9 * BAND), 0.25, 0.25])
+    made.load.copy_(edge)
+    made.load_bias.zero_()
+    made.update_load(edge.unsqueeze(0), rate=0.02)
+    assert made.load_bias.eq(0).all()
 
 
 def test_no_rate_no_bias():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from astrea.alignment.matrix import ExpertMatrix
-from astrea.fusion.astrea import AstreaFusion, believed, worth_reading
+from astrea.fusion.astrea import AstreaFusion, believed
 from astrea.fusion.protocol import Layout
 from astrea.fusion.trust import Trust, echo
 
@@ -120,26 +120,3 @@ def test_somebody_is_always_believed():
     present = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 0, 1]]).bool()
     wanted = torch.tensor([[0, 1, 0], [1, 0, 1], [0, 0, 1]]).bool()
     assert torch.equal(believed(trust, present) & present, wanted)
-
-
-def test_a_threshold_takes_the_weak_out_of_the_row():
-    seen, questions = matrix(), torch.randn(4, 1, 8)
-    every = fusion(trust=False)(seen, questions)
-    thrifty = fusion(trust=False, threshold=0.34)(seen, questions)
-    assert torch.equal(every.shares, thrifty.shares)
-    read = worth_reading(every.shares, torch.tensor(0.34))[:, 0]
-    assert read.any(1).all()
-    assert not read.all()
-    assert torch.equal(thrifty.valid, seen.valid & read[:, OWNER])
-    assert torch.equal(every.valid, seen.valid)
-    assert (thrifty.bias[:, 0][~read[:, OWNER]] < -1000).all()
-
-
-def test_in_training_some_questions_read_few_experts_and_the_rest_all():
-    made, seen = fusion(trust=False, thrifty=0.5), matrix(64, seed=1)
-    out = made(seen, torch.randn(64, 4, 8), torch.Generator().manual_seed(0))
-    unread = (out.bias < -1000).any(-1).float().mean()
-    assert 0.02 < unread < 0.5
-    assert torch.equal(out.valid, seen.valid)
-    never = fusion(trust=False, thrifty=0.0)(seen, torch.randn(64, 4, 8), torch.Generator().manual_seed(0))
-    assert (never.bias > -1000).all()

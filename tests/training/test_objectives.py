@@ -162,6 +162,7 @@ def fusing(shop: Workshop, name: str = "fuse", keep: tuple[float, float] = (1.0,
 
 def test_fusing_moves_adapters_heads_and_fusion(make_shop):
     shop = make_shop()
+    shop.model.fusion.allocator.load.copy_(torch.tensor([0.7, 0.1, 0.1, 0.1]))
     unreached, moved = learn(shop, fusing(shop), shop.run.fuse, steps=4)
     assert unreached == set()
     parts = ("model.alignment.", "model.fusion.", "contrast.")
@@ -286,6 +287,7 @@ def test_small_batches(make_shop, size):
 
 def test_the_load_counts_whole_rows_only(make_shop):
     shop = make_shop(regular={"expert_dropout": 0.5, "load_rate": 0.1})
+    shop.model.fusion.allocator.load.copy_(torch.tensor([0.7, 0.1, 0.1, 0.1]))
     objective = fusing(shop)
     batch = objective.batch(0, 0, 8)
     objective.loss(batch, 0)
@@ -352,7 +354,7 @@ def test_contribution_pulls_the_shares_of_its_group(make_shop):
 
     objective.after_step = after_step
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda step, figures: None)
-    target = shop.contributions.targets(shop.run.regular.contribution_floor, torch.zeros(4))[0]
+    target = shop.contributions.targets(torch.zeros(4))[0]
     assert target[3] > 0.8
     assert abs(shares[0][3].item() - 0.25) < 0.1
     assert torch.allclose(shares[-1], target, atol=0.1)
