@@ -52,6 +52,16 @@ def speed_line(speed: dict[str, Any]) -> str:
     )
 
 
+def spread(row: dict[str, Any]) -> str:
+    """Mean, and deviation over seeds where there is one."""
+    return f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}")
+
+
+def gap(apart: dict[str, Any] | None) -> str:
+    """A difference to Astrea and its interval; empty where it was not measured."""
+    return f"{apart['mean']:+.1f} ({apart['low']:+.1f} to {apart['high']:+.1f})" if apart else ""
+
+
 def arena_table(arena: dict[str, Any]) -> str:
     """Strategies from best to worst."""
     rows = [
@@ -59,16 +69,9 @@ def arena_table(arena: dict[str, Any]) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for name, row in arena["strategies"].items():
-        mean = row["average"]
-        apart = row["difference"]
-        gap = (
-            ""
-            if name == "astrea" or not apart
-            else f"{apart['mean']:+.1f} ({apart['low']:+.1f} to {apart['high']:+.1f})"
-        )
-        score = f"{mean['mean']:.1f}" + ("" if mean["std"] is None else f" ± {mean['std']:.1f}")
+        mean, apart = row["average"], None if name == "astrea" else row["difference"]
         rows.append(
-            f"| {name} | {score} | {mean['seeds']} | {gap} | {row['params_trainable'] / 1e6:.2f} M | "
+            f"| {name} | {spread(mean)} | {mean['seeds']} | {gap(apart)} | {row['params_trainable'] / 1e6:.2f} M | "
             f"{row['wall_s']:.0f} | {row['note']} |"
         )
     return "\n".join(rows)
@@ -79,10 +82,7 @@ def variants_table(arena: dict[str, Any]) -> str:
     rows = ["| variant | average | seeds | minus Astrea (95 %) |", "| --- | ---: | ---: | ---: |"]
     for kind, form in (("ablations", "without {}"), ("retraining", "retrained without {}"), ("pairs", "{} only")):
         for name, row in arena[kind].items():
-            apart = row["difference"]
-            gap = f"{apart['mean']:+.1f} ({apart['low']:+.1f} to {apart['high']:+.1f})" if apart else ""
-            score = f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}")
-            rows.append(f"| {form.format(name)} | {score} | {row['seeds']} | {gap} |")
+            rows.append(f"| {form.format(name)} | {spread(row)} | {row['seeds']} | {gap(row['difference'])} |")
     return "\n".join(rows)
 
 

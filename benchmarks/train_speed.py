@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shlex
 import statistics
 import subprocess
@@ -48,6 +47,7 @@ from astrea.experts.protocol import ExpertFeatures
 from astrea.experts.truth import pixels_from_scenes
 from astrea.files import write_json_atomic
 from astrea.progress import Reporter
+from astrea.provenance import machine
 from astrea.recipes.loader import load_recipe
 from astrea.training.align import AlignObjective
 from astrea.training.fuse import FuseObjective
@@ -132,17 +132,6 @@ def gemm_rate(size: int) -> float:
     a, b = torch.randn(size, size), torch.randn(size, size)
     out = torch.empty(size, size)
     return 2 * size**3 / timed(lambda: torch.mm(a, b, out=out)) / 1e9
-
-
-def processor_name() -> str:
-    """The model name of the processor, as the system gives it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def git_state() -> dict[str, Any]:
@@ -294,13 +283,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     run = load_recipe(Run, "tiny", chosen.overrides)
     shop, pixels = prepare(run, chosen.parts, chosen.scenes)
     figures = measure(run, shop, pixels, repeats=chosen.repeats, steps=chosen.steps, gemm=chosen.gemm)
+    here = machine()
     results = {
         "command": shlex.join(["python", "benchmarks/train_speed.py", *words]),
         **git_state(),
         "astrea": astrea.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "processor": processor_name(),
+        **{name: here[name] for name in ("python", "torch", "processor")},
         "threads": chosen.threads,
         "repeats": chosen.repeats,
         "steps_per_repeat": chosen.steps,

@@ -16,13 +16,23 @@ import astrea
 def machine() -> dict[str, Any]:
     """Processor, cores, versions of Python and torch."""
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "machine": platform.machine(),
         "system": platform.system(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def _processor() -> str:
+    """The processor's model name, or its architecture where the system does not tell."""
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        told = ""
+    names = (line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def commit() -> str | None:

@@ -1,4 +1,4 @@
-"""Cells that were never run, and a reporter that remembers."""
+"""Cells that were never run."""
 
 from __future__ import annotations
 
@@ -10,28 +10,10 @@ import pytest
 
 from astrea.arena.cell import SCHEMA, packed_items, unpacked_items
 from astrea.evaluation.tasks import TASKS
-from astrea.progress import Reporter
+from listening import Said
 
 SHORT = ("align.steps=5", "fuse.steps=2", "tune.steps=4", "data.train_scenes=20")
 """Even less than the small overrides."""
-
-
-class Said(Reporter):
-    """Keeps what is said and how far things were."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.done: list[int] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    def track(self, label: str, done: int, total: int, note: str = "") -> None:
-        self.done.append(done)
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     return int(ended.value.code or 0), out + err
 
 
-def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, monkeypatch, capfd):
+def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, monkeypatch, capfd, said):
     first = folder / "cells" / "strategy-average-0.json"
     before = first.read_bytes()
     asked = ("--strategies", "average,sequence_concat", "--seeds", 1, "--processes", 1, "--out", folder, *base)
@@ -64,14 +64,8 @@ def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, monkey
 
     # Cells of other settings are never mixed in: with another base recipe, the same folder holds none.
     other = Arena("tiny", (*base, "tune.steps=9"), "all", 1, folder, 1, False, "")
-    lines: list[str] = []
-
-    class Listening(Reporter):
-        def say(self, text: str) -> None:
-            lines.append(text)
-
-    assert current(other, contestants(load_recipe(Run, "tiny", other.overrides)), report=Listening()) == []
-    assert len([line for line in lines if "left out" in line]) == 2
+    assert current(other, contestants(load_recipe(Run, "tiny", other.overrides)), report=said) == []
+    assert len([line for line in said.lines if "left out" in line]) == 2
 
 
 def test_a_failing_contestant_ends_with_status_1_and_its_own_words(folder, base, monkeypatch, capfd):

@@ -4,46 +4,40 @@ import json
 import math
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from astrea.arena.collect import collect
-from astrea.arena.page import PARTS, ranks, render, split_pair, verdict, write_page
+from astrea.arena.page import write_page
+from astrea.arena.page.experts import ranks, split_pair
+from astrea.arena.page.headline import verdict
+from astrea.arena.page.page import render
+from astrea.arena.page.parts import PARTS
 from astrea.arena.pictures import Interval, Series, chart, intervals
 from astrea.evaluation.robustness import CORRUPTIONS
 from astrea.evaluation.tasks import CAPTION_TASKS, TASKS, VQA_TASKS
+from html_pages import Page
 
 EXPERTS = ("captioning", "classification", "segmentation", "detection")
 CONDITIONS = ("clean", "night")
 PROBED = (*VQA_TASKS, *CAPTION_TASKS)
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&"
-VOID = {"meta", "line", "path"}
 
 
-class Page(HTMLParser):
-    """Parses a page and holds it to being well formed: every tag closed, in order."""
+class ArenaPage(Page):
+    """Also by section, and the cells of every row."""
 
     def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str]]] = []
         self.sections: dict[str, str] = {"": ""}
         self.at = ""
         self.rows: list[list[str]] = []
         self.places: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    @property
-    def text(self) -> str:
-        return "".join(self.sections.values())
+        super().__init__(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        super().handle_starttag(tag, attrs)
         if tag == "section":
             self.at = dict(attrs)["id"] or ""
             self.sections[self.at] = ""
@@ -52,25 +46,18 @@ class Page(HTMLParser):
             self.places.append(self.at)
         if tag in ("td", "th"):
             self.rows[-1].append("")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+        super().handle_endtag(tag)
         if tag == "section":
             self.at = ""
 
     def handle_data(self, data: str) -> None:
+        super().handle_data(data)
         if self.open and self.open[-1] != "style":
             self.sections[self.at] += data
             if {"td", "th"} & set(self.open):
                 self.rows[-1][-1] += data
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
     def row(self, section: str, head: str, width: int) -> list[str]:
         """The cells of the one row of a section with this head and this many cells."""
@@ -135,7 +122,7 @@ def arena(make_record: Callable[..., dict[str, Any]]) -> dict[str, Any]:
 
 def test_a_full_arena_shows_everything(arena, tmp_path):
     write_page(arena, tmp_path / "arena.html")
-    page = Page((tmp_path / "arena.html").read_text("utf-8"))
+    page = ArenaPage((tmp_path / "arena.html").read_text("utf-8"))
     assert "not measured" not in page.text
     assert "Missing" not in page.text
     assert [*page.sections] == ["", *(each.anchor for each in PARTS)]
@@ -150,7 +137,7 @@ def test_a_full_arena_shows_everything(arena, tmp_path):
 
 def test_the_headline_is_about_astrea_and_the_best_other(arena):
     arena["strategies"]["switch"]["difference"] = {"mean": -20.04, "low": -23.3, "high": -17.2}
-    told = Page(render(arena)).sections[""]
+    told = ArenaPage(render(arena)).sections[""]
     for piece in ("75.0 ± 7.1", "55.0 ± 7.1", "+20.0", "+17.2 to +23.3", "12 of 12", "switch", "Astrea is ahead"):
         assert piece in told
     assert "same at equal training time" in told
@@ -172,7 +159,7 @@ def test_no_more_is_said_than_the_interval_allows(low, high, said):
 def test_strategies_stand_in_the_order_of_their_means_with_their_numbers(arena):
     arena["strategies"] = dict(reversed(arena["strategies"].items()))
     arena["strategies"]["average"]["difference"] = {"mean": -25.14, "low": -28.1, "high": -22.9}
-    page = Page(render(arena))
+    page = ArenaPage(render(arena))
     names = [row[0] for row in page.rows if len(row) == 10][1:]
     assert names == ["astrea", "switch", "average"]
     assert page.row("strategies", "astrea", 10) == [
@@ -194,7 +181,7 @@ def test_strategies_stand_in_the_order_of_their_means_with_their_numbers(arena):
 
 def test_the_best_of_every_column_is_marked_and_no_other(arena):
     arena["strategies"]["switch"]["tasks"]["area"] = {"mean": 99.9, "std": 0.1}
-    page = Page(render(arena))
+    page = ArenaPage(render(arena))
     area = 1 + TASKS.index("area")
     stars = {name: page.row("tasks", name, 13)[area] for name in arena["strategies"]}
     assert stars["switch"] == "★ 99.9 ± 0.1"
@@ -203,7 +190,7 @@ def test_the_best_of_every_column_is_marked_and_no_other(arena):
 
 
 def test_masking_and_retraining_stand_side_by_side(arena):
-    page = Page(render(arena))
+    page = ArenaPage(render(arena))
     changes = {e: page.row("without", e, 6) for e in EXPERTS}
     assert [changes[e][1] for e in EXPERTS] == ["−11.2", "−4.4", "−14.3", "−5.1"]
     assert [changes[e][2] for e in EXPERTS] == ["2", "4", "1", "3"]
@@ -216,13 +203,13 @@ def test_pairs_are_a_matrix_also_with_underscores_in_names(arena):
     assert split_pair("a_b_c", ["a_b", "c"]) == ("a_b", "c")
     assert split_pair("a_x", ["a", "b"]) is None
     arena["pairs"]["un_known"] = {"mean": 12.3, "std": None}
-    page = Page(render(arena))
+    page = ArenaPage(render(arena))
     assert page.row("without", "captioning", 4) == ["captioning", "", "–", "30.0"]
     assert page.row("without", "un known", 2) == ["un known", "12.3"]
 
 
 def test_probes_are_told_as_they_are(arena):
-    page = Page(render(arena))
+    page = ArenaPage(render(arena))
     assert page.row("robustness", "clean", 5)[1::2] == ["71.3", "71.3"]
     assert page.row("robustness", "swapped", 5)[1::2] == ["50.5", "33.5"]
     assert page.row("robustness", "detection", 3) == ["detection", "97%", "13%"]
@@ -249,7 +236,7 @@ def test_other_strategies_are_compared_over_the_probed_tasks(arena):
 
 @pytest.mark.parametrize("made", [{}, collect([])])
 def test_an_empty_arena_says_what_is_missing(made):
-    page = Page(render(made))
+    page = ArenaPage(render(made))
     for each in PARTS:
         if each.anchor != "made" or not made:
             assert each.missing.replace("<code>", "").replace("</code>", "") in page.sections[each.anchor]
@@ -262,7 +249,7 @@ def test_any_key_may_be_missing_empty_or_of_another_kind(arena):
     whole = render(arena)
     for name in arena:
         for instead in (None, [], "text", {"astrea": {"average": [], "tasks": 3, "0": [[]]}}, [None, [1]]):
-            Page(render({**arena, name: instead}))
+            ArenaPage(render({**arena, name: instead}))
         left_out = render({key: value for key, value in arena.items() if key != name})
         # The schema is not shown, and the tasks are the twelve unless told otherwise.
         assert (left_out == whole) == (name in ("schema", "tasks"))
@@ -270,7 +257,7 @@ def test_any_key_may_be_missing_empty_or_of_another_kind(arena):
 
 def test_one_seed_has_no_deviation(arena):
     arena["strategies"]["astrea"]["average"] = {"mean": 71.26, "std": None, "seeds": 1}
-    assert Page(render(arena)).row("strategies", "astrea", 10)[1:3] == ["71.3", "1"]
+    assert ArenaPage(render(arena)).row("strategies", "astrea", 10)[1:3] == ["71.3", "1"]
 
 
 def test_numbers_that_are_none_are_not_drawn(arena):
@@ -295,7 +282,7 @@ def hostile(tree: Any) -> Any:
 
 def test_hostile_text_is_shown_and_not_obeyed(arena):
     text = render(hostile(arena))
-    page = Page(text)
+    page = ArenaPage(text)
     assert not {"script", "img"} & {tag for tag, _ in page.tags}
     assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert page.text.count("<script>alert(1)</script>") > 20
@@ -306,7 +293,7 @@ def test_hostile_text_is_shown_and_not_obeyed(arena):
 
 def test_the_page_stands_alone(arena):
     text = render(arena)
-    page = Page(text)
+    page = ArenaPage(text)
     assert not re.search(r"https?:|//|src=|url\(|@import|javascript:", text)
     assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & {tag for tag, _ in page.tags}
     policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
@@ -316,7 +303,7 @@ def test_the_page_stands_alone(arena):
 
 
 def test_it_is_made_to_be_read_by_everybody(arena):
-    page = Page(render(arena))
+    page = ArenaPage(render(arena))
     assert page.all("html")[0]["lang"] == "en"
     assert all(drawing["role"] == "img" and drawing["aria-label"] for drawing in page.all("svg"))
     assert all(head["scope"] in ("col", "row", "rowgroup") for head in page.all("th"))

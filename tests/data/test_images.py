@@ -7,23 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from noise_images import encode, noise
 from PIL import Image
 
 from astrea.data.images import load_image, to_square_array
 from astrea.errors import AstreaError
 
 ORIENTATION = 0x0112
-
-
-def noise(width: int = 24, height: int = 16, seed: int = 0) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-def encode(image: Image.Image, format_name: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format_name, **options)
-    return buffer.getvalue()
 
 
 def assert_rgb_equal(image: Image.Image, expected: Image.Image | np.ndarray) -> None:

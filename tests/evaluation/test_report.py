@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +13,10 @@ from astrea.errors import AstreaError
 from astrea.evaluation.report import TASKS, write_report
 from astrea.evaluation.report.curves import nice_ticks, smoothed, thinned
 from astrea.evaluation.report.markup import escape, plain
+from html_pages import Page
 
 EXPERTS = ("captioning", "classification", "segmentation", "detection")
-VOID = {"meta", "img", "br", "line", "path"}
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&\x00\ud800"
-
-
-class Page(HTMLParser):
-    """Parses a page and holds it to being well formed: every tag closed, in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def full_results() -> dict[str, Any]:

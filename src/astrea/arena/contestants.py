@@ -27,14 +27,12 @@ class Contestant:
 
     kind: "strategy", "ablation", "retraining", "pair", or "wall" (a strategy given as much time as Astrea).
     overrides: what it changes in the base recipe. note: one line for readers.
-    trials: further overrides that are worth trying for it on the validation split; the arena itself tries none.
     """
 
     name: str
     kind: str
     overrides: tuple[str, ...]
     note: str
-    trials: tuple[tuple[str, ...], ...] = ()
 
 
 def contestants(run: Run) -> list[Contestant]:

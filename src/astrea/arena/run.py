@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from astrea.arena.cell import Cell, digest
 from astrea.arena.collect import Record, collect, read_cells
 from astrea.arena.contestants import Contestant, choose, contestants
+from astrea.arena.page import write_page
 from astrea.arena.pool import Pool
 from astrea.arena.wall import at_equal_wall
 from astrea.config import Run
@@ -88,7 +88,8 @@ def run_arena(arena: Arena, *, report: Reporter) -> tuple[dict[str, Any], dict[s
         **collect(current(arena, everyone, report=report)),
     }
     write_json_atomic(arena.folder / "arena.json", made)
-    write_page(made, arena.folder / "arena.html")
+    with file_guard(arena.folder / "arena.html"):
+        write_page(made, arena.folder / "arena.html")
     return made, pool.failed
 
 
@@ -113,15 +114,3 @@ def current(arena: Arena, everyone: Sequence[Contestant], *, report: Reporter) -
         else:
             report.say(f"{stem}.json was made with other settings; it is left out of arena.json")
     return found
-
-
-def write_page(made: dict[str, Any], path: Path) -> None:
-    """The page for people, where the package has one."""
-    try:
-        page = importlib.import_module("astrea.arena.page")
-    except ModuleNotFoundError as error:
-        if error.name != "astrea.arena.page":
-            raise
-        return
-    with file_guard(path):
-        page.write_page(made, path)
