@@ -5,6 +5,7 @@ Defaults live here, once; a recipe states only what it changes or wants seen.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
@@ -29,9 +30,22 @@ class World(Part):
     seed: int = 0
 
 
-class Data(Part):
-    """How much of the world a run sees."""
+class TrainFile(Part):
+    """One data file of one's own (see docs/data.md)."""
 
+    path: str = Field(min_length=1, description='a file, or a pattern such as "shards/*.tar"')
+    weight: float = Field(1.0, gt=0, le=1e6, description="how often each of its records is seen per epoch")
+    images: str | None = Field(None, description="where its pictures' paths start; null = as data.images says")
+    format: str | None = Field(None, description="null = found out from the file")
+
+
+class Data(Part):
+    """How much of the world a run sees, or which data of one's own instead."""
+
+    train: str | tuple[str | TrainFile, ...] | None = Field(
+        None, description="a data file, or a list of files or of {path, weight, images, format}; null = the world"
+    )
+    images: str | None = Field(None, description="where the pictures' paths start; null = each data file's folder")
     train_scenes: PositiveInt = 6000
     questions_per_scene: int = Field(8, ge=1, le=8, description="one per task at most")
     test_questions: PositiveInt = Field(150, description="per VQA task")
@@ -40,25 +54,72 @@ class Data(Part):
 
 
 class ExpertEntry(Part):
-    """One expert: a built-in or registered kind, or "module:Class", and the options of its constructor."""
+    """One expert: a built-in or registered kind, or "module:Class", and the options of its constructor; or, with
+    ``checkpoint``, a kind of task and a transformers checkpoint that does it (see docs/experts.md)."""
 
     kind: str
+    checkpoint: str | None = Field(None, description="a local folder, or a hub id (owner/name) with its revision")
+    revision: str | None = Field(None, description="of a hub id: the commit, all 40 digits")
     options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _revision_is_of_something(self) -> ExpertEntry:
+        if self.revision is not None and self.checkpoint is None:
+            raise ValueError(f"a revision {self.revision!r} without a checkpoint says nothing")
+        return self
+
+
+class LowRank(Part):
+    """Low-rank tuning of the language model (LoRA): small adapters learn, the language model's own weights do not."""
+
+    rank: int = Field(16, ge=1, le=1024)
+    alpha: float = Field(32.0, gt=0, le=1e6, description="what the adapters say counts alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear", description="every linear layer but the output's, or names of layers"
+    )
+    merge: bool = Field(True, description="merge the adapters into the finished model")
+
+    @field_validator("targets")
+    @classmethod
+    def _are_names(cls, targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        # Plain names only: a pattern from somebody else's file could take for ever to match.
+        bad = [name for name in targets if not re.fullmatch(r"\w{1,64}(\.\w{1,64}){0,15}", name, re.ASCII)]
+        if not isinstance(targets, str) and (bad or not targets):
+            raise ValueError(f"{bad[0]!r} is no name of a layer" if bad else "names no layer")
+        return targets
 
 
 class Language(Part):
-    """The language model: the tiny one built here, with this size."""
+    """The language model: the tiny one built here, with this size; or, with ``checkpoint``, any model and tokenizer
+    that `AutoModelForCausalLM` and `AutoTokenizer` load."""
 
     width: PositiveInt = 128
     layers: PositiveInt = 4
     heads: PositiveInt = 4
     feed_forward: PositiveInt = 384
+    checkpoint: str | None = Field(None, description="a local folder, or a hub id (owner/name) with its revision")
+    revision: str | None = Field(
+        None, pattern="^[0-9a-f]{40}$", description="of a hub id: the commit, all 40 digits, so that it cannot change"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the checkpoint's weights here")
+    attention: Literal["eager", "sdpa"] = "eager"
+    low_rank: LowRank | None = None
+    gradient_checkpointing: bool = Field(
+        False, description="compute the language model's inner states twice instead of keeping them: slower, smaller"
+    )
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Language:
         # Rotary positions come in pairs; the mixer has four heads of its own.
         if self.width % (2 * self.heads) or self.width % 4:
             raise ValueError(f"a width of {self.width} is not a multiple of 4 and of twice its {self.heads} heads")
+        return self
+
+    @model_validator(mode="after")
+    def _belongs_to_a_checkpoint(self) -> Language:
+        if self.checkpoint is None and (self.revision is not None or self.dtype != "float32"):
+            raise ValueError("revision and dtype are of a checkpoint; name one, or leave them out")
         return self
 
 
@@ -247,6 +308,22 @@ class Pretraining(Part):
     gate: float = Field(0.8, ge=0, le=1, description="accuracy on ground-truth tokens the language model must reach")
 
 
+class Machines(Part):
+    """What a run is computed on, and how. No part of what the run is: it may go on with other settings."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto = a GPU for each process where there are any, otherwise the processor"
+    )
+    language: Literal["replicated", "fsdp"] = Field(
+        "replicated", description="fsdp = share out the blocks of a language model that learns (FSDP2)"
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of the language model's computing; auto = bf16 on a GPU, fp32 on a processor"
+    )
+    compile: bool = Field(False, description="compile the language model with torch.compile")
+    timeout: PositiveInt = Field(30, description="minutes until a process that does not answer is given up")
+
+
 class Run(Part):
     """A whole run."""
 
@@ -263,6 +340,7 @@ class Run(Part):
     regular: Regular = Regular()
     pretraining: Pretraining = Pretraining()
     distill: Distill | None = None
+    machines: Machines = Machines()
     align: Stage
     fuse: Stage
     tune: Stage

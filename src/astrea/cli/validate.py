@@ -1,0 +1,228 @@
+"""The command that looks data over before it is trained on: validate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from astrea.cli.app import AsJson, app, out
+from astrea.errors import AstreaError
+
+if TYPE_CHECKING:
+    from astrea.data.records.check import Checks, TokenCounter
+    from astrea.data.records.faults import Fault
+    from astrea.data.records.fixed import FixedCopy
+    from astrea.data.records.mix import Source
+    from astrea.progress import Reporter
+
+
+@app.command()
+def validate(
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            help="Data files: JSON, JSONL, Parquet, Arrow, tar shards, COCO or Karpathy.", metavar="DATA..."
+        ),
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder that the pictures' paths start at. Left out: each data file's own.")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="Name of the format, such as llava. Left out: found out from the file.")
+    ] = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Decode every picture in full, not its header alone.")
+    ] = False,
+    need_images: Annotated[bool, typer.Option("--need-images", help="A row without a picture is a fault.")] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder (or shipped) whose tokens and limit the rows' length is held to.")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="The longest row in tokens instead of the model's limit; needs --model.")
+    ] = None,
+    fixed: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a copy here without the bad records, mended where it is safe (several DATA: a folder)."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look data over: one line per fault with file, line, id and mend. Ends with status 1 if there is any.
+
+    [bold]astrea validate train.jsonl --images photos --decode[/bold]
+    [bold]astrea validate train.jsonl --fixed clean.jsonl[/bold]
+    """
+    from astrea.data.records.check import Checks
+    from astrea.data.records.sources import open_sources
+    from astrea.progress import TerminalReporter
+
+    if tokens is not None and model is None:
+        raise typer.BadParameter("--tokens needs --model")
+    checks = Checks(decode, need_images, _counter(model, tokens) if model is not None else None)
+    with TerminalReporter() as report:
+        sources = [
+            source for path in data for source in open_sources(path, images=images, format=format, report=report)
+        ]
+        copies = _copy_paths(sources, fixed)
+        tell = _Json() if as_json else _Lines()
+        for source, path in zip(sources, copies, strict=True):
+            tell.file(*_look_over(source, checks, path, tell, report))
+    if not tell.end():
+        raise typer.Exit(1)
+
+
+def _look_over(
+    source: Source, checks: Checks, path: Path | None, tell: _Lines | _Json, report: Reporter
+) -> tuple[Source, dict[str, Any]]:
+    """Tell every fault of one source; returns what a summary says of it."""
+    from astrea.data.records.check import examine
+    from astrea.data.records.fixed import fixed_copy
+
+    faults: Counter[str] = Counter()
+    records = pictures = 0
+    reader = source.reader
+    total, label = len(reader), f"checking {reader.path.name}"
+    with ExitStack() as stack:
+        copy: FixedCopy | None = None
+        if path is not None:
+            copy = stack.enter_context(fixed_copy(reader, path, source.root, checks))
+        for index, (record, found) in enumerate(examine(reader, source.root, checks)):
+            records += index < total
+            pictures += 0 if record is None else len(record.images)
+            for fault in found:
+                faults[fault.kind] += 1
+                tell.fault(fault)
+            if copy is not None:
+                copy.take(index, record, found)
+            if index % 100 == 99 and index + 1 < total:
+                report.track(label, index + 1, total)
+        if total:
+            report.track(label, total, total)
+    summary: dict[str, Any] = {"records": records, "images": pictures, "faults": dict(faults)}
+    if copy is not None:
+        summary["fixed"] = {
+            "path": str(path),
+            "kept": copy.kept,
+            "mended": copy.mended,
+            "dropped": copy.dropped,
+            "mends": dict(copy.mends),
+            "images": str(source.root.folder),
+        }
+    return source, summary
+
+
+def _copy_paths(sources: list[Source], fixed: Path | None) -> list[Path | None]:
+    """Where the copy of each source goes: the path itself for one, files of their names in it for several."""
+    if fixed is None:
+        return [None] * len(sources)
+    if len(sources) == 1 and not fixed.is_dir():
+        return [fixed]
+    from astrea.training.checkpoint import file_guard
+
+    with file_guard(fixed):
+        fixed.mkdir(parents=True, exist_ok=True)
+    paths = [fixed / source.reader.path.name for source in sources]
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise AstreaError(f"two data files would be copied to {twice[0]}", "copy them one by one")
+    return list(paths)
+
+
+def _counter(model: Path, tokens: int | None) -> TokenCounter:
+    """Counts tokens as a model's processor does."""
+    from astrea.data.records.lengths import ChatCounter
+    from astrea.loading import SHIPPED_NAME, load_model, read_processor
+
+    shipped = model == Path(SHIPPED_NAME) and not model.is_dir()
+    processor = load_model(model)[1] if shipped else read_processor(model)
+
+    def count(text: str) -> int:
+        return len(processor.tokenizer(text, add_special_tokens=False).input_ids)
+
+    return ChatCounter(count, processor.num_visual_tokens, tokens or processor.max_length)
+
+
+class _Lines:
+    """Faults as lines for people, then one table."""
+
+    def __init__(self) -> None:
+        self.files: list[tuple[Source, dict[str, Any]]] = []
+
+    def fault(self, fault: Fault) -> None:
+        sys.stdout.write(f"{fault}\n")
+
+    def file(self, source: Source, summary: dict[str, Any]) -> None:
+        self.files.append((source, summary))
+
+    def end(self) -> bool:
+        """Print what was found; True if nothing was wrong."""
+        from astrea.data.records.faults import KINDS
+
+        table = Table("file", "format", "records", "pictures", "faults")
+        for column in table.columns[2:]:
+            column.justify = "right"
+        faults: Counter[str] = Counter()
+        for source, summary in self.files:
+            faults.update(summary["faults"])
+            counts = (summary["records"], summary["images"], sum(summary["faults"].values()))
+            table.add_row(source.reader.path.name, source.reader.format, *(f"{count:,}" for count in counts))
+        out.print(table)
+        for kind, count in faults.most_common():
+            out.print(f"{count:8,}  {KINDS[kind]} ({kind})", markup=False, highlight=False)
+        for _, summary in self.files:
+            for line in _fixed_lines(summary.get("fixed")):
+                out.print(line, markup=False, highlight=False, soft_wrap=True)
+        return not faults
+
+
+def _fixed_lines(fixed: dict[str, Any] | None) -> Iterator[str]:
+    from astrea.data.records.faults import KINDS
+
+    if fixed is None:
+        return
+    yield (
+        f"fixed:   {fixed['path']} ({fixed['kept']:,} records as they were, {fixed['mended']:,} mended, "
+        f"{fixed['dropped']:,} left out)"
+    )
+    for kind, count in fixed["mends"].items():
+        yield f"         mended {count:,}: {KINDS[kind]}"
+    if Path(fixed["path"]).parent.resolve() != Path(fixed["images"]).resolve():
+        yield f"         its pictures' paths still start at {fixed['images']}: give --images or data.images with it"
+
+
+class _Json:
+    """Everything as one JSON document, written while it is found."""
+
+    def __init__(self) -> None:
+        self.files: list[dict[str, Any]] = []
+        self.count = 0
+
+    def fault(self, fault: Fault) -> None:
+        told = {
+            "file": fault.where.file,
+            "line": fault.where.number or None,
+            "id": fault.id,
+            "kind": fault.kind,
+            "message": fault.message,
+            "mend": fault.mend,
+        }
+        sys.stdout.write(('{"faults": [\n' if not self.count else ",\n") + json.dumps(told))
+        self.count += 1
+
+    def file(self, source: Source, summary: dict[str, Any]) -> None:
+        self.files.append({"file": str(source.reader.path), "format": source.reader.format, **summary})
+
+    def end(self) -> bool:
+        """Close the document; True if nothing was wrong."""
+        sys.stdout.write("\n], " if self.count else '{"faults": [], ')
+        sys.stdout.write(f'"files": {json.dumps(self.files, indent=2)}}}\n')
+        return not self.count

@@ -1,0 +1,77 @@
+"""From the paths of a recipe or a command line to sources."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from astrea.data.records.detect import SHARD_ENDINGS, AnyReader, open_reader, open_shards
+from astrea.data.records.mix import Source
+from astrea.data.records.pictures import ImageRoot
+from astrea.errors import AstreaError
+from astrea.progress import Reporter
+
+if TYPE_CHECKING:
+    from astrea.config import Data
+
+
+def configured_sources(data: Data, report: Reporter | None = None) -> list[Source]:
+    """The sources that ``data.train`` names; [] if it names none.
+
+    Raises:
+        AstreaError: a file cannot be read, or its format is unknown.
+    """
+    entries = () if data.train is None else (data.train,) if isinstance(data.train, str) else data.train
+    sources = []
+    for entry in entries:
+        if isinstance(entry, str):
+            sources += open_sources(entry, images=data.images, report=report)
+        else:
+            images = data.images if entry.images is None else entry.images
+            sources += open_sources(entry.path, images=images, format=entry.format, weight=entry.weight, report=report)
+    return sources
+
+
+def open_sources(
+    path: str,
+    *,
+    images: str | Path | None = None,
+    format: str | None = None,
+    weight: float = 1.0,
+    report: Reporter | None = None,
+) -> list[Source]:
+    """The sources behind one path: one per file, but one for all tar shards that a pattern finds.
+
+    Args:
+        path: a file, or a pattern such as ``shards/*.tar``.
+        images: the image root; None = the folder of the data file.
+        format: one of `astrea.data.records.detect.FORMATS`; None = found out.
+        weight: see `Source`.
+
+    Raises:
+        AstreaError: nothing is found, a file cannot be read, or its format is unknown.
+    """
+    found = _files(path)
+    if len(found) > 1 and all(file.name.lower().endswith(SHARD_ENDINGS) for file in found):
+        return [Source(open_shards(found), ImageRoot(images or found[0].parent), weight)]
+    return [Source(_open(file, format, report), ImageRoot(images or file.parent), weight) for file in found]
+
+
+def _files(path: str) -> Sequence[Path]:
+    if not glob.has_magic(path) or Path(path).exists():
+        return [Path(path)]
+    found = sorted(Path(name) for name in glob.glob(path, recursive=True))
+    if not found:
+        raise AstreaError(f"no data file is called {path}", "mend the pattern")
+    return found
+
+
+def _open(file: Path, format: str | None, report: Reporter | None) -> AnyReader:
+    if report is None or not file.is_file():
+        return open_reader(file, format)
+    size, label = file.stat().st_size, f"reading {file.name}"
+    reader = open_reader(file, format, lambda done: report.track(label, min(done, size), size))
+    report.track(label, size, size)
+    return reader
