@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from astrea.evaluation.captions import CaptionScore, bleu, cider_d, rouge_l
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "fixtures/metrics/captions.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads((Path(__file__).parents[1] / "fixtures/metrics/captions.json").read_text(encoding="utf-8"))["cases"]
 CAPTION = st.lists(st.sampled_from(["a", "dog", "red", "kite", "the", "park"]), min_size=1, max_size=9).map(" ".join)
 CAPTION_SETS = st.lists(st.tuples(CAPTION, st.lists(CAPTION, min_size=1, max_size=3)), min_size=2, max_size=6)
 

@@ -1,5 +1,8 @@
 """Retrieval ranks and recall: against a plain count by definition, ties, chunks, and bad input."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +22,7 @@ def tables(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return np.array(cells, dtype=np.float32).reshape(images, len(owners)), owners
 
 
+@settings(deadline=None)
 @given(tables())
 def test_ranks_by_definition(table: tuple[np.ndarray, np.ndarray]) -> None:
     scores, owners = table
@@ -31,6 +35,7 @@ def test_ranks_by_definition(table: tuple[np.ndarray, np.ndarray]) -> None:
         assert rank == 1 + order.index(owners[caption])
 
 
+@settings(deadline=None)
 @given(tables(), st.floats(0.1, 10), st.floats(-5, 5))
 def test_ranks_depend_on_order_only(table: tuple[np.ndarray, np.ndarray], scale: float, shift: float) -> None:
     scores, owners = table
@@ -77,6 +82,7 @@ def test_recall_is_in_per_cent() -> None:
     assert recall_at([1, 2, 6, 11], 10) == 75.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1), st.integers(1, 49))
 def test_recall_grows_with_k(ranks: list[int], k: int) -> None:
     assert 0.0 <= recall_at(ranks, k) <= recall_at(ranks, k + 1) <= recall_at(ranks, 50) == 100.0
@@ -112,3 +118,19 @@ def test_bad_embeddings_are_refused() -> None:
 def test_bad_recall_is_refused(ranks: list[int], k: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         recall_at(ranks, k)
+
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "fixtures/metrics/retrieval.json").read_text(encoding="utf-8"))[
+    "cases"
+]
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{len(case['i2t'])} images")
+def test_ranks_are_those_of_an_independent_ranking(case: dict) -> None:
+    np.testing.assert_array_equal(ranks_i2t(case["scores"], case["owners"]), case["i2t"])
+    np.testing.assert_array_equal(ranks_t2i(case["scores"], case["owners"]), case["t2i"])
+
+
+def test_golden_set_is_large_and_has_ties() -> None:
+    assert sum(len(case["i2t"]) + len(case["t2i"]) for case in GOLDEN) >= 200
+    assert any(len(np.unique(case["scores"])) < 20 for case in GOLDEN)

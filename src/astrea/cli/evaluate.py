@@ -27,14 +27,52 @@ from astrea.errors import AstreaError
 def evaluate(
     model: ModelFolder,
     tasks: Annotated[str, typer.Option(help="Comma-separated tasks, or all.")] = "all",
+    suite: Annotated[str, typer.Option(help="world: the embedded world; public: data sets you have.")] = "world",
     masking: Annotated[bool, typer.Option("--masking/--no-masking", help="Also mask each expert in turn.")] = False,
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
     recipe: Annotated[str, typer.Option(help="Recipe whose world and test sizes are used.")] = "tiny",
     overrides: Overrides = None,
     as_json: AsJson = False,
     trust_remote_code: Trust = False,
+    data: Annotated[Path | None, typer.Option(help="Public: folder of the official files.", metavar="DIR")] = None,
+    mode: Annotated[str, typer.Option(help="Public: official, or normalised as most harnesses do.")] = "official",
+    limit: Annotated[int | None, typer.Option(min=1, help="Public: only the first items of each file.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Public: folder to write [runs/public].")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Public: score what an earlier --out kept; MODEL is not loaded.")
+    ] = None,
+    rerank: Annotated[int, typer.Option(min=0, help="Public: rank the best K again by likelihood.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Public: questions at a time.")] = 16,
 ) -> None:
-    """Evaluate a model on some or all of the twelve tasks."""
+    """Evaluate a model on some or all of the twelve tasks of the embedded world, or of the public data sets.
+
+    [bold]astrea evaluate runs/quickstart/model --tasks counting,spatial[/bold]
+    [bold]astrea evaluate MODEL --suite public --data DIR --tasks gqa,pope[/bold]
+    """
+    if suite == "public":
+        from astrea.evaluation.public.command import evaluate_public, public_table
+        from astrea.progress import TerminalReporter
+
+        if overrides or masking or split != "test" or recipe != "tiny":
+            raise AstreaError(
+                "--masking, --split, --recipe and KEY=VALUE are for the embedded world",
+                "leave them out with --suite public",
+            )
+        with TerminalReporter() as report:
+            figures, error = evaluate_public(
+                model, data=data, tasks=tasks, mode=mode, limit=limit, out=folder, predictions=predictions,
+                rerank=rerank, batch=batch, trust_remote_code=trust_remote_code, report=report,
+            )  # fmt: skip
+        print_json(figures) if as_json else out.print(public_table(figures))
+        if error is not None:
+            raise error
+        return
+    if suite != "world":
+        raise AstreaError(f"unknown suite {suite!r}", "choose world or public")
+    if data or folder or predictions or limit or rerank:
+        raise AstreaError(
+            "--data, --out, --predictions, --limit and --rerank are for the public tasks", "add --suite public"
+        )
     from astrea.config import Run
     from astrea.evaluation.runner import evaluate as run_evaluation
     from astrea.evaluation.summary import terminal_table

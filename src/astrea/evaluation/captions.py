@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -157,8 +158,14 @@ def _tokenised(candidates: Candidates, references: References) -> list[tuple[lis
             raise ValueError(f"image {key!r}: references must be a list of at least one caption, got {refs!r}")
         if not isinstance(candidate, str):
             raise ValueError(f"image {key!r}: the candidate must be one caption (str), got {candidate!r}")
-        pairs.append((tokenize(candidate), [tokenize(ref) for ref in refs]))
+        pairs.append((list(_tokens(candidate)), [list(_tokens(ref)) for ref in refs]))
     return pairs
+
+
+@lru_cache(maxsize=1 << 16)
+def _tokens(caption: str) -> tuple[str, ...]:
+    """The tokens of a caption. Several metrics over the same captions would cut each of them several times."""
+    return tuple(tokenize(caption))
 
 
 def _words(tokens: list[str]) -> list[str]:

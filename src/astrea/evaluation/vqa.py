@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+Mode = Literal["official", "normalised"]
+
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
@@ -80,9 +82,7 @@ def normalise_answer(answer: str) -> str:
     return normalise_words(normalise_punctuation(clean_spaces(answer)))
 
 
-def vqa_accuracy(
-    prediction: str, answers: Sequence[str], mode: Literal["official", "normalised"] = "official"
-) -> float:
+def vqa_accuracy(prediction: str, answers: Sequence[str], mode: Mode = "official") -> float:
     """Share of annotators' agreement that a prediction earns, 0..1.
 
     For each annotator in turn, count how many of the *others* gave the prediction, and score min(1, count / 3); the
@@ -116,32 +116,46 @@ def vqa_accuracy(
     return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
 
 
-def gqa_match(prediction: str, answer: str) -> bool:
-    """GQA: exact match after stripping spaces, dropping full stops at the end, and lower-casing, on both sides.
+def gqa_answer(prediction: str, mode: Mode = "official") -> str:
+    """A prediction as GQA's scorer should see it: no spaces around it, no full stops at its end, in lower case; in
+    normalised mode also without articles and punctuation."""
+    bare = prediction.strip().rstrip(".").lower()
+    return normalise_answer(bare) if mode == "normalised" else bare
+
+
+def gqa_match(prediction: str, answer: str, mode: Mode = "official") -> bool:
+    """GQA: both sides alike after :func:`gqa_answer`.
 
     Source: Hudson & Manning 2019 (arXiv:1902.09506) scores exact strings; the full stop is what models add.
     """
-    return prediction.strip().rstrip(".").lower() == answer.strip().rstrip(".").lower()
+    return gqa_answer(prediction, mode) == gqa_answer(answer, mode)
 
 
-def pope_answer(prediction: str) -> tuple[bool, bool]:
-    """(says yes, is parsable) of one POPE prediction, by the official rule.
+def pope_answer(prediction: str, mode: Mode = "official") -> tuple[bool, bool]:
+    """(says yes, is parsable) of one POPE prediction.
 
-    The text before the first full stop, without commas, split on spaces: "no" if any word is No, not or no, else
-    "yes" - so that anything unheard-of counts as yes. Parsable means that a yes or no word was really there.
+    Official: the text before the first full stop, without commas, split on the plain space; "no" if any word is No,
+    not or no, else "yes" - so that anything unheard-of counts as yes, and so does a no with a line break after it.
+    Normalised: the same in lower case, split on any white space, with punctuation taken off the words.
+    Parsable means that a yes or no word was really there.
     """
-    words = prediction.split(".")[0].replace(",", "").split()
+    first = prediction.split(".")[0].replace(",", "")
+    if mode == "normalised":
+        words = [word.strip(_PUNCTUATION + "'*:") for word in first.lower().split()]
+    else:
+        words = first.split(" ")
     if not {"No", "not", "no"}.isdisjoint(words):
         return False, True
     return True, "yes" in [word.lower() for word in words]
 
 
-def pope_scores(predictions: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+def pope_scores(predictions: Sequence[str], labels: Sequence[str], mode: Mode = "official") -> dict[str, float]:
     """Scores of one POPE split; "yes" (the object is there) is the positive class.
 
     Args:
         predictions: free text, one for each question.
         labels: "yes" or "no", one for each question.
+        mode: how predictions are read, see :func:`pope_answer`.
 
     Returns:
         accuracy, precision, recall, f1 and yes_ratio (share of predictions that count as yes), each 0..1, and
@@ -158,7 +172,7 @@ def pope_scores(predictions: Sequence[str], labels: Sequence[str]) -> dict[str, 
     for i, label in enumerate(labels):
         if label not in ("yes", "no"):
             raise ValueError(f"label {i} is {label!r}; it must be 'yes' or 'no'")
-    parsed = [pope_answer(prediction) for prediction in predictions]
+    parsed = [pope_answer(prediction, mode) for prediction in predictions]
     said_yes = [yes for yes, _ in parsed]
     is_yes = [label == "yes" for label in labels]
     hits = sum(p and t for p, t in zip(said_yes, is_yes, strict=True))
