@@ -92,7 +92,7 @@ class Cell:
 
 
 def digest(run: Run) -> str:
-    """sha256 of all that a cell's scores depend on: the whole recipe but for the threads, the parts, the schema.
+    """sha256 of all that a cell's scores depend on: the recipe but for what it is computed on, the parts, the schema.
 
     Raises:
         AstreaError: the folder of pretrained parts has no card.
@@ -103,7 +103,7 @@ def digest(run: Run) -> str:
         with file_guard(card):
             parts = sha256_file(card)
     # Without what stands at its default: a new key leaves the cells that were made before it as they are.
-    recipe = run.model_dump(mode="json", exclude={"threads", "pretrain"}, exclude_defaults=True)
+    recipe = run.model_dump(mode="json", exclude={"threads", "pretrain", "machines"}, exclude_defaults=True)
     what = {"recipe": recipe, "parts": parts, "schema": SCHEMA}
     if run.model.strategy == "astrea":
         what["astrea"] = ASTREA
