@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from astrea import retrieval
 from astrea.data.images import load_image, to_square_array
 from astrea.data.packing import CAPTION_PROMPT
 from astrea.errors import AstreaError
 from astrea.evaluation.answering import Answerer
 from astrea.progress import Reporter
+from astrea.retrieval import folder as folder_search
 from astrea.retrieval import rank_folder
 from astrea.scenes.draw import split_scene
 
@@ -101,7 +101,7 @@ def test_the_score_is_the_mean_log_likelihood_of_the_text(hits, tiny_model, tiny
 
 
 def test_the_embeddings_choose_who_is_ranked(rank, hits, tiny_model, tiny_processor, monkeypatch):
-    monkeypatch.setattr(retrieval, "SHORTLIST", 2)
+    monkeypatch.setattr(folder_search, "SHORTLIST", 2)
     arrays = [to_square_array(load_image(hit.path), 64) for hit in hits]
     pixels = torch.stack([torch.from_numpy(a) for a in arrays]).permute(0, 3, 1, 2).float() / 255
     pictures, words = Answerer(tiny_model, tiny_processor.tokenizer).embed(tiny_model.see(pixels), [TEXT])

@@ -1,4 +1,4 @@
-"""Commands that answer: ask, retrieve."""
+"""The command that answers: ask."""
 
 from __future__ import annotations
 
@@ -68,33 +68,3 @@ def explanation_json(why: Explanation) -> dict[str, Any]:
         "readings": {name: reading.as_dict() for name, reading in why.readings.items()},
         "masking": {n: {"answer": e.answer, "nats_lost": round(e.nats_lost, 4)} for n, e in why.masking.items()},
     }
-
-
-@app.command()
-def retrieve(
-    *,
-    context: typer.Context,
-    model: PerhapsModel = None,
-    folder: Annotated[Path, typer.Argument(help="Folder of pictures (searched recursively).")],
-    text: Annotated[str, typer.Argument(help='Such as "a red sun and a blue cow."')],
-    top: Annotated[int, typer.Option(min=1, help="How many pictures to show.")] = 5,
-    as_json: AsJson = False,
-    trust_remote_code: Trust = False,
-) -> None:
-    """Find the pictures of a folder that fit a text best.
-
-    [bold]astrea retrieve FOLDER "a red sun and a blue cow."[/bold]  by the model that comes with the package
-    [bold]astrea retrieve MODEL FOLDER "a red sun and a blue cow."[/bold]  by one that you trained
-    """
-    from astrea.loading import load_model
-    from astrea.progress import TerminalReporter
-    from astrea.retrieval import rank_folder
-
-    loaded, processor = load_model(model_folder(context, model, folder, "TEXT"), trust_remote_code=trust_remote_code)
-    with TerminalReporter() as report:
-        found = rank_folder(loaded, processor, folder, text, top=top, report=report)
-    if as_json:
-        print_json([{"image": str(hit.path), "score": round(hit.score, 4)} for hit in found])
-        return
-    for hit in found:
-        out.print(f"{hit.score:9.3f}  {hit.path}", markup=False, highlight=False, soft_wrap=True)

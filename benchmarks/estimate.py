@@ -1,0 +1,187 @@
+"""`astrea estimate` against the memory that training really takes: the tiny recipe, stage by stage.
+
+    python benchmarks/estimate.py
+
+Estimate: as `astrea estimate` makes it, without weights. Measurement: the same steps of the same objective with real
+tensors, each stage in a process of its own, by the operating system's own count of that process's memory:
+
+* glibc is told to give every block of 32 KiB and more a mapping of its own, so that what is freed is gone at once and
+  the resident set is what is in use;
+* after two steps (weights, gradients' places, optimizer states and the libraries' workspaces are then there) the
+  resident set is read, the kernel's high-water mark is put back to it (``/proc/self/clear_refs``), and two more steps
+  run, one of which measures the experts' contributions;
+* high-water mark minus resident set before is what a step needs on top: ``step_bytes``. Weights and optimizer states
+  are whole tensors, and their bytes are counted.
+
+The kernel counts pages that were touched; nothing in it knows of the estimate's own accounting. A step's memory is
+compared, and the whole. Operations are compared with `torch.utils.flop_counter` on the real steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from astrea.config import Run
+from astrea.estimate.build import absent_workshop, workshop_of
+from astrea.estimate.stages import StageCost, fill_queue, stage_cost, with_gradient_checkpointing
+from astrea.files import write_json_atomic
+from astrea.provenance import commit, machine
+from astrea.recipes.loader import load_recipe
+from astrea.training.loop import build_optimizer, run_steps
+from astrea.training.parts import assemble
+from astrea.training.run import Plan, plan_stages
+
+RESULTS = Path(__file__).resolve().parent / "results" / "estimate.json"
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 10),
+    "MALLOC_TRIM_THRESHOLD_": str(32 << 10),
+    "MALLOC_TOP_PAD_": "0",
+    "MALLOC_MMAP_MAX_": str(1 << 20),
+    "MALLOC_ARENA_MAX": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def plan_of(run: Run, stage: str) -> tuple[Plan, int]:
+    """A stage of the recipe, and after how many steps it measures contributions."""
+    plan = next(plan for plan in plan_stages(run) if plan.name == stage)
+    return plan, 0 if stage.startswith("align") else run.regular.contribution_every
+
+
+def status(field: str) -> int:
+    """A size in bytes that the kernel tells of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) << 10
+    raise RuntimeError(f"this system does not tell {field}; the measurement needs Linux")
+
+
+def measured(run: Run, stage: str, *, checkpointing: bool, samples: int) -> dict[str, Any]:
+    """Bytes and operations of real steps, in this process."""
+    torch.set_num_threads(1)
+    model, tokenizer = assemble(run, None)
+    shop = workshop_of(run, model, tokenizer, samples=samples)
+    with_gradient_checkpointing(shop, checkpointing)
+    plan, every = plan_of(run, stage)
+    objective = plan.build(shop)
+    learns = {id(parameter) for _, parameter, _ in objective.trainable()}
+    modules = (shop.model, shop.contrast, shop.words)
+    for parameter in (p for module in modules for p in module.parameters()):
+        parameter.requires_grad_(id(parameter) in learns)
+    fill_queue(shop)
+    shop.model.train()
+    optimizer = build_optimizer(objective, plan.schedule)
+
+    def steps(*which: int) -> None:
+        for step in which:
+            schedule = replace(plan.schedule, steps=step + 1)
+            run_steps(objective, schedule, optimizer, start=step, on_step=lambda *_: None)
+            optimizer.zero_grad(set_to_none=True)
+
+    steps(every, every + 1)
+    gc.collect()
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    steps(every + 1, every)
+    peak = status("VmHWM")
+    with FlopCounterMode(display=False) as counter:
+        steps(every + 1)
+    states = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
+    weights = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+    storages = [tensor.untyped_storage() for tensor in (*weights, *states)]
+    return {
+        "step_bytes": peak - before,
+        "standing_bytes": sum({s.data_ptr(): s.nbytes() for s in storages}.values()),
+        "plain_step_flops": counter.get_total_flops(),
+    }
+
+
+def in_own_process(stage: str, chosen: argparse.Namespace) -> dict[str, Any]:
+    """`measured` in a fresh process under the allocator's settings."""
+    words = [sys.executable, __file__, "--measure", stage, "--samples", str(chosen.samples), *chosen.overrides]
+    words += ["--gradient-checkpointing"] if chosen.gradient_checkpointing else []
+    told = subprocess.run(words, env=os.environ | ALLOCATOR, capture_output=True, text=True, check=False)
+    if told.returncode:
+        raise RuntimeError(f"measuring {stage} failed:\n{told.stderr}")
+    return json.loads(told.stdout.splitlines()[-1])
+
+
+def compare(cost: StageCost, plain_flops: int, found: dict[str, Any]) -> dict[str, Any]:
+    """Estimate, measurement and ratio of a stage."""
+    standing = cost.memory["weights"] + cost.memory["optimizer"]
+    step, whole = cost.peak - standing, found["step_bytes"] + found["standing_bytes"]
+    return {
+        "batch": cost.batch,
+        "estimate": {"step_bytes": step, "peak_bytes": cost.peak, "by_kind": cost.memory,
+                     "plain_step_flops": plain_flops},
+        "measured": {**found, "peak_bytes": whole},
+        "ratio": {
+            "step_bytes": round(step / found["step_bytes"], 4),
+            "peak_bytes": round(cost.peak / whole, 4),
+            "plain_step_flops": round(plain_flops / found["plain_step_flops"], 6),
+        },
+    }  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Estimate, measure, print, and write the results; returns what was written."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(description="Estimated against measured memory.")
+    parser.add_argument("--stages", nargs="+", default=["align/detection", "align/joint", "fuse", "tune"])
+    parser.add_argument("--samples", type=int, default=128, help="pictures that the batches are drawn from")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
+    parser.add_argument("--measure", metavar="STAGE", help="only measure this stage, in this process, and print it")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the recipe")
+    chosen = parser.parse_intermixed_args(words)
+    run = load_recipe(Run, "tiny", chosen.overrides)
+    if chosen.measure:
+        found = measured(run, chosen.measure, checkpointing=chosen.gradient_checkpointing, samples=chosen.samples)
+        print(json.dumps(found))
+        return found
+    names = [plan.name for plan in plan_stages(run)]
+    unknown = [stage for stage in chosen.stages if stage not in names]
+    if unknown:
+        parser.error(f"the recipe has no stage {unknown[0]!r}; it has {', '.join(names)}")
+    shop = absent_workshop(run, samples=chosen.samples)
+    with_gradient_checkpointing(shop, chosen.gradient_checkpointing)
+    stages: dict[str, Any] = {}
+    for stage in chosen.stages:
+        plan, every = plan_of(run, stage)
+        cost = stage_cost(shop, plan, every=every)
+        stages[stage] = compare(cost, cost.plain_step_flops, in_own_process(stage, chosen))
+        row = stages[stage]
+        print(
+            f"{stage:<16} estimate {row['estimate']['peak_bytes'] / 1e6:8.1f} MB  "
+            f"measured {row['measured']['peak_bytes'] / 1e6:8.1f} MB  ratio {row['ratio']['peak_bytes']:.3f}  "
+            f"(a step alone {row['ratio']['step_bytes']:.3f}, operations {row['ratio']['plain_step_flops']:.3f})"
+        )
+    results = {
+        "command": shlex.join(["python", "benchmarks/estimate.py", *words]),
+        "commit": commit(),
+        "machine": machine(),
+        "overrides": chosen.overrides,
+        "gradient_checkpointing": chosen.gradient_checkpointing,
+        "stages": stages,
+    }
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(chosen.out, results)
+    print(f"results: {chosen.out}")
+    return json.loads(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""One training stage, run for a few steps without numbers: what it multiplies and what memory it takes.
+
+The steps are those of training itself (`run_steps` on the stage's own objective), not a model of them. The first
+creates the optimizer's states and is not counted. Of the rest one measures the experts' contributions, if the stage
+does that now and then; memory is the most that any step takes, operations are averaged as they fall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from astrea.errors import AstreaError
+from astrea.estimate.absent import absent
+from astrea.estimate.ledger import KINDS, Ledger
+from astrea.training.loop import Objective, build_optimizer, run_steps
+from astrea.training.run import Plan
+from astrea.training.workshop import Workshop
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """What a stage costs on one device.
+
+    batch: samples per micro-step. samples: all that the stage sees. trainable: parameters that learn.
+    forward_flops, step_flops: per sample; the second with backward pass, optimizer and what is measured now and then.
+    plain_step_flops: of a whole optimizer step in which contributions are not measured.
+    memory: bytes by kind (`astrea.estimate.ledger.KINDS`) at the moment when most is in use.
+    """
+
+    name: str
+    batch: int
+    samples: int
+    trainable: int
+    forward_flops: float
+    step_flops: float
+    plain_step_flops: int
+    memory: dict[str, int]
+
+    @property
+    def peak(self) -> int:
+        """Bytes in use when most are."""
+        return sum(self.memory.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"peak": self.peak}
+
+
+class _Watched(Objective):
+    """An objective whose forward passes are counted apart, and whose activations are known as such."""
+
+    def __init__(self, inner: Objective, ledger: Ledger) -> None:
+        self.inner, self.ledger = inner, ledger
+        self.forward = 0
+
+    def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
+        return self.inner.trainable()
+
+    def is_hidden(self, name: str, parameter: nn.Parameter) -> bool:
+        return self.inner.is_hidden(name, parameter)
+
+    def batch(self, step: int, micro: int, size: int) -> Any:
+        return self.inner.batch(step, micro, size)
+
+    def loss(self, batch: Any, step: int) -> tuple[Tensor, dict[str, float]]:
+        before = self.ledger.flops
+        with self.ledger.saving():
+            found = self.inner.loss(batch, step)
+        self.forward += self.ledger.flops - before
+        return found
+
+    def after_step(self, step: int) -> None:
+        self.inner.after_step(step)
+
+
+def stage_cost(shop: Workshop, plan: Plan, *, every: int = 0) -> StageCost:
+    """What one stage costs. The shop's model has no numbers (`astrea.estimate.build`), or has them all.
+
+    Args:
+        every: steps between measurements of the experts' contributions; 0 = never.
+    """
+    with Ledger() as ledger, absent():
+        inner = plan.build(shop)
+        objective = _Watched(inner, ledger)
+        learns = {id(parameter): parameter for _, parameter, _ in objective.trainable()}
+        modules = (shop.model, shop.contrast, shop.words)
+        for parameter in (p for module in modules for p in module.parameters()):
+            parameter.requires_grad_(id(parameter) in learns)
+        fill_queue(shop)
+        ledger.adopt(_state_of(modules), "weights")
+        handles = [
+            parameter.register_post_accumulate_grad_hook(lambda p: ledger.adopt([p.grad], "gradients"))
+            for parameter in learns.values()
+        ]
+        shop.model.train()
+        optimizer = build_optimizer(objective, plan.schedule)
+
+        def steps(first: int) -> tuple[int, int]:
+            """Operations of one step: (all, forward)."""
+            before, forward = ledger.flops, objective.forward
+            schedule = replace(plan.schedule, steps=first + 1)
+            run_steps(objective, schedule, optimizer, start=first, on_step=lambda *_: None)
+            return ledger.flops - before, objective.forward - forward
+
+        steps(every + 1)
+        ledger.adopt(_tensors_in(optimizer), "optimizer")
+        ledger.adopt(_state_of(modules), "weights")
+        ledger.forget_peak()
+        plain = steps(every + 1)
+        rare = steps(every) if every else plain
+        memory = {kind: ledger.at_peak[kind] for kind in KINDS}
+        for handle in handles:
+            handle.remove()
+        for parameter in learns.values():
+            parameter.grad = None
+    share = 1 / every if every else 0.0
+    size = plan.schedule.batch * plan.schedule.accumulate
+    average = [(b * share + a * (1 - share)) / size for a, b in zip(plain, rare, strict=True)]
+    return StageCost(
+        name=plan.name,
+        batch=plan.schedule.batch,
+        samples=plan.schedule.steps * size,
+        trainable=sum(parameter.numel() for parameter in learns.values()),
+        forward_flops=average[1],
+        step_flops=average[0],
+        plain_step_flops=plain[0],
+        memory=memory,
+    )
+
+
+def looking_flops(shop: Workshop, pictures: int = 8) -> float:
+    """Operations of all experts together per picture; training pays for them once, the features are kept."""
+    size = shop.model.config.image_size
+    with Ledger() as ledger, absent(), torch.no_grad():
+        shop.model.see(torch.empty(pictures, 3, size, size, device="meta"))
+    return ledger.flops / pictures
+
+
+def with_gradient_checkpointing(shop: Workshop, wanted: bool) -> None:
+    """Let the language model compute its inner states twice instead of keeping them, or keep them.
+
+    Raises:
+        AstreaError: this language model cannot.
+    """
+    # transformers has renamed it, and warns of the old names.
+    language = shop.model.language_model
+    kind = "activation" if hasattr(language, "activation_checkpointing_enable") else "gradient"
+    if not wanted:
+        if getattr(language, f"is_{kind}_checkpointing"):
+            getattr(language, f"{kind}_checkpointing_disable")()
+        return
+    if not language.supports_gradient_checkpointing:
+        raise AstreaError("this language model has no gradient checkpointing", "estimate without it")
+    # Chance has no state on a device without numbers.
+    getattr(language, f"{kind}_checkpointing_enable")({"use_reentrant": False, "preserve_rng_state": False})
+
+
+def fill_queue(shop: Workshop) -> None:
+    """Let the momentum contrast's queue be full, as it is in nearly all steps of a run."""
+    queue = shop.contrast.queue
+    queue.ids = torch.arange(2 * queue.size).view(queue.size, 2) + (1 << 40)
+
+
+def _state_of(modules: Iterable[nn.Module]) -> list[Tensor]:
+    return [tensor for module in modules for part in (module.parameters(), module.buffers()) for tensor in part]
+
+
+def _tensors_in(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    states = optimizer.state.values()
+    return [tensor for state in states for tensor in state.values() if isinstance(tensor, Tensor)]

@@ -1,0 +1,71 @@
+"""Finding pictures by text without an index: every picture is looked at now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from astrea.data.world import join_features
+from astrea.errors import AstreaError
+from astrea.evaluation.answering import Answerer
+from astrea.model import AstreaForConditionalGeneration
+from astrea.processor import AstreaProcessor
+from astrea.progress import Reporter
+from astrea.retrieval.pictures import SUFFIXES, find_pictures, square_picture, to_pixels
+from astrea.retrieval.rerank import SHORTLIST, Hit, check_text, per_token_likelihood
+
+MANY = 500
+"""From this number of pictures on, whoever searches without an index is told of `astrea index`."""
+
+
+@torch.inference_mode()
+def rank_folder(
+    model: AstreaForConditionalGeneration,
+    processor: AstreaProcessor,
+    folder: Path,
+    text: str,
+    *,
+    top: int,
+    report: Reporter,
+    batch: int = 64,
+    shortlist: int | None = None,
+) -> list[Hit]:
+    """The ``top`` pictures of a folder for a text, best first. Unreadable pictures are told and left out.
+
+    Embeddings choose a shortlist (`SHORTLIST`, or ``top`` if that is more), the language model's likelihood orders it.
+
+    Args:
+        shortlist: how many pictures the language model orders; 0 = none, the cosine of the embeddings decides.
+
+    Raises:
+        AstreaError: no such folder, no readable picture in it, or a text that is empty or too long.
+    """
+    shortlist = SHORTLIST if shortlist is None else shortlist
+    check_text(processor, text)
+    paths = find_pictures(folder)
+    if len(paths) >= MANY:
+        report.say(f"{len(paths):,} pictures: `astrea index` looks at each once, and searching then takes a moment")
+    answerer = Answerer(model, processor.tokenizer)
+    kept: list[Path] = []
+    parts, arrays = [], []
+    for number, path in enumerate(paths, 1):
+        try:
+            arrays.append(square_picture(path, model.config.image_size))
+            kept.append(path)
+        except AstreaError as error:
+            report.say(f"left out: {error.message}")
+        if arrays and (len(arrays) == batch or number == len(paths)):
+            parts.append(model.see(to_pixels(model, arrays)))
+            arrays.clear()
+        report.track("looking", number, len(paths))
+    if not kept:
+        raise AstreaError(f"{folder}: holds no readable picture", f"looked for {', '.join(SUFFIXES)}")
+    features = join_features(parts)
+    pictures, words = answerer.embed(features, [text])
+    best = (pictures @ words.T).flatten().topk(min(max(shortlist, top), len(kept)))
+    if not shortlist:
+        return [Hit(kept[int(i)], float(s)) for i, s in zip(best.indices, best.values, strict=True)]
+    per_token = per_token_likelihood(answerer, {name: f.rows(best.indices) for name, f in features.items()}, text)
+    order = per_token.argsort(descending=True)[:top]
+    return [Hit(kept[int(best.indices[i])], float(per_token[i])) for i in order]

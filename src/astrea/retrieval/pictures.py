@@ -1,0 +1,59 @@
+"""The pictures of a folder, and what a model makes of them.
+
+Letters: N pictures, S side of the square picture, P contrast width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from astrea.data.images import load_image, to_square_array
+from astrea.errors import AstreaError
+from astrea.evaluation.answering import Answerer
+from astrea.model import AstreaForConditionalGeneration
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """Every file below a folder that is named like a picture, sorted. Links to folders are not followed.
+
+    Raises:
+        AstreaError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise AstreaError(f"{folder}: is not a folder", "give a folder of pictures")
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def square_picture(path: Path, size: int) -> np.ndarray:
+    """A picture as experts are given it: (S, S, 3) uint8.
+
+    Raises:
+        AstreaError: it cannot be read; names it.
+    """
+    return to_square_array(load_image(path), size)
+
+
+def to_pixels(model: AstreaForConditionalGeneration, arrays: Sequence[np.ndarray]) -> Tensor:
+    """Square pictures as the model's ``pixel_values``: (N, 3, S, S) in 0..1, where the model is."""
+    pixels_NSS3 = torch.from_numpy(np.stack(arrays))
+    return pixels_NSS3.permute(0, 3, 1, 2).to(model.device, torch.float32) / 255
+
+
+@torch.inference_mode()
+def picture_vectors(model: AstreaForConditionalGeneration, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Unit vectors (N, P) float32 of square pictures."""
+    return model.embed_image(to_pixels(model, arrays)).float().cpu().numpy()
+
+
+@torch.inference_mode()
+def text_vector(model: AstreaForConditionalGeneration, answerer: Answerer, text: str) -> np.ndarray:
+    """The unit vector (1, P) float32 of a text."""
+    ids = torch.tensor([answerer.packer.ids(text)], device=model.device)
+    return model.embed_text(ids, torch.ones_like(ids)).float().cpu().numpy()

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from astrea import cli
+from astrea.config import Run
+from astrea.errors import AstreaError
+from astrea.estimate import gpus
+from astrea.estimate.build import absent_model, absent_workshop, language_config, workshop_of
+from astrea.estimate.ledger import KINDS
+from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
+from astrea.estimate.table import Estimate, for_terminal, parameters
+from astrea.recipes.loader import load_recipe
+from astrea.training.parts import assemble
+from astrea.training.run import plan_stages
+
+SMALL = [
+    "language.width=32",
+    "language.layers=2",
+    "language.heads=2",
+    "language.feed_forward=64",
+    "model.contrast_width=16",
+    "model.adapter_hidden=24",
+    "contrast.queue=32",
+    "regular.contribution_every=2",
+    "align.batch=8",
+    "fuse.batch=4",
+    "tune.batch=4",
+]
+SAMPLES = 12
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return load_recipe(Run, "tiny", SMALL)
+
+
+@pytest.fixture(scope="module")
+def shop(run):
+    return absent_workshop(run, samples=SAMPLES)
+
+
+def cost_of(shop, stage: str, *, every: int = 0, **changes) -> StageCost:
+    run = shop.run.model_copy(update={stage: getattr(shop.run, stage).model_copy(update=changes)} if changes else {})
+    plan = next(plan for plan in reversed(plan_stages(run)) if plan.name.startswith(stage))
+    return stage_cost(shop, plan, every=every)
+
+
+@pytest.fixture(scope="module")
+def tuning(shop) -> StageCost:
+    return cost_of(shop, "tune", every=2)
+
+
+@pytest.fixture(scope="module")
+def unmeasured(shop) -> StageCost:
+    """Tuning when contributions are never measured."""
+    return cost_of(shop, "tune")
+
+
+def test_the_model_takes_no_memory_and_has_every_parameter(run, shop):
+    real, _ = assemble(run, None)
+    floats = [p for p in (*shop.model.parameters(), *shop.contrast.parameters()) if p.is_floating_point()]
+    assert {p.device.type for p in floats} == {"meta"}
+    wanted = {name: (p.shape, p.dtype) for name, p in real.named_parameters()}
+    assert {name: (p.shape, p.dtype) for name, p in shop.model.named_parameters()} == wanted
+    sizes = parameters(shop)
+    assert sum(total for total, _ in sizes.values()) == sum(p.numel() for p in real.parameters())
+    assert all(learning == 0 for name, (_, learning) in sizes.items() if name.startswith("expert "))
+    assert all(learning == total for name, (total, learning) in sizes.items() if not name.startswith("expert "))
+
+
+@pytest.mark.parametrize(("stage", "every"), [("align", 0), ("tune", 2)])
+def test_without_weights_the_count_is_that_with_weights(run, shop, tuning, stage, every):
+    torch.manual_seed(0)
+    model, tokenizer = assemble(run, None)
+    real = cost_of(workshop_of(run, model, tokenizer, samples=SAMPLES), stage, every=every)
+    found = tuning if stage == "tune" else cost_of(shop, stage)
+    assert found.trainable == real.trainable
+    # Words that count for nothing are left out where their weights are known.
+    assert found.plain_step_flops == pytest.approx(real.plain_step_flops, rel=0.02)
+    assert found.step_flops == pytest.approx(real.step_flops, rel=0.02)
+    assert found.forward_flops == pytest.approx(real.forward_flops, rel=0.02)
+    assert found.memory["weights"] == real.memory["weights"]
+    assert found.memory["optimizer"] == real.memory["optimizer"]
+    assert found.peak == pytest.approx(real.peak, rel=0.05)
+
+
+def test_a_stage_adds_up(shop, tuning):
+    learning = sum(p.numel() for p in shop.model.parameters()) - sum(p.numel() for p in shop.model.experts.parameters())
+    assert tuning.trainable == learning + 1  # and the temperature
+    # Two moments by AdamW, one by Muon for hidden matrices; a step counter each.
+    assert 4 * tuning.trainable < tuning.memory["optimizer"] <= 8 * tuning.trainable + 8 * 200
+    assert set(tuning.memory) == set(KINDS)
+    assert tuning.peak == sum(tuning.memory.values())
+    assert tuning.step_flops > 1.3 * tuning.forward_flops  # many forward passes are without gradient
+    assert tuning.samples == shop.run.tune.steps * 4
+    assert tuning.as_dict()["peak"] == tuning.peak
+    assert all(parameter.grad is None for parameter in shop.model.parameters())
+
+
+def test_frozen_parts_cost_no_backward_pass_and_no_optimizer(shop, tuning):
+    fusing = cost_of(shop, "fuse", every=2)
+    assert fusing.trainable < tuning.trainable
+    assert fusing.memory["optimizer"] < tuning.memory["optimizer"]
+    assert fusing.step_flops - fusing.forward_flops < tuning.step_flops - tuning.forward_flops
+
+
+def test_measuring_contributions_is_averaged(tuning, unmeasured):
+    assert unmeasured.step_flops == unmeasured.plain_step_flops / 4
+    assert tuning.plain_step_flops == pytest.approx(unmeasured.plain_step_flops, rel=0.25)  # other pictures
+    assert tuning.step_flops > tuning.plain_step_flops / 4
+
+
+def test_a_larger_batch_takes_more_memory_and_the_same_work_per_sample(shop, unmeasured):
+    small, large = unmeasured, cost_of(shop, "tune", batch=12)
+    assert large.memory["weights"] == small.memory["weights"]
+    assert large.memory["optimizer"] == small.memory["optimizer"]
+    kept = [cost.memory["activations"] + cost.memory["temporary"] for cost in (small, large)]
+    assert kept[1] > 2 * kept[0]
+    assert large.step_flops == pytest.approx(small.step_flops, rel=0.4)
+
+
+def test_gradient_checkpointing_trades_work_for_memory(shop, unmeasured):
+    with_gradient_checkpointing(shop, True)
+    try:
+        thrifty = cost_of(shop, "tune")
+    finally:
+        with_gradient_checkpointing(shop, False)
+    assert thrifty.memory["activations"] < unmeasured.memory["activations"]
+    assert thrifty.peak < unmeasured.peak
+    assert thrifty.step_flops > unmeasured.step_flops
+    assert not any(getattr(layer, "gradient_checkpointing", False) for layer in shop.model.language_model.modules())
+
+
+def test_what_the_experts_look_costs_is_per_picture(shop):
+    assert looking_flops(shop, 2) == looking_flops(shop, 5) > 1e6
+
+
+# Language models that are only described
+
+
+def described(run: Run, architecture: dict | None = None, **language) -> Run:
+    """The run with another language model, which the recipe itself may describe."""
+    found = run.language.model_copy(update=language)
+    if architecture is not None:
+        object.__setattr__(found, "architecture", architecture)
+    return run.model_copy(update={"language": found})
+
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 5000,
+}
+
+
+def test_a_checkpoint_is_described_by_its_config(run, tmp_path):
+    assert language_config(run) is None
+    LlamaConfig(**LLAMA).save_pretrained(tmp_path)
+    found = language_config(described(run, checkpoint=str(tmp_path)))
+    assert (found.hidden_size, found.vocab_size) == (64, 5000)
+    given = language_config(described(run, checkpoint="some/model", architecture=LLAMA | {"vocab_size": 6000}))
+    assert given.vocab_size == 6000
+
+
+def test_a_large_language_model_is_estimated_without_memory(run):
+    architecture = {
+        "model_type": "qwen3",
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    }
+    model, _ = absent_model(described(run, checkpoint="Qwen/Qwen3-0.6B", architecture=architecture))
+    # 0.44 B without the embeddings, as the model's card says.
+    count = sum(p.numel() for p in model.language_model.parameters())
+    assert count == pytest.approx(0.44e9 + 151936 * 1024, rel=0.01)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
+def test_a_described_language_model_is_estimated_like_any_other(run):
+    shop = absent_workshop(described(run, checkpoint="some/model", architecture=LLAMA), samples=SAMPLES)
+    cost = cost_of(shop, "tune")
+    assert cost.trainable > 5000 * 64
+    assert cost.peak > 0
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ({"checkpoint": "nobody/nothing"}, "config.json of 'nobody/nothing' is not on this machine"),
+        ({"checkpoint": "x/y", "architecture": {"model_type": "no such thing"}}, "language.architecture"),
+        ({"checkpoint": "x/y", "architecture": {"hidden_size": 8}}, "language.architecture"),
+        ({"checkpoint": "x/y", "architecture": LLAMA | {"vocab_size": 10}}, "knows 10 tokens"),
+    ],
+)
+def test_what_is_not_there_is_said(run, language, said):
+    with pytest.raises(AstreaError, match=said) as caught:
+        absent_model(described(run, **language))
+    assert caught.value.mend
+
+
+def test_an_experts_checkpoint_that_is_not_there_is_said(run):
+    entries = dict(run.experts)
+    entries["detection"] = entries["detection"].model_copy(
+        update={"checkpoint": "nobody/nothing", "revision": "0" * 40, "options": {}}
+    )
+    with pytest.raises(AstreaError, match="'nobody/nothing' is not on this machine"):
+        absent_model(run.model_copy(update={"experts": entries}))
+    # Described in the recipe itself, here by an expert that needs no checkpoint.
+    object.__setattr__(entries["detection"], "architecture", {"kind": "detection", "options": {}})
+    model, _ = absent_model(run.model_copy(update={"experts": entries}))
+    assert model.experts["detection"].num_tokens == 8
+
+
+# GPUs
+
+
+def test_the_smallest_gpu_that_fits():
+    assert [gpu.memory for gpu in gpus.GPUS] == sorted(gpu.memory for gpu in gpus.GPUS)
+    assert gpus.smallest(0).name == "L4"
+    assert gpus.smallest(20 * 10**9).name == "L4"
+    assert gpus.smallest(22 * 10**9).memory == 40
+    assert gpus.smallest(60 * 10**9).memory == 80
+    assert gpus.smallest(10**12) is None
+    assert gpus.needed(10**9) == 2_100_000_000
+    assert all(gpu.source for gpu in gpus.GPUS)
+
+
+def test_time_is_work_over_rate():
+    a100 = next(gpu for gpu in gpus.GPUS if gpu.name == "A100 80GB")
+    assert gpus.seconds(312e12, a100, half=True, utilisation=0.5) == pytest.approx(2)
+    assert gpus.seconds(19.5e12, a100, half=False, utilisation=1) == pytest.approx(1)
+
+
+def made(peak: int) -> Estimate:
+    memory = dict.fromkeys(KINDS, 0) | {"activations": peak}
+    stage = StageCost("tune", 4, 400, 10, 1e9, 3e9, 12 * 10**9, memory)
+    return Estimate("made up", {"all": (100, 10)}, 5e6, [stage], True, False, 0.5)
+
+
+def test_the_table_says_what_fits_and_how_long(capsys):
+    from rich.console import Console
+
+    told = made(30 * 10**9).as_dict()["stages"][0]
+    assert told["smallest_gpu"] == "A100 40GB"
+    assert told["gpu_bytes"] == 34 * 10**9
+    assert told["seconds_per_1000_samples"]["A100 40GB"] == pytest.approx(3e12 / (312e12 * 0.5))
+    assert "L4" not in told["seconds_per_1000_samples"]
+    console = Console(width=200)
+    console.print(for_terminal(made(30 * 10**9)))
+    console.print(for_terminal(made(10**13)))
+    out = capsys.readouterr().out
+    assert "A100 40GB" in out
+    assert "30 GB" in out
+    assert "none" in out
+
+
+# The command line
+
+
+@pytest.fixture
+def astrea(capfd, monkeypatch):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["astrea", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+def test_estimate_on_the_command_line(astrea):
+    code, out, err = astrea("estimate", "tiny", *SMALL, "fuse.steps=0", "--json", "--utilisation", "0.5")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["recipe"] == "tiny"
+    assert [stage["name"] for stage in told["stages"]] == ["align/detection", "align/joint", "tune"]
+    assert all(stage["smallest_gpu"] == "L4" for stage in told["stages"])
+    assert told["utilisation"] == 0.5
+    assert told["gpus"]["L4"]["source"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["estimate"], 2), (["estimate", "none"], 1), (["estimate", "tiny", "--utilisation", "2"], 2)]
+)
+def test_misuse(astrea, words, code):
+    assert astrea(*words)[0] == code
+
+
+# The benchmark
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel keeps the count only on Linux")
+def test_the_benchmark_compares_with_real_steps(tmp_path):
+    script = Path(__file__).parent.parent / "benchmarks" / "estimate.py"
+    spec = importlib.util.spec_from_file_location("estimate_benchmark", script)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    out = tmp_path / "results" / "estimate.json"
+    words = ["--samples", "8", "--out", str(out), "--stages", "align/joint", "--", *SMALL, "align.batch=4"]
+    returned = benchmark.main(words)
+    assert json.loads(out.read_text()) == returned
+    stage = returned["stages"]["align/joint"]
+    assert stage["batch"] == 4
+    assert stage["estimate"]["peak_bytes"] == sum(stage["estimate"]["by_kind"].values())
+    assert stage["measured"]["peak_bytes"] > stage["measured"]["standing_bytes"] > 0
+    # So small a step drowns in the process's own memory; operations are the same ones anyway.
+    assert stage["ratio"]["plain_step_flops"] == pytest.approx(1, abs=0.05)
+    with pytest.raises(SystemExit):
+        benchmark.main(["--stages", "none"])
