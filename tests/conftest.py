@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from builders import small_language_model
 from PIL import Image
 
 from astrea import AstreaConfig, AstreaForConditionalGeneration, AstreaProcessor
@@ -142,6 +145,31 @@ def small_recipe(small_overrides: list[str], tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("recipe") / "small.yaml"
     path.write_text(dump_recipe(load_recipe(Run, "tiny", small_overrides)))
     return path
+
+
+@pytest.fixture(scope="session")
+def language_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a small random language model of a family (see tests/language/builders.py), made once."""
+    return functools.cache(lambda family: small_language_model(family, tmp_path_factory.mktemp(family)))
+
+
+Built = tuple[AstreaForConditionalGeneration, AstreaProcessor]
+
+
+@pytest.fixture(scope="session")
+def build_around(language_checkpoint: Callable[[str], Path]) -> Callable[..., Built]:
+    """A model with compact experts around a small language model of a family, in evaluation mode, every weight random,
+    and its processor. Further arguments are changes of the recipe. Made once: tests must not change it."""
+
+    @functools.cache
+    def build(family: str, *overrides: str) -> Built:
+        own = (f"language.checkpoint={language_checkpoint(family)}", *overrides)
+        model, tokenizer = assemble(load_recipe(Run, "tiny", [*SMALL, *own]), None)
+        randomise(model)
+        processor = AstreaProcessor(AstreaImageProcessor(model.config.image_size), tokenizer, model.num_visual_tokens)
+        return model.eval(), processor
+
+    return build
 
 
 @pytest.fixture

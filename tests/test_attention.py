@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from astrea.attention import attention_mask, picture_blocks, position_ids
+from astrea.attention import attention_mask, picture_blocks, position_ids, within_window
 from astrea.data.packing import Packer, Turn
 from astrea.experts.protocol import ExpertFeatures
 
@@ -208,3 +208,61 @@ def test_without_any_expert_the_answer_depends_on_the_text_alone(tiny_model, pac
     assert torch.isfinite(one[0]).all()
     assert torch.equal(one[0][text], two[0][text])
     assert (one[1] == 0).all()
+
+
+# Segments with pictures and turns of their own
+
+
+def test_neighbouring_pictures_of_a_known_size_are_told_apart():
+    is_image = torch.tensor([[0, 1, 1, 1, 1, 0, 1, 1]]).bool()
+    real = torch.ones(1, 8).bool()
+    assert picture_blocks(is_image, 2).tolist() == [[0, 1, 1, 2, 2, 0, 3, 3]]
+    assert position_ids(is_image, real, None, 2).tolist() == [[0, 1, 1, 2, 2, 3, 4, 4]]
+    assert picture_blocks(is_image).tolist() == [[0, 1, 1, 1, 1, 0, 2, 2]]
+
+
+def test_conversations_with_pictures_see_only_their_own():
+    is_image = torch.tensor([[1, 1, 0, 1, 1, 0, 0]]).bool()
+    segments = torch.tensor([[1, 1, 1, 2, 2, 2, -1]])
+    real = segments >= 0
+    mask = attention_mask(real, picture_blocks(is_image, 2), segments, None, queries=7, dtype=torch.float32)[0, 0]
+    wanted = [
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [0, 0, 0, 1, 1, 0, 0],
+        [0, 0, 0, 1, 1, 0, 0],
+        [0, 0, 0, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0, 1],
+    ]
+    assert (mask == 0).long().tolist() == wanted
+    assert position_ids(is_image, real, segments, 2)[0, :6].tolist() == [0, 0, 1, 0, 0, 1]
+
+
+def test_every_turn_has_shares_of_its_own():
+    segments = torch.tensor([[1, 1, 1, 1]])
+    questions = torch.tensor([[1, 1, 2, 2]])
+    bias = torch.tensor([[[0.5, 0, 0, 0], [-0.5, 0, 0, 0]]])
+    is_image = torch.tensor([[1, 0, 0, 0]]).bool()
+    mask = attention_mask(
+        segments > 0,
+        picture_blocks(is_image, 1),
+        segments,
+        bias,
+        queries=4,
+        dtype=torch.float32,
+        questions_BL=questions,
+    )
+    assert mask[0, 0, :, 0].tolist() == [0, 0.5, -0.5, -0.5]
+
+
+def test_a_window_counts_positions():
+    is_image = torch.tensor([[0, 1, 1, 1, 0, 0]]).bool()
+    real = torch.ones(1, 6).bool()
+    mask = attention_mask(real, picture_blocks(is_image), None, None, queries=6, dtype=torch.float32)
+    positions = position_ids(is_image, real, None)
+    seen = within_window(mask, positions, 3)[0, 0] == 0
+    assert seen.long()[4:].tolist() == [[1, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 1]]
+    last = attention_mask(real, None, None, None, queries=1, dtype=torch.float32)
+    assert torch.equal(within_window(last, positions, 3)[0, 0, 0] == 0, seen[5])
+    assert torch.equal(within_window(mask, positions, 9), mask)

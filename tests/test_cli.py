@@ -85,7 +85,10 @@ def tensors(run: Path) -> dict[str, torch.Tensor]:
 
 # Help and misuse
 
-COMMANDS = ("quickstart", "train", "pretrain", "scenes", "evaluate", "ask", "retrieve", "pack", "report")
+COMMANDS = (
+    *("quickstart", "train", "pretrain", "join", "merge", "estimate", "validate", "evaluate", "arena", "report"),
+    *("ask", "index", "retrieve", "scenes", "pack"),
+)
 
 
 def test_help_names_every_command(astrea: Astrea):

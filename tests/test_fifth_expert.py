@@ -29,6 +29,7 @@ from astrea.scenes.draw import split_scene
 from astrea.training.parts import LANGUAGE, save_part
 from astrea.training.pretrain import write_card
 from astrea.training.run import train
+from listening import Said
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 RECIPE = EXAMPLES / "five_experts.yaml"
@@ -48,16 +49,6 @@ SMALL = [
     "tune.steps=2",
     "tune.batch=4",
 ]
-
-
-class Lines(Reporter):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +77,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def trained(examples_on_path, recipe: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The run folder, and what was said on the way."""
     folder = tmp_path_factory.mktemp("runs") / "five"
-    report = Lines()
+    report = Said()
     threads = torch.get_num_threads()
     train(recipe, folder, report=report)
     torch.set_num_threads(threads)
-    return folder, report.said
+    return folder, report.lines
 
 
 @pytest.fixture

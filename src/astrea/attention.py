@@ -6,7 +6,9 @@ A picture takes *one* position, whatever its number of tokens: visual tokens are
 content), so taking an expert away moves nothing. Within a picture attention goes both ways.
 
 Several questions can share one picture in one row ("packed"): ``segments`` is 0 for the shared prefix, s >= 1 for the
-s-th question with its answer, -1 for padding. A question sees the prefix and itself, as if it were alone.
+s-th question with its answer, -1 for padding. A question sees the prefix and itself, as if it were alone. A segment may
+hold pictures of its own and several turns (a whole conversation): ``questions`` then says which question each token
+belongs to, numbered from 1 over the row.
 """
 
 from __future__ import annotations
@@ -18,23 +20,30 @@ WORD_MATCH = 16.0
 """Where gamma, the strength of the word match, starts; the shipped language model was warmed up with it."""
 
 
-def picture_blocks(is_image_BL: Tensor) -> Tensor:
-    """Number the pictures of every row from 1: (B, L) long, 0 for text. Neighbouring placeholders are one picture."""
-    starts = is_image_BL & ~torch.nn.functional.pad(is_image_BL, (1, 0))[:, :-1]
-    return starts.long().cumsum(1) * is_image_BL
+def picture_starts(is_image_BL: Tensor, size: int | None = None) -> Tensor:
+    """Where a picture begins: (B, L) bool. Every ``size`` placeholders of a row are one picture; without a size,
+    neighbouring placeholders are."""
+    if size is None:
+        return is_image_BL & ~torch.nn.functional.pad(is_image_BL, (1, 0))[:, :-1]
+    return is_image_BL & ((is_image_BL.cumsum(1) - 1) % size == 0)
 
 
-def position_ids(is_image_BL: Tensor, real_BL: Tensor, segments_BL: Tensor | None) -> Tensor:
-    """Positions (B, L): text counts one each, a picture one in all, padding nothing; packed questions all start behind
-    the shared prefix."""
-    starts = is_image_BL & ~torch.nn.functional.pad(is_image_BL, (1, 0))[:, :-1]
-    steps = ((~is_image_BL & real_BL) | starts).long()
+def picture_blocks(is_image_BL: Tensor, size: int | None = None) -> Tensor:
+    """Number the pictures of every row from 1: (B, L) long, 0 for text; ``size`` as in `picture_starts`."""
+    return picture_starts(is_image_BL, size).long().cumsum(1) * is_image_BL
+
+
+def position_ids(is_image_BL: Tensor, real_BL: Tensor, segments_BL: Tensor | None, size: int | None = None) -> Tensor:
+    """Positions (B, L): text counts one each, a picture one in all, padding nothing; packed segments all start behind
+    the shared prefix. ``size`` as in `picture_starts`."""
+    steps = ((~is_image_BL & real_BL) | picture_starts(is_image_BL, size)).long()
     if segments_BL is None:
         return (steps.cumsum(1) - 1).clamp_min(0)
     prefix = (steps * (segments_BL == 0)).cumsum(1)
     total = steps.cumsum(1)
     # Count from the start of one's own segment: subtract what all earlier segments took.
     first = torch.nn.functional.pad(segments_BL, (1, 0), value=0)[:, :-1] != segments_BL
+    # Where a segment begins with a picture, that picture is a step of its own like any word.
     before = torch.where(first & (segments_BL > 0), total - 1, 0).cummax(1).values
     own = torch.where(segments_BL > 0, total - before, 0)
     return (prefix + own - 1).clamp_min(0)
@@ -49,6 +58,7 @@ def attention_mask(
     *,
     queries: int,
     dtype: torch.dtype,
+    questions_BL: Tensor | None = None,
 ) -> Tensor:
     """Additive mask (B, 1, K, L), or (B, H, K, L) with a match per head, for the last ``queries`` positions.
 
@@ -58,6 +68,7 @@ def attention_mask(
         segments_BL: packed segments, or None.
         bias_BSL: what question s adds to its score of key l (log-share; 0 for text). Without packing S = 1.
         match_BHKL: what each text query adds to its score of key l by itself, per head (word match; 0 for text keys).
+        questions_BL: which question (1..S) a token belongs to, 0 for none; None = its segment.
     """
     length = real_BL.shape[1]
     keys = torch.arange(length, device=real_BL.device)
@@ -78,13 +89,14 @@ def attention_mask(
         return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, floor)
     asks = torch.ones_like(seen[..., :1])
     bias: Tensor | float = 0.0
-    if segments_BL is not None:
-        segment = segments_BL[:, length - queries :]
-        asks = (segment > 0)[:, None, :, None]
+    numbers = segments_BL if questions_BL is None else questions_BL
+    if numbers is not None:
+        number = numbers[:, length - queries :]
+        asks = (number > 0)[:, None, :, None]
     if bias_BSL is not None:
         bias = bias_BSL[:, :1]
-        if segments_BL is not None:
-            bias = bias_BSL.gather(1, (segment - 1).clamp_min(0).unsqueeze(-1).expand(-1, -1, length))
+        if numbers is not None:
+            bias = bias_BSL.gather(1, (number - 1).clamp_min(0).unsqueeze(-1).expand(-1, -1, length))
         bias = bias.unsqueeze(1)
     if match_BHKL is not None:
         bias = bias + match_BHKL
@@ -92,6 +104,18 @@ def attention_mask(
         asks = asks & (blocks_BL[:, length - queries :] == 0)[:, None, :, None]
     bias = torch.where(asks, bias, 0).to(dtype)
     return torch.where(seen, bias, floor)
+
+
+def within_window(mask_BHKL: Tensor, positions_BL: Tensor, window: int) -> Tensor:
+    """The same mask for layers that look no further back than ``window`` positions, one's own among them.
+
+    Positions are counted and not tokens: a picture is as far away as one word, however many tokens it has.
+
+    Args:
+        positions_BL: of all keys; the queries are the last K of them.
+    """
+    distance_BKL = positions_BL[:, -mask_BHKL.shape[2] :, None] - positions_BL[:, None, :]
+    return mask_BHKL.masked_fill((distance_BKL >= window).unsqueeze(1), torch.finfo(mask_BHKL.dtype).min)
 
 
 def word_match(words_BKD: Tensor, keys_BLD: Tensor, gamma_H: Tensor) -> Tensor:

@@ -8,7 +8,16 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from astrea.attention import WORD_MATCH
 from astrea.fusion.strategies import STRATEGIES
@@ -61,6 +70,11 @@ class ExpertEntry(Part):
     checkpoint: str | None = Field(None, description="a local folder, or a hub id (owner/name) with its revision")
     revision: str | None = Field(None, description="of a hub id: the commit, all 40 digits")
     options: dict[str, Any] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An entry without a checkpoint is written as it was before there were any, so that old runs still compare.
+        return {key: value for key, value in dump(self).items() if value is not None}
 
     @model_validator(mode="after")
     def _revision_is_of_something(self) -> ExpertEntry:

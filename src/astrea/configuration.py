@@ -8,6 +8,9 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from astrea.errors import AstreaError
 
+ATTENTION = ("eager", "sdpa")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
 
 class AstreaConfig(PreTrainedConfig):
     """Configuration of `AstreaForConditionalGeneration`.
@@ -22,7 +25,13 @@ class AstreaConfig(PreTrainedConfig):
         image_size: side of the square picture that experts are given.
         expert_names: the experts' names in the order of alignment; None = the order of ``experts``, which
             a JSON file does not keep.
-        attention: attention implementation of the language model; None = what ``text_config`` asks for.
+        attention: attention implementation of the language model, "eager" or "sdpa"; None = what ``text_config`` asks
+            for. The others take no mask of four dimensions.
+        language_dtype: type of the language model's weights, such as "bfloat16"; None = that of all the others.
+        low_rank: low-rank adapters in the language model, as `astrea.config.LowRank` has them; None = none.
+
+    Raises:
+        AstreaError: the experts and their names do not match, or an option is unknown.
     """
 
     model_type = "astrea"
@@ -40,6 +49,8 @@ class AstreaConfig(PreTrainedConfig):
         image_size: int = 64,
         expert_names: list[str] | None = None,
         attention: str | None = None,
+        language_dtype: str | None = None,
+        low_rank: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -60,7 +71,15 @@ class AstreaConfig(PreTrainedConfig):
         self.image_size = image_size
         # The parent's constructor resets the implementation of every sub-configuration, and never saves it.
         self.attention = attention or self.text_config._attn_implementation
+        if language_dtype not in (None, *DTYPES):
+            raise AstreaError(f"language_dtype is {language_dtype!r:.80}", f"use one of {', '.join(DTYPES)}")
+        self.language_dtype = language_dtype
+        self.low_rank = low_rank
         kwargs["attn_implementation"] = kwargs.get("attn_implementation") or self.attention
+        # transformers would take another name for code on the hub, and fetch it.
+        if kwargs["attn_implementation"] not in (None, *ATTENTION) or self.attention not in (None, *ATTENTION):
+            asked = f"{kwargs['attn_implementation']!r:.80}, {self.attention!r:.80}"
+            raise AstreaError(f"the attention implementation is {asked}", f"use one of {', '.join(ATTENTION)}")
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(key, getattr(self.text_config, key, None))
         kwargs.setdefault("tie_word_embeddings", False)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.utils import ModelOutput
 
 from astrea.alignment.alignment import Alignment
@@ -26,6 +26,10 @@ from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens
 from astrea.fusion.strategies import build_strategy
+from astrea.generation import Decoding
+from astrea.language.low_rank import inject
+from astrea.language.windows import masks_for, windows_of
+from astrea.rows import mean_questions, rows_of_pictures
 
 Features = Mapping[str, ExpertFeatures]
 
@@ -35,8 +39,8 @@ class AstreaOutput(ModelOutput):
     """What `AstreaForConditionalGeneration` returns.
 
     loss: mean next-token loss over the labels, or None. logits: (B, L, V). shares: (N, S, E).
-    key_bias: (B, L), key_words: (B, L, D) or None and next_position: (B, 1), what later decoding steps need to know of
-    the pictures.
+    key_bias: (B, L), key_words: (B, L, D) or None, key_positions: (B, L) or None and next_position: (B, 1), what later
+    decoding steps need to know of the pictures.
     visual: the fused tokens of this call's pictures, for the auxiliary losses.
     """
 
@@ -46,15 +50,25 @@ class AstreaOutput(ModelOutput):
     shares: Tensor | None = None
     key_bias: Tensor | None = None
     key_words: Tensor | None = None
+    key_positions: Tensor | None = None
     next_position: Tensor | None = None
     visual: Any = None
 
 
-class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class AstreaForConditionalGeneration(Decoding, PreTrainedModel, GenerationMixin):
     """A language model that sees through several frozen experts at once.
 
     Experts, adapters, fusion and language model live in one module and in one safetensors folder. Use it through
     `AstreaProcessor`, or `transformers.pipeline("image-text-to-text", model=folder)` after ``import astrea``.
+
+    The language model may be any that `AutoModelForCausalLM` builds and that obeys a four-dimensional mask. Its own
+    input embeddings, as its embedding *module* gives them (Gemma scales them there), are the space that visual tokens
+    live in. It may have a type of its own (bfloat16, say): whatever meets it is cast where they meet, shares and word
+    matches are computed in float32 at least.
+
+    Args:
+        allow_import: whether experts of kind "module:Class" may be imported.
+        language_model: a loaded one that ``config.text_config`` describes; None = a fresh one.
     """
 
     config_class = AstreaConfig
@@ -65,8 +79,11 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_attention_backend = True
     _no_split_modules: list[str] = []
 
-    def __init__(self, config: AstreaConfig, *, allow_import: bool = False) -> None:
+    def __init__(
+        self, config: AstreaConfig, *, allow_import: bool = False, language_model: PreTrainedModel | None = None
+    ) -> None:
         super().__init__(config)
+        self.windows = windows_of(config.text_config)
         self.experts = ExpertBank(config.experts, allow_import=allow_import)
         width = config.text_config.hidden_size
         self.alignment = Alignment(
@@ -79,8 +96,14 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             width, tuple(self.experts.names), tuple(self.experts.token_counts), config.text_config.num_attention_heads
         )
         self.fusion = build_strategy(config.strategy, layout, config.fusion)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        if language_model is None:
+            kind = {} if config.language_dtype is None else {"dtype": config.language_dtype}
+            language_model = AutoModelForCausalLM.from_config(config.text_config, **kind)
+        self.language_model = language_model
         self.post_init()
+        # Not before: what is not the language model's own would be given fresh values of its kind.
+        if config.low_rank is not None:
+            inject(self.language_model, config.low_rank)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -100,6 +123,21 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             for name, buffer in lost.items():
                 buffer.copy_(fresh[name])
         return loaded
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; the language model comes back in the type that it has now."""
+        if self.config.language_dtype is not None:
+            self.config.language_dtype = str(self.embedding_table().dtype).removeprefix("torch.")
+        return super().save_pretrained(*args, **kwargs)
+
+    def embedding_table(self) -> Tensor:
+        """The language model's word embeddings as they are stored: (V, D)."""
+        return self.get_input_embeddings().get_parameter("weight")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of adapters and fusion. Each expert and the language model may have one of its own."""
+        return next(self.alignment.parameters()).dtype
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Every part initialises itself; nothing here may overwrite a zero start or pretrained weights."""
@@ -150,11 +188,13 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         present: Tensor | None = None,
         question_mask: Tensor | None = None,
         segments: Tensor | None = None,
+        questions: Tensor | None = None,
         labels: Tensor | None = None,
         label_weights: Tensor | None = None,
         past_key_values: Cache | None = None,
         key_bias: Tensor | None = None,
         key_words: Tensor | None = None,
+        key_positions: Tensor | None = None,
         next_position: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
@@ -170,14 +210,15 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             pixel_values: (N, 3, H, W) in 0..1, or ``features`` of the same N pictures (cached).
             present: (N, E) bool, which experts may be used; None = all.
             question_mask: (B, L) bool, which tokens are the question; None = all text without a label.
-            segments: (B, L) for packed rows, see `astrea.attention`.
+            segments, questions: (B, L) for packed rows, see `astrea.attention`.
             labels, label_weights: (B, L); -100 = no loss. The loss is the weighted mean.
             generator: drives the stochastic residual; None = evaluation.
             fusion: fuses instead of the model's own strategy; M is then its ``num_tokens``. For a training stage
                 that reads less than the whole model does; decoding with a cache is not provided for.
 
         Raises:
-            AstreaError: the number of placeholders does not fit the number of pictures.
+            AstreaError: the number of placeholders does not fit the number of pictures, or the text is longer than the
+                language model's positions.
         """
         fusion = self.fusion if fusion is None else fusion
         batch, length = input_ids.shape
@@ -186,43 +227,62 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         real = torch.ones(batch, past + length, dtype=torch.bool, device=input_ids.device)
         if attention_mask is not None:
             real = attention_mask.bool()
+        # Half precision is for the language model's own matrices: scores and shares keep the adapters' at least.
+        exact = torch.promote_types(embeds.dtype, torch.float32)
+        floor = torch.finfo(exact).min
         visual = None
         if past and key_bias is not None and next_position is not None:
             # Decoding: everything about the pictures is in the cache and in key_bias.
             positions = next_position + torch.arange(length, device=input_ids.device)
             key_bias = F.pad(key_bias, (0, past + length - key_bias.shape[1]))
-            real = real & (key_bias > torch.finfo(embeds.dtype).min / 2)
+            real = real & (key_bias > floor / 2)
             match = None
             if key_words is not None and fusion.word_match is not None:
                 key_words = F.pad(key_words, (0, 0, 0, past + length - key_words.shape[1]))
-                match = word_match(embeds, key_words, fusion.word_match)
+                match = word_match(embeds.to(exact), key_words, fusion.word_match)
             mask = additive_mask(real, None, None, key_bias.unsqueeze(1), match, queries=length, dtype=embeds.dtype)
+            key_positions = positions if key_positions is None else torch.cat([key_positions, positions], 1)
         else:
             is_image = input_ids == self.config.image_token_id
             if features is None and pixel_values is not None:
                 features = self.see(pixel_values)
-            rows = self._rows_of_pictures(is_image, features, fusion.num_tokens)
+            rows = rows_of_pictures(is_image, features, fusion.num_tokens)
             bias = match = key_words = None
             readable = real
             if features is not None:
-                asked = self._questions(embeds, is_image, real, question_mask, labels, segments)
+                numbers = segments if questions is None else questions
+                asked = mean_questions(embeds.to(exact), is_image, real, question_mask, labels, numbers)
                 visual = self.fuse(features, present, asked[rows], generator, fusion)
                 if visual.words is not None and fusion.word_match is not None:
-                    key_words = torch.zeros_like(embeds).masked_scatter(is_image.unsqueeze(-1), visual.words)
-                    match = word_match(embeds, key_words, fusion.word_match)
+                    key_words = torch.zeros_like(embeds, dtype=exact)
+                    key_words = key_words.masked_scatter(is_image.unsqueeze(-1), visual.words.to(exact))
+                    match = word_match(embeds.to(exact), key_words, fusion.word_match)
                 embeds = embeds.masked_scatter(is_image.unsqueeze(-1), visual.tokens.to(embeds.dtype))
                 readable = real.masked_scatter(is_image, visual.valid)
                 if visual.bias is not None:
-                    bias = embeds.new_zeros(batch, length, asked.shape[1])
-                    bias = bias.masked_scatter(is_image.unsqueeze(-1), visual.bias.transpose(1, 2)).transpose(1, 2)
-            positions = position_ids(is_image, real, segments)
-            blocks = picture_blocks(is_image)
-            mask = additive_mask(readable, blocks, segments, bias, match, queries=length, dtype=embeds.dtype)
-            key_bias = embeds.new_zeros(batch, length) if bias is None else bias[:, 0]
-            key_bias = key_bias.masked_fill(~readable, torch.finfo(embeds.dtype).min)
+                    bias = embeds.new_zeros(batch, length, asked.shape[1], dtype=exact)
+                    said = visual.bias.transpose(1, 2).to(exact)
+                    bias = bias.masked_scatter(is_image.unsqueeze(-1), said).transpose(1, 2)
+            positions = position_ids(is_image, real, segments, fusion.num_tokens)
+            mask = additive_mask(
+                readable,
+                picture_blocks(is_image, fusion.num_tokens),
+                segments,
+                bias,
+                match,
+                queries=length,
+                dtype=embeds.dtype,
+                questions_BL=questions,
+            )
+            key_bias = embeds.new_zeros(batch, length, dtype=exact) if bias is None else bias[:, 0]
+            key_bias = key_bias.masked_fill(~readable, floor)
+            key_positions = positions
+        self._check_length(past + length, positions)
+        if past_key_values is None and self.windows is not None and use_cache is not False and not self.training:
+            past_key_values = DynamicCache()  # with every key: see `Decoding`
         out = self.language_model(
             inputs_embeds=embeds,
-            attention_mask=mask,
+            attention_mask=masks_for(mask, key_positions, self.windows),
             position_ids=positions,
             past_key_values=past_key_values,
             use_cache=use_cache,
@@ -236,99 +296,19 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             shares=None if visual is None else visual.shares,
             key_bias=key_bias.detach(),
             key_words=None if key_words is None else key_words.detach(),
+            key_positions=None if self.windows is None else key_positions,
             next_position=positions[:, -1:] + 1,
             visual=visual,
         )
 
-    @staticmethod
-    def _rows_of_pictures(is_image_BL: Tensor, features: Features | None, tokens: int) -> Tensor:
-        """Which row each picture of ``tokens`` visual tokens belongs to (N,), after checking the placeholders."""
-        per_row = is_image_BL.sum(1)
-        wanted = 0 if features is None else len(next(iter(features.values())).tokens)
-        if int(per_row.sum()) != wanted * tokens or bool((per_row % tokens).any()):
+    def _check_length(self, tokens: int, positions_BL: Tensor) -> None:
+        """Whether the language model has a position for every token; looks at the positions only where it must."""
+        most = getattr(self.config.text_config, "max_position_embeddings", None)
+        if most is not None and tokens > most and (last := int(positions_BL.max())) >= most:
             raise AstreaError(
-                f"{wanted} pictures of {tokens} visual tokens do not fit {per_row.tolist()} image placeholders per row",
-                "build the inputs with AstreaProcessor, one <image> per picture, and do not truncate them",
+                f"a row has {last + 1} positions; the language model knows {most}: {last + 1 - most} too many",
+                "shorten the text, or choose a language model for longer ones",
             )
-        rows = torch.arange(len(per_row), device=is_image_BL.device)
-        return rows.repeat_interleave(per_row // tokens)
-
-    @staticmethod
-    def _questions(
-        embeds: Tensor,
-        is_image: Tensor,
-        real: Tensor,
-        question_mask: Tensor | None,
-        labels: Tensor | None,
-        segments: Tensor | None,
-    ) -> Tensor:
-        """Mean word embedding of every question: (B, S, D). An answer's own tokens never count."""
-        asked = real & ~is_image
-        if question_mask is not None:
-            asked = asked & question_mask.bool()
-        if labels is not None:
-            asked = asked & (labels == -100)
-        if segments is None:
-            member = asked.unsqueeze(-1)
-        else:
-            count = max(1, int(segments.max()))
-            member = (segments.unsqueeze(-1) == torch.arange(1, count + 1, device=segments.device)) & asked.unsqueeze(
-                -1
-            )
-        weight = member.to(embeds.dtype)
-        return torch.einsum("bls,bld->bsd", weight, embeds) / weight.sum(1).clamp_min(1).unsqueeze(-1)
-
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self,
-        input_ids: Tensor,
-        past_key_values: Cache | None = None,
-        attention_mask: Tensor | None = None,
-        next_position: Tensor | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        use_cache = kwargs.get("use_cache", True)
-        inputs = {"attention_mask": attention_mask, "past_key_values": past_key_values, "use_cache": use_cache}
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        if past:
-            carried = {"key_bias": kwargs.get("key_bias"), "key_words": kwargs.get("key_words")}
-            return inputs | carried | {"input_ids": input_ids[:, past:], "next_position": next_position}
-        first = ("pixel_values", "features", "present", "question_mask")
-        return inputs | {"input_ids": input_ids} | {key: kwargs[key] for key in first if kwargs.get(key) is not None}
-
-    def _update_model_kwargs_for_generation(
-        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
-        asked = model_kwargs.get("question_mask")
-        if asked is None:
-            asked = torch.ones_like(outputs.key_bias, dtype=torch.bool)
-        # Without a cache everything is read anew at each step; what has been generated is never part of the question.
-        carried = {name: outputs[name] for name in ("key_bias", "key_words", "next_position") if name in outputs}
-        return model_kwargs | {"question_mask": F.pad(asked, (0, 1))} | carried
-
-    def _expand_inputs_for_generation(  # type: ignore[override]
-        self,
-        expand_size: int = 1,
-        is_encoder_decoder: bool = False,
-        input_ids: Any = None,
-        **model_kwargs: Any,
-    ) -> tuple[Any, dict[str, Any]]:
-        """Copies of every row for beams, with the row's pictures: transformers would repeat picture by picture."""
-        names = ("pixel_values", "features", "present")
-        pictures = {name: model_kwargs.pop(name) for name in names if model_kwargs.get(name) is not None}
-        if expand_size > 1 and pictures and input_ids is not None:
-            per_row = (input_ids == self.config.image_token_id).sum(1) // self.num_visual_tokens
-            rows = torch.arange(int(per_row.sum()), device=input_ids.device).split(per_row.tolist())
-            copies = torch.cat([row.repeat(expand_size) for row in rows])
-            for name, value in pictures.items():
-                if name == "features":
-                    pictures[name] = {expert: found.rows(copies) for expert, found in value.items()}
-                else:
-                    pictures[name] = value[copies]
-        ids, model_kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
-            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
-        )
-        return ids, model_kwargs | pictures
 
     @torch.no_grad()
     def shares(
@@ -345,8 +325,9 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         features = features if features is not None else self.see(pixel_values)
         real = torch.ones_like(is_image) if attention_mask is None else attention_mask.bool()
         embeds = self.get_input_embeddings()(input_ids)
-        asked = self._questions(embeds, is_image, real, question_mask, None, None)
-        rows = self._rows_of_pictures(is_image, features, self.num_visual_tokens)
+        exact = embeds.to(torch.promote_types(embeds.dtype, torch.float32))
+        asked = mean_questions(exact, is_image, real, question_mask, None, None)
+        rows = rows_of_pictures(is_image, features, self.num_visual_tokens)
         return self.fuse(features, present, asked[rows], None).shares[:, 0]
 
     @torch.no_grad()
@@ -377,14 +358,19 @@ class AstreaForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The language model's own mean hidden state of each text: (B, D)."""
+        """The language model's own mean hidden state of each text: (B, D), in float32 at least."""
         real = attention_mask.bool()
+        embeds = self.get_input_embeddings()(input_ids)
+        positions = position_ids(torch.zeros_like(real), real, None)
+        self._check_length(real.shape[1], positions)
+        mask = additive_mask(real, None, None, None, queries=real.shape[1], dtype=embeds.dtype)
         hidden = self.language_model.base_model(
-            inputs_embeds=self.get_input_embeddings()(input_ids),
-            attention_mask=additive_mask(real, None, None, None, queries=real.shape[1], dtype=self.dtype),
-            position_ids=position_ids(torch.zeros_like(real), real, None),
+            inputs_embeds=embeds,
+            attention_mask=masks_for(mask, positions, self.windows),
+            position_ids=positions,
             use_cache=False,
         ).last_hidden_state
+        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         weight = real.to(hidden.dtype).unsqueeze(-1)
         return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
 

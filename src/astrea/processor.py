@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from astrea.data.images import load_image, to_square_array
 from astrea.errors import AstreaError
+from astrea.language.chat import settled_template
+from astrea.language.chat_format import ChatFormat, known_id
 from astrea.language.tokenizer import ASSISTANT, IMAGE, USER
 
 CHARACTERS_PER_TOKEN = 16
@@ -100,10 +103,11 @@ class AstreaProcessor(ProcessorMixin):
     """Chat text with ``<image>`` marks, and pictures -> everything `AstreaForConditionalGeneration` reads.
 
     Args:
-        image_processor, tokenizer: the two halves; the tokenizer must know the ``<image>`` token.
+        image_processor, tokenizer: the two halves; the tokenizer must know the ``<image>`` token. If it has no marks
+            ``<user>`` and ``<assistant>``, its chat template tells where the question is.
         num_visual_tokens: M, how many placeholders one picture takes (``model.num_visual_tokens``).
         max_length: the longest text in tokens, placeholders included, unless a call says otherwise.
-        chat_template: None = the tokenizer's.
+        chat_template: None = the tokenizer's, with what it lacks for pictures (see `astrea.language.chat`).
 
     Raises:
         AstreaError: the tokenizer has no ``<image>`` token.
@@ -119,12 +123,23 @@ class AstreaProcessor(ProcessorMixin):
     ) -> None:
         self.num_visual_tokens = num_visual_tokens
         self.max_length = max_length
-        super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
-        self.image_token = IMAGE
-        image, self.user_id, self.assistant_id = (_known_id(tokenizer, mark) for mark in (IMAGE, USER, ASSISTANT))
+        image, self.user_id, self.assistant_id = (known_id(tokenizer, mark) for mark in (IMAGE, USER, ASSISTANT))
         if image is None:
             raise AstreaError(f"the tokenizer has no {IMAGE} token", f"call tokenizer.add_tokens([{IMAGE!r}])")
-        self.image_token_id = image
+        self.image_token, self.image_token_id = IMAGE, image
+        if chat_template is None:
+            chat_template = tokenizer.chat_template if self.marked else settled_template(tokenizer)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """How the tokenizer writes conversations, for tokenizers without marks."""
+        return ChatFormat(self.tokenizer)
+
+    @property
+    def marked(self) -> bool:
+        """Whether marks of the vocabulary's own tell where question and answer begin."""
+        return self.user_id is not None and self.assistant_id is not None
 
     @property
     def model_input_names(self) -> list[str]:
@@ -156,9 +171,9 @@ class AstreaProcessor(ProcessorMixin):
             return_tensors: "pt", "np" or None (lists).
 
         Returns:
-            input_ids and attention_mask (B, L); question_mask (B, L) bool, the last user turn with its ``<user>`` and
-            ``<assistant>`` marks (all text, if there are no such marks); pixel_values (N, 3, S, S) if there are
-            pictures. Without text, pixel_values alone.
+            input_ids and attention_mask (B, L); question_mask (B, L) bool, the last user turn: with its ``<user>`` and
+            ``<assistant>`` marks where the vocabulary has them, otherwise its words (all text, if it is no prompt of
+            the chat template); pixel_values (N, 3, S, S) if there are pictures. Without text, pixel_values alone.
 
         Raises:
             AstreaError: marks and pictures do not match, a question is empty, a text is too long, a picture cannot be
@@ -176,24 +191,35 @@ class AstreaProcessor(ProcessorMixin):
         limit = self.max_length if max_length is None else max_length
         texts = _texts(text)
         short = [self._tokens(row, one, limit, add_special_tokens) for row, one in enumerate(texts)]
-        self._check_marks([ids.count(self.image_token_id) for ids in short], images)
-        rows = [self._expanded(row, ids, limit) for row, ids in enumerate(short)]
-        asked = [self._question(row, ids) for row, ids in enumerate(rows)]
+        self._check_marks([ids.count(self.image_token_id) for ids, _ in short], images)
+        rows = [self._expanded(row, ids, limit) for row, (ids, _) in enumerate(short)]
+        asked = [self._question(row, ids, mask) for row, (ids, mask) in enumerate(short)]
         side = padding_side or "left"
         data: dict[str, Any] = self._padded(rows, asked, padding, limit, side)
         if any(True for _ in flat_images(images)):
             data |= self.image_processor(images, return_tensors="np")
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def _tokens(self, row: int, text: str, limit: int, add_special_tokens: bool) -> list[int]:
-        """Token ids of a text, one per ``<image>`` mark."""
+    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As in transformers. What the template writes is all there is: no further special tokens are added."""
+        if kwargs.get("tokenize"):
+            given = kwargs.get("processor_kwargs") or {}
+            kwargs["processor_kwargs"] = {"add_special_tokens": False, **given}
+        return super().apply_chat_template(conversation, *args, **kwargs)
+
+    def _tokens(self, row: int, text: str, limit: int, add_special_tokens: bool) -> tuple[list[int], list[bool] | None]:
+        """Token ids of a text, one per ``<image>`` mark, and which of them are the question, where the template and
+        not marks tell."""
         most = limit * CHARACTERS_PER_TOKEN
         if len(text) > most:
             raise AstreaError(
                 f"the text of row {row} has {len(text):,} characters; {limit} tokens hold at most {most:,}",
                 "shorten the question, or raise max_length",
             )
-        return list(self.tokenizer(text, add_special_tokens=add_special_tokens).input_ids)
+        if self.marked or not text.endswith(self.chat.tail):
+            return list(self.tokenizer(text, add_special_tokens=add_special_tokens).input_ids), None
+        encoded = self.chat.encode(text)  # a prompt that the template wrote, special tokens and all
+        return encoded.ids, self.chat.asked(text, encoded)
 
     def _check_marks(self, marks: list[int], images: Any) -> None:
         """Whether every row has as many marks as pictures."""
@@ -231,10 +257,12 @@ class AstreaProcessor(ProcessorMixin):
             )
         return long
 
-    def _question(self, row: int, ids: list[int]) -> list[bool]:
-        """Which tokens of a row are its question."""
+    def _question(self, row: int, ids: list[int], asked: list[bool] | None) -> list[bool]:
+        """Which tokens of a row are its question, all of a picture's placeholders among the tokens."""
         outside = {self.image_token_id, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id}
-        if self.user_id is None or self.user_id not in ids:
+        if asked is not None:
+            words = [i for i, mine in zip(ids, asked, strict=True) if mine and not self._is_blank(i)]
+        elif not self.marked or self.user_id not in ids:
             asked = [i not in outside for i in ids]
             words = [i for i in ids if i not in outside]
         else:
@@ -252,7 +280,14 @@ class AstreaProcessor(ProcessorMixin):
                 f"no word of the question of row {row} is known to the model's tokenizer; the answer will be a guess",
                 stacklevel=3,
             )
-        return asked
+        return [
+            mine
+            for i, mine in zip(ids, asked, strict=True)
+            for _ in range(self.num_visual_tokens if i == self.image_token_id else 1)
+        ]
+
+    def _is_blank(self, token: int) -> bool:
+        return not str(self.tokenizer.decode([token])).strip()
 
     def _padded(
         self, rows: list[list[int]], asked: list[list[bool]], padding: bool | str, limit: int, side: str
@@ -291,20 +326,17 @@ class AstreaProcessor(ProcessorMixin):
     def post_process_image_text_to_text(
         self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
     ) -> list[str]:
-        """The texts of generated rows (B, L): what follows the last ``<assistant>``, or all of it if there is none.
+        """The texts of generated rows (B, L): what follows the last prompt, or all of it if there is none.
 
         The stock pipeline takes the prompt's text off the front of the answer's; cutting at the mark leaves it nothing
         to take off, and no space between the two in front of the answer.
         """
         rows = [row.tolist() if hasattr(row, "tolist") else list(row) for row in generated_outputs]
-        answers = [_after_last(row, self.assistant_id) for row in rows]
+        if self.marked:
+            answers = [_after_last(row, self.assistant_id) for row in rows]
+        else:
+            answers = [self.chat.answers(row) for row in rows]
         return [self.tokenizer.decode(row, skip_special_tokens=skip_special_tokens, **kwargs) for row in answers]
-
-
-def _known_id(tokenizer: Any, token: str) -> int | None:
-    """The id of a token that is in the vocabulary, else None."""
-    found = tokenizer.convert_tokens_to_ids(token)
-    return None if found is None or found == tokenizer.unk_token_id else int(found)
 
 
 def _texts(text: Any) -> list[str]:

@@ -19,7 +19,8 @@ from astrea.language.warm import ideal_features
 from astrea.scenes.captions import short_caption
 from astrea.scenes.draw import split_scene
 from astrea.scenes.vocabulary import CATEGORIES, COLOURS, CONDITIONS, KINDS
-from astrea.training.loop import Schedule, build_optimizer, run_steps
+from astrea.training.loop import Schedule
+from learning import learn
 
 LOOSE = {"detection": {"threshold": 0.02}, "segmentation": {"threshold": 0.05}}
 
@@ -302,13 +303,7 @@ def test_its_loss_falls_and_every_weight_learns(kind):
     fixed = objective.batch(0, 0, 16)
     objective.batch = lambda step, micro, size: fixed
     schedule = Schedule(steps=15, batch=16, lr=3e-3, warmup=3)
-    losses, reached = [], set()
-
-    def on_step(step, figures):
-        losses.append(figures["loss"])
-        reached.update(name for name, p, _ in objective.trainable() if p.grad is not None and p.grad.abs().sum() > 0)
-
-    run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
+    losses, reached = learn(objective, schedule)
     assert losses[-1] < 0.85 * losses[0]
     assert reached == {name for name, _, _ in objective.trainable()}
 

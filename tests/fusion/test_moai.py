@@ -6,46 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peers import WIDTH, Peer
 
-from astrea.alignment.matrix import ExpertMatrix
 from astrea.errors import AstreaError
 from astrea.fusion.moai import MoAI
 from astrea.fusion.protocol import Layout
 
-WIDTH = 8
-LAYOUT = Layout(width=WIDTH, names=("a", "classification", "c"), counts=(3, 2, 2), heads=2)
-OWNER = torch.tensor([0, 0, 0, 1, 1, 2, 2])
+PEER = Peer(MoAI, Layout(width=WIDTH, names=("a", "classification", "c"), counts=(3, 2, 2), heads=2), {"heads": 2})
+LAYOUT, OWNER = PEER.layout, PEER.owner
 VISUAL = OWNER == 1
-
-
-def awake(**options) -> MoAI:
-    """With weights large enough that no zero start hides a part."""
-    torch.manual_seed(0)
-    made = MoAI(LAYOUT, **{"heads": 2} | options)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.4)
-    return made
-
-
-def matrix(batch: int = 3) -> ExpertMatrix:
-    generator = torch.Generator().manual_seed(1)
-    valid = torch.ones(batch, 7, dtype=torch.bool)
-    valid[0, 1] = False
-    tokens = torch.randn(batch, 7, WIDTH, generator=generator)
-    places = torch.rand(batch, 7, 2, generator=generator)
-    return ExpertMatrix(tokens, valid.float(), valid, torch.ones(batch, 3, dtype=torch.bool), OWNER, places)
-
-
-def questions(batch: int = 3, count: int = 1) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(2)
-    return torch.randn(batch, 1, WIDTH, generator=generator).expand(-1, count, -1)
-
-
-def without(*experts: int, batch: int = 3) -> torch.Tensor:
-    present = torch.ones(batch, 3, dtype=torch.bool)
-    present[:, list(experts)] = False
-    return present
+awake, matrix, questions, without = PEER.awake, PEER.matrix, PEER.questions, PEER.without
 
 
 def test_visual_tokens_come_first_then_latents():

@@ -6,45 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peers import WIDTH, Peer
 
-from astrea.alignment.matrix import ExpertMatrix
 from astrea.errors import AstreaError
 from astrea.fusion.mova import MoVA
 from astrea.fusion.protocol import Layout
 
-WIDTH = 8
-LAYOUT = Layout(width=WIDTH, names=("captioning", "b", "c", "d"), counts=(3, 1, 2, 2), heads=2)
-OWNER = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3])
-
-
-def awake(**options) -> MoVA:
-    """With weights large enough that no zero start hides a part."""
-    torch.manual_seed(0)
-    made = MoVA(LAYOUT, **{"blocks": 2, "top": 2, "heads": 2} | options)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.4)
-    return made
-
-
-def matrix(batch: int = 6) -> ExpertMatrix:
-    generator = torch.Generator().manual_seed(1)
-    valid = torch.ones(batch, 8, dtype=torch.bool)
-    valid[0, 1] = False
-    tokens = torch.randn(batch, 8, WIDTH, generator=generator)
-    places = torch.rand(batch, 8, 2, generator=generator)
-    return ExpertMatrix(tokens, valid.float(), valid, torch.ones(batch, 4, dtype=torch.bool), OWNER, places)
-
-
-def questions(batch: int = 6, count: int = 1) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(2)
-    return torch.randn(batch, 1, WIDTH, generator=generator).expand(-1, count, -1)
-
-
-def without(*experts: int, batch: int = 6) -> torch.Tensor:
-    present = torch.ones(batch, 4, dtype=torch.bool)
-    present[:, list(experts)] = False
-    return present
+PEER = Peer(
+    MoVA,
+    Layout(width=WIDTH, names=("captioning", "b", "c", "d"), counts=(3, 1, 2, 2), heads=2),
+    {"blocks": 2, "top": 2, "heads": 2},
+    batch=6,
+)
+LAYOUT, OWNER = PEER.layout, PEER.owner
+awake, matrix, questions, without = PEER.awake, PEER.matrix, PEER.questions, PEER.without
 
 
 def test_it_gives_a_token_per_slot_and_shares_that_sum_to_one():

@@ -6,48 +6,34 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peers import WIDTH, Peer
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.errors import AstreaError
 from astrea.fusion.protocol import Layout
 from astrea.fusion.spatial_sampler import SpatialSampler
 
-WIDTH = 8
-LAYOUT = Layout(width=WIDTH, names=("a", "b", "c"), counts=(3, 1, 3), heads=2)
-OWNER = torch.tensor([0, 0, 0, 1, 2, 2, 2])
+PEER = Peer(
+    SpatialSampler, Layout(width=WIDTH, names=("a", "b", "c"), counts=(3, 1, 3), heads=2), {"heads": 2, "depth": 2}
+)
+LAYOUT, OWNER, without = PEER.layout, PEER.owner, PEER.without
 ROWS, COLUMNS = 2, 3
 EACH = pytest.mark.parametrize("softmax", ["joint", "separate"])
 
 
 def awake(softmax: str = "joint", **options) -> SpatialSampler:
-    """With weights large enough that no zero start hides a part."""
-    torch.manual_seed(0)
-    made = SpatialSampler(LAYOUT, softmax=softmax, **{"heads": 2, "depth": 2} | options)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
-    return made
+    return PEER.awake(softmax=softmax, noise=0.3, **options)
 
 
 def matrix(batch: int = 3) -> ExpertMatrix:
     """Expert b has no places."""
-    generator = torch.Generator().manual_seed(1)
-    valid = torch.ones(batch, 7, dtype=torch.bool)
-    valid[0, 1] = False
-    tokens = torch.randn(batch, 7, WIDTH, generator=generator)
-    places = torch.rand(batch, 7, 2, generator=generator)
-    places[:, 3] = torch.nan
-    return ExpertMatrix(tokens, valid.float(), valid, torch.ones(batch, 3, dtype=torch.bool), OWNER, places)
+    made = PEER.matrix(batch)
+    made.places[:, OWNER == 1] = torch.nan
+    return made
 
 
 def questions(batch: int = 3) -> torch.Tensor:
     return torch.randn(batch, 2, WIDTH, generator=torch.Generator().manual_seed(2))
-
-
-def without(*experts: int, batch: int = 3) -> torch.Tensor:
-    present = torch.ones(batch, 3, dtype=torch.bool)
-    present[:, list(experts)] = False
-    return present
 
 
 @EACH

@@ -12,7 +12,8 @@ from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.language.warm import APART, WarmObjective, garble, ideal_features, told_accuracy
 from astrea.scenes.draw import split_scene
 from astrea.scenes.questions import VQA_TASKS
-from astrea.training.loop import Schedule, build_optimizer, run_steps
+from astrea.training.loop import Schedule
+from learning import learn
 
 
 def objective(**options) -> WarmObjective:
@@ -108,13 +109,7 @@ def test_every_weight_learns_and_the_loss_falls():
     batch = warm.batch(0, 0, 8)
     warm.batch = lambda step, micro, size: batch
     schedule = Schedule(steps=20, batch=8, lr=5e-3, warmup=2)
-    losses, reached = [], set()
-
-    def on_step(step, figures):
-        losses.append(figures["loss"])
-        reached.update(name for name, p, _ in warm.trainable() if p.grad is not None and p.grad.abs().sum() > 0)
-
-    run_steps(warm, schedule, build_optimizer(warm, schedule), on_step=on_step)
+    losses, reached = learn(warm, schedule)
     assert losses[-1] < 0.7 * losses[0]
     assert reached == {name for name, _ in warm.model.named_parameters()}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from astrea.training.distill import AdaptorHead, DistillObjective, spread
 from astrea.training.loop import Schedule, build_optimizer, run_steps
 from astrea.training.parts import load_part, save_part
 from astrea.training.run import train
+from listening import Said
 
 COUNT = 16
 
@@ -147,13 +147,6 @@ def test_recipes_that_cannot_teach_are_refused(make_run):
 # A whole run
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def run(small_overrides: list[str]) -> Run:
     teachers = "{captioning: {kind: captioning}, detection: {kind: detection, options: {threshold: 0.02}}}"
@@ -229,14 +222,6 @@ def test_a_run_killed_right_after_teaching_comes_to_the_same_bits(run, whole, tm
     train(run, folder, resume=True, cache=whole.parent / "cache", report=Reporter())
     mine, theirs = (load_file(path / "model" / "model.safetensors") for path in (folder, whole))
     assert [name for name in theirs if not torch.equal(mine[name], theirs[name])] == []
-
-
-class Said(Reporter):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.mark.parametrize("what", ["weights", "card", "recipe"])

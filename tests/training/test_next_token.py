@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +172,6 @@ def test_all_at_once_does_not_go_with_it(make_run):
 @pytest.fixture(scope="module")
 def run(small_overrides: list[str]) -> Run:
     return load_recipe(Run, "tiny", [*small_overrides, "align.kind=next_token", "fuse.steps=2", "tune.steps=2"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def test_soft_targets_grow_over_the_whole_of_alignment(make_shop, monkeypatch):
     shop = make_shop(align__steps=10)
     seen = []
     inner = shop.contrast.loss
-    monkeypatch.setattr(shop.contrast, "loss", lambda *a: seen.append(a[-1]) or inner(*a))
+    monkeypatch.setattr(shop.contrast, "loss", lambda *a, **own: seen.append(a[-1]) or inner(*a, **own))
     for offset, step in ((0, 0), (0, 2), (5, 0), (5, 5), (5, 9)):
         objective = align(shop, "detection", offset)
         objective.loss(objective.batch(step, 0, 4), step)
@@ -308,7 +308,7 @@ def test_contribution_is_the_loss_without_minus_the_loss_with(make_shop):
         parameter.mul_(1.5)
     batch = objective.batch(0, 0, 3)
     features = shop.data.rows(batch.index)
-    objective.measure(batch, features)
+    objective.measure(batch)
 
     def losses(present):
         out = shop.model(**batch.packed.model_inputs(), features=features, present=present).logits.log_softmax(-1)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from astrea.training.log import TrainLog
 from astrea.training.parts import assemble, save_part
 from astrea.training.pretrain import write_card
 from astrea.training.run import Interrupted, config_hash, plan_stages, train
+from listening import Said
 
 STEPS = 20
 STAGES = [
@@ -37,27 +38,6 @@ STAGES = [
     "tune",
 ]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked runs")
-
-
-class Said(Reporter):
-    """Keeps what a run says."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

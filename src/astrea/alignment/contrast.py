@@ -19,6 +19,8 @@ from astrea.alignment.alignment import Alignment
 
 LOG_TEMPERATURES = (math.log(0.001), math.log(0.5))
 
+ALL = slice(None)
+
 
 class MomentumQueue(nn.Module):
     """The last Q (picture, text) embeddings with their ids. Empty slots have id -1 and never count.
@@ -45,7 +47,7 @@ class MomentumQueue(nn.Module):
         if self.size == 0:
             return
         keep = min(len(ids_B2), self.size)
-        where = (self.pointer + torch.arange(keep)) % self.size
+        where = (self.pointer + torch.arange(keep, device=self.pointer.device)) % self.size
         self.picture = self.picture.index_copy(0, where, picture_BP[:keep].detach())
         self.text = self.text.index_copy(0, where, text_BP[:keep].detach())
         self.ids = self.ids.index_copy(0, where, ids_B2[:keep])
@@ -81,29 +83,38 @@ class MomentumContrast(nn.Module):
         self.log_temperature.clamp_(*LOG_TEMPERATURES)
 
     def loss(
-        self, picture: Tensor, text: Tensor, picture_key: Tensor, text_key: Tensor, ids: Tensor, soft: float
+        self,
+        picture: Tensor,
+        text: Tensor,
+        picture_key: Tensor,
+        text_key: Tensor,
+        ids: Tensor,
+        soft: float,
+        *,
+        own: slice = ALL,
     ) -> Tensor:
         """Two-way momentum InfoNCE (ALBEF, equations 1 to 6, with ids).
 
         Args:
-            picture, text: (B, P) unit vectors with gradient.
+            picture, text: (B, P) unit vectors with gradient; or only the ``own`` rows of them.
             picture_key, text_key: (B, P) from the EMA copy, no gradient.
             ids: (B, 2) sample id and caption id. A key is a positive of a query if either id is the same.
             soft: alpha, weight of the momentum model's own similarities in the target.
+            own: which queries of the batch are here. The loss is their part of the batch's: over all parts it adds up.
         """
         known = self.queue.ids[:, 0] >= 0
         pictures = torch.cat([picture_key, self.queue.picture[known]])
         texts = torch.cat([text_key, self.queue.text[known]])
-        same = positives(ids, torch.cat([ids, self.queue.ids[known]]))
+        same = positives(ids[own], torch.cat([ids, self.queue.ids[known]]))
         scale = 1 / self.temperature()
         hard = same / same.sum(1, keepdim=True)
 
         def one_way(query: Tensor, own_key: Tensor, keys: Tensor) -> Tensor:
             with torch.no_grad():
                 target = soft * (own_key @ keys.T * scale).softmax(1) + (1 - soft) * hard
-            return -(target * (query @ keys.T * scale).log_softmax(1)).sum(1).mean()
+            return -(target * (query @ keys.T * scale).log_softmax(1)).sum(1).mean() * (len(query) / len(ids))
 
-        return (one_way(picture, picture_key, texts) + one_way(text, text_key, pictures)) / 2
+        return (one_way(picture, picture_key[own], texts) + one_way(text, text_key[own], pictures)) / 2
 
 
 def positives(ids_B2: Tensor, keys_K2: Tensor) -> Tensor:
@@ -111,8 +122,10 @@ def positives(ids_B2: Tensor, keys_K2: Tensor) -> Tensor:
     return (ids_B2[:, None, :] == keys_K2[None, :, :]).any(-1).float()
 
 
-def agreement(query_BP: Tensor, other_BP: Tensor, ids_B2: Tensor, temperature: Tensor) -> Tensor:
-    """In-batch InfoNCE of one expert's pooled embedding against that of the experts already aligned."""
-    same = positives(ids_B2, ids_B2)
+def agreement(query_BP: Tensor, other_BP: Tensor, ids_B2: Tensor, temperature: Tensor, own: slice = ALL) -> Tensor:
+    """In-batch InfoNCE of one expert's pooled embedding against that of the experts already aligned. ``own``: which
+    queries of the batch are here, as in `MomentumContrast.loss`."""
+    same = positives(ids_B2[own], ids_B2)
     score = query_BP @ F.normalize(other_BP, dim=-1).T / temperature
-    return -(same / same.sum(1, keepdim=True) * score.log_softmax(1)).sum(1).mean()
+    mean = -(same / same.sum(1, keepdim=True) * score.log_softmax(1)).sum(1).mean()
+    return mean * (len(query_BP) / len(ids_B2))

@@ -6,11 +6,13 @@ Letters: B batch, T tokens, D language-model width, K words of the batch's capti
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+ALL = slice(None)
 
 
 class WordContrast(nn.Module):
@@ -40,9 +42,24 @@ class WordContrast(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-5.0))
 
     def forward(
-        self, tokens_BTD: Tensor, valid_BT: Tensor, captions: Sequence[Sequence[int]], table_VD: Tensor
+        self,
+        tokens_BTD: Tensor,
+        valid_BT: Tensor,
+        captions: Sequence[Sequence[int]],
+        table_VD: Tensor,
+        *,
+        own: slice = ALL,
+        gather: Callable[[Tensor], Tensor] = lambda rows: rows,
     ) -> Tensor:
-        """The loss. ``table_VD`` is the language model's word embedding, used without gradient."""
+        """The loss.
+
+        Args:
+            tokens_BTD, valid_BT: of the batch's pictures, or only of the ``own`` ones.
+            captions: of the whole batch.
+            table_VD: the language model's word embedding, used without gradient.
+            own: which pictures are here. The loss is their part of the batch's: over all parts it adds up.
+            gather: makes rows of the whole batch of the own ones, with gradient.
+        """
         batch = len(captions)
         words = sorted({word for ids in captions for word in ids if self.weight[word] > 0})  # type: ignore[index]
         if not words:
@@ -53,17 +70,19 @@ class WordContrast(nn.Module):
             for word in ids:
                 if word in column:
                     present[row, column[word]] = 1.0
-        names = F.normalize(table_VD.detach()[words], dim=-1)
+        present = present.to(tokens_BTD.device)
+        names = F.normalize(table_VD.detach()[words].to(tokens_BTD.dtype), dim=-1)
         cosine = F.normalize(tokens_BTD, dim=-1) @ names.T
         best = cosine.masked_fill(~valid_BT.unsqueeze(-1), -1.0).amax(1)
         weight = self.weight[words] * present  # type: ignore[index]
         total = weight.sum().clamp_min(1e-6)
-        score = self.scale * best
+        score, here = self.scale * best, present[own]
         # Both ways: which words does this picture hold, and which pictures hold this word.
-        by_word = (many_positives(score, present) * weight).sum() / total
-        by_picture = (many_positives(score.T, present.T).T * weight).sum() / total
-        bce = F.binary_cross_entropy_with_logits(score + self.bias, present, pos_weight=torch.tensor(2.0))
-        return (by_word + by_picture) / 2 + bce
+        by_word = (many_positives(score, here) * weight[own]).sum() / total
+        by_picture = (many_positives(gather(score).T, present.T).T[own] * weight[own]).sum() / total
+        twice = torch.tensor(2.0, device=score.device)
+        bce = F.binary_cross_entropy_with_logits(score + self.bias, here, pos_weight=twice)
+        return (by_word + by_picture) / 2 + bce * (len(here) / batch)
 
 
 def many_positives(score_BK: Tensor, present_BK: Tensor) -> Tensor:

@@ -67,20 +67,23 @@ def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bo
     from astrea.evaluation.finish import finish
     from astrea.evaluation.summary import terminal_table
     from astrea.files import write_atomic
-    from astrea.progress import TerminalReporter
+    from astrea.progress import Reporter, TerminalReporter
     from astrea.recipes.loader import dump_recipe
     from astrea.training.checkpoint import file_guard
-    from astrea.training.run import Interrupted, has_checkpoints, how_to_go_on
+    from astrea.training.distributed import leads
+    from astrea.training.resume import has_checkpoints
+    from astrea.training.run import Interrupted, how_to_go_on
     from astrea.training.run import train as run_training
 
-    with TerminalReporter() as report:
+    # Under torchrun this runs in every process; one of them speaks and evaluates.
+    with TerminalReporter() if leads() else Reporter() as report:
         with file_guard(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if not has_checkpoints(folder):  # whoever has some keeps the recipe they belong to
+            if leads() and not has_checkpoints(folder):  # whoever has some keeps the recipe they belong to
                 write_atomic(folder / "recipe.yaml", dump_recipe(run).encode())
         try:
             model = run_training(run, folder, resume=resume, report=report)
-            results = finish(run, folder, report=report) if evaluate_after else None
+            results = finish(run, folder, report=report) if evaluate_after and leads() else None
         except Interrupted as stopped:
             report.say(str(stopped))
             raise typer.Exit(130) from stopped
@@ -90,7 +93,8 @@ def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bo
     if results is not None:
         out.print(terminal_table(results))
         print_path("report", folder / "report.html")
-    print_path("model", model)
+    if leads():
+        print_path("model", model)
 
 
 @app.command()

@@ -1,7 +1,10 @@
 """Several questions about one picture in one row: the picture is read once, every question sees it alone.
 
-Row layout: ``<bos> picture | <user> q1 <assistant> a1 <eos> | <user> q2 ...``, token for token what the chat template
-gives for each question by itself. See `astrea.attention` for who sees whom.
+Row layout: what the chat template writes up to and including the picture, once, then for every question the rest of its
+prompt and its answer, token for token what the template gives for each question by itself. A row of the tiny model:
+``<bos> picture | <user> q1 <assistant> a1 <eos> | <user> q2 ...``. What a template writes behind an answer's end token
+(a new line, mostly) is left out. Whole conversations can share a row too, each with its own pictures. See
+`astrea.attention` for who sees whom.
 
 Letters: B rows, L length, S questions per row.
 """
@@ -9,13 +12,18 @@ Letters: B rows, L length, S questions per row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+
+from astrea.data.segments import Segment, conversation_segment, joined
+from astrea.errors import AstreaError
+from astrea.language.chat import assistant, name_of, user
+from astrea.language.chat_format import TEMPLATE, ChatFormat
 
 CAPTION_PROMPT = "describe the picture."
 NOTE_PROMPT = "list."
@@ -32,31 +40,61 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """Rows for the model's ``forward``; all (B, L)."""
+    """Rows for the model's ``forward``; all (B, L).
+
+    question_mask: which tokens are the words of a question; None = all of a segment that is no answer. questions: which
+    question of its row a token belongs to, from 1; None = its segment.
+    """
 
     input_ids: Tensor
     attention_mask: Tensor
     segments: Tensor
     labels: Tensor
     label_weights: Tensor
+    question_mask: Tensor | None = None
+    questions: Tensor | None = None
 
     def model_inputs(self) -> dict[str, Tensor]:
         """Keyword arguments for `AstreaForConditionalGeneration.forward`."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question as the template asks it: the shared beginning (with one placeholder per picture), and the rest."""
+
+    prefix: list[int]
+    rest: list[int]
+    asked: list[bool] = field(default_factory=list)
 
 
 class Packer:
-    """Tokenises turns (remembering what it has seen) and lays them out in rows."""
+    """Tokenises turns (remembering what it has seen) and lays them out in rows.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, picture_tokens: int) -> None:
+    Args:
+        picture_tokens: placeholders per picture. max_length: the most tokens that a question with its picture and
+            answer, or a conversation, may have; None = any number.
+
+    Raises:
+        AstreaError: the tokenizer or its chat template cannot be used, see `astrea.language.chat_format.ChatFormat`.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, picture_tokens: int, *, max_length: int | None = None
+    ) -> None:
         self.tokenizer = tokenizer
-        self.picture_tokens = picture_tokens
-        ids: Any = tokenizer.convert_tokens_to_ids
-        self.bos, self.eos, self.pad = (
-            int(i) for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
-        )
-        self.image, self.user, self.assistant = (int(ids(t)) for t in ("<image>", "<user>", "<assistant>"))
+        self.picture_tokens, self.max_length = picture_tokens, max_length
+        self.format = ChatFormat(tokenizer)
+        self.image = self.format.image_id
+        pad: Any = tokenizer.pad_token_id
+        if pad is None:
+            raise AstreaError("the tokenizer has no padding token", "set tokenizer.pad_token to a token of its own")
+        self.pad = int(pad)
         self.seen: dict[str, list[int]] = {}
+        self.asked: dict[tuple[str, bool], Prompt] = {}
+        self.told: dict[tuple[str, str, bool], list[int]] = {}
+        self.frame = self._frame()
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
@@ -66,26 +104,196 @@ class Packer:
             self.seen[text] = found
         return found
 
+    def prompt(self, question: str, *, pictures: bool = True) -> Prompt:
+        """A question as the template asks it, about one picture or none.
+
+        Raises:
+            AstreaError: the question itself holds ``<image>``.
+        """
+        if self.frame is not None:
+            before, between, _ = self.frame
+            rest = [before[-1], *self.ids(question), *between]
+            start = before[:-1] if pictures else [i for i in before[:-1] if i != self.image]
+            found = Prompt(start, rest, [True] * len(rest))
+        else:
+            kept = self.asked.get((question, pictures))
+            found = kept if kept is not None else self._rendered(question, pictures)
+            self.asked[question, pictures] = found
+        if found.prefix.count(self.image) != int(pictures) or self.image in found.rest:
+            raise AstreaError(
+                f"the question {question[:60]!r} holds the mark <image>", "take it out: the picture is shown anyway"
+            )
+        return found
+
+    def answer(self, question: str, answer: str, *, pictures: bool = True) -> list[int]:
+        """The tokens of an answer, with the one that ends it.
+
+        Raises:
+            AstreaError: the answer's beginning grows together with the prompt's end.
+        """
+        if self.frame is not None:
+            return [*self.ids(answer), *self.frame[2]]
+        key = (question, answer, pictures)
+        if key not in self.told:
+            prompt = self.prompt(question, pictures=pictures)
+            start = [*prompt.prefix, *prompt.rest]
+            talk = [user(question, int(pictures)), assistant(answer)]
+            whole = self.format.encode(self.format.render(talk)).ids
+            if whole[: len(start)] != start or self.format.stop_id not in whole[len(start) :]:
+                raise AstreaError(
+                    f"{name_of(self.tokenizer)}: the prompt of {question[:60]!r} is not how the conversation with the "
+                    f"answer {answer[:60]!r} begins",
+                    f"take spaces and new lines off both ends of the answer; or {TEMPLATE}",
+                )
+            stop = len(whole) - 1 - whole[::-1].index(self.format.stop_id)
+            self.told[key] = whole[len(start) : stop + 1]
+        return self.told[key]
+
+    def conversation(self, messages: Sequence[Any], *, weight: float = 1.0, name: str = "the conversation") -> Segment:
+        """A whole conversation: every answer is learned, every picture stands where it is shown.
+
+        Args:
+            messages: ``{"role", "content"}`` with contents that are text with ``<image>`` marks, or lists of parts.
+            weight: scales the loss of each answer token.
+            name: how errors call it, such as its file and line.
+
+        Raises:
+            AstreaError: a turn is malformed or an answer empty, nothing is to be learned, the template refuses the
+                roles' order, or it is longer than ``max_length``; says by how much.
+        """
+        return conversation_segment(self.format, messages, self.picture_tokens, weight, name, self.max_length)
+
     def pack(self, rows: Sequence[Sequence[Turn]], *, pictures: bool = True) -> PackedBatch:
-        """Lay out rows, padded on the right. Without ``pictures`` the prefix is ``<bos>`` alone (a blind row)."""
-        prefix = [self.bos] + [self.image] * (self.picture_tokens if pictures else 0)
+        """Lay out rows, padded on the right. Without ``pictures`` there is none in the prefix (a blind row).
+
+        Raises:
+            AstreaError: a question is too long (says by how much), or cannot be written by the template.
+        """
         columns: list[list[list[Any]]] = []
         for turns in rows:
-            ids, segments, labels, weights = list(prefix), [0] * len(prefix), [-100] * len(prefix), [0.0] * len(prefix)
-            for number, turn in enumerate(turns, 1):
-                asked = [self.user, *self.ids(turn.question), self.assistant]
-                told = [*self.ids(turn.answer), self.eos]
-                ids += asked + told
-                labels += [-100] * len(asked) + told
-                weights += [0.0] * len(asked) + [turn.weight] * len(told)
-                segments += [number] * (len(asked) + len(told))
-            columns.append([ids, segments, labels, weights])
+            prompts = self._asked_together(turns, pictures)
+            prefix = self._shared(prompts, pictures)
+            start = len(self._grown(prefix))
+            ids, asked = self._grown(prefix), [False] * start
+            segments, labels, weights = [0] * start, [-100] * start, [0.0] * start
+            for number, (turn, prompt) in enumerate(zip(turns, prompts, strict=True), 1):
+                whole, mask = [*prompt.prefix, *prompt.rest], [False] * len(prompt.prefix) + prompt.asked
+                rest, told = whole[len(prefix) :], self.answer(turn.question, turn.answer, pictures=pictures)
+                self._check_length(start + len(rest) + len(told), f"the question {turn.question[:60]!r}")
+                ids += rest + told
+                labels += [-100] * len(rest) + told
+                weights += [0.0] * len(rest) + [turn.weight] * len(told)
+                segments += [number] * (len(rest) + len(told))
+                asked += mask[len(prefix) :] + [False] * len(told)
+            columns.append([ids, segments, labels, weights, asked])
+        return self._padded(columns)
+
+    def pack_conversations(self, rows: Sequence[Sequence[Segment]]) -> PackedBatch:
+        """Lay out rows of conversations that do not see each other, padded on the right. The model wants the pictures
+        of all of them in reading order."""
+        return self._padded([joined(row) for row in rows])
+
+    def prompts(self, questions: Sequence[str], *, pictures: bool = True) -> dict[str, Tensor]:
+        """Left-padded prompts for ``generate``, with the question's mask."""
+        found = [self.prompt(question, pictures=pictures) for question in questions]
+        rows = [[*self._grown(one.prefix), *one.rest] for one in found]
+        for question, row in zip(questions, rows, strict=True):
+            self._check_length(len(row), f"the question {question[:60]!r}")
+        gaps = [max(map(len, rows)) - len(row) for row in rows]
+        masks = [[False] * (len(row) - len(one.rest)) + one.asked for row, one in zip(rows, found, strict=True)]
+        return {
+            "input_ids": torch.tensor([[self.pad] * gap + row for gap, row in zip(gaps, rows, strict=True)]),
+            "attention_mask": torch.tensor([[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]),
+            "question_mask": torch.tensor([[False] * gap + mask for gap, mask in zip(gaps, masks, strict=True)]),
+        }
+
+    def _asked_together(self, turns: Sequence[Turn], pictures: bool) -> list[Prompt]:
+        """The prompts of a row. A template may tell the date: what was kept from before midnight is asked anew."""
+        prompts = [self.prompt(turn.question, pictures=pictures) for turn in turns]
+        if pictures and any(one.prefix != prompts[0].prefix for one in prompts):
+            self.asked.clear()
+            self.told.clear()
+            prompts = [self.prompt(turn.question, pictures=pictures) for turn in turns]
+        return prompts
+
+    def _rendered(self, question: str, pictures: bool) -> Prompt:
+        text = self.format.render([user(question, int(pictures))], prompt=True)
+        encoded = self.format.encode(text)
+        ids = encoded.ids
+        cut = ids.index(self.image) + 1 if self.image in ids else 0
+        mask = self.format.asked(text, encoded)
+        return Prompt(ids[:cut], ids[cut:], [True] * len(ids[cut:]) if self.format.marked else mask[cut:])
+
+    def _shared(self, prompts: Sequence[Prompt], pictures: bool) -> list[int]:
+        """What all prompts of a row begin with: up to the picture, or the same without one as far as it goes."""
+        if not prompts or (self.frame is not None and not pictures):
+            return self.prompt("a", pictures=pictures).prefix
+        if pictures:
+            if any(one.prefix != prompts[0].prefix for one in prompts):
+                raise AstreaError(
+                    f"{name_of(self.tokenizer)} begins differently for different questions",
+                    "use one that begins alike up to the picture",
+                )
+            return prompts[0].prefix
+        common = [i for i in self.prompt("a").prefix if i != self.image]
+        for one in prompts:
+            same = 0
+            while same < min(len(common), len(one.rest) - 1) and common[same] == one.rest[same]:
+                same += 1
+            common = common[:same]
+        return common
+
+    def _grown(self, ids: Sequence[int]) -> list[int]:
+        """The same with all of a picture's placeholders."""
+        return [i for one in ids for i in [one] * (self.picture_tokens if one == self.image else 1)]
+
+    def _check_length(self, length: int, what: str) -> None:
+        if self.max_length is not None and length > self.max_length:
+            raise AstreaError(
+                f"{what} takes {length} tokens with its picture and answer, {length - self.max_length} more than the "
+                f"limit of {self.max_length}",
+                "shorten it, or raise the limit; pictures are never cut",
+            )
+
+    def _padded(self, columns: Sequence[Sequence[list[Any]]]) -> PackedBatch:
+        """Rows of one length from [ids, segments, labels, weights, asked, questions]."""
         length = max(len(column[0]) for column in columns)
-        fill = (self.pad, -1, -100, 0.0)
-        padded = [[part + [fill[i]] * (length - len(part)) for i, part in enumerate(column)] for column in columns]
-        ids_BL, segments_BL, labels_BL = (torch.tensor([row[i] for row in padded]) for i in range(3))
-        weights_BL = torch.tensor([row[3] for row in padded])
-        return PackedBatch(ids_BL, (segments_BL >= 0).long(), segments_BL, labels_BL, weights_BL)
+        fill = (self.pad, -1, -100, 0.0, False, 0)
+        made = [
+            torch.tensor([column[i] + [fill[i]] * (length - len(column[i])) for column in columns])
+            for i in range(len(columns[0]))
+        ]
+        ids, segments, labels, weights, asked, *questions = made
+        return PackedBatch(
+            ids,
+            (segments >= 0).long(),
+            segments,
+            labels,
+            weights,
+            # Where the question's own marks belong to it, everything but answers does.
+            None if self.format.marked and not questions else asked,
+            questions[0] if questions else None,
+        )
+
+    def _frame(self) -> tuple[list[int], list[int], list[int]] | None:
+        """Before the question, between it and the answer, behind the answer: in tokens, where the template puts special
+        tokens around texts and changes nothing about them, so that each text can be tokenised once; else None."""
+        special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
+        frame = None
+        for question, answer in (("is it", "no"), ("  What?\n", " 12 "), ("a", ".b c")):
+            asked, told = self.ids(question), self.ids(answer)
+            rendered = self.format.render([user(question), assistant(answer)])
+            prompt = self.format.encode(self.format.render([user(question)], prompt=True)).ids
+            ids = self.format.encode(rendered).ids
+            if frame is None:
+                end = len(prompt) - len(self.format.tail_ids)
+                after = len(prompt) + len(told)
+                frame = (prompt[: end - len(asked)], prompt[end:], ids[after:])
+            before, between, behind = frame
+            plain = before[-2:-1] == [self.image] and {before[-1], *between, *behind} <= special
+            if not plain or ids != [*before, *asked, *between, *told, *behind] or behind != [self.format.stop_id]:
+                return None
+        return frame
 
 
 def answers_right(logits_BLV: Tensor, batch: PackedBatch) -> Tensor:

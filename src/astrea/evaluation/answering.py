@@ -54,18 +54,7 @@ class Answerer:
 
     def prompts(self, questions: Sequence[str], *, pictures: bool) -> dict[str, Tensor]:
         """Left-padded prompts as the chat template writes them, with the question's mask."""
-        packer = self.packer
-        prefix = [packer.bos] + [packer.image] * (packer.picture_tokens if pictures else 0)
-        asked = [[packer.user, *packer.ids(question), packer.assistant] for question in questions]
-        length = len(prefix) + max(map(len, asked))
-        pad = [length - len(prefix) - len(row) for row in asked]
-        return {
-            "input_ids": torch.tensor([[packer.pad] * p + prefix + row for p, row in zip(pad, asked, strict=True)]),
-            "attention_mask": torch.tensor([[0] * p + [1] * (length - p) for p in pad]),
-            "question_mask": torch.tensor(
-                [[False] * (p + len(prefix)) + [True] * len(r) for p, r in zip(pad, asked, strict=True)]
-            ),
-        }
+        return self.packer.prompts(questions, pictures=pictures)
 
     @torch.inference_mode()
     def answer(
@@ -128,12 +117,12 @@ class Answerer:
             labels, segments = inputs.pop("labels"), inputs["segments"]
             del inputs["label_weights"]
             # Without labels the model must be told which tokens are question: those before the answers.
-            inputs["question_mask"] = (labels == -100) & (segments > 0)
+            inputs.setdefault("question_mask", (labels == -100) & (segments > 0))
             extra = {}
             if features is not None:
                 seen = {n: f.rows(slice(start, start + len(part))) for n, f in features.items()}
                 extra = {"features": seen, "present": self.present(len(part))}
-            logits = self.model(**inputs, **extra, use_cache=False).logits
+            logits = self.model(**inputs, **extra, use_cache=False).logits.float()
             token = -F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=-100)
             for row, captions in enumerate(part):
                 sums = torch.zeros(len(captions) + 1)

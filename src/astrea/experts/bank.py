@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from astrea.errors import AstreaError
 from astrea.experts.captioning import CaptioningExpert
+from astrea.experts.checkpoint.kinds import CHECKPOINTS
 from astrea.experts.classification import ClassificationExpert
 from astrea.experts.detection import DetectionExpert
 from astrea.experts.protocol import Expert, ExpertFeatures, Reading
@@ -25,8 +28,9 @@ COMPACT: Mapping[str, type[Expert]] = {
 }
 """The built-in compact experts, in the order in which they are aligned: nearest to language first."""
 
-BUILT_IN: Mapping[str, type[Expert]] = {**COMPACT, "student": StudentExpert}
-"""Every kind that needs no import: the compact experts, and the student that a run teaches itself (`Run.distill`)."""
+BUILT_IN: Mapping[str, type[Expert]] = {**COMPACT, "student": StudentExpert, **CHECKPOINTS}
+"""Every kind that needs no import: the compact experts, the student that a run teaches itself (`Run.distill`), and
+what `experts.checkpoint.entry` makes of a checkpoint."""
 
 ENTRY_POINTS = "astrea.experts"
 
@@ -59,7 +63,7 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
             mend = "check the module's name and that it is installed"
             raise AstreaError(f"expert {kind!r}: {error}", mend) from error
     else:
-        known = ", ".join([*BUILT_IN, *registered])
+        known = ", ".join([*(name for name in BUILT_IN if name not in CHECKPOINTS), *registered])
         raise AstreaError(f"unknown expert kind {kind!r}", f'known kinds: {known}; or write "module:Class"')
     if not (isinstance(found, type) and issubclass(found, Expert)):
         raise AstreaError(f"expert {kind!r} is not a subclass of astrea.Expert", "derive it from astrea.Expert")
@@ -76,6 +80,19 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
     return found
 
 
+def outline(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, type[Expert] | Expert]:
+    """What declares ``num_tokens``, ``width`` and ``labels`` of each expert, before any of them is built: its class, or
+    where each instance has its own (experts from checkpoints), an instance without memory."""
+    found: dict[str, type[Expert] | Expert] = {}
+    for name, entry in entries.items():
+        if entry["kind"] in CHECKPOINTS:
+            with torch.device("meta"):
+                found[name] = ExpertBank({name: entry})[name]
+        else:
+            found[name] = expert_class(entry["kind"], allow_import=True)
+    return found
+
+
 class ExpertBank(nn.Module):
     """The experts of a model, frozen and always in evaluation mode. Names are the recipe's."""
 
@@ -87,10 +104,14 @@ class ExpertBank(nn.Module):
             built = expert_class(entry["kind"], allow_import=allow_import)
             try:
                 self.experts[name] = built(**self.options[name])
+            except AstreaError as error:
+                raise AstreaError(f"expert {name!r}: {error.message}", error.mend) from error
             except TypeError as error:
                 raise AstreaError(f"expert {name!r}: {error}", "check the expert's options in the recipe") from error
         self.requires_grad_(False)
         self.eval()
+        # Under this name transformers asks the parts of a model which of their tensors are to be saved only once.
+        self.all_tied_weights_keys = shared_names(self)
 
     def train(self, mode: bool = True) -> ExpertBank:
         """Experts never leave evaluation mode: batch statistics must not drift while the rest learns."""
@@ -117,6 +138,25 @@ class ExpertBank(nn.Module):
         """Per picture, each expert's reading."""
         columns = {name: self[name].readings(pixels_B3HW) for name in self.names}
         return [{name: column[row] for name, column in columns.items()} for row in range(len(pixels_B3HW))]
+
+
+def shared_names(module: nn.Module) -> dict[str, str]:
+    """Further names of tensors that a module holds under several: name -> the one that stands for it.
+
+    Networks of transformers say themselves which of theirs are shared, also while they are still being loaded and
+    nothing is shared yet; for all others it shows.
+    """
+    found: dict[str, str] = {}
+    for place, part in module.named_modules():
+        if isinstance(part, PreTrainedModel):
+            found |= {f"{place}.{k}": f"{place}.{v}" for k, v in part.all_tied_weights_keys.items()}
+    stands: dict[int, str] = {}
+    held = module.state_dict(keep_vars=True)
+    stands |= {id(held[name]): name for name in found.values() if name in held}
+    for name, tensor in held.items():
+        if name not in found and (one := stands.setdefault(id(tensor), name)) != name:
+            found[name] = one
+    return found
 
 
 def checked(name: str, expert: Expert, features: ExpertFeatures) -> ExpertFeatures:

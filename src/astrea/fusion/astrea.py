@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +19,10 @@ from astrea.fusion.trust import Trust
 UNREAD = -1e4
 """Added to the attention score of tokens that are not read."""
 
+JOINED_MATCH = 0.25
+"""Strength of the word match of an expert that has joined by alignment alone, over that of the others: at full strength
+it could add 16 to a token's score, and the expert's small share would mean nothing."""
+
 
 class AstreaFusion(FusionStrategy):
     """Every expert token is read, in native form; ``log(w_e E)`` is added to each question's attention to expert e, and
@@ -27,6 +33,10 @@ class AstreaFusion(FusionStrategy):
 
     An expert that the others do not echo is not believed (`Trust`): for this picture it is as absent as a missing one.
     Tokens that promise a question less than ``threshold`` are not read for it (`astrea.fusion.thrift`).
+
+    Experts that have ``joined`` by alignment alone (`astrea.training.join`) are strangers to all that was trained here:
+    nobody has learned to judge them, so they are believed; what an equal share is goes by the others; and their word
+    match is weak.
 
     With equal shares, no mixer and no word match this is the aligned sequence concat. ``residual_keep`` is the current
     probability p of the stochastic residual; the fuse stage moves it.
@@ -49,6 +59,7 @@ class AstreaFusion(FusionStrategy):
         word_match: float = WORD_MATCH,
         threshold: float = 0.0,
         thrifty: float = 0.3,
+        joined: Sequence[str] = (),
     ) -> None:
         super().__init__()
         width, experts = layout.width, len(layout.names)
@@ -63,16 +74,19 @@ class AstreaFusion(FusionStrategy):
         )
         self.trust = Trust(width, experts) if trust else None
         self.threshold, self.thrifty = threshold, thrifty
+        # Plain truth values, not a buffer: it is the configuration that says who has joined.
+        self.joined = [name in joined for name in layout.names]
         self.register_buffer("residual_keep", torch.tensor(1.0))
 
     def forward(
         self, matrix: ExpertMatrix, question_BSD: Tensor, generator: torch.Generator | None = None
     ) -> VisualTokens:
+        trained_E = self.trained(matrix)
         trust = None
         if self.trust is not None:
             with torch.no_grad():  # it learns from pictures of its own, not from answers
-                trust = self.trust(matrix)
-            matrix = matrix.with_presence(believed(trust, matrix.present))
+                trust = self.trust(matrix).masked_fill(~trained_E, torch.inf)
+            matrix = matrix.with_presence(believed(trust, matrix.present & trained_E))
         tokens = matrix.tokens
         if self.mixer is not None:
             mixed = self.mixer(matrix)
@@ -81,13 +95,14 @@ class AstreaFusion(FusionStrategy):
             else:
                 tokens = self.residual(mixed, matrix, float(self.residual_keep), generator)
         words = None if self.word_match is None else F.normalize(matrix.tokens, dim=-1)
+        if words is not None and any(self.joined):
+            words = torch.where(trained_E[matrix.expert].unsqueeze(-1), words, JOINED_MATCH * words)
         if self.allocator is None:
             shares = equal_shares(matrix.present, question_BSD.shape[1])
             return VisualTokens(tokens, matrix.valid, shares, None, words, trust)
         shares = self.allocator(question_BSD, *matrix.summary(), matrix.present)
-        # Relative to equal shares, so that visual attention as a whole is neither raised nor lowered.
-        relative = shares * matrix.present.sum(-1).view(-1, 1, 1)
-        bias_BSM = torch.log(relative.clamp_min(1e-6))[:, :, matrix.expert]
+        relative_BSE = relative_shares(shares, matrix.present, trained_E)
+        bias_BSM = torch.log(relative_BSE.clamp_min(1e-6))[:, :, matrix.expert]
         valid = matrix.valid
         if generator is not None and self.thrifty:
             least = draw_thresholds(bias_BSM, self.thrifty, generator)
@@ -99,8 +114,27 @@ class AstreaFusion(FusionStrategy):
             valid = valid & read_BSM.any(1)
         return VisualTokens(tokens, valid, shares, bias_BSM, words, trust)
 
+    def trained(self, matrix: ExpertMatrix) -> Tensor:
+        """Which experts (E,) all of this was trained with; the others have joined later."""
+        return ~torch.tensor(self.joined, device=matrix.present.device)
+
 
 def believed(trust_BE: Tensor, present_BE: Tensor) -> Tensor:
     """Which experts are believed (B, E): the more honest than not, and in any case the most trusted one."""
     most = trust_BE.masked_fill(~present_BE, -torch.inf).amax(-1, keepdim=True)
     return (trust_BE > 0) | (trust_BE == most)
+
+
+def relative_shares(shares_BSE: Tensor, present_BE: Tensor, trained_E: Tensor) -> Tensor:
+    """Shares over the mean share of the trained experts (B, S, E): with equal ones all are 1, so that visual attention
+    as a whole is neither raised nor lowered, and whoever joins later changes nothing for the others.
+
+    Where no trained expert is present, over the mean of those that are.
+    """
+    here_BE = present_BE & trained_E
+    counted_BE = torch.where(here_BE.any(-1, keepdim=True), here_BE, present_BE)
+    relative_BSE = shares_BSE * counted_BE.sum(-1).view(-1, 1, 1)
+    if bool(trained_E.all()):
+        return relative_BSE
+    total_BS1 = (shares_BSE * counted_BE.unsqueeze(1)).sum(-1, keepdim=True)
+    return relative_BSE / total_BS1.clamp_min(1e-6)

@@ -88,6 +88,6 @@ class StochasticResidual(nn.Module):
         if generator is None:
             gate = self.alpha * keep
         else:
-            drawn = torch.rand(matrix.experts, generator=generator) < keep
+            drawn = torch.rand(matrix.experts, generator=generator, device=generator.device) < keep
             gate = self.alpha * drawn.to(self.alpha)
         return mixed_BTD + gate[matrix.expert].unsqueeze(-1) * matrix.tokens

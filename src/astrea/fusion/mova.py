@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.errors import AstreaError
 from astrea.fusion.attend import Attention, feed_forward, start_at_zero
+from astrea.fusion.draws import rand_rows
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens
 
 
@@ -88,7 +89,7 @@ class MoVA(FusionStrategy):
         """The coarse choice (B, E) bool: at most ``top`` of the present experts; with a generator, drawn."""
         score = routed_BE.detach()
         if generator is not None:
-            even = torch.rand(score.shape, generator=generator).clamp(1e-6, 1 - 1e-6).to(score)
+            even = rand_rows(*score.shape, generator=generator).clamp(1e-6, 1 - 1e-6).to(score)
             score = score - torch.log(-torch.log(even))
         best = score.masked_fill(~present_BE, -1e4).topk(min(self.top, score.shape[1]), -1).indices
         return torch.zeros_like(present_BE).scatter(1, best, True) & present_BE

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
+from astrea.fusion.draws import rand_rows
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens
 
 UNREAD = -1e4
@@ -40,7 +41,7 @@ class Router(nn.Module):
     def forward(
         self, question_BSD: Tensor, expert_BED: Tensor, jitter: float, generator: torch.Generator | None
     ) -> Tensor:
-        asked_BSD = shake(self.norm_q(question_BSD), jitter, generator)
+        asked_BSD = shake(self.norm_q(question_BSD), jitter, generator, per_question=True)
         said_BED = shake(self.norm_x(expert_BED), jitter, generator)
         hidden_BSEH = self.from_question(asked_BSD).unsqueeze(2) + self.from_expert(said_BED).unsqueeze(1)
         return self.by_name(asked_BSD) + self.score(torch.tanh(hidden_BSEH)).squeeze(-1)
@@ -108,9 +109,9 @@ def unevenness(probability_BSE: Tensor, chosen_BSE: Tensor, question_BSD: Tensor
     return probability_BSE.shape[-1] * (routed_E * mean_E).sum()
 
 
-def shake(x: Tensor, jitter: float, generator: torch.Generator | None) -> Tensor:
+def shake(x: Tensor, jitter: float, generator: torch.Generator | None, *, per_question: bool = False) -> Tensor:
     """Multiply every number by one drawn from 1 - jitter .. 1 + jitter; without a generator, leave them."""
     if generator is None:
         return x
-    noise = torch.rand(x.shape, generator=generator).to(x) * 2 - 1
+    noise = rand_rows(*x.shape, generator=generator, per_question=per_question).to(x) * 2 - 1
     return x * (1 + jitter * noise)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from astrea.fusion.draws import rand_rows
+
 MOST_THRIFT = 0.6
 """In training, thresholds are drawn up to this."""
 
@@ -40,5 +42,5 @@ def worth(log_share_BSM: Tensor, valid_BM: Tensor, words_BMD: Tensor | None, que
 def draw_thresholds(log_share_BSM: Tensor, chance: float, generator: torch.Generator) -> Tensor:
     """In training (B, S, 1): with this chance a question reads only the tokens whose worth is above a threshold, so
     that the language model learns to answer from few of them; 0 for the other questions."""
-    draw = torch.rand(*log_share_BSM.shape[:2], 1, generator=generator) / chance
+    draw = rand_rows(*log_share_BSM.shape[:2], 1, generator=generator, per_question=True) / chance
     return (MOST_THRIFT * draw).masked_fill(draw > 1, 0.0).to(log_share_BSM)

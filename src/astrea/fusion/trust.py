@@ -5,6 +5,8 @@ Letters: B pictures, E experts, T all experts' tokens, D language-model width, P
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,11 +62,15 @@ class Trust(nn.Module):
         return torch.cat([mean_BEE, mean_BEE.transpose(1, 2), worst_BEE, worst_BEE.transpose(1, 2)], -1)
 
     @torch.no_grad()
-    def observe(self, matrix: ExpertMatrix) -> None:
-        """Take in what echoes usually are: the plain mean of the first batches, then a moving average."""
+    def observe(self, matrix: ExpertMatrix, gather: Callable[[Tensor], Tensor] = lambda rows: rows) -> None:
+        """Take in what echoes usually are: the plain mean of the first batches, then a moving average.
+
+        Args:
+            gather: makes rows of all processes of this one's, where several share the pictures.
+        """
         self.observed += 1
         rate = max(0.02, 1 / float(self.observed))
-        found = self.echoes(matrix)
+        found = gather(self.echoes(matrix))
         self.usual.lerp_(found.mean(0), rate)
         self.spread.lerp_(found.std(0, unbiased=False), rate).clamp_min_(0.01)
 

@@ -59,22 +59,25 @@ class AlignObjective(Objective):
     def loss(self, batch: AlignBatch, step: int) -> tuple[Tensor, dict[str, float]]:
         index, which = batch
         shop, alignment = self.shop, self.shop.model.alignment
-        features = shop.data.rows(index)
+        ranks, size = shop.ranks, len(index)
+        own = ranks.own(size)
+        features = shop.rows(index[own])
         seen = {name: features[name] for name in self.names}
         matrix = alignment(seen)
-        states = shop.caption_states(index, which, frozen=True)
+        states = shop.caption_states(index[own], which[own], frozen=True)
         picture = alignment.picture_head(matrix.tokens, matrix.valid)
         text = alignment.text_head(states)
         with torch.no_grad():
             slow = shop.contrast.copy
             slow_matrix = slow(seen)
-            picture_key = slow.picture_head(slow_matrix.tokens, slow_matrix.valid)
-            text_key = slow.text_head(states)
-        ids = shop.ids(index, which)
+            picture_key = ranks.gather(slow.picture_head(slow_matrix.tokens, slow_matrix.valid), size)
+            text_key = ranks.gather(slow.text_head(states), size)
+        ids = shop.ids(index, which).to(ranks.device)
         parts: dict[str, Tensor] = {}
         if self.losses.itc:
             soft = shop.run.contrast.soft_targets * min(1.0, (self.offset + step) / max(1, shop.run.align.steps))
-            parts["itc"] = self.losses.itc * shop.contrast.loss(picture, text, picture_key, text_key, ids, soft)
+            itc = shop.contrast.loss(picture, text, picture_key, text_key, ids, soft, own=own)
+            parts["itc"] = self.losses.itc * itc
         if self.losses.agree and self.joining and self.aligned:
             with torch.no_grad():
                 others = alignment({name: features[name] for name in self.aligned})
@@ -82,12 +85,16 @@ class AlignObjective(Objective):
                     alignment.picture_head(others.tokens, alignment.only(others, alignment.names.index(name)))
                     for name in self.aligned
                 ]
-            mean = torch.stack(pooled).mean(0)
-            parts["agree"] = self.losses.agree * agreement(picture, mean, ids, shop.contrast.temperature())
+                mean = ranks.gather(torch.stack(pooled).mean(0), size)
+            agree = agreement(picture, mean, ids, shop.contrast.temperature(), own)
+            parts["agree"] = self.losses.agree * agree
         if self.losses.word:
             table = shop.model.get_input_embeddings().weight
             told = shop.caption_ids(index, which)
-            parts["word"] = self.losses.word * shop.words(matrix.tokens, matrix.valid, told, table)
+            word = shop.words(
+                matrix.tokens, matrix.valid, told, table, own=own, gather=lambda rows: ranks.gather(rows, size)
+            )
+            parts["word"] = self.losses.word * word
         self.pending.append((picture_key, text_key, ids))
         return sum(parts.values()), {name: part.item() for name, part in parts.items()}  # type: ignore[return-value]
 

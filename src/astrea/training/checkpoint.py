@@ -32,6 +32,7 @@ from torch import Tensor
 
 from astrea.errors import AstreaError
 from astrea.files import sha256_file
+from astrea.training.sharding import shard_like, whole
 
 Warn = Callable[[str], None]
 FORMAT_VERSION = 1
@@ -320,9 +321,10 @@ def finite_or_null(value: Any) -> Any:
 
 
 def flatten_optimizer(optimizer: torch.optim.AdamW) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """AdamW's state as tensors and JSON-able values, for ``save_checkpoint`` and ``restore_optimizer``."""
+    """AdamW's state as tensors and JSON-able values, for ``save_checkpoint`` and ``restore_optimizer``. What is sharded
+    is gathered, so then every rank must call."""
     full = optimizer.state_dict()
-    tensors = {f"{i}.{name}": value for i, slots in full["state"].items() for name, value in slots.items()}
+    tensors = {f"{i}.{name}": whole(value) for i, slots in full["state"].items() for name, value in slots.items()}
     groups = [{k: v.item() if isinstance(v, Tensor) else v for k, v in g.items()} for g in full["param_groups"]]
     return tensors, {"groups": groups}
 
@@ -330,21 +332,23 @@ def flatten_optimizer(optimizer: torch.optim.AdamW) -> tuple[dict[str, Tensor], 
 def restore_optimizer(optimizer: torch.optim.AdamW, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Puts back what ``flatten_optimizer`` gave, bit-equal; AstreaError when malformed or of other parameters."""
     mend = "Resume with the recipe and the trainable parts that wrote the checkpoint."
-    own = optimizer.state_dict()["param_groups"]
-    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+    current_groups = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     try:
         groups = [dict(group) for group in state["groups"]]
-        if [len(g["params"]) for g in groups] != [len(g["params"]) for g in own]:
+        if [len(g["params"]) for g in groups] != [len(g["params"]) for g in current_groups]:
             raise AstreaError("the optimizer in the checkpoint has other parameter groups than this run's", mend)
-        for group, current in zip(groups, own, strict=True):  # JSON knows neither tuples nor tensors
+        for group, current in zip(groups, current_groups, strict=True):  # JSON knows neither tuples nor tensors
             group |= {k: tuple(group[k]) for k, v in current.items() if isinstance(v, tuple)}
             group |= {k: torch.full_like(v, group[k]) for k, v in current.items() if isinstance(v, Tensor)}
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             index, _, slot = name.partition(".")
-            if value.dim() and value.shape != shapes[int(index)]:
+            parameter = parameters[int(index)]
+            if value.dim() and value.shape != parameter.shape:
                 raise AstreaError(f"the optimizer's {slot} of parameter {index} is {tuple(value.shape)}", mend)
-            slots.setdefault(int(index), {})[slot] = value.clone()
+            own = shard_like(value.to(parameter.device), parameter) if value.dim() else value
+            slots.setdefault(int(index), {})[slot] = own.clone()
         optimizer.load_state_dict({"state": slots, "param_groups": groups})
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise AstreaError(f"the optimizer state in the checkpoint cannot be read ({error!r:.200})", mend) from error

@@ -29,6 +29,7 @@ from astrea.data.cache import FeatureCache
 from astrea.data.world import cached_features, source_hash, train_scenes
 from astrea.errors import AstreaError
 from astrea.experts.bank import ExpertBank
+from astrea.experts.checkpoint.entry import resolve
 from astrea.experts.protocol import Expert, ExpertFeatures
 from astrea.experts.truth import pixels_from_scenes
 from astrea.files import sha256_file
@@ -144,7 +145,8 @@ def teach(
     Raises:
         AstreaError: a teacher cannot be built or loaded, the loss is not finite, or ``folder`` cannot be written.
     """
-    teachers = ExpertBank({name: entry.model_dump() for name, entry in plan.teachers.items()}, allow_import=True)
+    entries = {name: resolve(name, entry) for name, entry in plan.teachers.items()}
+    teachers = ExpertBank(entries, allow_import=True)
     load_experts(teachers, plan.teachers, parts)
     student = experts[plan.student]
     origin = {

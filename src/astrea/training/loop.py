@@ -1,7 +1,8 @@
 """The one training loop. It knows nothing of models: an `Objective` gives batches and losses, the loop does the rest.
 
-Everything random in a step is a function of (seed, stage, step), so a run that continues from a checkpoint sees
-exactly what the uninterrupted run would have seen.
+Everything random in a step is a function of (seed, stage, step, micro-step), so a run that continues from a checkpoint
+sees exactly what the uninterrupted run would have seen. A batch is counted over all processes: each computes its part
+of the batch's loss, and parts add up (see `astrea.training.distributed`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from astrea.errors import AstreaError
+from astrea.training.distributed import ALONE, Distributed
 from astrea.training.optimizer import MuonAdamW
+from astrea.training.sharding import clip_gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, batch: Any, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Scalar loss with gradient, and figures to log."""
+        """Scalar loss with gradient, and figures to log: this process's part of them, where there are several."""
 
     def after_step(self, step: int) -> None:  # noqa: B027 - most objectives keep nothing between steps
         """Called once the weights have moved: moving averages, queues, load biases."""
@@ -101,6 +104,7 @@ def run_steps(
     *,
     start: int = 0,
     on_step: Callable[[int, dict[str, float]], None],
+    ranks: Distributed = ALONE,
 ) -> None:
     """Run optimizer steps ``start .. schedule.steps``; ``on_step(step, figures)`` after each (it may raise to stop).
 
@@ -119,15 +123,17 @@ def run_steps(
             batch = objective.batch(step, micro, schedule.batch)
             loss, part = objective.loss(batch, step)
             names.append(objective.describe(batch))
-            if not torch.isfinite(loss):
+            told = ranks.total({"loss": loss.item(), **part})
+            if not math.isfinite(told["loss"]):
                 raise AstreaError(
-                    f"the loss is {loss.item()} at step {step}, micro-step {micro} (batch: {names[-1]}; {part})",
+                    f"the loss is {told['loss']} at step {step}, micro-step {micro} (batch: {names[-1]}; {told})",
                     "lower the learning rate, or look at these samples; the last checkpoint is untouched",
                 )
             (loss / schedule.accumulate).backward()
-            for key, value in {"loss": loss.item(), **part}.items():
+            for key, value in told.items():
                 figures[key] = figures.get(key, 0.0) + value / schedule.accumulate
-        norm = nn.utils.clip_grad_norm_(parameters, schedule.clip)
+        ranks.add_gradients(parameters)
+        norm = clip_gradients(parameters, schedule.clip)
         if not torch.isfinite(norm):
             raise AstreaError(
                 f"the gradient is {norm.item()} at step {step} (batch: {'; '.join(names)})",

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from astrea.training.sharding import is_sharded, local, shard_like, whole
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration; as published with Muon (K. Jordan et al., 2024)."""
 
@@ -27,13 +29,17 @@ class MuonAdamW(torch.optim.AdamW):
 
     torch has a Muon too, one matrix at a time and in bfloat16, which many processors do slowly; here matrices of one
     shape go together, in their own type.
+
+    Of sharded matrices each process keeps its part of the momentum; to orthogonalise they are gathered, and every
+    process does all of them: the result is that of one process.
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         everything = self.param_groups
-        # AdamW's own step walks over self.param_groups: let it see only what is its own.
-        self.param_groups = [group for group in everything if not group.get("muon")]
+        # AdamW's own step walks over self.param_groups: let it see only what is its own, and sharded parameters apart
+        # from the others, for its many-at-once operations take no mixture.
+        self.param_groups = [part for group in everything if not group.get("muon") for part in unmixed(group)]
         try:
             loss = super().step(closure)
         finally:
@@ -57,12 +63,19 @@ class MuonAdamW(torch.optim.AdamW):
                     state["step"] = torch.tensor(0.0)
                     state["momentum"] = torch.zeros_like(parameter)
                 state["step"] += 1
-                state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-                ahead.append(gradient.lerp(state["momentum"], MOMENTUM))
+                local(state["momentum"]).lerp_(local(gradient), 1 - MOMENTUM)
+                ahead.append(whole(gradient).lerp(whole(state["momentum"]), MOMENTUM))
             update_NRC = orthogonalise(torch.stack(ahead))
             size = group["lr"] * 0.2 * max(shape) ** 0.5
             for (parameter, _), update in zip(found, update_NRC, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
+                step = local(shard_like(update, parameter))
+                local(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-size)
+
+
+def unmixed(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """A parameter group as it is, or as two: the whole parameters and the sharded ones."""
+    parts = [[p for p in group["params"] if is_sharded(p) == kind] for kind in (False, True)]
+    return [{**group, "params": part} for part in parts if part] if all(parts) else [group]
 
 
 def is_hidden_matrix(language_model: PreTrainedModel, parameter: Tensor) -> bool:

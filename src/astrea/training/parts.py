@@ -13,14 +13,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from astrea.config import ExpertEntry, Run
 from astrea.configuration import AstreaConfig
 from astrea.errors import AstreaError
-from astrea.experts.bank import COMPACT, ExpertBank, expert_class
+from astrea.experts.bank import COMPACT, ExpertBank, outline
+from astrea.experts.checkpoint.entry import resolve
+from astrea.experts.checkpoint.weights import load_checkpoint
 from astrea.files import atomic_path, sha256_file
+from astrea.language.checkpoint import load_language, settle_generation
 from astrea.language.labels import LabelWords
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.model import AstreaForConditionalGeneration
@@ -93,10 +96,17 @@ def fill(module: nn.Module, path: Path, name: str) -> None:
     module.load_state_dict(tensors, strict=False)
 
 
-def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], parts: Path) -> None:
-    """Fill a bank's compact experts from a parts folder; experts of any other kind bring weights of their own."""
+def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], parts: Path | None) -> None:
+    """Fill a bank's experts: from their checkpoints, and the compact ones from a parts folder (None: leave them
+    fresh). Experts of any other kind bring weights of their own.
+
+    Raises:
+        AstreaError: a part or a checkpoint is missing, altered or does not fit.
+    """
     for name, entry in entries.items():
-        if type(bank[name]) in COMPACT.values():
+        if entry.checkpoint is not None:
+            load_checkpoint(name, bank[name], entry)
+        elif parts is not None and type(bank[name]) in COMPACT.values():
             load_part(bank[name], parts, entry.kind)
 
 
@@ -118,42 +128,59 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
-    """Build the model of a recipe; fill experts and language model from a parts folder (None: leave them fresh).
+    """Build the model of a recipe; fill experts and language model from a parts folder (None: leave them fresh). A
+    language model with a checkpoint comes from there instead.
 
     Adapters start at the words of their expert's channels, after the language model's weights are in.
     """
-    classes = {name: expert_class(entry.kind, allow_import=True) for name, entry in run.experts.items()}
-    extra = [cls for cls in classes.values() if cls not in COMPACT.values()]
-    # The compact experts' words always come first, so that the shipped language model's vocabulary keeps its order.
-    tokenizer = tiny_tokenizer([*COMPACT.values(), *extra])
+    entries = {name: resolve(name, entry) for name, entry in run.experts.items()}
+    declared = outline(entries)
+    extra: list[Any] = [expert for expert in declared.values() if expert not in COMPACT.values()]
     torch.manual_seed(run.seed)
-    language = tiny_language_model(run.language, tiny_tokenizer())
-    if parts is not None and run.model.warm_language:
-        load_part(language, parts, LANGUAGE)
-    if len(tokenizer) > language.config.vocab_size:
-        language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    language: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    if run.language.checkpoint is not None:
+        language, tokenizer = load_language(run.language, warm=run.model.warm_language)
+    else:
+        # The compact experts' words always come first, so that the shipped language model's vocabulary keeps its order.
+        tokenizer = tiny_tokenizer([*COMPACT.values(), *extra])
+        language = tiny_language_model(run.language, tiny_tokenizer())
+        if parts is not None and run.model.warm_language:
+            load_part(language, parts, LANGUAGE)
+        if len(tokenizer) > language.config.vocab_size:
+            language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    whole = run.language.checkpoint is not None or run.language.low_rank is not None
     image_token_id: Any = tokenizer.convert_tokens_to_ids("<image>")
     config = AstreaConfig(
         text_config=language.config.to_dict(),
-        experts={name: entry.model_dump() for name, entry in run.experts.items()},
+        experts=entries,
         strategy=run.model.strategy,
         fusion=run.model.fusion(),
         adapter_hidden=run.model.adapter_hidden,
         contrast_width=run.model.contrast_width,
         image_token_id=image_token_id,
         image_size=run.world.canvas,
+        attention=run.language.attention,
+        language_dtype=None if run.language.checkpoint is None else run.language.dtype,
+        low_rank=None if run.language.low_rank is None else run.language.low_rank.model_dump(mode="json"),
     )
-    config.text_config._attn_implementation = "eager"
-    model = AstreaForConditionalGeneration(config, allow_import=True)
-    model.language_model.load_state_dict(language.state_dict())
-    if parts is not None:
-        load_experts(model.experts, run.experts, parts)
+    model = AstreaForConditionalGeneration(config, allow_import=True, language_model=language if whole else None)
+    if not whole:
+        model.language_model.load_state_dict(language.state_dict())
+    load_experts(model.experts, run.experts, parts)
     if run.model.word_start:
-        table: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
-        for name, cls in classes.items():
-            if any(cls.labels):
-                words = LabelWords(cls.labels, tokenizer).embed(table)
+        for name in model.experts.names:
+            labels = model.experts[name].labels
+            if any(labels):
+                words = LabelWords(labels, tokenizer).read(model.get_input_embeddings())
                 model.alignment.adapters[name].start_at_words(words)  # type: ignore[operator]
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
+    if run.language.checkpoint is not None:
+        settle_generation(model, tokenizer, language)
+    if run.language.gradient_checkpointing:
+        # transformers has renamed it.
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+        # Only the older, re-entrant kind of checkpointing needs gradients of frozen word embeddings.
+        model.disable_input_require_grads()
     return model, tokenizer

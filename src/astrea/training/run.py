@@ -8,40 +8,41 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from astrea.config import Run
 from astrea.data.cache import FeatureCache
 from astrea.data.world import load_world
-from astrea.errors import AstreaError
 from astrea.fingerprint import tensors_fingerprint
+from astrea.language.low_rank import merge
 from astrea.processor import AstreaImageProcessor, AstreaProcessor
 from astrea.progress import Reporter
+from astrea.training.acceleration import accelerated
 from astrea.training.align import AlignObjective
 from astrea.training.checkpoint import (
     Checkpoint,
     file_guard,
     flatten_optimizer,
-    load_checkpoint,
     restore_optimizer,
     rng_state,
     save_checkpoint,
-    set_rng_state,
     write_json_atomic,
 )
 from astrea.training.distill import teach
+from astrea.training.distributed import Distributed, join
 from astrea.training.fuse import FuseObjective
 from astrea.training.log import TrainLog
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.next_token import NextTokenAlignObjective
 from astrea.training.parts import SHIPPED, assemble
 from astrea.training.pretrain import pretrain
+from astrea.training.resume import goes_on, newest, restore, snapshot, start_alike
+from astrea.training.sharding import sharded
 from astrea.training.workshop import Workshop
 
 Observe = Callable[[Workshop, str, int, float], None]
@@ -111,13 +112,8 @@ def plan_stages(run: Run) -> list[Plan]:
 
 
 def config_hash(run: Run) -> str:
-    """Identifies a recipe; a checkpoint of another one is refused."""
-    return hashlib.sha256(run.model_dump_json().encode()).hexdigest()[:16]
-
-
-def has_checkpoints(folder: Path) -> bool:
-    """Whether a run in ``folder`` has got as far as its first checkpoint."""
-    return any((folder / "checkpoints").glob("step-*"))
+    """Identifies a recipe; a checkpoint of another one is refused. What it is computed on is no part of it."""
+    return hashlib.sha256(run.model_dump_json(exclude={"machines"}).encode()).hexdigest()[:16]
 
 
 def train(
@@ -131,8 +127,12 @@ def train(
 ) -> Path:
     """Run every stage and write ``folder/model``; returns that path.
 
+    Under torchrun the processes share the work (see `astrea.training.distributed`); each calls this with the same
+    arguments but for ``report`` and ``observe``, and rank 0 alone writes.
+
     Args:
-        resume: go on from the newest valid checkpoint (or start if there is none).
+        resume: go on from the newest valid checkpoint (or start if there is none). When torchrun has restarted the
+            processes of a run, they do so unasked.
         cache: where expert features are kept; ``folder.parent / "cache"`` by default.
         observe: called after every optimizer step, with gradients still there; its time is no training time. It must
             leave the workshop and the random state as they are.
@@ -141,61 +141,83 @@ def train(
         AstreaError: anything the user can mend. Interrupted: SIGINT or SIGTERM; a checkpoint has been saved.
     """
     torch.set_num_threads(run.threads)
-    checkpoints = folder / "checkpoints"
     with file_guard(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    digest = config_hash(run)
-    found = load_checkpoint(checkpoints, config_hash=digest, on_warning=report.say) if resume else None
-    if not resume and has_checkpoints(folder):
-        raise AstreaError(
-            f"{folder} already holds a run's checkpoints", "continue it with --resume, or choose another folder"
-        )
+    with join(run.machines) as ranks:
+        train_with(ranks, run, folder, resume=resume, cache=cache, observe=observe, report=report)
+        ranks.wait()
+    return folder / "model"
+
+
+def train_with(
+    ranks: Distributed,
+    run: Run,
+    folder: Path,
+    *,
+    resume: bool,
+    cache: Path | None,
+    observe: Observe | None,
+    report: Reporter,
+) -> None:
+    """`train`, as one of some processes."""
+    plans = plan_stages(run)
+    for plan in plans:
+        ranks.check_share(plan.schedule.batch, f"{plan.name.split('/')[0]}.batch")
+    found = newest(folder, config_hash(run), ranks, report) if goes_on(folder, resume, ranks) else None
     clock = {} if found is None else dict(found.state["seconds"])
     started = time.perf_counter()
     parts = SHIPPED if run.pretrain == "shipped" else Path(run.pretrain)
     if run.pretrain == "scratch":
-        parts = pretrain(run, folder / "parts", report=report)
+        parts = folder / "parts"
+        with ranks.first():
+            if ranks.leads:
+                pretrain(run, parts, report=report)
         clock["pretrain"] = time.perf_counter() - started + clock.get("pretrain", 0.0)
     model, tokenizer = assemble(run, parts)
     kept = FeatureCache(cache or folder.parent / "cache")
     if run.distill is not None:
-        clock["distill"] = teach(run, run.distill, model.experts, parts, folder / "student", cache=kept, report=report)
+        with ranks.first():
+            seconds = teach(run, run.distill, model.experts, parts, folder / "student", cache=kept, report=report)
+        clock["distill"] = seconds
     started = time.perf_counter()
-    data = load_world(
-        model.experts,
-        run.world,
-        count=run.data.train_scenes,
-        per_scene=run.data.questions_per_scene,
-        cache=kept,
-        progress=report.track,
-        notify=report.say,
-    )
+    with ranks.first():
+        data = load_world(
+            model.experts,
+            run.world,
+            count=run.data.train_scenes,
+            per_scene=run.data.questions_per_scene,
+            cache=kept,
+            progress=report.track,
+            notify=report.say,
+        )
     clock["features"] = time.perf_counter() - started + clock.get("features", 0.0)
-    shop = Workshop(run, model, tokenizer, data)
+    shop = Workshop(run, model, tokenizer, data, ranks)
     first, at = 0, 0
     if found is not None:
         first, at = int(found.state["stage"]), int(found.state["step"])
         restore(shop, found)
         report.say(f"resuming from {found.path.name}")
-    plans = plan_stages(run)
+    start_alike(shop)
     aligns = run.align.kind == "contrast" and any(plan.name.startswith("align") for plan in plans[first:])
     if aligns:  # the language model is still what it started as, and as frozen as the experts
         started = time.perf_counter()
-        shop.keep_states(kept, report.track, report.say)
+        with ranks.first():
+            shop.keep_states(kept, report.track, report.say)
         clock["features"] += time.perf_counter() - started
-    with TrainLog(folder) as log, stop_on_signal() as stopping:
-        log.truncate_after(0 if found is None else found.step)
+    with TrainLog(folder) if ranks.leads else nullcontext() as log, stop_on_signal() as stopping:
+        if log is not None:
+            log.truncate_after(0 if found is None else found.step)
         for number, plan in enumerate(plans):
             if number < first:
                 continue
             before = sum(p.schedule.steps for p in plans[:number])
             start = at if number == first else 0
-            run_stage(shop, plan, number, before, start, found if start else None, checkpoints, log, clock, stopping,
-                      observe, report)  # fmt: skip
-    write_model(shop, folder / "model")
-    with file_guard(folder):
-        write_json_atomic(folder / "seconds.json", {name: round(s, 2) for name, s in clock.items()})
-    return folder / "model"
+            run_stage(shop, plan, number, before, start, found if start else None, folder / "checkpoints", log, clock,
+                      stopping, observe, report)  # fmt: skip
+    if ranks.leads:
+        write_model(shop, folder / "model")
+        with file_guard(folder):
+            write_json_atomic(folder / "seconds.json", {name: round(s, 2) for name, s in clock.items()})
 
 
 def run_stage(
@@ -206,7 +228,7 @@ def run_stage(
     start: int,
     found: Checkpoint | None,
     checkpoints: Path,
-    log: TrainLog,
+    log: TrainLog | None,
     clock: dict[str, float],
     stopping: Callable[[], bool],
     observe: Observe | None,
@@ -220,24 +242,25 @@ def run_stage(
             parameter.requires_grad_(id(parameter) in learns)
     report.say(f"{plan.name}: {freeze_summary(shop)}")
     shop.model.train()
-    optimizer = build_optimizer(objective, plan.schedule)
-    if found is not None:
-        restore_optimizer(optimizer, found.tensors["optimizer"], found.state["optimizer"])
-        shop.contrast.queue.load_state_dict(found.tensors["queue"])
+    machines, ranks = shop.run.machines, shop.ranks
     stage_name = plan.name.split("/")[0]
     spent, began = clock.get(stage_name, 0.0), time.perf_counter()
 
     def save(stage: int, step: int) -> None:
         clock[stage_name] = spent + time.perf_counter() - began
         tensors, groups = flatten_optimizer(optimizer) if step else ({}, {})
-        save_checkpoint(
-            checkpoints,
-            before + (step or plan.schedule.steps),
-            {**snapshot(shop), "optimizer": tensors},
-            {"stage": stage, "step": step, "optimizer": groups, "rng": rng_state(), "seconds": clock,
-             "experts": tensors_fingerprint(shop.model.experts.state_dict())},
-            config_hash=config_hash(shop.run),
-        )  # fmt: skip
+        kept = snapshot(shop)
+        if ranks.leads:
+            save_checkpoint(
+                checkpoints,
+                before + (step or plan.schedule.steps),
+                {**kept, "optimizer": tensors},
+                {"stage": stage, "step": step, "optimizer": groups, "rng": rng_state(), "seconds": clock,
+                 "experts": tensors_fingerprint(shop.model.experts.state_dict())},
+                config_hash=config_hash(shop.run),
+            )  # fmt: skip
+        # Whoever ends early makes torchrun end the others, and rank 0 may still be writing.
+        ranks.wait()
 
     def look(done: int) -> None:
         nonlocal began
@@ -247,7 +270,8 @@ def run_stage(
         began += time.perf_counter() - paused
 
     def on_step(step: int, figures: dict[str, float]) -> None:
-        log.write(before + step + 1, {"stage": plan.name, **figures})
+        if log is not None:
+            log.write(before + step + 1, {"stage": plan.name, **figures})
         report.track(plan.name, step + 1, plan.schedule.steps, f"loss {figures['loss']:.3f}")
         done = step + 1
         if observe is not None:
@@ -255,51 +279,28 @@ def run_stage(
         if done == plan.schedule.steps:
             return
         due = plan.schedule.save_every and done % plan.schedule.save_every == 0
-        if due or stopping():
+        # A signal to one process stops all of them, after the same step.
+        stop = ranks.any(stopping())
+        if due or stop:
             save(number, done)
-        if stopping():
+        if stop:
             raise Interrupted(f"stopped at {plan.name}, step {done}; {how_to_go_on(checkpoints.parent)}")
 
-    run_steps(objective, plan.schedule, optimizer, start=start, on_step=on_step)
-    save(number + 1, 0)
-    if stopping():
+    with sharded(shop.model, ranks, machines.language == "fsdp"):
+        optimizer = build_optimizer(objective, plan.schedule)
+        if found is not None:
+            restore_optimizer(optimizer, found.tensors["optimizer"], found.state["optimizer"])
+            shop.contrast.queue.load_state_dict(found.tensors["queue"])
+        with accelerated(shop.model.language_model, machines, ranks.device):
+            run_steps(objective, plan.schedule, optimizer, start=start, on_step=on_step, ranks=ranks)
+        save(number + 1, 0)
+    if ranks.any(stopping()):
         raise Interrupted(f"stopped after {plan.name}; {how_to_go_on(checkpoints.parent)}")
 
 
 def how_to_go_on(folder: Path) -> str:
     """The command that continues a run."""
     return f"go on with: astrea train --resume {shlex.quote(str(folder))}"
-
-
-def snapshot(shop: Workshop) -> dict[str, dict[str, Tensor]]:
-    """Every tensor of a run that moves: the model without its frozen experts, the momentum copy, the queue, ..."""
-    model = {k: v for k, v in shop.model.state_dict().items() if not k.startswith("experts.")}
-    contrast = {k: v for k, v in shop.contrast.state_dict().items() if not k.startswith("queue.")}
-    return {
-        "model": model,
-        "momentum": contrast,
-        "queue": shop.contrast.queue.state_dict(),
-        "words": shop.words.state_dict(),
-        "contribution": shop.contributions.state_dict(),
-    }
-
-
-def restore(shop: Workshop, found: Checkpoint) -> None:
-    """Put a snapshot back."""
-    # The experts are frozen and not in the checkpoint: what was learned is only worth something with the same ones.
-    if found.state["experts"] != tensors_fingerprint(shop.model.experts.state_dict()):
-        raise AstreaError(
-            f"{found.path}: was written with other experts than {shop.run.pretrain!r} now holds",
-            "restore the parts that the run was started with, or start a new run in another folder",
-        )
-    missing, unexpected = shop.model.load_state_dict(found.tensors["model"], strict=False)
-    if unexpected or [k for k in missing if not k.startswith("experts.")]:
-        raise AstreaError(f"{found.path}: is of another model", "resume with the recipe that wrote it")
-    shop.contrast.load_state_dict(found.tensors["momentum"], strict=False)
-    shop.contrast.queue.load_state_dict(found.tensors["queue"])
-    shop.words.load_state_dict(found.tensors["words"])
-    shop.contributions.load_state_dict(found.tensors["contribution"])
-    set_rng_state(found.state["rng"])
 
 
 def freeze_summary(shop: Workshop) -> str:
@@ -323,6 +324,9 @@ def freeze_summary(shop: Workshop) -> str:
 def write_model(shop: Workshop, folder: Path) -> None:
     """The finished model with its processor: one self-describing folder."""
     shop.model.eval()
+    language = shop.run.language
+    if language.low_rank is not None and language.low_rank.merge:
+        merge(shop.model)
     processor = AstreaProcessor(
         image_processor=AstreaImageProcessor(image_size=shop.model.config.image_size),
         tokenizer=shop.tokenizer,

@@ -1,0 +1,211 @@
+"""A chat template in tokens: where its prompt ends, which token ends an answer, which tokens are the question.
+
+All of it is found by trying the template out; nothing here knows a family of models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from astrea.errors import AstreaError
+from astrea.language.chat import (
+    AGAIN,
+    ANSWER,
+    FOLD,
+    QUESTION,
+    SYSTEM,
+    Message,
+    assistant,
+    name_of,
+    render,
+    settled_template,
+    user,
+    with_parts,
+)
+from astrea.language.tokenizer import ASSISTANT, IMAGE, USER
+
+TEMPLATE = "use a template whose add_generation_prompt writes exactly what every answer begins with"
+SLOT = re.compile(r"zq(\d+)qz")
+"""Stands for a text while a template is tried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text in tokens. spans: which characters each token stands for, (0, 0) where the tokenizer does not tell."""
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+
+    def touching(self, start: int, stop: int) -> list[int]:
+        """The tokens that hold any of the characters ``start .. stop``."""
+        return [i for i, (first, last) in enumerate(self.spans) if first < last and first < stop and last > start]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One text of a rendered conversation: who said it, as which message, and its characters."""
+
+    role: str
+    message: int
+    start: int
+    stop: int
+
+
+def known_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
+    """The id of a token that is in the vocabulary, else None."""
+    found: Any = tokenizer.convert_tokens_to_ids(token)
+    return None if found is None or found == tokenizer.unk_token_id else int(found)
+
+
+class ChatFormat:
+    """How a tokenizer writes conversations.
+
+    Attributes:
+        template: the tokenizer's, with the preface it needs (see `astrea.language.chat`).
+        image_id: of ``<image>``. stop_id: of the token that ends an answer.
+        tail: what the prompt has behind the question, as text; tail_ids: as tokens, without those that may have grown
+            together with the question.
+        marked: the vocabulary has ``<user>`` and ``<assistant>``, which then belong to the question.
+
+    Raises:
+        AstreaError: the tokenizer lacks ``<image>``; the template cannot be used: it refuses a question and an answer,
+            its prompt is not how the whole conversation begins, or no token ends an answer. Names the template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        image_id = known_id(tokenizer, IMAGE)
+        if image_id is None:
+            raise AstreaError(
+                f"the tokenizer has no {IMAGE} token", "prepare it with astrea.language.checkpoint.prepare_tokenizer"
+            )
+        self.image_id = image_id
+        self.marked = known_id(tokenizer, USER) is not None and known_id(tokenizer, ASSISTANT) is not None
+        self.template = settled_template(tokenizer)
+        prompt = self.render([user(QUESTION)], prompt=True)
+        whole = self.render([user(QUESTION), assistant(ANSWER)])
+        self.tail = prompt[prompt.index(QUESTION) + len(QUESTION) :]
+        asked, told = self.encode(prompt), self.encode(whole)
+        if not whole.startswith(prompt) or told.ids[: len(asked.ids)] != asked.ids:
+            raise AstreaError(
+                f"{name_of(tokenizer)}: its prompt {prompt[-60:]!r} is not how the conversation {whole[-90:]!r} begins",
+                TEMPLATE,
+            )
+        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder} - {self.image_id}
+        ends = self.encode(whole[whole.index(ANSWER) + len(ANSWER) :]).ids
+        stops = [i for i in ends if i in special and i in told.ids[len(asked.ids) :]]
+        if not stops:
+            raise AstreaError(
+                f"{name_of(tokenizer)} ends an answer with {whole[whole.index(ANSWER) + len(ANSWER) :]!r}, which holds "
+                "no special token that a model could stop at",
+                "put eos_token behind every answer of the template",
+            )
+        self.stop_id = stops[0]
+        self.tail_ids = _common_end(asked.ids, self.encode(self.render([user(f"{AGAIN}.")], prompt=True)).ids)
+
+    @cached_property
+    def opening(self) -> str:
+        """What stands right in front of a user's words in every turn; "" if turns have nothing in common."""
+        talk = [user(QUESTION, 0), assistant(ANSWER), user(AGAIN, 0)]
+        text = self.render(talk, prompt=True)
+        found = _common_end(text[: text.index(QUESTION)], text[: text.index(AGAIN)])
+        if FOLD not in self.template:
+            ruled = self.render([{"role": "system", "content": SYSTEM}, user(QUESTION, 0)], prompt=True)
+            found = _common_end(found, ruled[: ruled.index(QUESTION)])
+        return str(found)
+
+    def render(self, messages: Sequence[Message], *, prompt: bool = False) -> str:
+        """A conversation as text, see `astrea.language.chat.render`."""
+        return render(self.tokenizer, self.template, [with_parts(message) for message in messages], prompt=prompt)
+
+    def encode(self, text: str) -> Encoded:
+        """A rendered text in tokens; the template has put every special token already."""
+        if not self.tokenizer.is_fast:
+            ids = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+            return Encoded(ids, [(0, 0)] * len(ids))
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return Encoded(list(found.input_ids), [(int(a), int(b)) for a, b in found["offset_mapping"]])
+
+    def asked(self, text: str, encoded: Encoded) -> list[bool]:
+        """Which tokens of a prompt are the words of its last user turn; of any other text, all but special tokens."""
+        outside = {self.image_id, *self.tokenizer.all_special_ids}
+        stop = len(text) - len(self.tail) if text.endswith(self.tail) else -1
+        if stop < 0 or not self.tokenizer.is_fast:
+            return [i not in outside for i in encoded.ids]
+        start = text.rfind(self.opening, 0, stop) if self.opening else -1
+        start = start + len(self.opening) if start >= 0 else 0
+        mine = set(encoded.touching(start, stop))
+        return [place in mine and i not in outside for place, i in enumerate(encoded.ids)]
+
+    def texts(self, messages: Sequence[Message]) -> tuple[str, list[Said]]:
+        """A whole conversation as text, and where in it each of its texts is.
+
+        Raises:
+            AstreaError: the template leaves something out or rewrites it beyond recognition.
+        """
+        said: list[tuple[str, int, str]] = []
+        slotted: list[dict[str, Any]] = []
+        for number, message in enumerate(map(with_parts, messages)):
+            content = message["content"]
+            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            new: list[Any] = []
+            for part in parts:
+                if part.get("type") == "text":
+                    new.append({"type": "text", "text": f"zq{len(said)}qz"})
+                    said.append((str(message["role"]), number, str(part["text"])))
+                else:
+                    new.append(part)
+            slotted.append({**message, "content": new[0]["text"] if isinstance(content, str) else new})
+        text = self.render(messages)
+        pieces = SLOT.split(self.render(slotted))
+        between, order = pieces[::2], pieces[1::2]
+        found: list[Said] = []
+        at = len(between[0]) if order == [str(i) for i in range(len(said))] and text.startswith(between[0]) else -1
+        for (role, number, words), after in zip(said, between[1:], strict=False):
+            stop = -1 if at < 0 else _end_of(text, at, words, after, last=len(found) == len(said) - 1)
+            if stop < 0:
+                at = -1
+                break
+            found.append(Said(role, number, at, stop))
+            at = stop + len(after)
+        if at < 0:
+            raise AstreaError(
+                f"{name_of(self.tokenizer)} does not write out all that is said, in its order", "use another template"
+            )
+        return text, found
+
+    def answers(self, generated: list[int]) -> list[int]:
+        """What follows the last prompt in a row of tokens; the whole row if it holds no prompt."""
+        size = len(self.tail_ids)
+        for start in range(len(generated) - size, -1, -1):
+            if generated[start : start + size] == self.tail_ids:
+                return generated[start + size :]
+        return generated
+
+
+def _end_of(text: str, at: int, words: str, after: str, *, last: bool) -> int:
+    """Where a text that begins at ``at`` ends, given what follows it; -1 if it is not there. Templates may trim it."""
+    for version in (words, words.strip(), words.rstrip(), words.lstrip()):
+        stop = at + len(version)
+        if (
+            text.startswith(version, at)
+            and text.startswith(after, stop)
+            and (not last or stop + len(after) == len(text))
+        ):
+            return stop
+    stop = len(text) - len(after) if last else text.find(after, at) if after else -1
+    return stop if stop >= at and text.startswith(after, stop) else -1
+
+
+def _common_end(one: Any, other: Any) -> Any:
+    """What two texts (or lists) both end with."""
+    size = 0
+    while size < min(len(one), len(other)) and one[-1 - size] == other[-1 - size]:
+        size += 1
+    return one[len(one) - size :]

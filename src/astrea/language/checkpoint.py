@@ -1,0 +1,226 @@
+"""Any pretrained language model with its tokenizer: loaded safely, given the words that Astrea needs, and checked.
+
+Safetensors only, no code of the checkpoint's own, and from the hub only a commit that cannot change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from astrea.config import Language
+from astrea.errors import AstreaError
+from astrea.language.chat import settled_template
+from astrea.language.chat_format import ChatFormat
+from astrea.language.check import check_language_model
+from astrea.language.tokenizer import IMAGE, PAD
+from astrea.loading import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, _quiet, read_json
+
+AGAIN = "copy or download the checkpoint again"
+SLACK = 1 << 20
+"""Values that a model may hold beyond twice those of its files."""
+
+
+def load_language(language: Language, *, warm: bool = True) -> tuple[PreTrainedModel, Tokenizer]:
+    """The language model and tokenizer of a recipe's checkpoint, with ``<image>`` and a padding token.
+
+    Args:
+        warm: False = the same architecture with fresh weights.
+
+    Raises:
+        AstreaError: there is no such checkpoint, its commit is not pinned, its files are damaged, pickled, too large or
+            need code of their own, or the model is of a make that Astrea cannot use. Names checkpoint and file.
+    """
+    if language.checkpoint is None:
+        raise AstreaError("the recipe names no checkpoint", "set language.checkpoint")
+    folder = find_checkpoint(language.checkpoint, language.revision)
+    check_files(folder)
+    dtype: torch.dtype = getattr(torch, language.dtype)
+    safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    found: dict[str, Any] = {}
+    try:
+        with _quiet():
+            config = without_dropout(AutoConfig.from_pretrained(folder, **safe))
+            with torch.device("meta"):
+                skeleton = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+            check_size(folder, skeleton)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
+            options: dict[str, Any] = {"dtype": dtype, "attn_implementation": language.attention}
+            if warm:
+                model, found = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+                    folder, config=config, **safe, **options, use_safetensors=True, output_loading_info=True
+                )
+            else:
+                model = AutoModelForCausalLM.from_config(config, **options)
+    except AstreaError:
+        raise
+    except Exception as error:  # somebody else's files make transformers and tokenizers raise nearly any type
+        raise AstreaError(f"the checkpoint {folder} cannot be loaded: {_first_line(error)}", AGAIN) from error
+    for kind in ("missing_keys", "mismatched_keys", "error_msgs"):
+        if found.get(kind):
+            names = sorted(map(str, found[kind]))[:3]
+            raise AstreaError(f"the checkpoint {folder} has {kind.replace('_', ' ')}: {names}", AGAIN)
+    if not isinstance(getattr(model.config, "hidden_size", None), int):
+        raise AstreaError(f"the checkpoint {folder} is no text-only language model", "name one of text alone")
+    check_language_model(model, f"the checkpoint {folder}")
+    grow(model, tokenizer, prepare_tokenizer(tokenizer))
+    return model, tokenizer
+
+
+def without_dropout(config: Any) -> Any:
+    """The same configuration with every dropout off: a frozen language model says the same each time it is asked, and
+    one that learns here learns for a short while. Adapters have a dropout of their own."""
+    for name, value in config.to_dict().items():
+        if name.endswith(("dropout", "pdrop")) and isinstance(value, float):
+            setattr(config, name, 0.0)
+    return config
+
+
+def find_checkpoint(name: str, revision: str | None) -> Path:
+    """The folder of a checkpoint: a local one, or a snapshot of a hub id at a pinned commit.
+
+    Raises:
+        AstreaError: there is none, or the commit is not pinned.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if len(folder.parts) != 2 or folder.is_absolute() or ".." in folder.parts:
+        raise AstreaError(f"there is no checkpoint folder {folder}", "give a folder, or a hub id such as owner/name")
+    if revision is None:
+        raise AstreaError(
+            f"language.checkpoint {name!r} is no local folder, and as a hub id it needs a revision",
+            "set language.revision to the commit of the checkpoint, all 40 digits (its page on the hub shows them)",
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"],
+                ignore_patterns=["*/*"],
+            )
+        )
+    except Exception as error:  # no network, no such name, no right to it: many types
+        raise AstreaError(
+            f"the checkpoint {name} at {revision} cannot be fetched: {_first_line(error)}",
+            "check name, commit and network, or download it yourself and give the folder",
+        ) from error
+
+
+def check_files(folder: Path) -> None:
+    """Whether a checkpoint's files may be read at all.
+
+    Raises:
+        AstreaError: one is missing, too large, quantised, pickled or points elsewhere; names it.
+    """
+    described = read_json(folder / "config.json", MAX_JSON_BYTES)
+    if "quantization_config" in described:
+        raise AstreaError(f"{folder / 'config.json'} describes a quantised model", "name one with plain weights")
+    for name, most in (("tokenizer.json", MAX_TOKENIZER_BYTES), ("tokenizer_config.json", MAX_JSON_BYTES)):
+        if (folder / name).exists():
+            read_json(folder / name, most)
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = read_json(index, MAX_JSON_BYTES).get("weight_map")
+        files = set(names.values()) if isinstance(names, dict) else {None}
+        for file in files:
+            if not isinstance(file, str) or Path(file).name != file or not (folder / file).is_file():
+                raise AstreaError(f"{index} names {file!r:.80}, which is no file beside it", AGAIN)
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        hint = f"{', '.join(pickles)} cannot be read instead: pickle files are never loaded; " if pickles else ""
+        raise AstreaError(f"{folder} holds no safetensors file", hint + "convert the checkpoint to safetensors")
+
+
+def check_size(folder: Path, skeleton: nn.Module) -> None:
+    """Whether a model is about as large as its files: these, not the configuration, decide how much is allocated.
+
+    Raises:
+        AstreaError: it is much larger, or a file is damaged.
+    """
+    held = sum(_values_in(path) for path in folder.glob("*.safetensors"))
+    wanted = sum(tensor.numel() for tensor in skeleton.parameters())
+    if wanted > 2 * held + SLACK:
+        raise AstreaError(
+            f"{folder / 'config.json'} describes a model of {wanted:,} values, its safetensors files hold {held:,}",
+            AGAIN,
+        )
+
+
+def prepare_tokenizer(tokenizer: Tokenizer) -> list[int]:
+    """Give a tokenizer ``<image>``, a padding token if it has none, and a chat template for pictures; returns the new
+    ids. No other word is added: it has its pieces for everything.
+
+    The padding token is one of its own and never the end token: the end of an answer is to be learned.
+    """
+    before = set(tokenizer.get_vocab().values())
+    if IMAGE not in tokenizer.added_tokens_encoder:
+        tokenizer.add_tokens([AddedToken(IMAGE, special=True, normalized=False)], special_tokens=True)
+    if tokenizer.pad_token is None:
+        tokenizer.add_special_tokens({"pad_token": AddedToken(PAD, special=True, normalized=False)})
+    tokenizer.padding_side = "left"
+    tokenizer.chat_template = settled_template(tokenizer)
+    return sorted(set(tokenizer.get_vocab().values()) - before)
+
+
+@torch.no_grad()
+def grow(model: PreTrainedModel, tokenizer: Tokenizer, new: list[int]) -> None:
+    """Rows for new words, in the table of words and in the output layer (tied or not): the mean of the others.
+
+    A table may be longer than the tokenizer (padded to a round number); rows nobody used are taken first.
+    """
+    # In order: the vocabulary comes in another one every time, and sums would differ in their last bits.
+    known = sorted(set(tokenizer.get_vocab().values()) - set(new))
+    needed = max(*known, *new, 0) + 1
+    if needed > len(model.get_input_embeddings().get_parameter("weight")):
+        model.resize_token_embeddings(needed, mean_resizing=False)
+    rows = torch.tensor(known)
+    for tensor in _tables(model):
+        mean = torch.zeros_like(tensor[0], dtype=torch.float32)
+        for part in rows.split(1 << 14):
+            mean += tensor[part].float().sum(0)
+        tensor[new] = (mean / len(rows)).to(tensor.dtype)
+
+
+def _tables(model: PreTrainedModel) -> Iterator[Tensor]:
+    """Whatever has a row per word: (V, D), or (V,) for a bias; tied ones once."""
+    seen: set[int] = set()
+    for end in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for tensor in (getattr(end, "weight", None), getattr(end, "bias", None)):
+            if isinstance(tensor, Tensor) and tensor.data_ptr() not in seen:
+                seen.add(tensor.data_ptr())
+                yield tensor
+
+
+def settle_generation(model: Any, tokenizer: Tokenizer, language_model: PreTrainedModel) -> None:
+    """How a model with this language model generates: greedily, until any of its end tokens, never ``<image>``."""
+    own = getattr(language_model.generation_config, "eos_token_id", None)
+    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id, ChatFormat(tokenizer).stop_id}
+    model.generation_config.eos_token_id = sorted(int(i) for i in ends if i is not None)
+    model.generation_config.bos_token_id = tokenizer.bos_token_id
+    model.generation_config.suppress_tokens = [int(tokenizer.convert_tokens_to_ids(IMAGE))]  # type: ignore[arg-type]
+
+
+def _values_in(path: Path) -> int:
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise AstreaError(
+            f"{path} is damaged, cut short or no safetensors file: {_first_line(error)}", AGAIN
+        ) from error
+    return sum(int(torch.Size(shape).numel()) for shape in shapes)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

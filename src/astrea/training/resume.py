@@ -1,0 +1,129 @@
+"""What a checkpoint of a run holds, and whether and from where a run goes on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torch import Tensor
+
+from astrea.errors import AstreaError
+from astrea.fingerprint import tensors_fingerprint
+from astrea.progress import Reporter
+from astrea.training.checkpoint import Checkpoint, file_guard, load_checkpoint, set_rng_state
+from astrea.training.distributed import Distributed, restarts
+from astrea.training.sharding import gathered
+from astrea.training.workshop import Workshop
+
+MARK = "elastic"
+"""File in a run folder that names the torchrun job the run belongs to: that job's restarts go on by themselves."""
+
+START, RESUME, REFUSE = range(3)
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a run in ``folder`` has got as far as its first checkpoint."""
+    return any((folder / "checkpoints").glob("step-*"))
+
+
+def goes_on(folder: Path, resume: bool, ranks: Distributed) -> bool:
+    """Whether to go on from a checkpoint: when told to, or when torchrun has restarted the processes of this run.
+
+    A restart is one of the same job. A *first* start in a folder with checkpoints is refused and remembered, or else a
+    restart after the refusal would quietly continue somebody's old run.
+
+    Raises:
+        AstreaError: there are checkpoints, and nobody said to go on.
+    """
+    # Rank 0 decides alone: others might see its own mark already.
+    choice = ranks.from_leader(decide(folder, resume) if ranks.leads else START)
+    if choice == REFUSE:
+        raise AstreaError(
+            f"{folder} already holds a run's checkpoints", "continue it with --resume, or choose another folder"
+        )
+    return choice == RESUME
+
+
+def decide(folder: Path, resume: bool) -> int:
+    """`goes_on`, as the process that leads sees it; marks the folder."""
+    job = os.environ.get("TORCHELASTIC_RUN_ID")
+    mark = folder / MARK
+    with file_guard(folder):
+        known = mark.read_text() if mark.is_file() else None
+        # When machines join or leave, torchrun restarts without counting; jobs that this can happen to have a name.
+        again = job is not None and known == job and (restarts() or job != "none")
+        start = REFUSE if has_checkpoints(folder) else START
+        choice = RESUME if resume or again else start
+        if choice == REFUSE:
+            mark.unlink(missing_ok=True)
+        elif job is not None:
+            mark.write_text(job)
+    return choice
+
+
+def newest(folder: Path, digest: str, ranks: Distributed, report: Reporter) -> Checkpoint | None:
+    """The checkpoint to go on from, the same one on every rank.
+
+    Raises:
+        AstreaError: as `load_checkpoint`; or the processes do not all read the same one.
+    """
+    found = load_checkpoint(folder / "checkpoints", config_hash=digest, on_warning=report.say)
+    step = -1 if found is None else found.step
+    if ranks.any(step != ranks.from_leader(step)):
+        raise AstreaError(
+            f"the processes do not see the same checkpoints in {folder}",
+            "put the run folder where every machine sees it under the same path",
+        )
+    return found
+
+
+def snapshot(shop: Workshop) -> dict[str, dict[str, Tensor]]:
+    """Every tensor of a run that moves: the model without its frozen experts, the momentum copy, the queue, ...
+
+    Every rank must ask, since what is sharded is gathered; only rank 0 gets all of it.
+    """
+    model = {k: v for k, v in shop.model.state_dict().items() if not k.startswith("experts.")}
+    contrast = {k: v for k, v in shop.contrast.state_dict().items() if not k.startswith("queue.")}
+    return {
+        "model": gathered(model, shop.ranks.leads),
+        "momentum": contrast,
+        "queue": shop.contrast.queue.state_dict(),
+        "words": shop.words.state_dict(),
+        "contribution": shop.contributions.state_dict(),
+    }
+
+
+def restore(shop: Workshop, found: Checkpoint) -> None:
+    """Put a snapshot back."""
+    # The experts are frozen and not in the checkpoint: what was learned is only worth something with the same ones.
+    if found.state["experts"] != tensors_fingerprint(shop.model.experts.state_dict()):
+        raise AstreaError(
+            f"{found.path}: was written with other experts than {shop.run.pretrain!r} now holds",
+            "restore the parts that the run was started with, or start a new run in another folder",
+        )
+    missing, unexpected = shop.model.load_state_dict(found.tensors["model"], strict=False)
+    if unexpected or [k for k in missing if not k.startswith("experts.")]:
+        raise AstreaError(f"{found.path}: is of another model", "resume with the recipe that wrote it")
+    shop.contrast.load_state_dict(found.tensors["momentum"], strict=False)
+    shop.contrast.queue.load_state_dict(found.tensors["queue"])
+    shop.words.load_state_dict(found.tensors["words"])
+    shop.contributions.load_state_dict(found.tensors["contribution"])
+    set_rng_state(found.state["rng"])
+
+
+def start_alike(shop: Workshop) -> None:
+    """Give every rank what rank 0 starts from.
+
+    Raises:
+        AstreaError: the ranks have other experts, so their features are not the same either.
+    """
+    ranks, model = shop.ranks, shop.model
+    if ranks.alone:
+        return
+    mend = "install the same version of everything on every machine, and give them the same parts"
+    ranks.check_equal(tensors_fingerprint(model.experts.state_dict()), "experts", mend)
+    moves = {name: value for name, value in model.state_dict().items() if not name.startswith("experts.")}
+    for tensors in (moves, shop.contrast.state_dict(), shop.words.state_dict()):
+        ranks.share(tensors.values())
+        ranks.check_equal(tensors_fingerprint(tensors), "weights", mend)
+    ranks.check_equal(tensors_fingerprint(shop.contributions.state_dict()), "measured contributions", mend)
