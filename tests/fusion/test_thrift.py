@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -21,6 +22,11 @@ def matrix(batch: int = 4, seed: int = 0) -> ExpertMatrix:
     tokens = torch.randn(batch, 8, 8, generator=generator)
     places = torch.rand(batch, 8, 2, generator=generator)
     return ExpertMatrix(tokens, sure, sure > 0, torch.ones(batch, 3, dtype=torch.bool), OWNER, places)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(2)
 
 
 def fusion(**options) -> AstreaFusion:
