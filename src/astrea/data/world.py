@@ -135,9 +135,10 @@ def cached_features(
 
         def compute(expert: torch.nn.Module = expert, name: str = name) -> dict[str, Tensor]:
             parts = []
+            place = next(expert.parameters(), torch.empty(0)).device
             with torch.no_grad():
                 for start in range(0, count, CHUNK):
-                    parts.append(expert(pixels_from_scenes(scenes[start : start + CHUNK])))
+                    parts.append(expert(pixels_from_scenes(scenes[start : start + CHUNK]).to(place)).map(Tensor.cpu))
                     progress(f"{name} looks", min(start + CHUNK, count), count)
             whole = ExpertFeatures.cat(parts)
             return {f.name: getattr(whole, f.name) for f in fields(whole) if getattr(whole, f.name) is not None}
