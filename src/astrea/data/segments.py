@@ -53,7 +53,7 @@ def conversation_segment(
     except AstreaError as error:
         raise AstreaError(f"{name}: {error.message}", error.mend) from error
     encoded = chat.encode(text)
-    ends = answer_ends(chat, messages, encoded, said)
+    ends = answer_ends(chat, messages, text, encoded, said)
     length = ends[-1][1]
     labels = [-100] * length
     for first, stop in ends:
@@ -116,7 +116,7 @@ def check_messages(messages: Sequence[Any], name: str) -> None:
 
 
 def answer_ends(
-    chat: ChatFormat, messages: Sequence[Any], encoded: Encoded, said: Sequence[Said]
+    chat: ChatFormat, messages: Sequence[Any], text: str, encoded: Encoded, said: Sequence[Said]
 ) -> list[tuple[int, int]]:
     """The tokens (first, behind the last) of every answer, the token that ends it among them if the template writes one
     there."""
@@ -126,7 +126,8 @@ def answer_ends(
             continue
         mine = [one for one in said if one.message == number]
         later = [one.start for one in said if one.message > number]
-        tokens = encoded.touching(mine[0].start, mine[-1].stop)
+        led = text[: mine[0].start].endswith(chat.lead)
+        tokens = encoded.touching(mine[0].start - (len(chat.lead) if led else 0), mine[-1].stop)
         stop = tokens[-1] + 1
         for place in range(stop, len(encoded.ids)):
             if later and encoded.spans[place][0] >= later[0]:

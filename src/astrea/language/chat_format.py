@@ -70,7 +70,7 @@ class ChatFormat:
         template: the tokenizer's, with the preface it needs (see `astrea.language.chat`).
         image_id: of ``<image>``. stop_id: of the token that ends an answer.
         tail: what the prompt has behind the question, as text; tail_ids: as tokens, without those that may have grown
-            together with the question.
+            together with the question. lead: what an answer begins with before its words, such as a space.
         marked: the vocabulary has ``<user>`` and ``<assistant>``, which then belong to the question.
 
     Raises:
@@ -91,6 +91,7 @@ class ChatFormat:
         prompt = self.render([user(QUESTION)], prompt=True)
         whole = self.render([user(QUESTION), assistant(ANSWER)])
         self.tail = prompt[prompt.index(QUESTION) + len(QUESTION) :]
+        self.lead = whole[len(prompt) : whole.index(ANSWER)]
         asked, told = self.encode(prompt), self.encode(whole)
         if not whole.startswith(prompt) or told.ids[: len(asked.ids)] != asked.ids:
             raise AstreaError(
