@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from builders import small_language_model
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from astrea import AstreaConfig, AstreaForConditionalGeneration, AstreaProcessor
@@ -20,6 +21,10 @@ from astrea.processor import AstreaImageProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.training.parts import LANGUAGE, assemble, save_part
 from astrea.training.pretrain import write_card
+
+# No test is about speed, and a busy machine must not make one fail.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 EXPERTS = {
     "captioning": {"kind": "captioning"},
