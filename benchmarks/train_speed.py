@@ -178,7 +178,7 @@ def measure(run: Run, shop: Workshop, pixels_N3HW: Tensor, *, repeats: int, step
     }
     tune = timers["tune"]
     batch = tune.objective.batch(0, 0, run.tune.batch)
-    features = shop.data.rows(batch.index)
+    features = shop.seen(batch.samples)
 
     def language_pass(times: int = 1) -> None:
         """Forward and backward of the language model (and what feeds it) on one packed ``tune`` batch."""

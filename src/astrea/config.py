@@ -55,6 +55,12 @@ class Data(Part):
         None, description="a data file, or a list of files or of {path, weight, images, format}; null = the world"
     )
     images: str | None = Field(None, description="where the pictures' paths start; null = each data file's folder")
+    max_tokens: PositiveInt | None = Field(
+        None, description="of one's own data: longer conversations are left out; null = what the language model reads"
+    )
+    row_tokens: PositiveInt | None = Field(
+        None, description="of one's own data: conversations share a row of so many tokens; null = one in each row"
+    )
     train_scenes: PositiveInt = 6000
     questions_per_scene: int = Field(8, ge=1, le=8, description="one per task at most")
     test_questions: PositiveInt = Field(150, description="per VQA task")
@@ -335,6 +341,7 @@ class Machines(Part):
         "auto", description="of the language model's computing; auto = bf16 on a GPU, fp32 on a processor"
     )
     compile: bool = Field(False, description="compile the language model with torch.compile")
+    loaders: PositiveInt = Field(2, description="threads of each process that decode the pictures of one's own data")
     timeout: PositiveInt = Field(30, description="minutes until a process that does not answer is given up")
 
 

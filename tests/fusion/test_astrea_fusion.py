@@ -8,7 +8,7 @@ import torch
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.fusion.astrea import AstreaFusion
 from astrea.fusion.protocol import Layout
-from astrea.training.seeds import generator_for
+from astrea.seeds import generator_for
 
 WIDTH, EXPERTS, TOKENS = 8, 3, 6
 OWNER = torch.tensor([0, 0, 1, 1, 2, 2])

@@ -137,8 +137,8 @@ def test_placeholders_for_the_whole_model_do_not_fit_one_expert(shop):
 
 def test_the_stream_of_samples_goes_on_from_phase_to_phase(make_shop):
     shop = make_shop(align__kind="next_token", align__accumulate=2)
-    first = [joins(shop, "captioning").batch(step, micro, 4).index for step in (0, 1) for micro in (0, 1)]
-    later = joins(shop, "classification", offset=2).batch(0, 0, 4).index
+    first = [joins(shop, "captioning").batch(step, micro, 4).samples.ids for step in (0, 1) for micro in (0, 1)]
+    later = joins(shop, "classification", offset=2).batch(0, 0, 4).samples.ids
     seen = torch.cat([*first, later]).tolist()
     assert len(set(seen)) == 20  # of 60: none twice within an epoch
 

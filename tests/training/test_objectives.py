@@ -9,12 +9,12 @@ import torch
 
 from astrea.data.cache import FeatureCache
 from astrea.data.packing import Turn
-from astrea.data.world import WorldData
+from astrea.data.world import CAPTION_WEIGHT, GROUPS, WorldData
 from astrea.training.align import AlignObjective
-from astrea.training.fuse import CAPTION_WEIGHT, FuseObjective
+from astrea.training.fuse import FuseObjective
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.run import plan_stages
-from astrea.training.workshop import GROUPS, Workshop
+from astrea.training.workshop import Told, Workshop
 
 NAMES = ["captioning", "classification", "segmentation", "detection"]
 HEADS = {"picture_head", "text_head"}
@@ -116,8 +116,7 @@ def test_a_phase_begins_with_an_empty_queue(make_shop):
     batch = objective.batch(0, 0, 8)
     objective.loss(batch, 0)
     objective.after_step(0)
-    assert shop.contrast.queue.ids[:8, 0].tolist() == batch[0].tolist()
-    assert torch.equal(shop.contrast.queue.ids[:8], shop.ids(*batch))
+    assert torch.equal(shop.contrast.queue.ids[:8], batch[1].ids)
     align(shop, "segmentation")
     assert shop.contrast.queue.ids.eq(-1).all()
 
@@ -134,23 +133,23 @@ def test_phases_of_alignment_go_on_in_the_data(make_shop, accumulate):
         objective = plan.build(shop)
         for step in range(plan.schedule.steps):
             for micro in range(accumulate):
-                seen += objective.batch(step, micro, 2)[0].tolist()
+                seen += objective.batch(step, micro, 2)[0].ids.tolist()
     assert len(seen) == 20 * accumulate
     assert len(set(seen)) == len(seen)
-    assert "train scenes" in objective.describe(objective.batch(0, 0, 2))
+    assert "train scene " in objective.describe(objective.batch(0, 0, 2))
 
 
 def test_a_batch_is_a_pure_function_of_the_step(make_shop):
     shop = make_shop()
     objective = align(shop)
     one, two = objective.batch(4, 0, 8), objective.batch(4, 0, 8)
-    assert torch.equal(one[0], two[0])
-    assert torch.equal(one[1], two[1])
+    assert torch.equal(one[0].ids, two[0].ids)
+    assert torch.equal(one[1].ids, two[1].ids)
     fuse = fusing(shop)
     a, b, other = fuse.batch(4, 0, 8), fuse.batch(4, 0, 8), fuse.batch(5, 0, 8)
     assert torch.equal(a.packed.input_ids, b.packed.input_ids)
     assert torch.equal(a.present, b.present)
-    assert not torch.equal(a.index, other.index)
+    assert not torch.equal(a.samples.ids, other.samples.ids)
 
 
 # Fusing and tuning
@@ -235,7 +234,7 @@ def test_rows_are_the_questions_and_the_caption(make_shop):
     shop = make_shop()
     batch = fusing(shop).batch(0, 0, 8)
     assert batch.groups.shape[1] == int(batch.packed.segments.max())
-    for row, index in enumerate(batch.index.tolist()):
+    for row, index in enumerate(batch.samples.ids.tolist()):
         asked = shop.data.questions[index]
         groups = [GROUPS[g] for g in batch.groups[row].tolist() if g >= 0]
         assert groups == [*(q.task for q in asked), "caption"]
@@ -243,7 +242,7 @@ def test_rows_are_the_questions_and_the_caption(make_shop):
         assert batch.packed.input_ids[row, : len(told)].tolist() == told.tolist()
         caption = (batch.packed.segments[row] == len(groups)) & (batch.packed.labels[row] != -100)
         spoken = batch.packed.labels[row][caption][:-1].tolist()
-        assert spoken == shop.told[index][int(batch.which[row])]
+        assert spoken == shop.packer.ids(shop.data.captions[index][int(batch.told.which[row])])
         assert batch.packed.label_weights[row][caption].eq(CAPTION_WEIGHT).all()
 
 
@@ -307,8 +306,8 @@ def test_contribution_is_the_loss_without_minus_the_loss_with(make_shop):
     for parameter in shop.model.parameters():
         parameter.mul_(1.5)
     batch = objective.batch(0, 0, 3)
-    features = shop.data.rows(batch.index)
-    objective.measure(batch)
+    features = shop.seen(batch.samples)
+    objective.measure(batch, features)
 
     def losses(present):
         out = shop.model(**batch.packed.model_inputs(), features=features, present=present).logits.log_softmax(-1)
@@ -382,69 +381,76 @@ def test_keys_see_every_expert_and_come_from_the_copy(make_shop):
     batch = objective.batch(0, 0, 4)
     objective.loss(batch, 0)
     ((key, text_key, ids),) = objective.pending
-    features = shop.data.rows(batch.index)
+    features = shop.seen(batch.samples)
     with torch.no_grad():
         assert torch.equal(key, shop.model.picture_vectors(features, alignment=shop.contrast.copy))
         assert not torch.allclose(key, shop.model.picture_vectors(features), atol=1e-2)
-        states = shop.caption_states(batch.index, batch.which)
+        states = shop.text_states(batch.told, slice(None))
         assert torch.equal(text_key, shop.contrast.copy.text_head(states))
-    assert torch.equal(ids, shop.ids(batch.index, batch.which))
+    assert torch.equal(ids, batch.told.ids)
     assert not key.requires_grad
 
 
 # The workshop
 
 
-def test_a_sentence_told_of_two_pictures_is_one_caption(make_shop):
+def read(shop: Workshop, scenes: list[int], which: list[int]) -> Told:
+    """The told texts of some scenes, these captions of them."""
+    samples = shop.data.samples(torch.tensor(scenes))
+    tokens = [shop.packer.ids(texts[c]) for texts, c in zip(samples.texts, which, strict=True)]
+    told = shop.told(samples, "any")
+    return Told(torch.tensor(which), tokens, told.ids, samples.numbers + torch.tensor(which))
+
+
+def test_a_sentence_told_of_two_pictures_is_one_text(make_shop):
     shop = make_shop()
-    told = [[*texts] for texts in shop.data.captions]
-    told[7] = told[3]
+    sentence = shop.data.captions[0][0]
+    told = [[sentence] if scene in (3, 7) else texts for scene, texts in enumerate(shop.data.captions)]
     twin = Workshop(shop.run, shop.model, shop.tokenizer, WorldData(shop.data.features, shop.data.questions, told))
-    index = torch.tensor([3, 7, 8])
-    which = torch.tensor([1, 1, 1])
-    found = twin.ids(index, which)
-    assert found[:, 0].tolist() == [3, 7, 8]
-    assert found[0, 1] == found[1, 1] != found[2, 1]
-    texts = {number: text for texts, numbers in zip(told, twin.caption_numbers, strict=True)
-             for text, number in zip(texts, numbers, strict=True)}  # fmt: skip
-    assert len(texts) == len({text for many in told for text in many})
+    samples = twin.data.samples(torch.tensor([3, 7, *range(20, 60)]))
+    found = twin.told(samples, "align", 0)
+    assert found.ids[:, 0].tolist() == [3, 7, *range(20, 60)]
+    assert found.ids[0, 1] == found.ids[1, 1]
+    assert len(set(found.ids[:, 1].tolist())) == len({tuple(tokens) for tokens in found.tokens}) > 20
+    numbered = [text for texts in told for text in texts]
+    assert [twin.packer.ids(numbered[number]) for number in found.numbers.tolist()] == found.tokens
 
 
 def test_which_caption_is_read_changes_from_step_to_step(make_shop):
     shop = make_shop()
-    index = torch.arange(60)
-    one = shop.pick_captions(index, "align", 0, 0)
-    assert torch.equal(one, shop.pick_captions(index, "align", 0, 0))
-    assert not torch.equal(one, shop.pick_captions(index, "align", 1, 0))
+    samples = shop.data.samples(torch.arange(60))
+    one = shop.told(samples, "align", 0, 0).which
+    assert torch.equal(one, shop.told(samples, "align", 0, 0).which)
+    assert not torch.equal(one, shop.told(samples, "align", 1, 0).which)
     assert set(one.tolist()) == {0, 1, 2}
 
 
-def test_caption_states_do_not_depend_on_the_batch(make_shop):
+def test_text_states_do_not_depend_on_the_batch(make_shop):
     shop = make_shop()
-    index, which = torch.tensor([0, 5, 9]), torch.tensor([0, 1, 2])
-    together = shop.caption_states(index, which)
+    told = read(shop, [0, 5, 9], [0, 1, 2])
+    together = shop.text_states(told, slice(0, 3))
     assert not together.requires_grad
     for row in range(3):
-        alone = shop.caption_states(index[row : row + 1], which[row : row + 1])
+        alone = shop.text_states(told, slice(row, row + 1))
         assert torch.allclose(alone[0], together[row], atol=1e-5)
 
 
-# Kept caption states
+# Kept text states
 
 
 def test_kept_states_are_what_the_language_model_says_and_only_while_it_is_frozen(make_shop, tmp_path):
     shop = make_shop()
-    index, which = torch.tensor([3, 0, 11]), torch.tensor([1, 2, 0])
-    fresh = shop.caption_states(index, which)
+    told, everything = read(shop, [3, 0, 11], [1, 2, 0]), slice(None)
+    fresh = shop.text_states(told, everything)
     events: list[str] = []
     shop.keep_states(FeatureCache(tmp_path), lambda *a: None, events.append)
-    kept = shop.caption_states(index, which, frozen=True)
+    kept = shop.text_states(told, everything, frozen=True)
     torch.testing.assert_close(kept, fresh, atol=1e-5, rtol=1e-4)
-    assert torch.equal(kept, shop.kept_states[shop.first_caption[index] + which])
+    assert torch.equal(kept, shop.kept_states[told.numbers])
     with torch.no_grad():
         shop.model.get_input_embeddings().weight.mul_(1.5)
-    assert torch.equal(shop.caption_states(index, which, frozen=True), kept)
-    assert not torch.allclose(shop.caption_states(index, which), fresh, atol=1e-3)
+    assert torch.equal(shop.text_states(told, everything, frozen=True), kept)
+    assert not torch.allclose(shop.text_states(told, everything), fresh, atol=1e-3)
 
 
 def test_another_language_model_finds_no_states_of_this_one(make_shop, tmp_path):

@@ -156,7 +156,7 @@ def test_a_run_leaves_a_model_a_log_and_its_times(whole: Path, run: Run):
     assert "agree" not in logged[0]  # the first expert has nobody to agree with
     assert "agree" in logged[2]
     seconds = json.loads((whole / "seconds.json").read_text())
-    assert seconds.keys() == {"features", "align", "fuse", "tune"}
+    assert seconds.keys() == {"features", "waiting", "align", "fuse", "tune"}
     assert all(value >= 0 for value in seconds.values())
     assert json.loads((whole / "model" / "recipe.json").read_text())["name"] == "tiny"
     assert steps_kept(whole) == [18, 20]
@@ -480,7 +480,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_save(run, ru
             return (loss * float("nan") if self.name == "tune" and step == 3 else loss), figures
 
         patch.setattr(run_module.FuseObjective, "loss", spoilt)
-        with pytest.raises(AstreaError, match=r"the loss is nan at step 3.*train scenes \d"):
+        with pytest.raises(AstreaError, match=r"the loss is nan at step 3.*train scene \d"):
             train(run, folder, report=Reporter())
     assert steps_kept(folder)[-1] == 16
     train(run, folder, resume=True, report=Reporter())

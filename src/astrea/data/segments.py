@@ -139,6 +139,25 @@ def answer_ends(
     return found
 
 
+def questions_apart(whole: Segment, picture_tokens: int, image_id: int) -> list[Segment]:
+    """A conversation as one segment per question: all that was said before, and only this answer is learned."""
+    parts = []
+    for number in range(1, max(whole.questions) + 1):
+        length = sum(question <= number for question in whole.questions)
+        mine = [question == number for question in whole.questions[:length]]
+        parts.append(
+            Segment(
+                whole.ids[:length],
+                [label if own else -100 for label, own in zip(whole.labels, mine, strict=False)],
+                [weight if own else 0.0 for weight, own in zip(whole.weights, mine, strict=False)],
+                [1] * length,
+                [asked and own for asked, own in zip(whole.asked, mine, strict=False)],
+                whole.ids[:length].count(image_id) // picture_tokens,
+            )
+        )
+    return parts
+
+
 def joined(row: Sequence[Segment]) -> list[list[Any]]:
     """Conversations one after another: [ids, segments, labels, weights, asked, questions], numbered over the row."""
     columns: list[list[Any]] = [[], [], [], [], [], []]

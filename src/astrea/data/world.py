@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from astrea.config import World
 from astrea.data.cache import FeatureCache
+from astrea.data.packing import CAPTION_PROMPT, Packer, Turn
+from astrea.data.samples import Rows, Samples
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.experts.truth import pixels_from_scenes
@@ -25,6 +28,13 @@ from astrea.scenes.captions import captions
 from astrea.scenes.draw import split_scene
 from astrea.scenes.questions import Balancer, Question
 from astrea.scenes.scene import Scene
+from astrea.seeds import sample_indices
+
+GROUPS = ("existence", "counting", "attribute", "spatial", "logic", "reading", "knowledge", "area", "caption")
+"""Tasks over which an expert's contribution is measured."""
+
+CAPTION_WEIGHT = 0.5
+"""Of a caption's tokens in the loss: captions are longer than answers."""
 
 CHUNK = 100
 FORMAT = 3
@@ -32,9 +42,9 @@ FORMAT = 3
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WorldData:
-    """Training data: features of N pictures, and what is asked and told about each."""
+    """`astrea.data.samples.TrainingData`: features of N pictures, and what is asked and told about each."""
 
     features: dict[str, ExpertFeatures]
     questions: list[list[Question]]
@@ -43,9 +53,61 @@ class WorldData:
     def __len__(self) -> int:
         return len(self.questions)
 
+    @property
+    def groups(self) -> Sequence[str]:
+        return GROUPS
+
     def rows(self, index: Tensor) -> dict[str, ExpertFeatures]:
         """Features of some pictures."""
         return {name: part.rows(index) for name, part in self.features.items()}
+
+    def samples(self, index: Tensor) -> Samples:
+        """The scenes of these numbers (B,); each is one picture."""
+        texts = [self.captions[i] for i in index.tolist()]
+        return Samples(
+            names=[f"train scene {i}" for i in index.tolist()],
+            ids=index,
+            texts=texts,
+            first=torch.arange(len(index)),
+            pictures=len(index),
+            look=lambda: self.rows(index),
+            numbers=self.first_text[index],
+            content=[self.questions[i] for i in index.tolist()],
+        )
+
+    @cached_property
+    def first_text(self) -> Tensor:
+        """(N,) the number of each scene's first caption among all of them."""
+        counts = torch.tensor([len(texts) for texts in self.captions])
+        return counts.cumsum(0) - counts
+
+    def draw(self, position: int, size: int, seed: int, *, pairs: bool = False) -> Samples:
+        return self.samples(sample_indices(len(self), size, position, seed))
+
+    def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
+        rows, groups = [], []
+        for asked, texts, c in zip(samples.content, samples.texts, which.tolist(), strict=True):
+            told = Turn(CAPTION_PROMPT, texts[c], CAPTION_WEIGHT)
+            rows.append([*(Turn(q.text, q.answer) for q in asked), told])
+            groups.append([*(GROUPS.index(q.task) for q in asked), GROUPS.index("caption")])
+        shown = list(range(len(rows)))
+        if per_question:
+            shown = [at for at, turns in enumerate(rows) for _ in turns]
+            rows, groups = [[turn] for turns in rows for turn in turns], [[g] for row in groups for g in row]
+        most = max(map(len, groups))
+        padded = [row + [-1] * (most - len(row)) for row in groups]
+        return Rows(packer.pack(rows), torch.tensor(padded), torch.tensor(shown), torch.arange(len(rows)))
+
+    def judged(self, samples: Samples, count: int, generator: torch.Generator) -> tuple[Samples, Tensor]:
+        """Any pictures: features are at hand."""
+        index = torch.randint(0, len(self), (count,), generator=generator)
+        return self.samples(index), torch.arange(count)
+
+    def scanned(self, seed: int) -> Iterable[str]:
+        return (text for texts in self.captions for text in texts)
+
+    def every_text(self) -> Sequence[Sequence[str]]:
+        return self.captions
 
 
 def scenes_of(split: str, count: int, world: World) -> Iterator[Scene]:

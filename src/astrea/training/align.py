@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from astrea.alignment.contrast import agreement
+from astrea.data.samples import Samples, named, picked
 from astrea.errors import AstreaError
 from astrea.training.loop import Objective
-from astrea.training.seeds import sample_indices
-from astrea.training.workshop import Workshop
+from astrea.training.workshop import Told, Workshop
 
-AlignBatch = tuple[Tensor, Tensor]
-"""Sample indices (B,) and which of each sample's captions is read (B,)."""
+AlignBatch = tuple[Samples, Told]
+"""Pictures, and the text that is read of each."""
 
 
 class AlignObjective(Objective):
@@ -53,18 +53,18 @@ class AlignObjective(Objective):
 
     def batch(self, step: int, micro: int, size: int) -> AlignBatch:
         position = ((self.offset + step) * self.shop.run.align.accumulate + micro) * size
-        index = sample_indices(len(self.shop.data), size, position, self.shop.run.seed)
-        return index, self.shop.pick_captions(index, "align", self.offset + step, micro)
+        samples = self.shop.data.draw(position, size, self.shop.run.seed, pairs=True)
+        return samples, self.shop.told(samples, "align", self.offset + step, micro)
 
     def loss(self, batch: AlignBatch, step: int) -> tuple[Tensor, dict[str, float]]:
-        index, which = batch
+        samples, told = batch
         shop, alignment = self.shop, self.shop.model.alignment
-        ranks, size = shop.ranks, len(index)
+        ranks, size = shop.ranks, len(told.tokens)
         own = ranks.own(size)
-        features = shop.rows(index[own])
+        features = picked(shop.seen(samples), own)
         seen = {name: features[name] for name in self.names}
         matrix = alignment(seen)
-        states = shop.caption_states(index[own], which[own], frozen=True)
+        states = shop.text_states(told, own, frozen=True)
         picture = alignment.picture_head(matrix.tokens, matrix.valid)
         text = alignment.text_head(states)
         with torch.no_grad():
@@ -72,7 +72,7 @@ class AlignObjective(Objective):
             slow_matrix = slow(seen)
             picture_key = ranks.gather(slow.picture_head(slow_matrix.tokens, slow_matrix.valid), size)
             text_key = ranks.gather(slow.text_head(states), size)
-        ids = shop.ids(index, which).to(ranks.device)
+        ids = told.ids.to(ranks.device)
         parts: dict[str, Tensor] = {}
         if self.losses.itc:
             soft = shop.run.contrast.soft_targets * min(1.0, (self.offset + step) / max(1, shop.run.align.steps))
@@ -90,9 +90,8 @@ class AlignObjective(Objective):
             parts["agree"] = self.losses.agree * agree
         if self.losses.word:
             table = shop.model.get_input_embeddings().weight
-            told = shop.caption_ids(index, which)
             word = shop.words(
-                matrix.tokens, matrix.valid, told, table, own=own, gather=lambda rows: ranks.gather(rows, size)
+                matrix.tokens, matrix.valid, told.tokens, table, own=own, gather=lambda rows: ranks.gather(rows, size)
             )
             parts["word"] = self.losses.word * word
         self.pending.append((picture_key, text_key, ids))
@@ -105,4 +104,4 @@ class AlignObjective(Objective):
         self.pending.clear()
 
     def describe(self, batch: AlignBatch) -> str:
-        return "train scenes " + ", ".join(map(str, batch[0][:6].tolist())) + " ..."
+        return named(batch[0])

@@ -36,10 +36,10 @@ from astrea.files import sha256_file
 from astrea.fingerprint import tensors_fingerprint
 from astrea.progress import Reporter
 from astrea.scenes.scene import Scene
+from astrea.seeds import sample_indices
 from astrea.training.checkpoint import file_guard, write_json_atomic
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.parts import CARD, load_experts, load_part, read_card, save_part
-from astrea.training.seeds import sample_indices
 
 COSINE, MAGNITUDE = 0.9, 0.1
 """Weights of the cosine and of the smooth L1, as in RADIO."""

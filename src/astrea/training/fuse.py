@@ -12,19 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.config import Stage
-from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Turn, answer_losses
+from astrea.data.packing import PackedBatch, answer_losses
+from astrea.data.samples import Samples, named, picked
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.astrea import AstreaFusion
 from astrea.fusion.draws import RowGenerator, for_rows
 from astrea.fusion.trust import Trust
 from astrea.language.low_rank import adapter_parameters, is_adapter
-from astrea.training.lies import draw_experts, draw_stuck
+from astrea.seeds import generator_for
+from astrea.training.lies import as_told, draw_experts, draw_stuck
 from astrea.training.loop import Objective
 from astrea.training.optimizer import is_hidden_matrix
-from astrea.training.seeds import generator_for, sample_indices
-from astrea.training.workshop import GROUPS, Workshop
-
-CAPTION_WEIGHT = 0.5
+from astrea.training.workshop import Told, Workshop
 
 JUDGED, LYING = 96, 0.75
 """Pictures per step from which trust is learned, and the share of them that an expert lies about."""
@@ -38,27 +37,33 @@ MEASURED = 16
 
 @dataclass(frozen=True, slots=True)
 class FuseBatch:
-    """Packed rows, one picture each.
+    """Packed rows with the pictures that they show.
 
-    index, which: (B,) samples and the caption read of each. rows: (R,) which of the B each packed row shows; a strategy
-    whose tokens depend on the question gets a row for every question, others one for every picture. present: (B, E).
-    liar: (B,) the expert that is made to lie about a picture, -1 for none.
-    groups: (R, S) index into GROUPS, -1 where a row has no such question. micro: the micro-step it is for.
+    Letters: B samples, P pictures, R rows, N pictures as rows show them, S questions per row, E experts.
+    samples, told: B samples and the text that is read of each. packed, groups, shown, row: see `astrea.data.samples.
+    Rows`; a strategy whose tokens depend on the question gets a row for every question. present: (P, E). liar: (P,) the
+    expert that is made to lie about a picture, -1 for none. micro: the micro-step it is for.
     """
 
-    index: Tensor
-    which: Tensor
-    rows: Tensor
+    samples: Samples
+    told: Told
     packed: PackedBatch
     groups: Tensor
+    shown: Tensor
+    row: Tensor
     present: Tensor
     liar: Tensor
     micro: int
 
-    def rows_of(self, own: slice) -> slice:
-        """The packed rows that show some of the pictures."""
-        first, last = (int((self.rows < picture).sum()) for picture in (own.start, own.stop))
-        return slice(first, last)
+    def shown_in(self, rows: slice) -> slice:
+        """The pictures, of the N, that stand in some rows."""
+        return slice(int((self.row < rows.start).sum()), int((self.row < rows.stop).sum()))
+
+    def whole(self) -> Tensor:
+        """Rows (R,) with pictures, about which every expert has its say and tells the truth."""
+        sound = (self.present.all(1) & (self.liar < 0))[self.shown]
+        count = torch.bincount(self.row, minlength=len(self.groups))
+        return (count > 0) & (torch.bincount(self.row[sound], minlength=len(self.groups)) == count)
 
     def weight(self, rows: slice) -> float:
         """How much some packed rows count in the batch's mean loss per token: all rows together 1."""
@@ -70,6 +75,31 @@ def packed_rows(packed: PackedBatch, rows: slice | Tensor) -> PackedBatch:
     """Some rows of a packed batch, as long as they all are."""
     parts = {field.name: getattr(packed, field.name) for field in fields(packed)}
     return replace(packed, **{name: part[rows] for name, part in parts.items() if isinstance(part, Tensor)})
+
+
+def by_row(shares: Tensor | None, row: Tensor, groups: Tensor, experts: int) -> Tensor:
+    """Shares (R, S, E) of the questions of every row, averaged over its pictures, from those that the pictures got
+    (N, fewer questions, E); zeros where a row has no picture."""
+    whole = torch.zeros(*groups.shape, experts)
+    if shares is None:
+        return whole
+    # Every rank's rows alike: the most questions that any row of the batch has.
+    shares = F.pad(shares, (0, 0, 0, groups.shape[1] - shares.shape[1]))
+    count = torch.bincount(row, minlength=len(groups)).clamp_min(1).to(shares)
+    return whole.to(shares).index_add(0, row.to(shares.device), shares) / count[:, None, None]
+
+
+def lent(has: Tensor) -> Tensor:
+    """(B,) each sample's own place, or that of the next one, round and round, that has what is asked for."""
+    there = has.nonzero()[:, 0]
+    following = torch.searchsorted(there, torch.arange(len(has)))
+    return there[following % len(there)]
+
+
+def told_at(told: Told, place: Tensor) -> Told:
+    """The texts at some places."""
+    numbers = None if told.numbers is None else told.numbers[place]
+    return Told(told.which[place], [told.tokens[at] for at in place.tolist()], told.ids[place], numbers)
 
 
 class FuseObjective(Objective):
@@ -109,30 +139,21 @@ class FuseObjective(Objective):
     def batch(self, step: int, micro: int, size: int) -> FuseBatch:
         shop, seed = self.shop, self.shop.run.seed
         position = (self.offset + step * self.stage.accumulate + micro) * size
-        index = sample_indices(len(shop.data), size, position, seed)
-        which = shop.pick_captions(index, self.name, step, micro)
-        rows, groups = [], []
-        for i, c in zip(index.tolist(), which.tolist(), strict=True):
-            asked = shop.data.questions[i]
-            told = Turn(CAPTION_PROMPT, shop.data.captions[i][c], CAPTION_WEIGHT)
-            rows.append([*(Turn(q.text, q.answer) for q in asked), told])
-            groups.append([*(GROUPS.index(q.task) for q in asked), GROUPS.index("caption")])
-        owner = list(range(size))
-        if self.fusion.per_question:
-            owner = [at for at, turns in enumerate(rows) for _ in turns]
-            rows, groups = [[turn] for turns in rows for turn in turns], [[g] for row in groups for g in row]
-        most = max(map(len, groups))
+        samples = shop.data.draw(position, size, seed)
+        told = shop.told(samples, self.name, step, micro)
+        rows = shop.data.pack(self.packer, samples, told.which, per_question=self.fusion.per_question)
         generator = generator_for(seed, self.name, "present", step, micro)
         experts = len(shop.model.experts.names)
-        lost = draw_experts(size, experts, shop.run.regular.expert_dropout, generator)
+        lost = draw_experts(samples.pictures, experts, shop.run.regular.expert_dropout, generator)
         return FuseBatch(
-            index,
-            which,
-            torch.tensor(owner),
-            self.packer.pack(rows),
-            torch.tensor([row + [-1] * (most - len(row)) for row in groups]),
+            samples,
+            told,
+            rows.packed,
+            rows.groups,
+            rows.shown,
+            rows.row,
             lost.unsqueeze(1) != torch.arange(experts),
-            draw_experts(size, experts, shop.run.regular.lies, generator),
+            draw_experts(samples.pictures, experts, shop.run.regular.lies, generator),
             micro,
         )
 
@@ -141,11 +162,10 @@ class FuseObjective(Objective):
         # The first micro-step has no number: runs without accumulation draw as they did before there was one.
         return generator_for(self.shop.run.seed, self.name, purpose, step, *([micro] if micro else []))
 
-    def row_draws(self, batch: FuseBatch, rows: slice, step: int) -> RowGenerator:
-        """What fusion draws for some packed rows of the batch."""
-        whole, questions = batch.groups.shape
+    def picture_draws(self, batch: FuseBatch, own: slice, step: int) -> RowGenerator:
+        """What fusion draws for some of the pictures in the rows."""
         generator = self.draws("residual", step, batch.micro)
-        return for_rows(generator, batch=whole, questions=questions, start=rows.start)
+        return for_rows(generator, batch=len(batch.shown), questions=batch.groups.shape[1], start=own.start)
 
     def inputs(self, packed: PackedBatch) -> dict[str, Tensor]:
         """Keyword arguments for the model, where it is."""
@@ -153,53 +173,59 @@ class FuseObjective(Objective):
 
     def loss(self, batch: FuseBatch, step: int) -> tuple[Tensor, dict[str, float]]:
         shop, model, weights, ranks = self.shop, self.shop.model, self.stage.losses, self.shop.ranks
-        own = ranks.own(len(batch.index))
-        rows = batch.rows_of(own)
+        rows = ranks.own(len(batch.groups))
+        mine = batch.shown_in(rows)
         if (model.config.low_rank or {}).get("dropout"):
             # peft draws from torch's own generator, so that one is made a function of the step too.
             torch.manual_seed(self.draws("dropout", step, batch.micro).initial_seed())
-        stuck = draw_stuck(len(batch.index), self.draws("lies", step, batch.micro))
-        told = shop.told_rows(batch.index, batch.liar, stuck, own)
+        seen = shop.seen(batch.samples)
+        told = as_told(seen, batch.liar, draw_stuck(batch.samples.pictures, self.draws("lies", step, batch.micro)))
         if isinstance(model.fusion, AstreaFusion):
             done = min(1.0, step / max(1, self.stage.steps))
             model.fusion.residual_keep.fill_(self.keep[0] + (self.keep[1] - self.keep[0]) * done)
-        pictures = batch.rows[rows] - own.start
+        shown = batch.shown[mine]
         out = model(
             **self.inputs(packed_rows(batch.packed, rows)),
-            features={name: part.rows(pictures) for name, part in told.items()},
-            present=batch.present[own][pictures].to(ranks.device),
-            generator=self.row_draws(batch, rows, step),
+            features=picked(told, shown) if len(shown) else None,
+            present=batch.present[shown].to(ranks.device),
+            generator=self.picture_draws(batch, mine, step),
             use_cache=False,
         )
         parts = {"lm": weights.lm * out.loss * batch.weight(rows)}
         trust = model.fusion.trust if isinstance(model.fusion, AstreaFusion) else None
         if weights.trust and trust is not None and "fusion" in self.stage.train:
-            parts["trust"] = weights.trust * self.judging(trust, step, batch.micro)
-        if out.visual.auxiliary is not None:
+            parts["trust"] = weights.trust * self.judging(trust, batch, seen, step)
+        if out.visual is not None and out.visual.auxiliary is not None:
             # Balanced on each process by itself, as Switch Transformers do: the only loss that knows of a division.
-            parts["auxiliary"] = out.visual.auxiliary * ((rows.stop - rows.start) / len(batch.rows))
-        if weights.itc:
-            parts["itc"] = weights.itc * self.contrast(batch, told, own)
+            parts["auxiliary"] = out.visual.auxiliary * ((rows.stop - rows.start) / len(batch.groups))
+        if weights.itc and batch.samples.pictures:
+            parts["itc"] = weights.itc * self.contrast(batch, seen, told)
         allocator = model.fusion.allocator if isinstance(model.fusion, AstreaFusion) else None
         if allocator is not None:
-            parts |= self.sharing(batch, rows, out.shares, allocator.load_bias, step)
+            shares = by_row(out.shares, batch.row[mine] - rows.start, batch.groups[rows], len(model.experts.names))
+            parts |= self.sharing(batch, rows, shares, seen, allocator.load_bias, step)
         figures = {name: part.item() for name, part in parts.items()}
         return sum(parts.values()), figures  # type: ignore[return-value]
 
-    def sharing(self, batch: FuseBatch, rows: slice, shares: Tensor, load_bias: Tensor, step: int) -> dict[str, Tensor]:
+    def sharing(
+        self,
+        batch: FuseBatch,
+        rows: slice,
+        shares: Tensor,
+        seen: dict[str, ExpertFeatures],
+        load_bias: Tensor,
+        step: int,
+    ) -> dict[str, Tensor]:
         """Takes in the shares (R, S, E) that the own ``rows`` got, and calibrates them by measured contribution if that
-        has a weight. Here each row is one picture."""
+        has a weight."""
         shop, regular, weight = self.shop, self.shop.run.regular, self.stage.losses.contribution
-        asked, groups = batch.groups >= 0, batch.groups
-        # Every rank's rows alike: the most questions that any row of the batch has.
-        shares = F.pad(shares, (0, 0, 0, groups.shape[1] - shares.shape[1]))
-        whole = batch.present.all(1) & (batch.liar < 0)
+        asked, groups, whole = batch.groups >= 0, batch.groups, batch.whole()
         everyone = shop.ranks.gather(shares.detach(), len(whole))
         self.shares.append(everyone[whole][asked[whole]])
         if not (weight and regular.contribution_every):
             return {}
         if step % regular.contribution_every == 0:
-            self.measure(batch)
+            self.measure(batch, seen)
         known = shop.contributions
         target = known.targets(load_bias.cpu())[groups]
         counts = asked & whole.unsqueeze(1) & (known.seen[groups] > 0)
@@ -209,45 +235,53 @@ class FuseObjective(Objective):
         kl = F.kl_div(share.log(), wanted, reduction="sum") / max(1, int(counts.sum()))
         return {"contribution": weight * kl}
 
-    def judging(self, trust: Trust, step: int, micro: int) -> Tensor:
-        """Telling honest experts from lying ones, on pictures of its own: lies must be common to be learned from, and
-        rare where answers are learned. Experts go missing as elsewhere; adapters do not learn from this."""
+    def judging(self, trust: Trust, batch: FuseBatch, seen: dict[str, ExpertFeatures], step: int) -> Tensor:
+        """Telling honest experts from lying ones, on more pictures than are answered about: lies must be common to be
+        learned from, and rare where answers are learned. Experts go missing as elsewhere; adapters do not learn from
+        this."""
         shop, ranks = self.shop, self.shop.ranks
-        generator, own = self.draws("judging", step, micro), ranks.own(JUDGED)
-        index = torch.randint(0, len(shop.data), (JUDGED,), generator=generator)
-        experts = len(shop.model.experts.names)
-        liar = draw_experts(JUDGED, experts, LYING, generator)
-        lost = draw_experts(JUDGED, experts, shop.run.regular.expert_dropout, generator)
+        generator = self.draws("judging", step, batch.micro)
+        samples, pictures = shop.data.judged(batch.samples, JUDGED, generator)
+        count, experts = len(pictures), len(shop.model.experts.names)
+        if not count:
+            return next(trust.parameters()).sum() * 0
+        own = ranks.own(count)
+        liar = draw_experts(count, experts, LYING, generator)
+        lost = draw_experts(count, experts, shop.run.regular.expert_dropout, generator)
         present, honest = (who.unsqueeze(1) != torch.arange(experts) for who in (lost, liar))
-        told = shop.told_rows(index, liar, draw_stuck(JUDGED, generator), own)
+        looked = picked(seen if samples is batch.samples else shop.seen(samples), pictures)
+        told = as_told(looked, liar, draw_stuck(count, generator))
         here, honest = present[own].to(ranks.device), honest[own].to(ranks.device)
         with torch.no_grad():
-            matrix = shop.model.alignment(told, here)
-        trust.observe(matrix, lambda rows: ranks.gather(rows, JUDGED))
+            matrix = shop.model.alignment(picked(told, own), here)
+        trust.observe(matrix, lambda rows: ranks.gather(rows, count))
         logits, wanted = trust(matrix)[here], honest[here].float()
         # Where there are more processes than pictures, some have none, and a mean over nothing would be NaN.
         wrong = F.binary_cross_entropy_with_logits(logits, wanted) if len(wanted) else logits.sum()
         return wrong * (len(wanted) / max(1, int(present.sum())))
 
-    def contrast(self, batch: FuseBatch, told: dict[str, ExpertFeatures], own: slice) -> Tensor:
-        """Momentum contrast between the fused tokens and the caption (beyond the batch: the queue). The keys come from
+    def contrast(self, batch: FuseBatch, seen: dict[str, ExpertFeatures], told: dict[str, ExpertFeatures]) -> Tensor:
+        """Momentum contrast between the fused tokens and the text (beyond the batch: the queue). The keys come from
         every expert, and from what it really saw."""
-        shop, model, ranks, size = self.shop, self.shop.model, self.shop.ranks, len(batch.index)
-        index, frozen = batch.index[own], "language_model" not in self.stage.train
-        states = shop.caption_states(index, batch.which[own], frozen=frozen)
-        ids = shop.ids(batch.index, batch.which).to(ranks.device)
-        picture = model.picture_vectors(told, batch.present[own].to(ranks.device))
+        shop, model, ranks, size = self.shop, self.shop.model, self.shop.ranks, len(batch.told.tokens)
+        # A text without a picture has nothing to be compared with: the next one that has takes its place.
+        place = lent(batch.samples.first >= 0)
+        said, first = told_at(batch.told, place), batch.samples.first[place]
+        own, frozen = ranks.own(size), "language_model" not in self.stage.train
+        states = shop.text_states(said, own, frozen=frozen)
+        ids = said.ids.to(ranks.device)
+        picture = model.picture_vectors(picked(told, first[own]), batch.present[first[own]].to(ranks.device))
         text = model.alignment.text_head(states)
         with torch.no_grad():
-            seen = model.picture_vectors(shop.rows(index), alignment=shop.contrast.copy)
-            picture_key = ranks.gather(seen, size)
+            key = model.picture_vectors(picked(seen, first[own]), alignment=shop.contrast.copy)
+            picture_key = ranks.gather(key, size)
             text_key = ranks.gather(shop.contrast.copy.text_head(states), size)
         self.pending.append((picture_key, text_key, ids))
         soft = shop.run.contrast.soft_targets
         return shop.contrast.loss(picture, text, picture_key, text_key, ids, soft, own=own)
 
     @torch.no_grad()
-    def measure(self, batch: FuseBatch, rows: int = MEASURED) -> None:
+    def measure(self, batch: FuseBatch, seen: dict[str, ExpertFeatures], rows: int = MEASURED) -> None:
         """Counterfactual passes on a few rows: what would each expert's absence cost each task group, in nats?
 
         The first rows of the whole batch, shared out so that every rank has equally many: the last ones may take a row
@@ -255,19 +289,21 @@ class FuseObjective(Objective):
         """
         shop, model, ranks = self.shop, self.shop.model, self.shop.ranks
         experts = len(model.experts.names)
-        rows = min(rows, len(batch.index))
+        rows = min(rows, len(batch.groups))
         each = -(-rows // ranks.world)
         mine = torch.arange(each * ranks.rank, each * (ranks.rank + 1)).clamp_max(rows - 1)
         again = mine.repeat(experts + 1)
         inputs = self.inputs(packed_rows(batch.packed, again))
-        seen = shop.rows(batch.index[again])
-        present = torch.cat([torch.ones(1, experts), 1 - torch.eye(experts)]).bool().repeat_interleave(each, 0)
-        logits = model(**inputs, features=seen, present=present.to(ranks.device), use_cache=False).logits
+        at = torch.cat([(batch.row == row).nonzero()[:, 0] for row in mine.tolist()])
+        shown = batch.shown[at].repeat(experts + 1)
+        present = torch.cat([torch.ones(1, experts), 1 - torch.eye(experts)]).bool().repeat_interleave(len(at), 0)
+        features = picked(seen, shown) if len(shown) else None
+        logits = model(**inputs, features=features, present=present.to(ranks.device), use_cache=False).logits
         count = batch.groups.shape[1]
-        loss = answer_losses(logits, inputs["labels"], inputs["segments"], count)
+        loss = answer_losses(logits, inputs["labels"], inputs.get("questions", inputs["segments"]), count)
         base, without = loss[:each], loss[each:].view(experts, each, count)
         delta = ranks.gather((without - base).permute(1, 2, 0), each * ranks.world)[:rows].cpu()
-        for group in range(len(GROUPS)):
+        for group in range(len(shop.data.groups)):
             mine = batch.groups[:rows] == group
             if mine.any():
                 shop.contributions.learn(group, delta[mine].mean(0))
@@ -284,4 +320,4 @@ class FuseObjective(Objective):
         self.shares.clear()
 
     def describe(self, batch: FuseBatch) -> str:
-        return "train scenes " + ", ".join(map(str, batch.index[:6].tolist())) + " ..."
+        return named(batch.samples)

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from astrea.config import ExpertEntry, Run
 from astrea.configuration import AstreaConfig
 from astrea.data.cache import FeatureCache
-from astrea.data.world import load_world
+from astrea.data.world import WorldData
 from astrea.errors import AstreaError
 from astrea.evaluation.answering import Answerer
 from astrea.experts.checkpoint.entry import resolve
@@ -38,6 +38,7 @@ from astrea.training.checkpoint import file_guard, write_json_atomic
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.parts import SHIPPED, load_experts
 from astrea.training.run import freeze_summary, write_model
+from astrea.training.sources import world_of
 from astrea.training.workshop import Workshop
 
 SHARE = 0.03
@@ -88,21 +89,13 @@ def join(
     parts = SHIPPED if run.pretrain in ("shipped", "scratch") else Path(run.pretrain)
     grown, tokenizer = grow(model, processor.tokenizer, name, entry, parts=parts, seed=run.seed)
     kept = FeatureCache(cache or folder.parent / "cache")
-    data = load_world(
-        grown.experts,
-        run.world,
-        count=run.data.train_scenes,
-        per_scene=run.data.questions_per_scene,
-        cache=kept,
-        progress=report.track,
-        notify=report.say,
-    )
+    data = world_of(run, grown.experts, cache=kept, report=report)
     alone = run.align.model_copy(update={"train": ("adapters",)})
     entries = {n: ExpertEntry(kind=e["kind"], options=e.get("options") or {}) for n, e in grown.config.experts.items()}
     shop = Workshop(run.model_copy(update={"experts": entries, "align": alone}), grown, tokenizer, data)
     align(shop, name, kept, report)
     grown.eval()
-    heard = hush(shop, share)
+    heard = hush(shop, data, share)
     write_model(shop, folder)
     joined = Joined(grown, tokenizer, heard, len(tokenizer) - len(processor.tokenizer))
     facts = {"expert": {name: entry.model_dump()}, "share": heard, "words": joined.words, "steps": run.align.steps}
@@ -207,12 +200,12 @@ def align(shop: Workshop, name: str, cache: FeatureCache, report: Reporter) -> N
 
 
 @torch.no_grad()
-def hush(shop: Workshop, share: float) -> float:
+def hush(shop: Workshop, data: WorldData, share: float) -> float:
     """Make the newcomer, the last expert, so quiet that it gets this share on average; returns what it gets.
 
     Only its own load bias moves, so the others keep their shares relative to each other.
     """
-    data, model = shop.data, shop.model
+    model = shop.model
     rows, asked = [], []
     for row in range(min(CALIBRATED, len(data))):
         for question in data.questions[row]:

@@ -24,21 +24,14 @@ def draw_experts(count: int, experts: int, chance: float, generator: torch.Gener
     return torch.where(befalls, whom, -1)
 
 
-def with_lies(
-    features: Mapping[str, ExpertFeatures], liar_B: Tensor, generator: torch.Generator
-) -> dict[str, ExpertFeatures]:
-    """The same features, but where an expert lies it says, just as surely, what it saw in another picture of the
-    batch; or it is stuck, and says what its surest slot says in all of them."""
-    return as_told(features, liar_B, draw_stuck(len(liar_B), generator))
-
-
 def draw_stuck(count: int, generator: torch.Generator) -> Tensor:
     """Which of so many pictures a liar is stuck at, instead of telling of another one: (B,) bool."""
     return torch.rand(count, generator=generator) < STUCK
 
 
 def as_told(features: Mapping[str, ExpertFeatures], liar_B: Tensor, stuck_B: Tensor) -> dict[str, ExpertFeatures]:
-    """`with_lies` once it is drawn who is stuck."""
+    """The same features, but where an expert lies it says, just as surely, what it saw in another picture of the
+    batch; or, where it is stuck, what its surest slot says in all of them."""
     told: dict[str, ExpertFeatures] = {}
     for index, (name, part) in enumerate(features.items()):
         mine_B = liar_B == index

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from astrea.errors import AstreaError
+from astrea.training.ahead import ahead
 from astrea.training.distributed import ALONE, Distributed
 from astrea.training.optimizer import MuonAdamW
 from astrea.training.sharding import clip_gradients
@@ -105,40 +106,48 @@ def run_steps(
     start: int = 0,
     on_step: Callable[[int, dict[str, float]], None],
     ranks: Distributed = ALONE,
-) -> None:
+) -> float:
     """Run optimizer steps ``start .. schedule.steps``; ``on_step(step, figures)`` after each (it may raise to stop).
+
+    Returns:
+        The seconds that steps have waited for their batches.
 
     Raises:
         AstreaError: the loss or a gradient is NaN or infinite; names the step and the samples.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for step in range(start, schedule.steps):
-        lr = schedule.lr_at(step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group["scale"]
-        optimizer.zero_grad(set_to_none=True)
-        figures: dict[str, float] = {}
-        names = []
-        for micro in range(schedule.accumulate):
-            batch = objective.batch(step, micro, schedule.batch)
-            loss, part = objective.loss(batch, step)
-            names.append(objective.describe(batch))
-            told = ranks.total({"loss": loss.item(), **part})
-            if not math.isfinite(told["loss"]):
+    order = (
+        (step, micro, schedule.batch) for step in range(start, schedule.steps) for micro in range(schedule.accumulate)
+    )
+    with ahead(objective.batch, order) as batches:
+        for step in range(start, schedule.steps):
+            lr = schedule.lr_at(step)
+            for group in optimizer.param_groups:
+                group["lr"] = lr * group["scale"]
+            optimizer.zero_grad(set_to_none=True)
+            figures: dict[str, float] = {}
+            names = []
+            for micro in range(schedule.accumulate):
+                batch = batches.next()
+                loss, part = objective.loss(batch, step)
+                names.append(objective.describe(batch))
+                told = ranks.total({"loss": loss.item(), **part})
+                if not math.isfinite(told["loss"]):
+                    raise AstreaError(
+                        f"the loss is {told['loss']} at step {step}, micro-step {micro} (batch: {names[-1]}; {told})",
+                        "lower the learning rate, or look at these samples; the last checkpoint is untouched",
+                    )
+                (loss / schedule.accumulate).backward()
+                for key, value in told.items():
+                    figures[key] = figures.get(key, 0.0) + value / schedule.accumulate
+            ranks.add_gradients(parameters)
+            norm = clip_gradients(parameters, schedule.clip)
+            if not torch.isfinite(norm):
                 raise AstreaError(
-                    f"the loss is {told['loss']} at step {step}, micro-step {micro} (batch: {names[-1]}; {told})",
+                    f"the gradient is {norm.item()} at step {step} (batch: {'; '.join(names)})",
                     "lower the learning rate, or look at these samples; the last checkpoint is untouched",
                 )
-            (loss / schedule.accumulate).backward()
-            for key, value in told.items():
-                figures[key] = figures.get(key, 0.0) + value / schedule.accumulate
-        ranks.add_gradients(parameters)
-        norm = clip_gradients(parameters, schedule.clip)
-        if not torch.isfinite(norm):
-            raise AstreaError(
-                f"the gradient is {norm.item()} at step {step} (batch: {'; '.join(names)})",
-                "lower the learning rate, or look at these samples; the last checkpoint is untouched",
-            )
-        optimizer.step()
-        objective.after_step(step)
-        on_step(step, figures | {"lr": lr, "grad_norm": float(norm)})
+            optimizer.step()
+            objective.after_step(step)
+            on_step(step, figures | {"lr": lr, "grad_norm": float(norm)})
+        return batches.waited

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.data.packing import Packer
+from astrea.data.samples import picked
 from astrea.fusion.protocol import FusionStrategy, VisualTokens, equal_shares
 from astrea.training.fuse import FuseBatch, FuseObjective, packed_rows
 from astrea.training.workshop import Workshop
@@ -58,10 +59,11 @@ class NextTokenAlignObjective(FuseObjective):
             yield from ((f"adapters.{self.joining}.{name}", p, 1.0) for name, p in adapter.named_parameters())
 
     def loss(self, batch: FuseBatch, step: int) -> tuple[Tensor, dict[str, float]]:
-        own = self.shop.ranks.own(len(batch.index))
-        rows = batch.rows_of(own)
-        features = {self.joining: self.shop.data.features[self.joining].rows(batch.index[own])}
+        rows = self.shop.ranks.own(len(batch.groups))
+        shown = batch.shown[batch.shown_in(rows)]
+        seen = {name: part for name, part in self.shop.seen(batch.samples).items() if name == self.joining}
+        features = picked(seen, shown) if len(shown) else None
         inputs = self.inputs(packed_rows(batch.packed, rows))
-        out = self.shop.model(**inputs, features=self.shop.placed(features), fusion=self.fusion, use_cache=False)
+        out = self.shop.model(**inputs, features=features, fusion=self.fusion, use_cache=False)
         loss = out.loss * batch.weight(rows)
         return loss, {"lm": loss.item()}

@@ -17,7 +17,6 @@ import torch
 
 from astrea.config import Run
 from astrea.data.cache import FeatureCache
-from astrea.data.world import load_world
 from astrea.fingerprint import tensors_fingerprint
 from astrea.language.low_rank import merge
 from astrea.processor import AstreaImageProcessor, AstreaProcessor
@@ -43,13 +42,15 @@ from astrea.training.parts import SHIPPED, assemble
 from astrea.training.pretrain import pretrain
 from astrea.training.resume import goes_on, newest, restore, snapshot, start_alike
 from astrea.training.sharding import sharded
+from astrea.training.sources import training_data
 from astrea.training.workshop import Workshop
 
 Observe = Callable[[Workshop, str, int, float], None]
 """Told after every optimizer step: the workshop, the stage, the steps done in it, the seconds trained so far."""
 
-NOT_TRAINING = ("pretrain", "features")
-"""Entries of a run's clock that are spent before its own training starts."""
+NOT_TRAINING = ("pretrain", "features", "waiting")
+"""Entries of a run's clock that are no training of their own: spent before it starts, or (steps that wait for their
+batches) already in the stages'."""
 
 
 class Interrupted(Exception):
@@ -180,16 +181,7 @@ def train_with(
             seconds = teach(run, run.distill, model.experts, parts, folder / "student", cache=kept, report=report)
         clock["distill"] = seconds
     started = time.perf_counter()
-    with ranks.first():
-        data = load_world(
-            model.experts,
-            run.world,
-            count=run.data.train_scenes,
-            per_scene=run.data.questions_per_scene,
-            cache=kept,
-            progress=report.track,
-            notify=report.say,
-        )
+    data = training_data(run, model, tokenizer, ranks, cache=kept, report=report)
     clock["features"] = time.perf_counter() - started + clock.get("features", 0.0)
     shop = Workshop(run, model, tokenizer, data, ranks)
     first, at = 0, 0
@@ -292,7 +284,8 @@ def run_stage(
             restore_optimizer(optimizer, found.tensors["optimizer"], found.state["optimizer"])
             shop.contrast.queue.load_state_dict(found.tensors["queue"])
         with accelerated(shop.model.language_model, machines, ranks.device):
-            run_steps(objective, plan.schedule, optimizer, start=start, on_step=on_step, ranks=ranks)
+            waited = run_steps(objective, plan.schedule, optimizer, start=start, on_step=on_step, ranks=ranks)
+        clock["waiting"] = clock.get("waiting", 0.0) + waited
         save(number + 1, 0)
     if ranks.any(stopping()):
         raise Interrupted(f"stopped after {plan.name}; {how_to_go_on(checkpoints.parent)}")

@@ -28,6 +28,7 @@ KINDS = {
     "cut_images": "pictures that the length limit cuts",
     "no_labels": "answers entirely beyond the length limit",
     "too_long": "answers that the length limit cuts",
+    "unusable": "conversations that the chat template refuses",
 }
 """Every kind of fault, with what a summary calls it."""
 

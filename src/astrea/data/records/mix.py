@@ -18,7 +18,7 @@ from astrea.data.records.order import GroupedOrder, stream_order
 from astrea.data.records.pictures import ImageRoot
 from astrea.data.records.quota import BLOCK, block_plan
 from astrea.data.records.reader import IndexedReader
-from astrea.data.records.record import Record
+from astrea.data.records.record import ImageRef, Record
 from astrea.data.records.shards import ShardReader
 from astrea.errors import AstreaError
 
@@ -58,8 +58,12 @@ class Sample:
         Raises:
             AstreaError: one is missing, damaged, too large or outside the root; names file, line and id.
         """
+        return [self.picture(image) for image in self.record.images]
+
+    def picture(self, image: ImageRef) -> Image.Image:
+        """One of its pictures, as `pictures`."""
         try:
-            return [self.root.load(image) for image in self.record.images]
+            return self.root.load(image)
         except BadRow as bad:
             raise bad.at(self.record.source, self.record.id).error() from None
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrea.training.seeds import generator_for, sample_indices
+from astrea.seeds import generator_for, sample_indices
 
 
 def draws(*arguments: object) -> list[float]:

@@ -1,0 +1,62 @@
+"""Which records training can use: what `astrea validate` asks of them, and that the chat template takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from astrea.data.packing import Packer
+from astrea.data.records.check import Checks, Layout
+from astrea.data.records.conversation import messages_of, texts_of
+from astrea.data.records.faults import BadRow, Fault
+from astrea.data.records.pictures import ImageRoot
+from astrea.data.records.record import Record
+from astrea.errors import AstreaError
+
+NO_PAIR = "no_pair"
+"""Kind of fault of a sound record that alignment cannot read; it is passed over in silence."""
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """The check of `astrea.data.records.mix.Mixture` in training.
+
+    Args:
+        packer: writes conversations as training does, for any chat template. max_tokens: the longest one.
+        pictured: the record must show a picture.
+    """
+
+    packer: Packer
+    max_tokens: int
+    pictured: bool = False
+
+    def __call__(self, record: Record, root: ImageRoot) -> Iterator[Fault]:
+        """The faults of a record, one by one."""
+        try:
+            yield from Checks(tokens=_Counter(self.packer, self.max_tokens))(record, root)
+        except BadRow as bad:
+            yield bad.at(record.source, record.id)
+        if not texts_of(record):
+            silent = BadRow("no_text", "the record has neither a conversation nor a caption", "leave it out")
+            yield silent.at(record.source, record.id)
+        if self.pictured and not record.images:
+            blind = BadRow(NO_PAIR, "the record has no picture", "alignment passes it over")
+            yield blind.at(record.source, record.id)
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """`astrea.data.records.check.TokenCounter` by the packer itself."""
+
+    packer: Packer
+    limit: int
+
+    def layout(self, record: Record) -> Layout:
+        """Raises BadRow where the template refuses the record."""
+        try:
+            segment = self.packer.conversation(messages_of(record))
+        except AstreaError as error:
+            raise BadRow("unusable", error.message, error.mend) from error
+        images = [at for at, one in enumerate(segment.ids) if one == self.packer.image]
+        first = next(at for at, label in enumerate(segment.labels) if label != -100)
+        return Layout(len(segment.ids), images[-1] + 1 if images else 0, first)

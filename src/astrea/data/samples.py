@@ -1,0 +1,96 @@
+"""What training reads: samples of a run's data as batches need them, whatever the data is.
+
+Letters: B samples of a batch, P pictures among them, R packed rows, N pictures as the rows show them, S questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from astrea.data.packing import PackedBatch, Packer
+from astrea.experts.protocol import ExpertFeatures
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """B samples, drawn for one batch.
+
+    names: what messages call them. ids: (B,) whole numbers, alike where the first picture is the same. texts: what can
+    be said of each one's picture; at least one sentence. first: (B,) which of the P pictures a sample shows first, -1
+    for a text without pictures. pictures: P. look: what the experts see in them; with several processes each has to
+    ask, as they share the work. numbers: (B,) the number of each one's first text in `TrainingData.every_text`, or
+    None. content: what `TrainingData.pack` goes by.
+    """
+
+    names: Sequence[str]
+    ids: Tensor
+    texts: Sequence[Sequence[str]]
+    first: Tensor
+    pictures: int
+    look: Callable[[], dict[str, ExpertFeatures]]
+    numbers: Tensor | None
+    content: Any
+
+
+def named(samples: Samples, most: int = 6) -> str:
+    """The first few of some samples, for messages."""
+    return ", ".join(samples.names[:most]) + (" ..." if len(samples.names) > most else "")
+
+
+def picked(features: Mapping[str, ExpertFeatures], index: Tensor | slice) -> dict[str, ExpertFeatures]:
+    """Features of some pictures."""
+    return {name: part.rows(index) for name, part in features.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Samples as the language model reads them.
+
+    packed: R rows. groups: (R, S) which of `TrainingData.groups` a question belongs to; -1 where a row has no such
+    question, or no picture. shown: (N,) which of the P pictures stand in the rows, in reading order. row: (N,) where.
+    """
+
+    packed: PackedBatch
+    groups: Tensor
+    shown: Tensor
+    row: Tensor
+
+
+class TrainingData(Protocol):
+    """An endless order of samples, a function of (position, seed) alone.
+
+    Attributes:
+        groups: kinds of questions, over which an expert's contribution is measured.
+    """
+
+    @property
+    def groups(self) -> Sequence[str]: ...
+
+    def draw(self, position: int, size: int, seed: int, *, pairs: bool = False) -> Samples:
+        """Samples ``position .. position + size``.
+
+        Args:
+            pairs: every sample has a picture, and only the first one counts: what alignment reads.
+        """
+
+    def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
+        """The samples' questions and answers in rows.
+
+        Args:
+            which: (B,) the text that is read of each sample.
+            per_question: every question has a row of its own.
+        """
+
+    def judged(self, samples: Samples, count: int, generator: Any) -> tuple[Samples, Tensor]:
+        """About ``count`` pictures that experts may lie about, as (samples, which of their pictures); where neighbours
+        are the same picture there would be no telling a lie, so rather none."""
+
+    def scanned(self, seed: int) -> Iterable[str]:
+        """Texts enough to know how common a word is."""
+
+    def every_text(self) -> Sequence[Sequence[str]] | None:
+        """The texts of all samples in a fixed order; None where they are too many to hold."""

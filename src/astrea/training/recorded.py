@@ -1,0 +1,189 @@
+"""Data files of one's own as training data: conversations and captions, looked at by the experts as they come.
+
+Nothing is held but a few batches: records are read where the order asks for them, pictures decoded by a few threads,
+and each process looks at its part of a batch's pictures and tells the others what its experts saw.
+
+Letters: B samples, P pictures of a batch, R rows, S questions, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from astrea.data.images import to_square_array
+from astrea.data.packing import Packer
+from astrea.data.records.conversation import called, messages_of, picture_id, texts_of
+from astrea.data.records.faults import Fault
+from astrea.data.records.mix import Mixture, Sample, Source
+from astrea.data.records.record import ImageRef
+from astrea.data.records.trainable import NO_PAIR, Trainable
+from astrea.data.samples import Rows, Samples
+from astrea.data.segments import Segment, questions_apart
+from astrea.experts.bank import ExpertBank
+from astrea.experts.protocol import ExpertFeatures
+from astrea.progress import Reporter
+from astrea.training.distributed import ALONE, Distributed
+
+SCANNED = 5000
+"""Samples whose texts tell how common a word is."""
+
+LOOKED_AT = 32
+"""Pictures that experts look at together."""
+
+TOLD = 20
+"""Bad records that are told of one by one; more are only counted."""
+
+
+class RecordData:
+    """`astrea.data.samples.TrainingData` of data files. A bad record is told of and the next good one takes its place.
+
+    Args:
+        sources: the files, see `astrea.data.records.sources`.
+        bank: the experts, where they compute. image_size: S of the square that they see.
+        packer: knows how long a conversation is. max_tokens: longer ones are bad records. row_tokens: conversations
+            are put into one row up to that many tokens; None = one in each.
+        threads: that decode pictures.
+
+    Raises:
+        AstreaError: there is no record, or none with a picture.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        bank: ExpertBank,
+        packer: Packer,
+        *,
+        image_size: int,
+        max_tokens: int,
+        row_tokens: int | None = None,
+        threads: int = 2,
+        ranks: Distributed = ALONE,
+        report: Reporter,
+    ) -> None:
+        self.bank, self.image_size, self.row_tokens, self.ranks = bank, image_size, row_tokens, ranks
+        self.report, self.faulty = report, set[str]()
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+        self.conversations = Mixture(sources, check=Trainable(packer, max_tokens), on_fault=self.tell)
+        self.pairs = Mixture(sources, check=Trainable(packer, max_tokens, pictured=True), on_fault=self.tell)
+        names = [source.reader.path.name for source in sources]
+        self.groups: Sequence[str] = tuple(dict.fromkeys(names))
+        self.group_of = [self.groups.index(name) for name in names]
+
+    def __len__(self) -> int:
+        """Samples of an epoch."""
+        return len(self.conversations)
+
+    def tell(self, fault: Fault) -> None:
+        """Say what is wrong with a record, once and on one process."""
+        said = str(fault)
+        if fault.kind == NO_PAIR or not self.ranks.leads or said in self.faulty or len(self.faulty) > TOLD:
+            return
+        self.faulty.add(said)
+        many = "... and more bad records: see all of them with `astrea validate`"
+        self.report.say(f"left out: {said}" if len(self.faulty) <= TOLD else many)
+
+    def draw(self, position: int, size: int, seed: int, *, pairs: bool = False) -> Samples:
+        mixture = self.pairs if pairs else self.conversations
+        found = []
+        for place in range(position, position + size):
+            epoch, at = divmod(place, len(mixture))
+            found.append(mixture.sample(at, seed, epoch))
+        shown = [sample.record.images[:1] if pairs else sample.record.images for sample in found]
+        counts = torch.tensor([len(images) for images in shown])
+        pictures = [(sample, image) for sample, images in zip(found, shown, strict=True) for image in images]
+        pixels = self.pixels(pictures[self.ranks.own(len(pictures))])
+        return Samples(
+            names=[called(sample.record) for sample in found],
+            ids=torch.tensor([picture_id(sample) for sample in found]),
+            texts=[texts_of(sample.record) for sample in found],
+            first=torch.where(counts > 0, counts.cumsum(0) - counts, -1),
+            pictures=len(pictures),
+            look=lambda: self.look(pixels, len(pictures)),
+            numbers=None,
+            content=found,
+        )
+
+    def pixels(self, pictures: Sequence[tuple[Sample, ImageRef]]) -> Tensor:
+        """Pictures (.., 3, S, S) in 0..1, decoded side by side."""
+
+        def one(picture: tuple[Sample, ImageRef]) -> np.ndarray:
+            sample, image = picture
+            return to_square_array(sample.picture(image), self.image_size).transpose(2, 0, 1)
+
+        made = list(self.pool.map(one, pictures))
+        size = self.image_size
+        stacked = np.stack(made) if made else np.zeros((0, 3, size, size), np.uint8)
+        return torch.from_numpy(stacked.astype(np.float32) / np.float32(255))
+
+    @torch.no_grad()
+    def look(self, pixels: Tensor, pictures: int) -> dict[str, ExpertFeatures]:
+        """What the experts see in all P pictures of a batch, of which this process holds its own."""
+        if not pictures:
+            return {}
+        # With fewer pictures than processes some have none: they look at nothing, to know its shape.
+        own = pixels if len(pixels) else pixels.new_zeros(1, *pixels.shape[1:])
+        parts = [self.bank(some.to(self.ranks.device)) for some in own.split(LOOKED_AT)]
+        seen = {name: ExpertFeatures.cat([part[name] for part in parts]).rows(slice(len(pixels))) for name in parts[0]}
+        return {name: part.map(lambda value: self.ranks.gather(value, pictures)) for name, part in seen.items()}
+
+    def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
+        segments: list[tuple[Segment, int, list[int]]] = []  # with its group and its pictures
+        at = 0
+        for sample, text in zip(samples.content, which.tolist(), strict=True):
+            whole = packer.conversation(messages_of(sample.record, text), name=called(sample.record))
+            for part in questions_apart(whole, packer.picture_tokens, packer.image) if per_question else [whole]:
+                segments.append((part, self.group_of[sample.source], list(range(at, at + part.pictures))))
+            at += len(sample.record.images)
+        rows = [segments[i : i + 1] for i in range(len(segments))]
+        if self.row_tokens is not None and not per_question:
+            filled = filled_rows(segments, self.row_tokens)
+            rows = filled if len(filled) >= self.ranks.world else rows
+        asked = [
+            [group if pictures else -1 for segment, group, pictures in row for _ in range(max(segment.questions))]
+            for row in rows
+        ]
+        most = max(map(len, asked))
+        shown = [(picture, number) for number, row in enumerate(rows) for _, _, own in row for picture in own]
+        places = torch.tensor(shown, dtype=torch.long).view(-1, 2)
+        return Rows(
+            packer.pack_conversations([[segment for segment, _, _ in row] for row in rows]),
+            torch.tensor([row + [-1] * (most - len(row)) for row in asked]),
+            places[:, 0],
+            places[:, 1],
+        )
+
+    def judged(self, samples: Samples, count: int, generator: Any) -> tuple[Samples, Tensor]:
+        """The batch's own pictures, over and over: looking at others would cost as much as training does."""
+        pictures = samples.pictures
+        if pictures < 2:
+            return samples, torch.zeros(0, dtype=torch.long)
+        # Whole rounds only, so that the last and the first are not the same one.
+        return samples, torch.arange(max(1, count // pictures) * pictures) % pictures
+
+    def scanned(self, seed: int) -> Iterable[str]:
+        for place in range(min(SCANNED, len(self.pairs))):
+            yield from texts_of(self.pairs.sample(place, seed, 0).record)
+
+    def every_text(self) -> None:
+        return None
+
+
+def filled_rows(segments: Sequence[tuple[Segment, Any, Any]], limit: int) -> list[list[Any]]:
+    """The same segments in the same order, as many to a row as fit into ``limit`` tokens, but at least one."""
+    rows: list[list[Any]] = []
+    length = 0
+    for one in segments:
+        own = len(one[0].ids)
+        if not rows or length + own > limit:
+            rows.append([])
+            length = 0
+        rows[-1].append(one)
+        length += own
+    return rows

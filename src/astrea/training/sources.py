@@ -1,0 +1,89 @@
+"""The data that a recipe trains on: files of one's own, or the embedded world."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+
+from transformers import PreTrainedTokenizerBase
+
+from astrea.config import Run
+from astrea.data.cache import FeatureCache
+from astrea.data.packing import Packer
+from astrea.data.records.sources import configured_sources
+from astrea.data.samples import TrainingData
+from astrea.data.world import WorldData, load_world
+from astrea.errors import AstreaError
+from astrea.experts.bank import ExpertBank
+from astrea.model import AstreaForConditionalGeneration
+from astrea.progress import Reporter
+from astrea.training.distributed import Distributed
+from astrea.training.recorded import RecordData
+
+UNKNOWN = 0.05
+"""Share of words that the tokenizer does not know from which on one is told."""
+
+
+def training_data(
+    run: Run,
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    ranks: Distributed,
+    *,
+    cache: FeatureCache,
+    report: Reporter,
+) -> TrainingData:
+    """What ``data.train`` names, or else the embedded world's training split.
+
+    Raises:
+        AstreaError: a file cannot be read, or the recipe wants of files what only the world has.
+    """
+    sources = configured_sources(run.data, report if ranks.leads else None)
+    if not sources:
+        with ranks.first():
+            return world_of(run, model.experts, cache=cache, report=report)
+    if run.distill is not None:
+        raise AstreaError(
+            "a student is distilled on the embedded world's pictures, and data.train names others",
+            "leave `distill` out, or data.train",
+        )
+    positions = getattr(model.config.text_config, "max_position_embeddings", None) or sys.maxsize
+    data = RecordData(
+        sources,
+        model.experts.to(ranks.device),
+        Packer(tokenizer, model.num_visual_tokens),
+        image_size=model.config.image_size,
+        max_tokens=min(positions, run.data.max_tokens or sys.maxsize),
+        row_tokens=run.data.row_tokens,
+        threads=run.machines.loaders,
+        ranks=ranks,
+        report=report,
+    )
+    report.say(f"training on {len(data):,} records of {', '.join(data.groups)}")
+    tell_unknown(data, tokenizer, run, report)
+    return data
+
+
+def world_of(run: Run, experts: ExpertBank, *, cache: FeatureCache, report: Reporter) -> WorldData:
+    """The embedded world's training split, as a recipe wants it."""
+    return load_world(
+        experts,
+        run.world,
+        count=run.data.train_scenes,
+        per_scene=run.data.questions_per_scene,
+        cache=cache,
+        progress=report.track,
+        notify=report.say,
+    )
+
+
+def tell_unknown(data: RecordData, tokenizer: PreTrainedTokenizerBase, run: Run, report: Reporter) -> None:
+    """Say how many words of the data the language model has none for, if they are many."""
+    told = [tokenizer(text, add_special_tokens=False).input_ids for text in islice(data.scanned(run.seed), 500)]
+    tokens = [token for ids in told for token in ids]
+    unknown = sum(token == tokenizer.unk_token_id for token in tokens) / max(1, len(tokens))
+    if unknown > UNKNOWN:
+        report.say(
+            f"the language model has no word for {unknown:.0%} of the words in the data; "
+            "give the recipe one that has: language.checkpoint=FOLDER"
+        )
