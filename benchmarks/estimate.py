@@ -1,6 +1,7 @@
 """`astrea estimate` against the memory that training really takes: the tiny recipe, stage by stage.
 
     python benchmarks/estimate.py
+    python benchmarks/estimate.py --recipes    # only the estimates of the larger recipes; nothing is measured
 
 Estimate: as `astrea estimate` makes it, without weights. Measurement: the same steps of the same objective with real
 tensors, each stage in a process of its own, by the operating system's own count of that process's memory:
@@ -37,7 +38,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from astrea.config import Run
 from astrea.estimate.build import absent_workshop, workshop_of
 from astrea.estimate.stages import StageCost, fill_queue, stage_cost, with_gradient_checkpointing
+from astrea.estimate.table import estimate
 from astrea.files import write_json_atomic
+from astrea.progress import TerminalReporter
 from astrea.provenance import commit, machine
 from astrea.recipes.loader import load_recipe
 from astrea.training.loop import build_optimizer, run_steps
@@ -45,6 +48,17 @@ from astrea.training.parts import assemble
 from astrea.training.run import Plan, plan_stages
 
 RESULTS = Path(__file__).resolve().parent / "results" / "estimate.json"
+RECIPES: dict[str, tuple[str, list[str]]] = {
+    "small": ("small", []),
+    "base": ("base", []),
+    "large": ("large", []),
+    "large, low rank": (
+        "large",
+        ["language.dtype=bfloat16", "language.low_rank.rank=64", "machines.language=replicated", "fuse.batch=4",
+         "fuse.accumulate=32", "tune.batch=4", "tune.accumulate=32", "tune.language_lr_scale=2"],
+    ),
+}  # fmt: skip
+"""What is estimated without being measured: a recipe and changes to it, as its comments propose."""
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 10),
     "MALLOC_TRIM_THRESHOLD_": str(32 << 10),
@@ -136,6 +150,29 @@ def compare(cost: StageCost, plain_flops: int, found: dict[str, Any]) -> dict[st
     }  # fmt: skip
 
 
+def estimated(chosen: Sequence[str]) -> dict[str, Any]:
+    """The estimates of some of `RECIPES`."""
+    found: dict[str, Any] = {"command": "python benchmarks/estimate.py --recipes", "commit": commit(), "recipes": {}}
+    for name in chosen:
+        recipe, overrides = RECIPES[name]
+        with TerminalReporter() as report:
+            cost = estimate(load_recipe(Run, recipe, overrides), report=report)
+        told = {key: value for key, value in cost.as_dict().items() if key != "gpus"}
+        found["recipes"][name] = told | {"overrides": overrides}
+    return found
+
+
+def keep_estimates(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Put estimates beside what the file holds already; returns all of it."""
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    made, before = estimated(names), results.get("estimated", {})
+    results["estimated"] = made | {"recipes": before.get("recipes", {}) | made["recipes"]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(path, results)
+    print(f"results: {path}")
+    return json.loads(json.dumps(results))
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Estimate, measure, print, and write the results; returns what was written."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -145,8 +182,15 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     parser.add_argument("--measure", metavar="STAGE", help="only measure this stage, in this process, and print it")
+    parser.add_argument(
+        "--recipes", nargs="*", metavar="NAME", help=f"estimate these instead, or all: {'; '.join(RECIPES)}"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the recipe")
     chosen = parser.parse_intermixed_args(words)
+    if chosen.recipes is not None:
+        if unknown := [name for name in chosen.recipes if name not in RECIPES]:
+            parser.error(f"no estimate is called {unknown[0]!r}; there are {'; '.join(RECIPES)}")
+        return keep_estimates(chosen.out, chosen.recipes or list(RECIPES))
     run = load_recipe(Run, "tiny", chosen.overrides)
     if chosen.measure:
         found = measured(run, chosen.measure, checkpointing=chosen.gradient_checkpointing, samples=chosen.samples)
@@ -177,6 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "gradient_checkpointing": chosen.gradient_checkpointing,
         "stages": stages,
     }
+    if chosen.out.is_file() and "estimated" in (before := json.loads(chosen.out.read_text())):
+        results["estimated"] = before["estimated"]
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(chosen.out, results)
     print(f"results: {chosen.out}")

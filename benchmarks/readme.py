@@ -15,6 +15,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from astrea.arena.contestants import variant
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURE = ROOT / "docs" / "images" / "quickstart.png"
@@ -79,11 +81,63 @@ def arena_table(arena: dict[str, Any]) -> str:
 
 def variants_table(arena: dict[str, Any]) -> str:
     """Astrea without each ingredient, without each expert, with two experts only."""
-    rows = ["| variant | average | seeds | minus Astrea (95 %) |", "| --- | ---: | ---: | ---: |"]
-    for kind, form in (("ablations", "without {}"), ("retraining", "retrained without {}"), ("pairs", "{} only")):
+    rows = ["| variant | average | seeds | minus Astrea (95 %) | what it is |", "| --- | ---: | ---: | ---: | --- |"]
+    forms = {"ablations": variant, "retraining": "retrained without {}".format, "pairs": "{} only".format}
+    for kind, form in forms.items():
         for name, row in arena[kind].items():
-            rows.append(f"| {form.format(name)} | {spread(row)} | {row['seeds']} | {gap(row['difference'])} |")
+            rows.append(f"| {form(name)} | {spread(row)} | {row['seeds']} | {gap(row['difference'])} | {row['note']} |")
     return "\n".join(rows)
+
+
+def adaptivity_table(arena: dict[str, Any]) -> str:
+    """What variants of Astrea save, survive and tell of their experts."""
+    columns = {
+        "load": ("load, largest over mean", 2),
+        "calibration": ("calibration", 2),
+        "relative": ("relative", 2),
+        "per_task": ("per task", 2),
+        "fewer_tokens": ("reading 60 % of the tokens costs", 1),
+        "masked": ("an expert masked costs", 1),
+        "swapped": ("telling of another picture", 1),
+        "constant": ("stuck", 1),
+        "nan": ("not a number", 1),
+    }
+    rows = [
+        f"| variant | seeds | {' | '.join(head for head, _ in columns.values())} |",
+        f"| --- | {'---: | ' * (len(columns) + 1)}".rstrip(),
+    ]
+    for name, row in arena["adaptivity"].items():
+        told = ["" if row[key] is None else f"{row[key]:.{digits}f}" for key, (_, digits) in columns.items()]
+        form = name if name == "astrea" else variant(name)
+        rows.append(f"| {form} | {row['seeds']} | {' | '.join(told)} |")
+    return "\n".join(rows)
+
+
+def size(number: float, unit: str) -> str:
+    """1234567890, "B" -> 1.2 GB."""
+    steps = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0))
+    prefix, scale = next(((p, s) for p, s in steps if number >= s), ("", 1.0))
+    return f"{number / scale:.3g} {prefix}{unit}"
+
+
+def estimate_tables(estimated: dict[str, Any]) -> str:
+    """What each of the larger recipes takes, stage by stage."""
+    tables = []
+    for name, told in estimated["recipes"].items():
+        every, learns = (sum(part[key] for part in told["parameters"].values()) for key in ("total", "trainable"))
+        tables.append(
+            f"**{name}**: {size(every, '')} parameters, {size(learns, '')} of them learn; the experts look once per "
+            f"picture, {size(told['look_flops_per_picture'], 'FLOP')}.\n\n"
+            "| stage | micro-batch | FLOP per sample | peak memory | smallest GPU | seconds per 1,000 samples |\n"
+            "| --- | ---: | ---: | ---: | --- | ---: |"
+        )
+        for stage in told["stages"]:
+            gpu, seconds = stage["smallest_gpu"], stage["seconds_per_1000_samples"]
+            tables[-1] += (
+                f"\n| {stage['name']} | {stage['batch']} | {size(stage['step_flops'], '')} | "
+                f"{size(stage['peak'], 'B')} | {gpu or 'none'} | {f'{seconds[gpu]:.3g}' if gpu else '-'} |"
+            )
+    return "\n\n".join(tables)
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -129,7 +183,12 @@ def main() -> None:
         found = json.loads(arena.read_text())
         page = ROOT / "docs" / "arena.md"
         text = fill(page.read_text(), "strategies", arena_table(found))
+        text = fill(text, "adaptivity", adaptivity_table(found))
         page.write_text(fill(text, "variants", variants_table(found)))
+    estimated = json.loads((RESULTS / "estimate.json").read_text()).get("estimated")
+    if estimated is not None:
+        page = ROOT / "docs" / "estimate.md"
+        page.write_text(fill(page.read_text(), "recipes", estimate_tables(estimated)))
     draw(results, PICTURE)
 
 

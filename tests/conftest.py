@@ -101,6 +101,8 @@ def pictures() -> list[Image.Image]:
 
 
 SMALL = (
+    # Every ingredient, also those that are not in the default.
+    *("align.progressive=true", "model.residual=true", "model.thrifty=0.3", "regular.lies=0.1"),
     "threads=1",
     "language.width=32",
     "language.layers=2",

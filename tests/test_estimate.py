@@ -10,14 +10,16 @@ import torch
 from transformers import LlamaConfig
 
 from astrea import cli
-from astrea.config import Run
+from astrea.config import ExpertEntry, Machines, Run
 from astrea.errors import AstreaError
 from astrea.estimate import gpus
 from astrea.estimate.build import absent_model, absent_workshop, language_config, workshop_of
 from astrea.estimate.ledger import KINDS
+from astrea.estimate.precision import computes_low
 from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
 from astrea.estimate.table import Estimate, for_terminal, parameters
 from astrea.recipes.loader import load_recipe
+from astrea.training.acceleration import accelerated
 from astrea.training.parts import assemble
 from astrea.training.run import plan_stages
 
@@ -146,12 +148,9 @@ def test_what_the_experts_look_costs_is_per_picture(shop):
 # Language models that are only described
 
 
-def described(run: Run, architecture: dict | None = None, **language) -> Run:
+def described(run: Run, **language) -> Run:
     """The run with another language model, which the recipe itself may describe."""
-    found = run.language.model_copy(update=language)
-    if architecture is not None:
-        object.__setattr__(found, "architecture", architecture)
-    return run.model_copy(update={"language": found})
+    return run.model_copy(update={"language": run.language.model_copy(update=language)})
 
 
 LLAMA = {
@@ -205,6 +204,7 @@ def test_a_described_language_model_is_estimated_like_any_other(run):
     [
         ({"checkpoint": "nobody/nothing"}, "config.json of 'nobody/nothing' is not on this machine"),
         ({"checkpoint": "x/y", "architecture": {"model_type": "no such thing"}}, "language.architecture"),
+        ({"architecture": {"model_type": "no such thing"}}, "language.architecture describes no model"),
         ({"checkpoint": "x/y", "architecture": {"hidden_size": 8}}, "language.architecture"),
         ({"checkpoint": "x/y", "architecture": LLAMA | {"vocab_size": 10}}, "knows 10 tokens"),
     ],
@@ -222,10 +222,80 @@ def test_an_experts_checkpoint_that_is_not_there_is_said(run):
     )
     with pytest.raises(AstreaError, match="'nobody/nothing' is not on this machine"):
         absent_model(run.model_copy(update={"experts": entries}))
-    # Described in the recipe itself, here by an expert that needs no checkpoint.
-    object.__setattr__(entries["detection"], "architecture", {"kind": "detection", "options": {}})
+    described = {"model_type": "yolos", "num_detection_tokens": 20, "num_labels": 7, "num_hidden_layers": 2}
+    entries["detection"] = entries["detection"].model_copy(update={"architecture": described})
     model, _ = absent_model(run.model_copy(update={"experts": entries}))
-    assert model.experts["detection"].num_tokens == 8
+    expert = model.experts["detection"]
+    assert (expert.num_tokens, len(expert.class_names)) == (16, 7)
+    assert {parameter.device.type for parameter in expert.parameters()} == {"meta"}
+
+
+def test_a_described_captioner_is_counted_to_the_end_of_its_sentence(run):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    blip = {
+        "model_type": "blip",
+        "text_config": sizes | {"encoder_hidden_size": 16},
+        "vision_config": sizes | {"image_size": 32},
+    }
+
+    def work(tokens: int) -> float:
+        entry = ExpertEntry(kind="captioning", architecture=blip, options={"tokens": tokens})
+        return looking_flops(absent_workshop(run.model_copy(update={"experts": {"words": entry}}), samples=4), 2)
+
+    # The picture once; every word a pass of the decoder and its scores over the vocabulary.
+    one, five, nine = work(1), work(5), work(9)
+    assert 2 * 16 * 30524 * 4 < five - one == pytest.approx(nine - five, rel=0.02)
+
+
+# Precision
+
+
+def test_bfloat16_is_made_believe_as_autocast_has_it(run):
+    low = run.model_copy(update={"machines": Machines(device="cpu", precision="bf16")})
+    torch.manual_seed(0)
+    model, tokenizer = assemble(low, None)
+    real_shop = workshop_of(low, model, tokenizer, samples=SAMPLES)
+    with accelerated(model.language_model, low.machines, torch.device("cpu")):
+        real = cost_of(real_shop, "tune")
+    found = cost_of(absent_workshop(low, samples=SAMPLES), "tune")
+    assert found.plain_step_flops == pytest.approx(real.plain_step_flops, rel=0.02)
+    assert found.memory["optimizer"] == real.memory["optimizer"]
+    assert found.memory["activations"] == pytest.approx(real.memory["activations"], rel=0.1)
+    assert found.peak == pytest.approx(real.peak, rel=0.1)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_half_precision_halves_what_matrix_products_keep(run, unmeasured, checkpointing):
+    low = run.model_copy(update={"machines": Machines(device="cpu", precision="bf16")})
+    shop = absent_workshop(low, samples=SAMPLES)
+    with_gradient_checkpointing(shop, checkpointing)
+    found = cost_of(shop, "tune")
+    assert found.memory["activations"] < unmeasured.memory["activations"]
+    assert {p.dtype for p in shop.model.language_model.parameters()} == {torch.float32}
+    assert "forward" not in vars(shop.model.language_model)
+
+
+@pytest.mark.parametrize(
+    ("machines", "low"),
+    [
+        ({}, True),
+        ({"device": "cuda"}, True),
+        ({"device": "cpu"}, False),
+        ({"precision": "fp32"}, False),
+        ({"device": "cpu", "precision": "bf16"}, True),
+    ],
+)
+def test_where_bfloat16_is_computed_in(machines, low):
+    assert computes_low(Machines(**machines)) is low
+
+
+def test_many_micro_steps_are_counted_without_being_run(shop, unmeasured):
+    # Muon's own products are of the step, not of its micro-steps, and the micro-steps' texts differ in length.
+    many = cost_of(shop, "tune", accumulate=40)
+    assert many.samples == 40 * unmeasured.samples
+    assert many.forward_flops == pytest.approx(unmeasured.forward_flops, rel=0.2)
+    assert many.plain_step_flops > 30 * (unmeasured.forward_flops * 4)
+    assert many.peak >= unmeasured.peak
 
 
 # GPUs
@@ -308,12 +378,18 @@ def test_misuse(astrea, words, code):
 # The benchmark
 
 
+def script(name: str):
+    """A benchmark as a module."""
+    path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel keeps the count only on Linux")
 def test_the_benchmark_compares_with_real_steps(tmp_path):
-    script = Path(__file__).parent.parent / "benchmarks" / "estimate.py"
-    spec = importlib.util.spec_from_file_location("estimate_benchmark", script)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = script("estimate")
     out = tmp_path / "results" / "estimate.json"
     words = ["--samples", "8", "--out", str(out), "--stages", "align/joint", "--", *SMALL, "align.batch=4"]
     returned = benchmark.main(words)
@@ -326,3 +402,22 @@ def test_the_benchmark_compares_with_real_steps(tmp_path):
     assert stage["ratio"]["plain_step_flops"] == pytest.approx(1, abs=0.05)
     with pytest.raises(SystemExit):
         benchmark.main(["--stages", "none"])
+
+
+def test_the_benchmark_keeps_estimates_beside_measurements(tmp_path, monkeypatch):
+    benchmark = script("estimate")
+    out = tmp_path / "estimate.json"
+    out.write_text(json.dumps({"stages": {"tune": 1}, "estimated": {"recipes": {"other": {}}}}))
+    monkeypatch.setattr(benchmark, "RECIPES", {"mine": ("tiny", [*SMALL, "align.steps=0", "fuse.steps=0"])})
+    written = benchmark.main(["--recipes", "--out", str(out)])
+    assert json.loads(out.read_text()) == written
+    assert written["stages"] == {"tune": 1}
+    assert list(written["estimated"]["recipes"]) == ["other", "mine"]
+    found = written["estimated"]["recipes"]["mine"]
+    assert [stage["name"] for stage in found["stages"]] == ["tune"]
+    with pytest.raises(SystemExit):
+        benchmark.main(["--recipes", "nobody's"])
+    table = script("readme").estimate_tables({"recipes": {"mine": found}})
+    assert "**mine**" in table
+    assert table.splitlines()[-1].startswith("| tune | 4 | ")
+    assert table.splitlines()[-1].count("|") == 7

@@ -8,6 +8,7 @@ import torch
 
 from astrea.errors import AstreaError
 from astrea.explain import Explanation, explain
+from astrea.loading import load_model
 
 QUESTION = "how many suns are there?"
 LONGEST = 5
@@ -102,6 +103,20 @@ def test_a_path_and_bytes_will_do(why, tiny_model, tiny_processor, pictures, tmp
     for source in (path, str(path), path.read_bytes()):
         found = explain(tiny_model, tiny_processor, source, QUESTION, longest=LONGEST)
         assert dataclasses.asdict(found)["masking"] == dataclasses.asdict(why)["masking"]
+
+
+def test_an_answer_ends_with_any_mark_that_the_model_ends_with(tiny_folder, pictures):
+    """As the end of a turn, which many chat templates have beside the end of a text."""
+    model, processor = load_model(tiny_folder)
+    everything = torch.ones(1, 4, dtype=torch.bool)
+    told = told_by(model, processor, pictures[0], everything)
+    assert len(told) == LONGEST
+    model.generation_config.eos_token_id = [processor.tokenizer.eos_token_id, told[0]]
+    why = explain(model, processor, pictures[0], QUESTION, longest=LONGEST)
+    # Other rows go on, so this one is padded; the padding is no part of the answer.
+    assert any(effect.answer != why.answer for effect in why.masking.values())
+    expected = log_likelihood(model, processor, pictures[0], everything, told[:1])
+    assert math.log(why.confidence) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("question", ["", "  ", "a" * 100_000, "is it red? " * 10_000, "what is <image>?"])

@@ -75,6 +75,11 @@ class ExpertEntry(Part):
     kind: str
     checkpoint: str | None = Field(None, description="a local folder, or a hub id (owner/name) with its revision")
     revision: str | None = Field(None, description="of a hub id: the commit, all 40 digits")
+    architecture: dict[str, Any] | None = Field(
+        None,
+        description="what the checkpoint's config.json says, model_type included; what is left out is as transformers "
+        "has it. Estimates then need no checkpoint, and without one the expert has random weights",
+    )
     options: dict[str, Any] = {}
 
     @model_serializer(mode="wrap")
@@ -112,7 +117,8 @@ class LowRank(Part):
 
 class Language(Part):
     """The language model: the tiny one built here, with this size; or, with ``checkpoint``, any model and tokenizer
-    that `AutoModelForCausalLM` and `AutoTokenizer` load."""
+    that `AutoModelForCausalLM` and `AutoTokenizer` load; or, with ``architecture`` alone, such a model with random
+    weights and the tiny one's tokenizer."""
 
     width: PositiveInt = 128
     layers: PositiveInt = 4
@@ -124,6 +130,11 @@ class Language(Part):
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the checkpoint's weights here")
     attention: Literal["eager", "sdpa"] = "eager"
+    architecture: dict[str, Any] | None = Field(
+        None,
+        description="what the checkpoint's config.json says, model_type included; what is left out is as transformers "
+        "has it. Estimates then need no checkpoint, and without one the language model has random weights",
+    )
     low_rank: LowRank | None = None
     gradient_checkpointing: bool = Field(
         False, description="compute the language model's inner states twice instead of keeping them: slower, smaller"
@@ -138,9 +149,21 @@ class Language(Part):
 
     @model_validator(mode="after")
     def _belongs_to_a_checkpoint(self) -> Language:
-        if self.checkpoint is None and (self.revision is not None or self.dtype != "float32"):
-            raise ValueError("revision and dtype are of a checkpoint; name one, or leave them out")
+        if self.checkpoint is None and self.revision is not None:
+            raise ValueError("a revision is of a checkpoint; name one, or leave it out")
+        if self.tiny and self.dtype != "float32":
+            raise ValueError("dtype is of a checkpoint or an architecture; name one, or leave it out")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As with an expert's entry.
+        return {key: value for key, value in dump(self).items() if key != "architecture" or value is not None}
+
+    @property
+    def tiny(self) -> bool:
+        """Whether this is the language model that is built here, and not one of transformers."""
+        return self.checkpoint is None and self.architecture is None
 
 
 class Model(Part):
@@ -155,7 +178,7 @@ class Model(Part):
     adapter_hidden: PositiveInt = 128
     word_start: bool = Field(True, description="adapters start at the language model's embeddings of their labels")
     mixer: bool = True
-    residual: bool = True
+    residual: bool = Field(False, description="stochastic residual connections, as the paper has them")
     residual_start: float = Field(1.0, ge=0, le=1, description="probability p_0 of the stochastic residual")
     residual_end: float = Field(0.85, ge=0, le=1, description="probability p_1, reached at the end of `fuse`")
     allocator: bool = True
@@ -163,7 +186,7 @@ class Model(Part):
     allocator_question: bool = True
     allocator_confidence: bool = True
     trust: bool = Field(True, description="experts that the others do not echo are not believed")
-    thrifty: float = Field(0.3, ge=0, lt=1, description="share of training questions that read only their best tokens")
+    thrifty: float = Field(0.0, ge=0, lt=1, description="share of training questions that read only their best tokens")
     threshold: float = Field(
         0.0, ge=0, description="at evaluation, tokens that promise less are not read; 1 = what an equal share promises"
     )
@@ -198,7 +221,7 @@ class Contrast(Part):
     """Momentum contrast (after ALBEF, arXiv 2107.07651)."""
 
     momentum: float = Field(0.995, ge=0, lt=1)
-    queue: int = Field(1024, ge=0, description="entries per modality; 0 = in-batch contrast only")
+    queue: int = Field(0, ge=0, description="entries per modality, as the paper has them; 0 = in-batch contrast only")
     temperature: float = Field(0.07, gt=0)
     soft_targets: float = Field(0.4, ge=0, lt=1, description="alpha, reached at the end of the first stage")
 
@@ -207,7 +230,7 @@ class Regular(Part):
     """What keeps experts from starving or dominating."""
 
     expert_dropout: float = Field(0.3, ge=0, lt=1, description="chance that a training picture loses one expert")
-    lies: float = Field(0.1, ge=0, lt=1, description="chance that an expert tells a training picture confidently wrong")
+    lies: float = Field(0.0, ge=0, lt=1, description="chance that an expert tells a training picture confidently wrong")
     load_rate: float = Field(0.02, ge=0, description="eta of the load bias; 0 = off")
     contribution_every: int = Field(5, ge=0, description="steps between counterfactual passes; 0 = off")
 
@@ -241,18 +264,15 @@ class Stage(Part):
     )
     accumulate: PositiveInt = 1
     save_every: int = Field(200, ge=0, description="optimizer steps between checkpoints; 0 = at the stage's end only")
-    progressive: bool = Field(True, description="align only: one expert after another instead of all at once")
+    progressive: bool = Field(
+        False,
+        description="align by contrast only: one expert after another, as the paper does it, instead of all at once",
+    )
     kind: Literal["contrast", "next_token"] = Field(
         "contrast",
         description="align only: next_token trains each adapter alone on the answers of the frozen language model, as "
-        "Eagle does; that is its only loss, so that `losses` is not read",
+        "Eagle does, one after another; that is its only loss, so that `losses` is not read",
     )
-
-    @model_validator(mode="after")
-    def _is_one_way_to_align(self) -> Stage:
-        if self.kind == "next_token" and not self.progressive:
-            raise ValueError("kind: next_token aligns one expert after another; leave progressive as it is")
-        return self
 
     def schedule(self, steps: int | None = None) -> Schedule:
         """The loop's view of this stage."""

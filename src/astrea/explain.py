@@ -73,10 +73,7 @@ def explain(
     )
     told = made[:, prompt["input_ids"].shape[1] :]
     answers = [a.strip() for a in processor.batch_decode(told, skip_special_tokens=True)]
-    eos = processor.tokenizer.eos_token_id
-    own = told[0].tolist()
-    own = own[: own.index(eos) + 1] if eos in own else own
-    likelihood = answer_likelihood(model, prompt, features, present, own)
+    likelihood = answer_likelihood(model, prompt, features, present, up_to_end(told[0], model))
     effects = {
         name: MaskingEffect(answers[1 + i], float(likelihood[0] - likelihood[1 + i]))
         for i, name in enumerate(names if masking else [])
@@ -85,6 +82,17 @@ def explain(
     return Explanation(
         answers[0], float(likelihood[0].exp()), dict(zip(names, shares.tolist(), strict=True)), readings, effects
     )
+
+
+def up_to_end(told_L: Tensor, model: AstreaForConditionalGeneration) -> list[int]:
+    """The tokens of an answer and the one that ended it, without the padding behind a row that was done early.
+
+    What ends an answer is the model's to say: a chat template often has a mark of its own beside the end of a text.
+    """
+    ends = model.generation_config.eos_token_id  # type: ignore[union-attr]
+    known = {ends} if isinstance(ends, int) else set(ends or ())
+    ids = told_L.tolist()
+    return ids[: next((place + 1 for place, token in enumerate(ids) if token in known), len(ids))]
 
 
 def answer_likelihood(
@@ -105,4 +113,5 @@ def answer_likelihood(
         present=present,
         use_cache=False,
     ).logits[:, length - 1 : -1]
-    return -F.cross_entropy(logits.transpose(1, 2), told, reduction="none").sum(1)
+    # In half precision a sum of nats would be as coarse as a nat.
+    return -F.cross_entropy(logits.float().transpose(1, 2), told, reduction="none").sum(1)

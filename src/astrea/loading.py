@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers.utils import logging
 
 from astrea.configuration import AstreaConfig
 from astrea.errors import AstreaError
 from astrea.model import AstreaForConditionalGeneration
 from astrea.processor import AstreaProcessor
+from astrea.quiet import quiet
 
 MAX_JSON_BYTES = 4 << 20
 MAX_TOKENIZER_BYTES = 128 << 20
@@ -94,7 +92,7 @@ def read_processor(folder: Path) -> AstreaProcessor:
     # An audio tokenizer would be loaded from wherever the file says.
     if described.get("processor_class") != AstreaProcessor.__name__ or "audio_tokenizer" in described:
         raise AstreaError(f"{folder / 'processor_config.json'} does not describe an AstreaProcessor", AGAIN)
-    with _quiet():
+    with quiet():
         try:
             processor = AstreaProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except AstreaError:
@@ -145,7 +143,7 @@ def read_config(folder: Path, *, allow_import: bool = False, apart: str | None =
 
 def _load_weights(folder: Path, config: AstreaConfig, allow_import: bool) -> AstreaForConditionalGeneration:
     """The model; anything that transformers would only warn of is an error."""
-    with _quiet():
+    with quiet():
         try:
             model, found = AstreaForConditionalGeneration.from_pretrained(
                 folder,
@@ -212,20 +210,6 @@ def check_pair(folder: Path, model: AstreaForConditionalGeneration, processor: A
             raise AstreaError(
                 f"the processor files of {folder} do not fit the model: {what} {said}, the model's {wanted}", AGAIN
             )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars and load reports of transformers: what matters becomes an `AstreaError`."""
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _some(names: list[str]) -> str:

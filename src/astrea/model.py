@@ -125,7 +125,9 @@ class AstreaForConditionalGeneration(Decoding, PreTrainedModel, GenerationMixin)
         return loaded
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; the language model comes back in the type that it has now."""
+        """As in transformers; the language model comes back in the type that it has now. Where it once came from is
+        left out: the folder is whole, and may go to somebody who need not know the paths of this machine."""
+        self.config.text_config.name_or_path = ""
         if self.config.language_dtype is not None:
             self.config.language_dtype = str(self.embedding_table().dtype).removeprefix("torch.")
         return super().save_pretrained(*args, **kwargs)
@@ -191,6 +193,7 @@ class AstreaForConditionalGeneration(Decoding, PreTrainedModel, GenerationMixin)
         questions: Tensor | None = None,
         labels: Tensor | None = None,
         label_weights: Tensor | None = None,
+        num_items_in_batch: Tensor | float | None = None,
         past_key_values: Cache | None = None,
         key_bias: Tensor | None = None,
         key_words: Tensor | None = None,
@@ -212,13 +215,17 @@ class AstreaForConditionalGeneration(Decoding, PreTrainedModel, GenerationMixin)
             question_mask: (B, L) bool, which tokens are the question; None = all text without a label.
             segments, questions: (B, L) for packed rows, see `astrea.attention`.
             labels, label_weights: (B, L); -100 = no loss. The loss is the weighted mean.
+            num_items_in_batch: what the labels' weights (1 each, if there are none) add up to in the whole batch, where
+                these rows are only a part of it: another process or micro-step has the others. The loss is then this
+                part's share of the batch's mean, so that parts add up, and 0 if no token here has a label. (The name
+                is that of transformers, whose Trainer passes it.)
             generator: drives the stochastic residual; None = evaluation.
             fusion: fuses instead of the model's own strategy; M is then its ``num_tokens``. For a training stage
                 that reads less than the whole model does; decoding with a cache is not provided for.
 
         Raises:
-            AstreaError: the number of placeholders does not fit the number of pictures, or the text is longer than the
-                language model's positions.
+            AstreaError: the number of placeholders does not fit the number of pictures, the text is longer than the
+                language model's positions, or no token of the batch has a label.
         """
         fusion = self.fusion if fusion is None else fusion
         batch, length = input_ids.shape
@@ -288,7 +295,7 @@ class AstreaForConditionalGeneration(Decoding, PreTrainedModel, GenerationMixin)
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
         )
-        loss = None if labels is None else weighted_loss(out.logits, labels, label_weights)
+        loss = None if labels is None else weighted_loss(out.logits, labels, label_weights, num_items_in_batch)
         return AstreaOutput(
             loss=loss,
             logits=out.logits,
@@ -381,18 +388,22 @@ def unsaved_buffers(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in module.named_buffers() if name not in saved}
 
 
-def weighted_loss(logits_BLV: Tensor, labels_BL: Tensor, weights_BL: Tensor | None) -> Tensor:
+def weighted_loss(
+    logits_BLV: Tensor, labels_BL: Tensor, weights_BL: Tensor | None, total: Tensor | float | None = None
+) -> Tensor:
     """Weighted mean next-token cross-entropy; an all-masked batch is an error, not a loss of 0.
 
+    Args:
+        total: what the weights add up to in the whole batch, where these rows are a part of it. A part may have no
+            label: its loss is 0, with gradients that are 0.
+
     Raises:
-        AstreaError: no token has a label.
+        AstreaError: no token of the batch has a label.
     """
     target = labels_BL[:, 1:]
     keep = target != -100
-    if not bool(keep.any()):
+    if not bool(keep.any() if total is None else total > 0):
         raise AstreaError("every label of this batch is masked", "check the chat template and the answers")
     loss = F.cross_entropy(logits_BLV[:, :-1][keep].float(), target[keep], reduction="none")
-    if weights_BL is None:
-        return loss.mean()
-    weight = weights_BL[:, 1:][keep]
-    return (loss * weight).sum() / weight.sum().clamp_min(1e-6)
+    weight = torch.ones_like(loss) if weights_BL is None else weights_BL[:, 1:][keep]
+    return (loss * weight).sum() / (weight.sum().clamp_min(1e-6) if total is None else total)

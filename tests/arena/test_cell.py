@@ -36,7 +36,7 @@ def hashed(*overrides: str) -> str:
         "regular.load_rate=0.03",
         "experts.detection=null",
         "experts.detection.options={threshold: 0.4}",
-        "contrast.queue=0",
+        "contrast.queue=9",
         "align.kind=next_token",
     ],
 )

@@ -70,7 +70,8 @@ def test_probes_are_averaged_over_astreas_seeds(make_record):
             "contribution": {"area": {"night": {"detection": x}}},
             "calibration": {"rank_correlation": x / 10, "per_task": None},
             "pareto": [{"kept": 1.0, "average": 10 * x}],
-            "robustness": {"noise": x},
+            "robustness": {"noise": x, "mean_loss": {"swapped": 5 * x}},
+            "saving": {"difference": -x, "tokens_share": 0.6},
         }
 
     made = collect(
@@ -85,7 +86,14 @@ def test_probes_are_averaged_over_astreas_seeds(make_record):
     assert made["contribution"] == {"area": {"night": {"detection": 3.0}}}
     assert made["calibration"] == {"rank_correlation": pytest.approx(0.3), "per_task": None}
     assert made["pareto"] == [{"kept": 1.0, "average": 30.0}]
-    assert made["robustness"] == {"astrea": {"noise": 3.0}, "without_allocator": {"noise": 8.0}}
+    assert made["robustness"] == {
+        "astrea": {"noise": 3.0, "mean_loss": {"swapped": 15.0}},
+        "without_allocator": {"noise": 8.0, "mean_loss": {"swapped": 40.0}},
+    }
+    ours = made["adaptivity"]["astrea"]
+    assert (ours["seeds"], ours["masked"], ours["fewer_tokens"], ours["swapped"]) == (3, 3.0, 3.0, 15.0)
+    assert ours["nan"] is None
+    assert list(made["adaptivity"]) == ["astrea", "allocator"]
     assert made["trust"] is None
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from astrea.arena.cell import Cell, digest
@@ -62,6 +64,22 @@ def test_experts_are_taken_out_and_keep_their_order():
     pairs = [list(resolved(each).experts) for each in EVERYONE if each.kind == "pair"]
     assert len(pairs) == 6
     assert all(pair == sorted(pair, key=order.index) for pair in pairs)
+
+
+def test_the_students_teachers_are_the_base_recipes_experts_whole():
+    eye = {
+        "kind": "detection",
+        "checkpoint": "owner/éye",
+        "revision": "a" * 40,
+        "options": {"phrases": ["red: ball", "#"]},
+    }
+    changes = (f"experts.eye={json.dumps(eye)}", "experts.segmentation.options={threshold: 0.05}")
+    run = load_recipe(Run, "tiny", changes)
+    student = next(each for each in contestants(run) if each.name == "student")
+    made = Cell("tiny", changes, student, 0).resolve()
+    assert list(made.experts) == ["student"]
+    assert made.distill is not None
+    assert made.distill.teachers == run.experts
 
 
 def test_choosing_by_name_and_kind():

@@ -76,7 +76,8 @@ def full_probes(low: float) -> dict[str, Any]:
     return {
         "masking": {e: {"average": loss, "tasks": dict.fromkeys(PROBED, loss)} for e, loss in losses.items()},
         "contribution": cells,
-        "calibration": {"rank_correlation": 0.73, "per_task": 0.81, "cells": 80, "min_items": 5},
+        "calibration": {"rank_correlation": 0.73, "relative": 0.77, "per_task": 0.81, "cells": 80, "min_items": 5},
+        "saving": {"threshold": 0.3, "tokens_share": 0.59, "average": 69.0, "difference": -0.6},
         "pareto": [
             {"threshold": t, "average": 70 - 90 * t, "tokens_read": 64 * (1 - t), "tokens_share": 1 - t}
             for t in (0.0, 0.1, 0.3)
@@ -213,6 +214,7 @@ def test_probes_are_told_as_they_are(arena):
     assert page.row("robustness", "clean", 5)[1::2] == ["71.3", "71.3"]
     assert page.row("robustness", "swapped", 5)[1::2] == ["50.5", "33.5"]
     assert page.row("robustness", "detection", 3) == ["detection", "97%", "13%"]
+    assert page.row("adaptivity", "astrea", 12)[2:8] == ["1.60", "0.73", "0.77", "0.81", "0.59", "0.6"]
     assert page.row("pareto", "0.30", 5) == ["0.30", "70%", "44.8", "–", "43.0"]
     assert "0.73" in page.sections["calibration"]
     assert "entropy 1.28 nats (0.92 of the most there can be)" in page.sections["shares"]

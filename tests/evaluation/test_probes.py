@@ -218,6 +218,18 @@ def test_contributions_may_come_from_larger_sets(tiny_model, tiny_processor, see
     assert asked["calibration"]["cells"] > 0 == found["calibration"]["cells"]
 
 
+def test_saving_reads_as_little_as_wanted_and_scores_every_task(found, seen, run, tiny_model, tiny_processor, main):
+    told = found["saving"]
+    assert 0 < told["tokens_share"] <= 0.6
+    with reading_from(tiny_model.fusion, told["threshold"] - 4.0 / 2**9):  # one step less would read too much
+        tokens = pareto_module.what_is_read(Answerer(tiny_model, tiny_processor.tokenizer), seen, TASKS)[0]
+    assert float(tokens.sum(1).double().mean()) > 0.6 * found["pareto"][0]["tokens_read"]
+    assert told["difference"] == pytest.approx(told["average"] - main.average)
+    with reading_from(tiny_model.fusion, told["threshold"]):
+        assert run(seen).average == pytest.approx(told["average"])
+    assert tiny_model.fusion.threshold == 0
+
+
 def test_nothing_is_saved_at_threshold_zero(found, whole):
     first = found["pareto"][0]
     assert first["threshold"] == 0
@@ -238,7 +250,9 @@ def test_every_point_is_what_its_threshold_gives(found, run, few, tiny_model, ti
             with torch.inference_mode():
                 every = fused(answerer, asked, pictures_of(few, task), pictures)
                 question_QD = questions_of(answerer, asked)
-            promised = worth(every.bias, every.valid, every.words, question_QD.unsqueeze(1))[:, 0]
+            shown = {name: part.rows(torch.tensor(pictures)) for name, part in pictures_of(few, task).items()}
+            sure = tiny_model.alignment(shown).confidence
+            promised = worth(every.bias, sure, every.valid, every.words, question_QD.unsqueeze(1))[:, 0]
             read = every.valid & (promised >= point["threshold"])
             tokens.append(read.sum(1))
             experts.append(torch.stack([read[:, owner == e].any(1) for e in range(4)], 1).sum(1))

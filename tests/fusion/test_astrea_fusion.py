@@ -19,8 +19,8 @@ LAYOUT = Layout(width=WIDTH, names=("a", "b", "c"), counts=(2, 2, 2), heads=4)
 
 def fusion(layout: Layout = LAYOUT, **options) -> AstreaFusion:
     torch.manual_seed(0)
-    # Trust has tests of its own; here every expert is believed.
-    made = AstreaFusion(layout, heads=2, **{"trust": False} | options)
+    # Trust has tests of its own; here every expert is believed. The residual is not in the default.
+    made = AstreaFusion(layout, heads=2, **{"trust": False, "residual": True} | options)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)

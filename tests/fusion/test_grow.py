@@ -24,7 +24,7 @@ NEW = Layout(width=8, names=("a", "b", "c", "new"), counts=(3, 3, 2, 2), heads=4
 def trained(layout: Layout = OLD, **options) -> AstreaFusion:
     """A fusion in which every number is its own."""
     torch.manual_seed(1)
-    made = AstreaFusion(layout, **options)
+    made = AstreaFusion(layout, **{"residual": True} | options)
     for tensor in made.state_dict().values():
         tensor.add_(torch.rand_like(tensor) * 0.1)
     return made.eval()
@@ -33,7 +33,7 @@ def trained(layout: Layout = OLD, **options) -> AstreaFusion:
 @pytest.fixture
 def pair() -> tuple[AstreaFusion, AstreaFusion]:
     """A trained fusion, and one that has grown from it."""
-    old, new = trained(), AstreaFusion(NEW, joined=["new"]).eval()
+    old, new = trained(), AstreaFusion(NEW, residual=True, joined=["new"]).eval()
     grow_fusion(old, new)
     return old, new
 
@@ -57,7 +57,7 @@ def pictures(make_matrix) -> tuple[ExpertMatrix, ExpertMatrix]:
 
 
 def test_every_tensor_that_counts_experts_is_known():
-    small, large = (AstreaFusion(layout).state_dict() for layout in (OLD, NEW))
+    small, large = (AstreaFusion(layout, residual=True).state_dict() for layout in (OLD, NEW))
     assert {name for name in small if small[name].shape != large[name].shape} == set(EXPERT_AXES)
     for name, runs in EXPERT_AXES.items():
         assert grown_tensor(small[name], runs, 0.0).shape == large[name].shape
@@ -174,6 +174,6 @@ def test_a_fusion_without_shares_says_so():
 
 @pytest.mark.parametrize("off", ["mixer", "residual", "trust"])
 def test_parts_that_are_off_stay_off(off):
-    old, new = trained(**{off: False}), AstreaFusion(NEW, **{off: False}, joined=["new"])
+    old, new = trained(**{off: False}), AstreaFusion(NEW, **{"residual": True} | {off: False}, joined=["new"])
     grow_fusion(old, new)
     assert torch.equal(new.allocator.load_bias[:3], old.allocator.load_bias)

@@ -5,23 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from drawn_matrix import LAYOUT, OWNER, matrix
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.fusion.astrea import AstreaFusion, believed
-from astrea.fusion.protocol import Layout
 from astrea.fusion.trust import Trust, echo
-
-OWNER = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
-LAYOUT = Layout(width=8, names=("a", "b", "c"), counts=(3, 2, 3), heads=4)
-
-
-def matrix(batch: int = 4, seed: int = 0) -> ExpertMatrix:
-    generator = torch.Generator().manual_seed(seed)
-    sure = torch.rand(batch, 8, generator=generator) * 0.9 + 0.1
-    sure[0, 1] = sure[1, 3:5] = 0.0
-    tokens = torch.randn(batch, 8, 8, generator=generator)
-    places = torch.rand(batch, 8, 2, generator=generator)
-    return ExpertMatrix(tokens, sure, sure > 0, torch.ones(batch, 3, dtype=torch.bool), OWNER, places)
 
 
 def test_agreement_is_what_a_loop_finds():

@@ -23,12 +23,15 @@ BASE: dict[str, Any] = {
     "name": "small",
     "language": {"width": 32, "layers": 2, "heads": 2, "feed_forward": 64},
     "data": {"train_scenes": SCENES},
-    "model": {"contrast_width": 16, "adapter_hidden": 24},
+    # With every ingredient, also those that are not in the default.
+    "model": {"contrast_width": 16, "adapter_hidden": 24, "residual": True, "thrifty": 0.3},
+    "regular": {"lies": 0.1},
     "contrast": {"queue": 32, "momentum": 0.9},
     "experts": {kind: {"kind": kind} for kind in ("captioning", "classification", "segmentation", "detection")},
     "align": {
         "train": ["adapters", "heads"],
         "losses": {"word": 1.0, "itc": 0.3, "agree": 0.1},
+        "progressive": True,
         "steps": 4,
         "batch": 8,
         "lr": 1e-3,

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from astrea.config import Run
@@ -159,11 +158,6 @@ def test_the_plan_builds_the_objective_of_each_phase(make_shop):
     assert all(isinstance(objective, NextTokenAlignObjective) for objective in built)
     assert [objective.joining for objective in built] == NAMES
     assert [objective.offset for objective in built] == [0, 2, 4, 6]
-
-
-def test_all_at_once_does_not_go_with_it(make_run):
-    with pytest.raises(ValidationError, match="one expert after another"):
-        make_run(align__kind="next_token", align__progressive=False)
 
 
 # A whole run

@@ -44,10 +44,17 @@ from astrea.training.run import NOT_TRAINING, plan_stages, train
 SCHEMA = 1
 """To be raised whenever code, or another default of the configuration, makes other cells of the same recipe."""
 
-PROBED = (("strategy", "astrea"), ("ablation", "allocator"), ("ablation", "concat"))
-"""(kind, name) of the contestants that are also masked, corrupted and so on: see `astrea.evaluation.probes`."""
+PROBED = {
+    "strategy": ("astrea",),
+    "ablation": (
+        *("allocator", "trust", "question", "load_bias", "contribution", "confidence", "expert_dropout"),
+        *("with_lies", "with_thrift"),
+    ),
+}
+"""By kind, the contestants that are also masked, corrupted and so on (see `astrea.evaluation.probes`): what their
+ingredient is for shows there rather than in the average."""
 
-ASTREA = 2
+ASTREA = 3
 """The same for Astrea alone and its ablations: the others need not run again when its own code or defaults change."""
 
 MANY = 3
@@ -197,7 +204,7 @@ def probes_of(
     who: Contestant, model: Any, tokenizer: Any, seen: Seen, outcome: Outcome, run: Run
 ) -> dict[str, Any] | None:
     """Masking, contribution, pruning and robustness of the contestants that are probed; None of the others."""
-    if (who.kind, who.name) not in PROBED:
+    if who.name not in PROBED.get(who.kind, ()):
         return None
     more = {"test_questions": run.data.test_questions * MANY, "test_captions": run.data.test_captions * MANY}
     many = look(model, build_test_sets(run.world, run.data.model_copy(update=more | {"test_retrieval_groups": 1})))

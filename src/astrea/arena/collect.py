@@ -76,6 +76,11 @@ def collect(records: Iterable[Record]) -> dict[str, Any]:
             for name, cells in {SELF: ours, "without_allocator": groups["ablation"].get("allocator", [])}.items()
             if any(cell.get("probes") for cell in cells)
         },
+        "adaptivity": {
+            name: adaptivity_row(cells)
+            for name, cells in {SELF: ours, **dict(ranked(groups["ablation"]))}.items()
+            if any(cell.get("probes") for cell in cells)
+        },
         "curves": {
             name: {str(cell["seed"]): cell["curve"] for cell in cells if cell["curve"]}
             for name, cells in rivals.items()
@@ -126,6 +131,28 @@ def short_row(cells: list[Record], ours: list[Record]) -> dict[str, Any]:
         "tasks": {task: summary([cell["tasks"][task] for cell in cells]) for task in TASKS},
         "difference": difference(cells, ours),
     }
+
+
+def adaptivity_row(cells: list[Record]) -> dict[str, Any]:
+    """What one variant of Astrea saves, survives and tells of its experts: points lost, but for load (largest over
+    mean), calibration (rank correlation) and tokens (the part that is read)."""
+
+    def told(cell: Record) -> dict[str, Any]:
+        probes = defaultdict(dict, cell["probes"])
+        masked = [each["average"] for each in probes["masking"].values()]
+        agreed, saved = probes["calibration"], probes["saving"]
+        return {
+            "load": cell["load"].get("max_over_mean"),
+            "calibration": agreed.get("rank_correlation"),
+            "relative": agreed.get("relative"),
+            "per_task": agreed.get("per_task"),
+            "tokens": saved.get("tokens_share"),
+            "fewer_tokens": -saved["difference"] if saved else None,
+            "masked": -float(np.mean(masked)) if masked else None,
+            **{fault: probes["robustness"].get("mean_loss", {}).get(fault) for fault in ("swapped", "constant", "nan")},
+        }
+
+    return {**mean_tree([told(cell) for cell in cells if cell.get("probes")]), "seeds": len(cells)}
 
 
 def wall_row(cells: list[Record], ours: list[Record]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-VARIANTS = {"ablations": "without {}", "retraining": "{} left out", "pairs": "{} only"}
+from astrea.arena.contestants import variant
+
+VARIANTS = {"ablations": variant, "retraining": "{} left out".format, "pairs": "{} only".format}
 
 
 def arena_table(arena: Mapping[str, Any]) -> Table:
@@ -22,11 +24,11 @@ def arena_table(arena: Mapping[str, Any]) -> Table:
     for name, row in arena["strategies"].items():
         style = "bold" if name == "astrea" else ""
         table.add_row(*_cells(name, row, row["average"], row["average"]["seeds"]), style=style)
-    for kind, form in VARIANTS.items():
+    for kind, called in VARIANTS.items():
         if arena[kind]:
             table.add_section()
         for name, row in arena[kind].items():
-            table.add_row(*_cells(form.format(name), row, row, row["seeds"]))
+            table.add_row(*_cells(called(name), row, row, row["seeds"]))
     if arena["equal_wall"]:
         table.add_section()
     for name, row in arena["equal_wall"].items():

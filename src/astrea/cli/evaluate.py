@@ -30,14 +30,21 @@ def evaluate(
     suite: Annotated[str, typer.Option(help="world: the embedded world; public: data sets you have.")] = "world",
     masking: Annotated[bool, typer.Option("--masking/--no-masking", help="Also mask each expert in turn.")] = False,
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
-    recipe: Annotated[str, typer.Option(help="Recipe whose world and test sizes are used.")] = "tiny",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Recipe whose world and test sizes are used; the model's own by default.", show_default=False
+        ),
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     trust_remote_code: Trust = False,
     data: Annotated[Path | None, typer.Option(help="Public: folder of the official files.", metavar="DIR")] = None,
     mode: Annotated[str, typer.Option(help="Public: official, or normalised as most harnesses do.")] = "official",
     limit: Annotated[int | None, typer.Option(min=1, help="Public: only the first items of each file.")] = None,
-    folder: Annotated[Path | None, typer.Option("--out", help="Public: folder to write [runs/public].")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Public: folder to write; runs/public by default.")
+    ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Public: score what an earlier --out kept; MODEL is not loaded.")
     ] = None,
@@ -53,7 +60,7 @@ def evaluate(
         from astrea.evaluation.public.command import evaluate_public, public_table
         from astrea.progress import TerminalReporter
 
-        if overrides or masking or split != "test" or recipe != "tiny":
+        if overrides or masking or split != "test" or recipe is not None:
             raise AstreaError(
                 "--masking, --split, --recipe and KEY=VALUE are for the embedded world",
                 "leave them out with --suite public",
@@ -73,13 +80,12 @@ def evaluate(
         raise AstreaError(
             "--data, --out, --predictions, --limit and --rerank are for the public tasks", "add --suite public"
         )
-    from astrea.config import Run
+    from astrea.evaluation.own_world import measured_on
     from astrea.evaluation.runner import evaluate as run_evaluation
     from astrea.evaluation.summary import terminal_table
     from astrea.evaluation.tasks import TASKS
     from astrea.loading import load_model
     from astrea.progress import TerminalReporter
-    from astrea.recipes.loader import load_recipe
 
     chosen = TASKS if tasks == "all" else tuple(name.strip() for name in tasks.split(","))
     unknown = [name for name in chosen if name not in TASKS]
@@ -87,11 +93,11 @@ def evaluate(
         raise AstreaError(f"unknown task {unknown[0]!r}", f"known tasks: {', '.join(TASKS)}")
     if split not in ("test", "validation"):
         raise AstreaError(f"unknown split {split!r}", "choose test or validation")
-    run = load_recipe(Run, recipe, overrides or [])
     loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
+    world, sizes = measured_on(model, loaded.config.image_size, recipe=recipe, overrides=overrides or [])
     with TerminalReporter() as report:
         results, _, _ = run_evaluation(
-            loaded, processor.tokenizer, run.world, run.data, tasks=chosen, masking=masking, split=split, report=report
+            loaded, processor.tokenizer, world, sizes, tasks=chosen, masking=masking, split=split, report=report
         )
     print_json(results) if as_json else out.print(terminal_table(results))
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from astrea.data.remembered import Remembered
 from astrea.data.segments import Segment, conversation_segment, joined
 from astrea.errors import AstreaError
 from astrea.language.chat import assistant, name_of, user
@@ -27,6 +28,9 @@ from astrea.language.chat_format import TEMPLATE, ChatFormat
 
 CAPTION_PROMPT = "describe the picture."
 NOTE_PROMPT = "list."
+
+KEPT = 1 << 22
+"""Characters and tokens that are remembered of each kind of text; about 40 bytes each at the worst."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Prompt:
 
 
 class Packer:
-    """Tokenises turns (remembering what it has seen) and lays them out in rows.
+    """Tokenises turns (remembering what it has seen lately) and lays them out in rows.
 
     Args:
         picture_tokens: placeholders per picture. max_length: the most tokens that a question with its picture and
@@ -91,17 +95,17 @@ class Packer:
         if pad is None:
             raise AstreaError("the tokenizer has no padding token", "set tokenizer.pad_token to a token of its own")
         self.pad = int(pad)
-        self.seen: dict[str, list[int]] = {}
-        self.asked: dict[tuple[str, bool], Prompt] = {}
-        self.told: dict[tuple[str, str, bool], list[int]] = {}
+        self.seen: Remembered[str, list[int]] = Remembered(KEPT)
+        self.asked: Remembered[tuple[str, bool], Prompt] = Remembered(KEPT)
+        self.told: Remembered[tuple[str, str, bool], list[int]] = Remembered(KEPT)
         self.frame = self._frame()
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
         found = self.seen.get(text)
         if found is None:
-            found = self.tokenizer(text, add_special_tokens=False).input_ids
-            self.seen[text] = found
+            found = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+            self.seen.put(text, found, len(text) + len(found))
         return found
 
     def prompt(self, question: str, *, pictures: bool = True) -> Prompt:
@@ -116,9 +120,11 @@ class Packer:
             start = before[:-1] if pictures else [i for i in before[:-1] if i != self.image]
             found = Prompt(start, rest, [True] * len(rest))
         else:
-            kept = self.asked.get((question, pictures))
+            key = (question, pictures)
+            kept = self.asked.get(key)
             found = kept if kept is not None else self._rendered(question, pictures)
-            self.asked[question, pictures] = found
+            if kept is None:
+                self.asked.put(key, found, len(question) + len(found.prefix) + 2 * len(found.rest))
         if found.prefix.count(self.image) != int(pictures) or self.image in found.rest:
             raise AstreaError(
                 f"the question {question[:60]!r} holds the mark <image>", "take it out: the picture is shown anyway"
@@ -134,7 +140,8 @@ class Packer:
         if self.frame is not None:
             return [*self.ids(answer), *self.frame[2]]
         key = (question, answer, pictures)
-        if key not in self.told:
+        kept = self.told.get(key)
+        if kept is None:
             prompt = self.prompt(question, pictures=pictures)
             start = [*prompt.prefix, *prompt.rest]
             talk = [user(question, int(pictures)), assistant(answer)]
@@ -146,8 +153,9 @@ class Packer:
                     f"take spaces and new lines off both ends of the answer; or {TEMPLATE}",
                 )
             stop = len(whole) - 1 - whole[::-1].index(self.format.stop_id)
-            self.told[key] = whole[len(start) : stop + 1]
-        return self.told[key]
+            kept = whole[len(start) : stop + 1]
+            self.told.put(key, kept, len(question) + len(answer) + len(kept))
+        return kept
 
     def conversation(self, messages: Sequence[Any], *, weight: float = 1.0, name: str = "the conversation") -> Segment:
         """A whole conversation: every answer is learned, every picture stands where it is shown.

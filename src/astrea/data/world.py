@@ -5,6 +5,7 @@ Letters: N scenes, T tokens of one expert, C its width.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+import transformers
 from torch import Tensor
 
 from astrea.config import World
@@ -20,7 +22,8 @@ from astrea.data.cache import FeatureCache
 from astrea.data.packing import CAPTION_PROMPT, Packer, Turn
 from astrea.data.samples import Rows, Samples
 from astrea.experts.bank import ExpertBank
-from astrea.experts.protocol import ExpertFeatures
+from astrea.experts.checkpoint.base import CheckpointExpert
+from astrea.experts.protocol import Expert, ExpertFeatures
 from astrea.experts.truth import pixels_from_scenes
 from astrea.files import sha256_file
 from astrea.fingerprint import tensors_fingerprint
@@ -136,11 +139,15 @@ def join_features(parts: list[dict[str, ExpertFeatures]]) -> dict[str, ExpertFea
 
 
 def source_hash(cls: type) -> str:
-    """sha256 of the file that defines a class: an expert may change without any weight of it changing."""
-    try:
-        return sha256_file(Path(inspect.getfile(cls)))
-    except (OSError, TypeError):  # defined at a prompt: no file to go by
-        return ""
+    """sha256 of the files that define an expert's class and what it inherits: an expert may change without any weight
+    of it changing. Of one that holds a checkpoint, all that experts with checkpoints are made of."""
+    files = {inspect.getsourcefile(base) or "" for base in cls.__mro__ if issubclass(base, Expert)}
+    versions = []
+    if issubclass(cls, CheckpointExpert):
+        files |= {str(path) for path in Path(inspect.getfile(CheckpointExpert)).parent.glob("*.py")}
+        versions.append(transformers.__version__)
+    hashes = [sha256_file(Path(file)) for file in sorted(files) if Path(file).is_file()]  # none at a prompt
+    return hashlib.sha256(" ".join([*hashes, *versions]).encode()).hexdigest()
 
 
 def load_world(

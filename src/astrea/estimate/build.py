@@ -1,32 +1,40 @@
 """The model of a recipe without its numbers, and training data of the right shape for it.
 
-A checkpoint is described by its configuration alone: from ``architecture`` in the recipe where that is given (of the
-language model what its config.json says, of an expert the kind and options that a saved Astrea model keeps of it), else
-from the checkpoint's config.json in a folder or in the hub's cache. Nothing is fetched.
+A checkpoint is described by its configuration alone: from ``architecture`` in the recipe where that is given, else from
+the checkpoint's config.json in a folder or in the hub's cache. Nothing is fetched.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from astrea.config import Run
-from astrea.configuration import AstreaConfig
-from astrea.data.world import WorldData, features_of, scenes_of
+from astrea.data.world import WorldData, join_features, scenes_of
+from astrea.described import read_architecture
 from astrea.errors import AstreaError
 from astrea.estimate.absent import absent, without_numbers
-from astrea.experts.checkpoint.entry import _resolve
+from astrea.experts.bank import COMPACT, outline
+from astrea.experts.checkpoint.captioning import CaptionCheckpoint
+from astrea.experts.checkpoint.entry import from_architecture, from_folder
+from astrea.experts.protocol import ExpertFeatures
+from astrea.experts.truth import pixels_from_scenes
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.model import AstreaForConditionalGeneration
 from astrea.scenes.captions import captions
 from astrea.scenes.questions import Balancer
+from astrea.scenes.scene import Scene
 from astrea.training.distributed import Distributed
-from astrea.training.parts import assemble
+from astrea.training.parts import configure
 from astrea.training.workshop import Workshop
+
+PICTURES_AT_ONCE = 32
 
 
 def absent_workshop(run: Run, *, samples: int = 128) -> Workshop:
@@ -51,7 +59,8 @@ def workshop_of(
     asked = [balancer.choose(scene, rng)[: run.data.questions_per_scene] for scene in scenes]
     told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
     if model.device.type != "meta":
-        return Workshop(run, model, tokenizer, WorldData(features_of(model.experts, scenes), asked, told))
+        data = WorldData(features_seen(model, scenes), asked, told)
+        return Workshop(run, model, tokenizer, data, Distributed(device=model.device.type))
     size = model.config.image_size
     with absent(), torch.no_grad():
         features = model.see(torch.empty(samples, 3, size, size, device="meta"))
@@ -59,40 +68,49 @@ def workshop_of(
         return Workshop(run, model, tokenizer, WorldData(features, asked, told), Distributed(device="meta"))
 
 
+@torch.no_grad()
+def features_seen(model: AstreaForConditionalGeneration, scenes: Sequence[Scene]) -> dict[str, ExpertFeatures]:
+    """What a model's experts see in drawn scenes, computed where the model is and kept on the processor."""
+    parts = []
+    for start in range(0, len(scenes), PICTURES_AT_ONCE):
+        seen = model.see(pixels_from_scenes(list(scenes[start : start + PICTURES_AT_ONCE])).to(model.device))
+        parts.append({name: features.map(Tensor.cpu) for name, features in seen.items()})
+    return join_features(parts)
+
+
 def absent_model(run: Run) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
     """The model of a recipe on the meta device. Raises as `absent_workshop` does."""
-    plain = run.language.checkpoint is None and all(entry.checkpoint is None for entry in run.experts.values())
     with torch.device("meta"):
-        model, tokenizer = assemble(run, None) if plain else _around(run, language_config(run))
+        model, tokenizer = _around(run)
     without_numbers(model)
+    for name in model.experts.names:
+        expert = model.experts[name]
+        if isinstance(expert, CaptionCheckpoint):
+            # Without numbers no word ends a sentence: the longest ones are counted.
+            expert.settings = expert.settings.model_copy(update={"end_ids": ()})
     return model, tokenizer
 
 
 def language_config(run: Run) -> PreTrainedConfig | None:
-    """The configuration of the recipe's checkpoint of a language model; None where it has none.
+    """The configuration of the recipe's language model where that is one of transformers; None where it is not.
 
     Raises:
         AstreaError: it is not on this machine, or is no configuration.
     """
-    name = run.language.checkpoint
-    if name is None:
+    language = run.language
+    if language.architecture is not None:
+        return read_architecture(language.architecture, "language.architecture")
+    if language.checkpoint is None:
         return None
-    given: dict[str, Any] | None = getattr(run.language, "architecture", None)
     try:
-        if given is not None:
-            return AutoConfig.for_model(**given)
-        revision = run.language.revision
-        return AutoConfig.from_pretrained(name, revision=revision, local_files_only=True, trust_remote_code=False)
+        return AutoConfig.from_pretrained(
+            language.checkpoint, revision=language.revision, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, TypeError, KeyError) as error:
-        if given is None:
-            said, mend = (
-                f"language.checkpoint: the config.json of {name!r} is not on this machine",
-                "download it, give a folder that holds it, or describe the model under language.architecture",
-            )
-        else:
-            said = f"language.architecture describes no model: {str(error).strip().splitlines()[0][:200]}"
-            mend = "give what the checkpoint's config.json says, model_type included"
-        raise AstreaError(said, mend) from error
+        raise AstreaError(
+            f"language.checkpoint: the config.json of {language.checkpoint!r} is not on this machine",
+            "download it, give a folder that holds it, or describe the model under language.architecture",
+        ) from error
 
 
 def expert_entries(run: Run) -> dict[str, dict[str, Any]]:
@@ -103,26 +121,34 @@ def expert_entries(run: Run) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for name, entry in run.experts.items():
-        given: dict[str, Any] | None = getattr(entry, "architecture", None)
-        if entry.checkpoint is None:
-            found[name] = {"kind": entry.kind, "options": entry.options}
-        elif given is not None:
-            found[name] = given
-        else:
-            folder = Path(entry.checkpoint).expanduser()
-            if not folder.is_dir():
-                cached = _cached_config(entry.checkpoint, entry.revision)
-                if cached is None:
-                    raise AstreaError(
-                        f"experts.{name}.checkpoint: the config.json of {entry.checkpoint!r} is not on this machine",
-                        "download it, give a folder that holds it, or describe the expert under architecture",
-                    )
-                folder = cached.parent
-            try:
-                found[name] = _resolve(entry, folder)
-            except AstreaError as error:
-                raise AstreaError(f"experts.{name}: {error.message}", error.mend) from error
+        try:
+            if entry.architecture is not None:
+                found[name] = from_architecture(entry)
+            elif entry.checkpoint is not None:
+                found[name] = from_folder(entry, _described_at(entry.checkpoint, entry.revision))
+            else:
+                found[name] = {"kind": entry.kind, "options": entry.options}
+        except AstreaError as error:
+            raise AstreaError(f"experts.{name}: {error.message}", error.mend) from error
     return found
+
+
+def _described_at(checkpoint: str, revision: str | None) -> Path:
+    """A folder with the checkpoint's config.json.
+
+    Raises:
+        AstreaError: there is none on this machine.
+    """
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir():
+        return folder
+    cached = _cached_config(checkpoint, revision)
+    if cached is None:
+        raise AstreaError(
+            f"the config.json of {checkpoint!r} is not on this machine",
+            "download it, give a folder that holds it, or describe the expert under architecture",
+        )
+    return cached.parent
 
 
 def _cached_config(checkpoint: str, revision: str | None) -> Path | None:
@@ -137,10 +163,12 @@ def _cached_config(checkpoint: str, revision: str | None) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _around(run: Run, text: PreTrainedConfig | None) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
-    """Astrea around a language model that is only described. Its tokenizer is not there either: the embedded world's
-    stands in for it, which cuts texts into somewhat more tokens than one with a large vocabulary does."""
-    tokenizer = tiny_tokenizer()
+def _around(run: Run) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
+    """Astrea around a language model of which only the configuration is there. So is no tokenizer of its own: the
+    embedded world's stands in for it, which cuts texts into somewhat more tokens than one with a large vocabulary."""
+    text, entries = language_config(run), expert_entries(run)
+    declared: list[Any] = [expert for expert in outline(entries).values() if expert not in COMPACT.values()]
+    tokenizer = tiny_tokenizer([*COMPACT.values(), *declared])
     if text is None:
         text = tiny_language_model(run.language, tokenizer).config
     if text.vocab_size < len(tokenizer):
@@ -149,23 +177,10 @@ def _around(run: Run, text: PreTrainedConfig | None) -> tuple[AstreaForCondition
             "estimate with the checkpoint's own config.json",
         )
     image_token_id: Any = tokenizer.convert_tokens_to_ids("<image>")
-    low_rank = run.language.low_rank
-    config = AstreaConfig(
-        text_config=text.to_dict(),
-        experts=expert_entries(run),
-        strategy=run.model.strategy,
-        fusion=run.model.fusion(),
-        adapter_hidden=run.model.adapter_hidden,
-        contrast_width=run.model.contrast_width,
-        image_token_id=image_token_id,
-        image_size=run.world.canvas,
-        attention=run.language.attention,
-        language_dtype=None if run.language.checkpoint is None else run.language.dtype,
-        low_rank=None if low_rank is None else low_rank.model_dump(mode="json"),
-    )
     try:
+        config = configure(run, entries, text, image_token_id)
         return AstreaForConditionalGeneration(config, allow_import=True), tokenizer
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise AstreaError(
-            f"language.checkpoint describes no model that can be built: {error}", "check the configuration"
+            f"the language model describes nothing that can be built: {error}", "check its configuration"
         ) from error

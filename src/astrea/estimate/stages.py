@@ -2,7 +2,8 @@
 
 The steps are those of training itself (`run_steps` on the stage's own objective), not a model of them. The first
 creates the optimizer's states and is not counted. Of the rest one measures the experts' contributions, if the stage
-does that now and then; memory is the most that any step takes, operations are averaged as they fall.
+does that now and then; memory is the most that any step takes, operations are averaged as they fall. Of the micro-steps
+of a step two are run, the second of which meets gradients that are there already, and stand for all.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from astrea.errors import AstreaError
 from astrea.estimate.absent import absent
 from astrea.estimate.ledger import KINDS, Ledger
+from astrea.estimate.precision import computes_low, lowered, recomputing
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.run import Plan
 from astrea.training.workshop import Workshop
@@ -78,13 +80,27 @@ class _Watched(Objective):
         self.inner.after_step(step)
 
 
+class _Span:
+    """Operations while something goes on, now and then."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.flops, self.started = 0, 0
+
+    def begin(self, *_: Any) -> None:
+        self.started = self.ledger.flops
+
+    def end(self, *_: Any) -> None:
+        self.flops += self.ledger.flops - self.started
+
+
 def stage_cost(shop: Workshop, plan: Plan, *, every: int = 0) -> StageCost:
     """What one stage costs. The shop's model has no numbers (`astrea.estimate.build`), or has them all.
 
     Args:
         every: steps between measurements of the experts' contributions; 0 = never.
     """
-    with Ledger() as ledger, absent():
+    with Ledger() as ledger, absent(), lowered(shop.model.language_model, _low(shop)):
         inner = plan.build(shop)
         objective = _Watched(inner, ledger)
         learns = {id(parameter): parameter for _, parameter, _ in objective.trainable()}
@@ -100,19 +116,25 @@ def stage_cost(shop: Workshop, plan: Plan, *, every: int = 0) -> StageCost:
         shop.model.train()
         optimizer = build_optimizer(objective, plan.schedule)
 
-        def steps(first: int) -> tuple[int, int]:
-            """Operations of one step: (all, forward)."""
-            before, forward = ledger.flops, objective.forward
-            schedule = replace(plan.schedule, steps=first + 1)
-            run_steps(objective, schedule, optimizer, start=first, on_step=lambda *_: None)
-            return ledger.flops - before, objective.forward - forward
+        micros, updating = plan.schedule.accumulate, _Span(ledger)
+        optimizer.register_step_pre_hook(updating.begin)
+        optimizer.register_step_post_hook(updating.end)
 
-        steps(every + 1)
+        def steps(number: int, *, micro: int) -> tuple[float, float]:
+            """Operations of one step, of which so many micro-steps are run: (all, forward)."""
+            before, forward, updates = ledger.flops, objective.forward, updating.flops
+            schedule = replace(plan.schedule, steps=number + 1, accumulate=micro)
+            run_steps(objective, schedule, optimizer, start=number, on_step=lambda *_: None)
+            once = updating.flops - updates
+            scale = micros / micro
+            return (ledger.flops - before - once) * scale + once, (objective.forward - forward) * scale
+
+        steps(every + 1, micro=1)
         ledger.adopt(_tensors_in(optimizer), "optimizer")
         ledger.adopt(_state_of(modules), "weights")
         ledger.forget_peak()
-        plain = steps(every + 1)
-        rare = steps(every) if every else plain
+        plain = steps(every + 1, micro=min(2, micros))
+        rare = steps(every, micro=min(2, micros)) if every else plain
         memory = {kind: ledger.at_peak[kind] for kind in KINDS}
         for handle in handles:
             handle.remove()
@@ -128,7 +150,7 @@ def stage_cost(shop: Workshop, plan: Plan, *, every: int = 0) -> StageCost:
         trainable=sum(parameter.numel() for parameter in learns.values()),
         forward_flops=average[1],
         step_flops=average[0],
-        plain_step_flops=plain[0],
+        plain_step_flops=round(plain[0]),
         memory=memory,
     )
 
@@ -157,7 +179,15 @@ def with_gradient_checkpointing(shop: Workshop, wanted: bool) -> None:
     if not language.supports_gradient_checkpointing:
         raise AstreaError("this language model has no gradient checkpointing", "estimate without it")
     # Chance has no state on a device without numbers.
-    getattr(language, f"{kind}_checkpointing_enable")({"use_reentrant": False, "preserve_rng_state": False})
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    if _low(shop):
+        options["context_fn"] = recomputing
+    getattr(language, f"{kind}_checkpointing_enable")(options)
+
+
+def _low(shop: Workshop) -> bool:
+    """Whether bfloat16 is to be made believe; with numbers torch's own autocast is there for whoever wants it."""
+    return shop.model.device.type == "meta" and computes_low(shop.run.machines)
 
 
 def fill_queue(shop: Workshop) -> None:

@@ -13,6 +13,7 @@ from astrea.config import Run
 from astrea.estimate.build import absent_workshop
 from astrea.estimate.gpus import GPUS, Gpu, needed, seconds, smallest
 from astrea.estimate.ledger import KINDS
+from astrea.estimate.precision import computes_low
 from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
 from astrea.progress import Reporter
 from astrea.training.run import plan_stages
@@ -22,7 +23,7 @@ from astrea.training.workshop import Workshop
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """What a recipe costs. parameters: (all, those that learn in some stage) by part. look_flops: of the experts, per
-    picture. half: the language model's matrices are of half precision."""
+    picture. half: the language model computes in half precision."""
 
     recipe: str
     parameters: dict[str, tuple[int, int]]
@@ -81,7 +82,7 @@ def estimate(
         parameters=parameters(shop),
         look_flops=looking_flops(shop),
         stages=stages,
-        half=run.language.dtype != "float32",
+        half=run.language.dtype != "float32" or computes_low(run.machines),
         checkpointing=checkpointing,
         utilisation=utilisation,
     )

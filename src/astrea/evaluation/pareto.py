@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from astrea.evaluation.answering import Answerer, Features
 from astrea.evaluation.contribution import pictures_of, turns_of
-from astrea.evaluation.runner import Seen, run_tasks
+from astrea.evaluation.runner import Outcome, Seen, run_tasks
 from astrea.fusion.astrea import UNREAD
 from astrea.fusion.protocol import VisualTokens
 from astrea.model import AstreaForConditionalGeneration
@@ -22,6 +22,12 @@ from astrea.progress import Reporter
 
 THRESHOLDS = (0.0, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8)
 """Of a token's worth, see `astrea.fusion.thrift.worth`."""
+
+WANTED = 0.6
+"""Part of the visual tokens that a thrifty model is allowed to read."""
+
+MOST, HALVINGS = 4.0, 9
+"""The search for the threshold that does it."""
 
 
 def pareto(
@@ -60,6 +66,43 @@ def pareto(
         )
         report.track("pareto", number, len(thresholds), f"threshold {threshold}")
     return points
+
+
+def saving(
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    seen: Seen,
+    tasks: Sequence[str],
+    main: Outcome,
+    wanted: float = WANTED,
+) -> dict[str, float]:
+    """What it costs to read at most the ``wanted`` part of the visual tokens, on every item.
+
+    Args:
+        tasks: whose questions the tokens are counted over. The average is over all tasks of ``main``: retrieval, too,
+            then reads less, by a question that captions ask as well.
+        main: the model's own row of the table.
+
+    Returns:
+        threshold, tokens_share, average, and difference in points; {} for a fusion without a threshold.
+    """
+    if not hasattr(model.fusion, "threshold"):
+        return {}
+    answerer = Answerer(model, tokenizer)
+
+    def read(threshold: float) -> float:
+        with reading_from(model.fusion, threshold):
+            return float(what_is_read(answerer, seen, tasks)[0].sum(1).double().mean())
+
+    every, low, high = read(0.0), 0.0, MOST
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if read(middle) > wanted * every else (low, middle)
+    with reading_from(model.fusion, high):
+        row = run_tasks(answerer, seen, list(main.scores), blind=False, label="fewer tokens", report=Reporter())
+    share = read(high) / every if every else 1.0
+    difference = row.average - main.average
+    return {"threshold": high, "tokens_share": share, "average": row.average, "difference": difference}
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from astrea.errors import AstreaError
 from astrea.evaluation.answering import Answerer
 from astrea.evaluation.contribution import calibration, cell_means, contributions
-from astrea.evaluation.pareto import pareto, shares_for
+from astrea.evaluation.pareto import pareto, saving, shares_for
 from astrea.evaluation.robustness import robustness, trust_rates
 from astrea.evaluation.runner import Outcome, Seen, load_figures, run_tasks
 from astrea.evaluation.tasks import CAPTION_TASKS
@@ -45,15 +45,16 @@ def probe(
     Args:
         main: the model's own row of the table, of at least ``tasks``.
         tasks: VQA and caption tasks to probe on; averages are over these.
-        items: masking, robustness and pareto use only this many items of each task (None = all). Load and trust use
-            all.
+        items: masking, robustness and pareto use only this many items of each task (None = all). Load, saving and trust
+            use all.
         many: contributions and shares are measured on these test sets, which may be larger; None = on ``seen``. A
             contribution in one condition is a small difference and wants many questions.
 
     Returns:
         masking: see `masking`. contribution, shares: mean nats, and mean share, by task, condition and expert.
         calibration: see `astrea.evaluation.contribution.calibration`. load: see `load_with_entropy`. robustness: see
-        `robustness`. pareto: see `pareto`. trust: see `trust_rates`. tasks, items: what was probed.
+        `robustness`. pareto, saving: see `astrea.evaluation.pareto`. trust: see `trust_rates`. tasks, items: what was
+        probed.
 
     Raises:
         AstreaError: a task that cannot be probed, or that ``main`` does not have.
@@ -81,6 +82,7 @@ def probe(
             "load": load_with_entropy(main.shares, names),
             "robustness": robustness(model, tokenizer, few, whole, report),
             "pareto": pareto(model, tokenizer, few, tasks, report),
+            "saving": saving(model, tokenizer, seen, tasks, main),
             "trust": trust_rates(model, seen, tasks),
         }
     )

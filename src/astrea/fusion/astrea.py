@@ -51,14 +51,14 @@ class AstreaFusion(FusionStrategy):
         heads: int = 4,
         tau: float = 1.0,
         mixer: bool = True,
-        residual: bool = True,
+        residual: bool = False,
         allocator: bool = True,
         use_question: bool = True,
         use_confidence: bool = True,
         trust: bool = True,
         word_match: float = WORD_MATCH,
         threshold: float = 0.0,
-        thrifty: float = 0.3,
+        thrifty: float = 0.0,
         joined: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -106,9 +106,10 @@ class AstreaFusion(FusionStrategy):
         valid = matrix.valid
         if generator is not None and self.thrifty:
             least = draw_thresholds(bias_BSM, self.thrifty, generator)
-            bias_BSM = bias_BSM.masked_fill(worth(bias_BSM, valid, words, question_BSD) < least, UNREAD)
+            promised_BSM = worth(bias_BSM, matrix.confidence, valid, words, question_BSD)
+            bias_BSM = bias_BSM.masked_fill(promised_BSM < least, UNREAD)
         elif self.threshold:
-            read_BSM = worth(bias_BSM, valid, words, question_BSD) >= self.threshold
+            read_BSM = worth(bias_BSM, matrix.confidence, valid, words, question_BSD) >= self.threshold
             bias_BSM = bias_BSM.masked_fill(~read_BSM, UNREAD)
             # What no question of this row reads need not be in the sequence at all.
             valid = valid & read_BSM.any(1)

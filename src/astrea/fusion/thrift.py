@@ -14,22 +14,27 @@ from astrea.fusion.draws import rand_rows
 MOST_THRIFT = 0.6
 """In training, thresholds are drawn up to this."""
 
-SHARED, NAMED = 3.0, 4.0
-"""How much a token's worth depends on its expert's share, and on whether the question names what the token says."""
+SHARED, SURE, NAMED = 3.0, 2.0, 4.0
+"""How much a token's worth depends on its expert's share, on how sure the expert is of it, and on whether the question
+names what it says."""
 
 SOME = 0.05
 """The cosine from which on a question is taken to name something in the picture."""
 
 
 @torch.no_grad()
-def worth(log_share_BSM: Tensor, valid_BM: Tensor, words_BMD: Tensor | None, question_BSD: Tensor) -> Tensor:
+def worth(
+    log_share_BSM: Tensor, confidence_BM: Tensor, valid_BM: Tensor, words_BMD: Tensor | None, question_BSD: Tensor
+) -> Tensor:
     """What reading each token promises (B, S, M): 1 = as much as any other one; infinite for the best of a picture.
 
-    It grows with the share of the token's expert, and with the cosine between the question (its mean word) and the
-    token. A question that names nothing in the picture ("describe it") is left to the shares. With shares alone, a
-    question about one thing would read all that its expert says of the others.
+    It grows with the share of the token's expert, with the expert's confidence in the token, and with the cosine
+    between the question (its mean word) and the token. A question that names nothing in the picture ("describe it") is
+    left to the first two. With shares alone, a question about one thing would read all that its expert says of the
+    others.
     """
-    score_BSM = (SHARED * log_share_BSM).masked_fill(~valid_BM.unsqueeze(1), -torch.inf)
+    sure_BM = SURE * confidence_BM.clamp_min(1e-4).log()
+    score_BSM = (SHARED * log_share_BSM + sure_BM.unsqueeze(1)).masked_fill(~valid_BM.unsqueeze(1), -torch.inf)
     if words_BMD is not None:
         named_BSM = F.normalize(question_BSD, dim=-1) @ words_BMD.transpose(1, 2)
         most_BS1 = named_BSM.masked_fill(~valid_BM.unsqueeze(1), -1.0).amax(-1, keepdim=True)

@@ -16,12 +16,14 @@ from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, AutoToken
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from astrea.config import Language
+from astrea.described import check_agreement, read_architecture
 from astrea.errors import AstreaError
 from astrea.language.chat import settled_template
 from astrea.language.chat_format import ChatFormat
 from astrea.language.check import check_language_model
 from astrea.language.tokenizer import IMAGE, PAD
-from astrea.loading import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, _quiet, read_json
+from astrea.loading import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, read_json
+from astrea.quiet import quiet
 
 AGAIN = "copy or download the checkpoint again"
 SLACK = 1 << 20
@@ -46,8 +48,10 @@ def load_language(language: Language, *, warm: bool = True) -> tuple[PreTrainedM
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     found: dict[str, Any] = {}
     try:
-        with _quiet():
+        with quiet():
             config = without_dropout(AutoConfig.from_pretrained(folder, **safe))
+            if language.architecture is not None:
+                check_agreement(language.architecture, config, "language.architecture", folder)
             with torch.device("meta"):
                 skeleton = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
             check_size(folder, skeleton)
@@ -72,6 +76,37 @@ def load_language(language: Language, *, warm: bool = True) -> tuple[PreTrainedM
     check_language_model(model, f"the checkpoint {folder}")
     grow(model, tokenizer, prepare_tokenizer(tokenizer))
     return model, tokenizer
+
+
+def language_from_architecture(language: Language, words: int) -> PreTrainedModel:
+    """The language model that a recipe describes, with random weights.
+
+    Args:
+        words: how many its tokenizer has, which is not its own.
+
+    Raises:
+        AstreaError: the recipe describes none, one of a make that Astrea cannot use, or one of fewer words.
+    """
+    config: Any = without_dropout(read_architecture(language.architecture or {}, "language.architecture"))
+    if not isinstance(getattr(config, "hidden_size", None), int):
+        raise AstreaError("language.architecture is no text-only language model", "describe one of text alone")
+    if config.vocab_size < words:
+        raise AstreaError(
+            f"the language model knows {config.vocab_size} tokens; the embedded world's tokenizer needs {words}",
+            "give the architecture a larger vocab_size",
+        )
+    options: dict[str, Any] = {"dtype": getattr(torch, language.dtype), "attn_implementation": language.attention}
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
+    except Exception as error:  # values that fit nothing make transformers raise nearly any type
+        raise AstreaError(
+            f"language.architecture describes no language model that can be built: {_first_line(error)}",
+            "give what the checkpoint's config.json says",
+        ) from error
+    # Their ids are the checkpoint's tokenizer's, and mean other words here.
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(model.config, name, None)
+    return model
 
 
 def without_dropout(config: Any) -> Any:

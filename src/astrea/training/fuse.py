@@ -65,10 +65,10 @@ class FuseBatch:
         count = torch.bincount(self.row, minlength=len(self.groups))
         return (count > 0) & (torch.bincount(self.row[sound], minlength=len(self.groups)) == count)
 
-    def weight(self, rows: slice) -> float:
-        """How much some packed rows count in the batch's mean loss per token: all rows together 1."""
-        told = (self.packed.labels[:, 1:] != -100) * self.packed.label_weights[:, 1:]
-        return float(told[rows].sum() / told.sum().clamp_min(1e-6))
+    @property
+    def labelled(self) -> float:
+        """What the weights of all labels of the batch add up to: its mean loss per token is over so many."""
+        return float(((self.packed.labels[:, 1:] != -100) * self.packed.label_weights[:, 1:]).sum())
 
 
 def packed_rows(packed: PackedBatch, rows: slice | Tensor) -> PackedBatch:
@@ -77,16 +77,16 @@ def packed_rows(packed: PackedBatch, rows: slice | Tensor) -> PackedBatch:
     return replace(packed, **{name: part[rows] for name, part in parts.items() if isinstance(part, Tensor)})
 
 
-def by_row(shares: Tensor | None, row: Tensor, groups: Tensor, experts: int) -> Tensor:
+def by_row(shares: Tensor | None, row: Tensor, groups: Tensor, like: Tensor) -> Tensor:
     """Shares (R, S, E) of the questions of every row, averaged over its pictures, from those that the pictures got
-    (N, fewer questions, E); zeros where a row has no picture."""
-    whole = torch.zeros(*groups.shape, experts)
+    (N, fewer questions, E); zeros where a row has no picture. ``like``: (E,), where and of which type they are."""
+    whole = like.new_zeros(*groups.shape, len(like))
     if shares is None:
         return whole
     # Every rank's rows alike: the most questions that any row of the batch has.
-    shares = F.pad(shares, (0, 0, 0, groups.shape[1] - shares.shape[1]))
-    count = torch.bincount(row, minlength=len(groups)).clamp_min(1).to(shares)
-    return whole.to(shares).index_add(0, row.to(shares.device), shares) / count[:, None, None]
+    shares = F.pad(shares, (0, 0, 0, groups.shape[1] - shares.shape[1])).to(like)
+    count = torch.bincount(row, minlength=len(groups)).clamp_min(1).to(like)
+    return whole.index_add(0, row.to(like.device), shares) / count[:, None, None]
 
 
 def lent(has: Tensor) -> Tensor:
@@ -189,20 +189,24 @@ class FuseObjective(Objective):
             features=picked(told, shown) if len(shown) else None,
             present=batch.present[shown].to(ranks.device),
             generator=self.picture_draws(batch, mine, step),
+            num_items_in_batch=batch.labelled,
             use_cache=False,
         )
-        parts = {"lm": weights.lm * out.loss * batch.weight(rows)}
+        parts = {"lm": weights.lm * out.loss}
         trust = model.fusion.trust if isinstance(model.fusion, AstreaFusion) else None
         if weights.trust and trust is not None and "fusion" in self.stage.train:
             parts["trust"] = weights.trust * self.judging(trust, batch, seen, step)
-        if out.visual is not None and out.visual.auxiliary is not None:
+        auxiliary = None if out.visual is None else out.visual.auxiliary
+        if ranks.any(auxiliary is not None):
             # Balanced on each process by itself, as Switch Transformers do: the only loss that knows of a division.
-            parts["auxiliary"] = out.visual.auxiliary * ((rows.stop - rows.start) / len(batch.groups))
+            # Where a process has no pictures it still names the figure, as the others do.
+            own = out.loss.new_zeros(()) if auxiliary is None else auxiliary
+            parts["auxiliary"] = own * ((rows.stop - rows.start) / len(batch.groups))
         if weights.itc and batch.samples.pictures:
             parts["itc"] = weights.itc * self.contrast(batch, seen, told)
         allocator = model.fusion.allocator if isinstance(model.fusion, AstreaFusion) else None
         if allocator is not None:
-            shares = by_row(out.shares, batch.row[mine] - rows.start, batch.groups[rows], len(model.experts.names))
+            shares = by_row(out.shares, batch.row[mine] - rows.start, batch.groups[rows], allocator.load_bias)
             parts |= self.sharing(batch, rows, shares, seen, allocator.load_bias, step)
         figures = {name: part.item() for name, part in parts.items()}
         return sum(parts.values()), figures  # type: ignore[return-value]

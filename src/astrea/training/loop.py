@@ -137,7 +137,8 @@ def run_steps(
                         f"the loss is {told['loss']} at step {step}, micro-step {micro} (batch: {names[-1]}; {told})",
                         "lower the learning rate, or look at these samples; the last checkpoint is untouched",
                     )
-                (loss / schedule.accumulate).backward()
+                if loss.requires_grad:  # text without pictures may reach nothing that learns
+                    (loss / schedule.accumulate).backward()
                 for key, value in told.items():
                     figures[key] = figures.get(key, 0.0) + value / schedule.accumulate
             ranks.add_gradients(parameters)

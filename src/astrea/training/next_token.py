@@ -64,6 +64,7 @@ class NextTokenAlignObjective(FuseObjective):
         seen = {name: part for name, part in self.shop.seen(batch.samples).items() if name == self.joining}
         features = picked(seen, shown) if len(shown) else None
         inputs = self.inputs(packed_rows(batch.packed, rows))
-        out = self.shop.model(**inputs, features=features, fusion=self.fusion, use_cache=False)
-        loss = out.loss * batch.weight(rows)
+        loss = self.shop.model(
+            **inputs, features=features, fusion=self.fusion, num_items_in_batch=batch.labelled, use_cache=False
+        ).loss
         return loss, {"lm": loss.item()}

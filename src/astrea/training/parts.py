@@ -14,16 +14,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from astrea.config import ExpertEntry, Run
 from astrea.configuration import AstreaConfig
 from astrea.errors import AstreaError
 from astrea.experts.bank import COMPACT, ExpertBank, outline
 from astrea.experts.checkpoint.entry import resolve
+from astrea.experts.checkpoint.fresh import start_fresh
 from astrea.experts.checkpoint.weights import load_checkpoint
 from astrea.files import atomic_path, sha256_file
-from astrea.language.checkpoint import load_language, settle_generation
+from astrea.language.checkpoint import language_from_architecture, load_language, settle_generation
 from astrea.language.labels import LabelWords
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.model import AstreaForConditionalGeneration
@@ -98,7 +99,7 @@ def fill(module: nn.Module, path: Path, name: str) -> None:
 
 def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], parts: Path | None) -> None:
     """Fill a bank's experts: from their checkpoints, and the compact ones from a parts folder (None: leave them
-    fresh). Experts of any other kind bring weights of their own.
+    fresh). Those that are only described keep their random weights; experts of any other kind bring their own.
 
     Raises:
         AstreaError: a part or a checkpoint is missing, altered or does not fit.
@@ -106,6 +107,8 @@ def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], parts: Pa
     for name, entry in entries.items():
         if entry.checkpoint is not None:
             load_checkpoint(name, bank[name], entry)
+        elif entry.architecture is not None:
+            start_fresh(name, bank[name])
         elif parts is not None and type(bank[name]) in COMPACT.values():
             load_part(bank[name], parts, entry.kind)
 
@@ -127,9 +130,45 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def configure(
+    run: Run, experts: Mapping[str, Mapping[str, Any]], text: PreTrainedConfig, image_token_id: int
+) -> AstreaConfig:
+    """The configuration of a recipe's model.
+
+    Args:
+        experts: what `AstreaConfig.experts` says of them. text: the language model's.
+    """
+    low_rank = run.language.low_rank
+    return AstreaConfig(
+        text_config=text.to_dict(),
+        experts={name: dict(entry) for name, entry in experts.items()},
+        strategy=run.model.strategy,
+        fusion=run.model.fusion(),
+        adapter_hidden=run.model.adapter_hidden,
+        contrast_width=run.model.contrast_width,
+        image_token_id=image_token_id,
+        image_size=run.world.canvas,
+        attention=run.language.attention,
+        language_dtype=None if run.language.tiny else run.language.dtype,
+        low_rank=None if low_rank is None else low_rank.model_dump(mode="json"),
+    )
+
+
+def random_weights(run: Run) -> str | None:
+    """A sentence that names what a recipe only describes, so that nobody takes it for real; None if nothing."""
+    named = [
+        f"experts.{name}" for name, entry in run.experts.items() if entry.checkpoint is None and entry.architecture
+    ]
+    if run.language.checkpoint is None and not run.language.tiny:
+        named.append("language")
+    if not named:
+        return None
+    return f"random weights: {', '.join(named)} (an architecture without a checkpoint; good for measuring only)"
+
+
 def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
     """Build the model of a recipe; fill experts and language model from a parts folder (None: leave them fresh). A
-    language model with a checkpoint comes from there instead.
+    language model with a checkpoint comes from there instead, and one that is only described has random weights.
 
     Adapters start at the words of their expert's channels, after the language model's weights are in.
     """
@@ -144,26 +183,17 @@ def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGenerati
     else:
         # The compact experts' words always come first, so that the shipped language model's vocabulary keeps its order.
         tokenizer = tiny_tokenizer([*COMPACT.values(), *extra])
-        language = tiny_language_model(run.language, tiny_tokenizer())
-        if parts is not None and run.model.warm_language:
-            load_part(language, parts, LANGUAGE)
-        if len(tokenizer) > language.config.vocab_size:
-            language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    whole = run.language.checkpoint is not None or run.language.low_rank is not None
+        if run.language.tiny:
+            language = tiny_language_model(run.language, tiny_tokenizer())
+            if parts is not None and run.model.warm_language:
+                load_part(language, parts, LANGUAGE)
+            if len(tokenizer) > language.config.vocab_size:
+                language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        else:
+            language = language_from_architecture(run.language, len(tokenizer))
+    whole = not run.language.tiny or run.language.low_rank is not None
     image_token_id: Any = tokenizer.convert_tokens_to_ids("<image>")
-    config = AstreaConfig(
-        text_config=language.config.to_dict(),
-        experts=entries,
-        strategy=run.model.strategy,
-        fusion=run.model.fusion(),
-        adapter_hidden=run.model.adapter_hidden,
-        contrast_width=run.model.contrast_width,
-        image_token_id=image_token_id,
-        image_size=run.world.canvas,
-        attention=run.language.attention,
-        language_dtype=None if run.language.checkpoint is None else run.language.dtype,
-        low_rank=None if run.language.low_rank is None else run.language.low_rank.model_dump(mode="json"),
-    )
+    config = configure(run, entries, language.config, image_token_id)
     model = AstreaForConditionalGeneration(config, allow_import=True, language_model=language if whole else None)
     if not whole:
         model.language_model.load_state_dict(language.state_dict())

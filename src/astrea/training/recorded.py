@@ -8,8 +8,11 @@ Letters: B samples, P pictures of a batch, R rows, S questions, L tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,11 +21,12 @@ from torch import Tensor
 
 from astrea.data.images import to_square_array
 from astrea.data.packing import Packer
+from astrea.data.records.complaints import Complaints
 from astrea.data.records.conversation import called, messages_of, picture_id, texts_of
 from astrea.data.records.faults import Fault
 from astrea.data.records.mix import Mixture, Sample, Source
-from astrea.data.records.record import ImageRef
-from astrea.data.records.trainable import NO_PAIR, Trainable
+from astrea.data.records.record import ImageRef, Record
+from astrea.data.records.trainable import Trainable
 from astrea.data.samples import Rows, Samples
 from astrea.data.segments import Segment, questions_apart
 from astrea.experts.bank import ExpertBank
@@ -36,8 +40,8 @@ SCANNED = 5000
 LOOKED_AT = 32
 """Pictures that experts look at together."""
 
-TOLD = 20
-"""Bad records that are told of one by one; more are only counted."""
+TRACKED = 10_000
+"""Records after which the search for one with a picture tells how far it is."""
 
 
 class RecordData:
@@ -51,7 +55,7 @@ class RecordData:
         threads: that decode pictures.
 
     Raises:
-        AstreaError: there is no record, or none with a picture.
+        AstreaError: there is no record.
     """
 
     def __init__(
@@ -68,10 +72,12 @@ class RecordData:
         report: Reporter,
     ) -> None:
         self.bank, self.image_size, self.row_tokens, self.ranks = bank, image_size, row_tokens, ranks
-        self.report, self.faulty = report, set[str]()
+        self.sources, self.report, self.trainable = sources, report, Trainable(packer, max_tokens)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
-        self.conversations = Mixture(sources, check=Trainable(packer, max_tokens), on_fault=self.tell)
-        self.pairs = Mixture(sources, check=Trainable(packer, max_tokens, pictured=True), on_fault=self.tell)
+        complaints = Complaints(report.say)
+        # Every process meets every bad record; one of them tells.
+        self.on_fault: Callable[[Fault], None] = complaints if ranks.leads else (lambda fault: None)
+        self.conversations = Mixture(sources, check=self.trainable, on_fault=self.on_fault)
         names = [source.reader.path.name for source in sources]
         self.groups: Sequence[str] = tuple(dict.fromkeys(names))
         self.group_of = [self.groups.index(name) for name in names]
@@ -80,14 +86,26 @@ class RecordData:
         """Samples of an epoch."""
         return len(self.conversations)
 
-    def tell(self, fault: Fault) -> None:
-        """Say what is wrong with a record, once and on one process."""
-        said = str(fault)
-        if fault.kind == NO_PAIR or not self.ranks.leads or said in self.faulty or len(self.faulty) > TOLD:
-            return
-        self.faulty.add(said)
-        many = "... and more bad records: see all of them with `astrea validate`"
-        self.report.say(f"left out: {said}" if len(self.faulty) <= TOLD else many)
+    @cached_property
+    def pictured(self) -> list[Source]:
+        """The sources that show a picture at all; the first use reads each as far as its first one."""
+        return [source for source in self.sources if self.shows(source)]
+
+    def shows(self, source: Source) -> bool:
+        """Whether any record of a source shows a picture."""
+        reader = source.reader
+        for number, found in enumerate(islice(reader.examine(), len(reader)), 1):
+            if isinstance(found, Record) and found.images:
+                return True
+            if number % TRACKED == 0:
+                self.report.track(f"pictures of {reader.path.name}", number, len(reader))
+        return False
+
+    @cached_property
+    def pairs(self) -> Mixture:
+        """What alignment reads: the records with a picture, of the sources that have any."""
+        check = replace(self.trainable, pictured=True)
+        return Mixture(self.pictured, check=check, on_fault=self.on_fault)
 
     def draw(self, position: int, size: int, seed: int, *, pairs: bool = False) -> Samples:
         mixture = self.pairs if pairs else self.conversations
@@ -168,8 +186,9 @@ class RecordData:
         return samples, torch.arange(max(1, count // pictures) * pictures) % pictures
 
     def scanned(self, seed: int) -> Iterable[str]:
-        for place in range(min(SCANNED, len(self.pairs))):
-            yield from texts_of(self.pairs.sample(place, seed, 0).record)
+        mixture = self.pairs if self.pictured else self.conversations
+        for place in range(min(SCANNED, len(mixture))):
+            yield from texts_of(mixture.sample(place, seed, 0).record)
 
     def every_text(self) -> None:
         return None

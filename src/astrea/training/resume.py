@@ -98,8 +98,8 @@ def restore(shop: Workshop, found: Checkpoint) -> None:
     # The experts are frozen and not in the checkpoint: what was learned is only worth something with the same ones.
     if found.state["experts"] != tensors_fingerprint(shop.model.experts.state_dict()):
         raise AstreaError(
-            f"{found.path}: was written with other experts than {shop.run.pretrain!r} now holds",
-            "restore the parts that the run was started with, or start a new run in another folder",
+            f"{found.path}: was written with other experts than those that are there now",
+            "restore the parts or checkpoints that the run was started with, or start a new run in another folder",
         )
     missing, unexpected = shop.model.load_state_dict(found.tensors["model"], strict=False)
     if unexpected or [k for k in missing if not k.startswith("experts.")]:

@@ -21,6 +21,7 @@ from astrea.fingerprint import tensors_fingerprint
 from astrea.language.low_rank import merge
 from astrea.processor import AstreaImageProcessor, AstreaProcessor
 from astrea.progress import Reporter
+from astrea.quiet import quiet
 from astrea.training.acceleration import accelerated
 from astrea.training.align import AlignObjective
 from astrea.training.checkpoint import (
@@ -308,9 +309,13 @@ def freeze_summary(shop: Workshop) -> str:
         "language model": shop.model.language_model,
     }
     for name, part in parts.items():
-        count = sum(p.numel() for p in part.parameters())
-        some = any(p.requires_grad for p in part.parameters())
-        (learns if some else frozen).append(f"{name} {count / 1000:.0f}k")
+        sizes = {True: 0, False: 0}
+        for parameter in part.parameters():
+            sizes[parameter.requires_grad] += parameter.numel()
+        # Of a language model that learns by low-rank adapters most is frozen: it stands in both lists.
+        for learning, told in ((True, learns), (False, frozen)):
+            if sizes[learning] or not (learning or sizes[True]):
+                told.append(f"{name} {sizes[learning] / 1000:.0f}k")
     return f"trainable [{', '.join(learns)}]  frozen [{', '.join(frozen)}]"
 
 
@@ -325,7 +330,7 @@ def write_model(shop: Workshop, folder: Path) -> None:
         tokenizer=shop.tokenizer,
         num_visual_tokens=shop.model.num_visual_tokens,
     )
-    with file_guard(folder):
+    with file_guard(folder), quiet():
         shop.model.save_pretrained(folder)
         processor.save_pretrained(folder)
         (folder / "recipe.json").write_text(json.dumps(shop.run.model_dump(), indent=2))

@@ -59,6 +59,11 @@ def training_data(
         ranks=ranks,
         report=report,
     )
+    if run.align.steps and not data.pictured:
+        raise AstreaError(
+            f"no record of {', '.join(data.groups)} shows a picture, and experts are aligned by pictures",
+            "set align.steps=0, or give data with pictures",
+        )
     report.say(f"training on {len(data):,} records of {', '.join(data.groups)}")
     tell_unknown(data, tokenizer, run, report)
     return data

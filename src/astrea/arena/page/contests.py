@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from astrea.arena.contestants import variant
 from astrea.arena.page.cells import apart_cells, difference_dots, heat, own_class, spread, whole
 from astrea.arena.page.reading import SELF, by_mean, figure, part, task_names
 from astrea.arena.pictures import Series, chart, key
@@ -85,7 +86,7 @@ def ablations(arena: Mapping[str, Any]) -> str:
         return ""
     lines = [
         row(
-            words(name),
+            words(variant(name)),
             [
                 cell(escape(part(rows, name).get("note") or ""), classes="more"),
                 cell(spread(rows[name])),
@@ -95,10 +96,40 @@ def ablations(arena: Mapping[str, Any]) -> str:
         )
         for name in by_mean(rows)
     ]
-    heads = ["Without", "What that means", "Average", "Seeds", "Minus Astrea", "95 % interval"]
+    heads = ["Variant", "What that means", "Average", "Seeds", "Minus Astrea", "95 % interval"]
     return difference_dots(rows, "Astrea without each ingredient, minus Astrea") + table(
         "Astrea without each ingredient", heads, ["".join(lines)], classes="figures own"
     )
+
+
+ADAPTIVE = {
+    "load": ("Load, largest over mean", 2),
+    "calibration": ("Calibration", 2),
+    "relative": ("relative", 2),
+    "per_task": ("per task", 2),
+    "tokens": ("Tokens read", 2),
+    "fewer_tokens": ("which costs", 1),
+    "masked": ("An expert masked costs", 1),
+    "swapped": ("one telling of another picture", 1),
+    "constant": ("one stuck", 1),
+    "nan": ("one that is no number", 1),
+}
+"""Figure of an adaptivity row -> its head and digits."""
+
+
+def adaptivity(arena: Mapping[str, Any]) -> str:
+    """What variants of Astrea save, survive and tell of their experts."""
+    rows = part(arena, "adaptivity")
+    lines = []
+    for name in rows:
+        each = part(rows, name)
+        cells = [cell(number(figure(each, "seeds"), digits=0))]
+        cells += [cell(number(figure(each, key), digits=digits)) for key, (_, digits) in ADAPTIVE.items()]
+        lines.append(row(words(name if name == SELF else variant(name)), cells, classes=own_class(name)))
+    if not lines:
+        return ""
+    heads = ["Variant", "Seeds", *(head for head, _ in ADAPTIVE.values())]
+    return table("What adaptivity buys", heads, ["".join(lines)], classes="figures")
 
 
 def curves(arena: Mapping[str, Any]) -> str:

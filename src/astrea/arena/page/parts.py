@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from astrea.arena.page.contests import ablations, conditions, curves, strategies, tasks
+from astrea.arena.page.contests import ablations, adaptivity, conditions, curves, strategies, tasks
 from astrea.arena.page.experts import shares, without
 from astrea.arena.page.origin import made
 from astrea.arena.page.probes import calibration, pareto, robustness
@@ -95,6 +95,14 @@ PARTS = (
         _PROBES,
         "Astrea's average when experts with a small share are not read, and the other strategies at the visual tokens "
         f"that they read. {_PROBED} for Astrea's curve; the other strategies' points are of the same tasks, all items.",
+    ),
+    Part(
+        "adaptivity",
+        "What adaptivity buys",
+        adaptivity,
+        _PROBES,
+        "Astrea, and what remains of each figure without an ingredient. Tokens read: at the threshold at which that is "
+        f"at most 60 %, over all tasks. Costs are points of the average. {_PROBED} but for tokens.",
     ),
     Part(
         "robustness",

@@ -32,6 +32,10 @@ class Trainable:
 
     def __call__(self, record: Record, root: ImageRoot) -> Iterator[Fault]:
         """The faults of a record, one by one."""
+        if self.pictured and not record.images:
+            # First, as it is the only one that costs nothing to find, and whole files may be without pictures.
+            blind = BadRow(NO_PAIR, "the record has no picture", "alignment passes it over")
+            yield blind.at(record.source, record.id)
         try:
             yield from Checks(tokens=_Counter(self.packer, self.max_tokens))(record, root)
         except BadRow as bad:
@@ -39,9 +43,6 @@ class Trainable:
         if not texts_of(record):
             silent = BadRow("no_text", "the record has neither a conversation nor a caption", "leave it out")
             yield silent.at(record.source, record.id)
-        if self.pictured and not record.images:
-            blind = BadRow(NO_PAIR, "the record has no picture", "alignment passes it over")
-            yield blind.at(record.source, record.id)
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,27 @@ class _Counter:
     limit: int
 
     def layout(self, record: Record) -> Layout:
-        """Raises BadRow where the template refuses the record."""
+        """That of the longest way in which training may read the record.
+
+        Raises:
+            BadRow: the template refuses the record, or leaves out a picture.
+        """
+        if record.messages:
+            found = self._read(record, 0)
+            # Alignment reads captions by themselves.
+            longest = max((len(self.packer.ids(text)) for text in record.captions), default=0)
+            return found if found.tokens >= longest else Layout(longest, 0, 0)
+        told = (self._read(record, which) for which in range(len(texts_of(record))))
+        return max(told, key=lambda one: one.tokens, default=Layout(0, 0, 0))
+
+    def _read(self, record: Record, which: int) -> Layout:
         try:
-            segment = self.packer.conversation(messages_of(record))
+            segment = self.packer.conversation(messages_of(record, which))
         except AstreaError as error:
             raise BadRow("unusable", error.message, error.mend) from error
+        if segment.pictures != len(record.images):
+            what = f"the chat template shows {segment.pictures} of {len(record.images)} pictures"
+            raise BadRow("unusable", what, "show pictures in the user's turns, each with an <image> of its own")
         images = [at for at, one in enumerate(segment.ids) if one == self.packer.image]
         first = next(at for at, label in enumerate(segment.labels) if label != -100)
         return Layout(len(segment.ids), images[-1] + 1 if images else 0, first)

@@ -1,4 +1,8 @@
-"""From a recipe's entry to what an Astrea model keeps of it: the class of the expert, and options without any file."""
+"""From a recipe's entry to what an Astrea model keeps of it: the class of the expert, and options without any file.
+
+An entry's checkpoint says everything; without one, the entry's own ``architecture`` says what a config.json would, and
+the rest is as usual for that architecture.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any, NamedTuple
 from transformers import AutoConfig, PreTrainedConfig
 
 from astrea.config import ExpertEntry
+from astrea.described import check_agreement, read_architecture
 from astrea.errors import AstreaError
 from astrea.experts.checkpoint.architecture import describe
 from astrea.experts.checkpoint.base import CheckpointExpert
@@ -30,12 +35,14 @@ class Known(NamedTuple):
     """An architecture that checkpoints may have.
 
     usual: its image processor, a key of `preprocess.USUAL`. expert: the class that holds it; None = by its head, see
-    `classifier`. part: the part of the configuration that is kept.
+    `classifier`. part: the part of the configuration that is kept. sized: whether the configuration's image_size is the
+    size of the pictures that it is given, and not only of those it was trained on.
     """
 
     usual: str
     expert: Expert | None = None
     part: str = ""
+    sized: bool = False
 
 
 KNOWN: Mapping[str, Mapping[str, Known]] = {
@@ -50,22 +57,22 @@ KNOWN: Mapping[str, Mapping[str, Known]] = {
     "segmentation": {
         "segformer": Known("Segformer", SegmentationCheckpoint),
         "mask2former": Known("Mask2Former", SegmentationCheckpoint),
-        "eomt": Known("Eomt", SegmentationCheckpoint),
-        "sam": Known("Sam", GridCheckpoint, "vision_config"),
+        "eomt": Known("Eomt", SegmentationCheckpoint, sized=True),
+        "sam": Known("Sam", GridCheckpoint, "vision_config", sized=True),
     },
     "classification": {
-        "vit": Known("ViT"),
+        "vit": Known("ViT", sized=True),
         "dinov2": Known("Bit"),
         "dinov2_with_registers": Known("Bit"),
-        "dinov3_vit": Known("DINOv3ViT"),
+        "dinov3_vit": Known("DINOv3ViT", sized=True),
         "convnextv2": Known("ConvNext"),
-        "clip": Known("CLIP", part="vision_config"),
-        "siglip": Known("Siglip", part="vision_config"),
+        "clip": Known("CLIP", part="vision_config", sized=True),
+        "siglip": Known("Siglip", part="vision_config", sized=True),
         "siglip2": Known("Siglip2", part="vision_config"),
     },
     "captioning": {
-        "blip": Known("Blip", CaptionCheckpoint),
-        "git": Known("CLIP", CaptionCheckpoint),
+        "blip": Known("Blip", CaptionCheckpoint, sized=True),
+        "git": Known("CLIP", CaptionCheckpoint, sized=True),
         "florence2": Known("CLIP", CaptionCheckpoint),
     },
 }
@@ -79,21 +86,66 @@ def resolve(name: str, entry: ExpertEntry) -> dict[str, Any]:
         AstreaError: the checkpoint is missing, unpinned, a pickle, of an architecture that the kind does not know, or
             the options do not fit; names the expert and says what would.
     """
-    if entry.checkpoint is None:
+    if entry.checkpoint is None and entry.architecture is None:
         return {"kind": entry.kind, "options": entry.options}
     try:
-        return _resolve(entry, checkpoint_folder(entry.checkpoint, entry.revision))
+        if entry.checkpoint is None:
+            return from_architecture(entry)
+        return from_folder(entry, checkpoint_folder(entry.checkpoint, entry.revision))
     except AstreaError as error:
         raise AstreaError(f"expert {name!r}: {error.message}", error.mend) from error
 
 
-def _resolve(entry: ExpertEntry, folder: Path) -> dict[str, Any]:
-    if entry.kind not in KNOWN:
-        raise AstreaError(f"{entry.kind!r} takes no checkpoint", f"kinds that do: {', '.join(KNOWN)}")
+def from_folder(entry: ExpertEntry, folder: Path) -> dict[str, Any]:
+    """The same from the files of a checkpoint; its weights need not be there. Raises as `resolve` does, and where the
+    entry's architecture is another one."""
+    known_architectures(entry.kind)
     config = read_config(folder)
-    known = KNOWN[entry.kind].get(config.model_type)
+    if entry.architecture is not None:
+        check_agreement(entry.architecture, config, "architecture", folder)
+    known = _known(entry.kind, config)
+    source = f"{entry.checkpoint}@{entry.revision}" if entry.revision else folder.resolve().name
+    return _kept(entry, config, known, read_processor_json(folder), source, folder)
+
+
+def from_architecture(entry: ExpertEntry) -> dict[str, Any]:
+    """The same from the entry's architecture alone, whatever checkpoint it names. Raises as `resolve` does."""
+    known_architectures(entry.kind)
+    config = read_architecture(entry.architecture or {}, "architecture")
+    known = _known(entry.kind, config)
+    processor: dict[str, Any] = {}
+    if known.sized:
+        side = getattr(config, "vision_config", config).image_size
+        processor = {"size": side, "crop_size": side}
+    return _kept(entry, config, known, processor, "random weights", None)
+
+
+def known_architectures(kind: str) -> Mapping[str, Known]:
+    """What a kind of expert knows of checkpoints.
+
+    Raises:
+        AstreaError: nothing.
+    """
+    if kind not in KNOWN:
+        raise AstreaError(f"{kind!r} takes no checkpoint", f"kinds that do: {', '.join(KNOWN)}")
+    return KNOWN[kind]
+
+
+def _known(kind: str, config: PreTrainedConfig) -> Known:
+    known = known_architectures(kind).get(config.model_type)
     if known is None:
-        raise AstreaError(f"{entry.kind} knows no {config.model_type!r} checkpoints", _where(entry.kind, config))
+        raise AstreaError(f"{kind} knows no {config.model_type!r} checkpoints", _where(kind, config))
+    return known
+
+
+def _kept(
+    entry: ExpertEntry,
+    config: PreTrainedConfig,
+    known: Known,
+    processor: Mapping[str, Any],
+    source: str,
+    folder: Path | None,
+) -> dict[str, Any]:
     both = {key: value for key, value in entry.options.items() if key in RecipeOptions.model_fields}
     chosen = {key: value for key, value in entry.options.items() if key not in both}
     common = checked(RecipeOptions, both)
@@ -104,11 +156,11 @@ def _resolve(entry: ExpertEntry, folder: Path) -> dict[str, Any]:
     part: Any = getattr(config, known.part, config) if known.part else config
     if config.model_type == "clip" and part is not config:
         part.projection_dim = config.projection_dim  # the model goes by this one, not by its part's own
-    prepared = read_preprocess(read_processor_json(folder), known.usual, image_size=common.image_size)
+    prepared = read_preprocess(processor, known.usual, image_size=common.image_size)
     options = {
         "architecture": describe(part),
         "preprocess": prepared.model_dump(mode="json"),
-        "source": f"{entry.checkpoint}@{entry.revision}" if entry.revision else folder.resolve().name,
+        "source": source,
         **settings,
     }
     return {"kind": kind_of(expert), "options": options}
@@ -158,11 +210,13 @@ def classifier(config: PreTrainedConfig, chosen: Mapping[str, Any]) -> Expert:
     return ZeroShotCheckpoint
 
 
-def settings_of(expert: Expert, folder: Path, config: PreTrainedConfig, chosen: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(
+    expert: Expert, folder: Path | None, config: PreTrainedConfig, chosen: Mapping[str, Any]
+) -> dict[str, Any]:
     """The options of the class: what the recipe says, checked, and what the checkpoint's own words add.
 
     Raises:
-        AstreaError: an option is unknown, out of range, or not the recipe's to give.
+        AstreaError: an option is unknown, out of range, or not the recipe's to give, or needs words that are not there.
     """
     if foreign := expert.accepts.derived & chosen.keys():
         raise AstreaError(
@@ -176,6 +230,11 @@ def settings_of(expert: Expert, folder: Path, config: PreTrainedConfig, chosen: 
     if isinstance(settings, CaptionOptions):
         found = caption_settings(folder, config, settings.prompt)
     elif isinstance(settings, DetectionOptions) and config.model_type == OPEN:
+        if folder is None:
+            raise AstreaError(
+                "phrases are read by a checkpoint's own tokenizer, and there is only an architecture",
+                "name a folder that holds the checkpoint's config.json and tokenizer.json",
+            )
         found = phrase_text(folder, config, settings.phrases)
     # Written out whole: a finished model must not change with the defaults of a later version.
     return checked(expert.accepts, settings.model_dump() | found).model_dump(mode="json")

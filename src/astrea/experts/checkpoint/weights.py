@@ -21,7 +21,7 @@ from astrea.experts.checkpoint.options import DTYPES
 from astrea.experts.checkpoint.source import checkpoint_folder
 from astrea.experts.checkpoint.words import read_words, vocabulary_bytes
 from astrea.experts.protocol import Expert
-from astrea.loading import _quiet
+from astrea.quiet import quiet
 
 PHRASES_AT_ONCE = 64
 
@@ -36,7 +36,7 @@ def load_checkpoint(name: str, expert: Expert, entry: ExpertEntry) -> None:
         raise AstreaError(f"expert {name!r} takes no checkpoint", "leave `checkpoint` out")
     try:
         folder = checkpoint_folder(entry.checkpoint, entry.revision)
-        with _quiet():
+        with quiet():
             fill_network(expert, folder)
             for cls, add in ADDED.items():
                 if isinstance(expert, cls):

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from astrea.errors import AstreaError
+from astrea.experts.checkpoint.fresh import no_words
 from astrea.experts.checkpoint.options import MAX_VOCABULARY_BYTES
 from astrea.experts.checkpoint.source import check_words, read_generation_json
 
@@ -80,17 +81,20 @@ def vocabulary_bytes(folder: Path) -> bytes:
     return text
 
 
-def caption_settings(folder: Path, config: Any, prompt: str | None) -> dict[str, Any]:
+def caption_settings(folder: Path | None, config: Any, prompt: str | None) -> dict[str, Any]:
     """What a captioner is asked, and the tokens that frame its sentences.
 
     Args:
+        folder: the checkpoint's; None = there is none, and the prompt gets one meaningless piece per word.
         prompt: text that the sentence goes on from (BLIP, GIT) or that asks for it (Florence-2); None = the usual one.
     """
-    words = read_words(folder)
     text: Any = getattr(config, "text_config", config)
-    said = read_generation_json(folder)
     prompt = PROMPTS.get(config.model_type, "") if prompt is None else prompt
-    pieces = list(words(prompt, add_special_tokens=False).input_ids) if prompt else []
+    if folder is None:
+        said, pieces, size = {}, [0] * len(prompt.split()), len(no_words())
+    else:
+        said, size = read_generation_json(folder), len(vocabulary_bytes(folder))
+        pieces = list(read_words(folder)(prompt, add_special_tokens=False).input_ids) if prompt else []
 
     def token(name: str) -> int | None:
         value = said.get(name, getattr(text, name, None))
@@ -101,10 +105,11 @@ def caption_settings(folder: Path, config: Any, prompt: str | None) -> dict[str,
     whole = bool(config.is_encoder_decoder)
     asked = [begin, *pieces, end] if whole else [begin, *pieces]
     if None in asked:
-        raise AstreaError(f"{folder / 'config.json'} names no bos_token_id", "use the checkpoint's own configuration")
+        where = "the architecture" if folder is None else folder / "config.json"
+        raise AstreaError(f"{where} names no bos_token_id", "use the checkpoint's own configuration")
     return {
         "prompt_ids": asked,
-        "vocabulary_bytes": len(vocabulary_bytes(folder)),
+        "vocabulary_bytes": size,
         "start_id": token("decoder_start_token_id") if whole else None,
         "end_ids": [index for index in dict.fromkeys([end, token("pad_token_id")]) if index is not None],
         "forced_id": token("forced_bos_token_id") if whole else None,

@@ -1,0 +1,237 @@
+"""How fast the architecture of `small` trains on one GPU, with random weights: nothing is downloaded.
+
+    python benchmarks/gpu.py
+    python benchmarks/gpu.py --smoke      # a shrunken architecture, on any machine: whether this script works
+
+Optimizer steps of ``tune`` as training takes them (one micro-step each, contributions not measured), in four ways: the
+language model as it is or compiled, the experts' features cached or the experts looking at each batch's pictures. Of
+each, after steps that are not counted:
+
+* samples per second (pictures with all their questions), tokens per second (of the language model, without padding);
+* share of the GPU's dense bf16 rate as its maker states it; operations are counted as they are done, so that what
+  gradient checkpointing computes twice counts twice;
+* the most memory that tensors took, beside what `astrea estimate` says of such a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from astrea.config import Machines, Run
+from astrea.data.world import WorldData, scenes_of
+from astrea.estimate.build import absent_workshop, workshop_of
+from astrea.estimate.gpus import GPUS, Gpu
+from astrea.estimate.stages import stage_cost
+from astrea.experts.bank import ExpertBank
+from astrea.experts.protocol import ExpertFeatures
+from astrea.experts.truth import pixels_from_scenes
+from astrea.files import write_json_atomic
+from astrea.provenance import commit, machine
+from astrea.recipes.loader import load_recipe
+from astrea.training.acceleration import accelerated
+from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
+from astrea.training.parts import assemble, random_weights
+from astrea.training.run import plan_stages
+from astrea.training.workshop import Workshop
+
+RESULTS = Path(__file__).resolve().parent / "results" / "gpu.json"
+EXPERTS = ("captioning", "scene", "segmentation", "detection")
+RANDOM = [f"{part}.{key}=null" for part in (*(f"experts.{name}" for name in EXPERTS), "language")
+          for key in ("checkpoint", "revision")]  # fmt: skip
+NARROW = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2, image_size: 32"
+SMOKE = [
+    "world.canvas=64",
+    "experts.captioning.architecture={model_type: blip, text_config: {hidden_size: 16, intermediate_size: 16, "
+    f"num_hidden_layers: 1, num_attention_heads: 2, encoder_hidden_size: 16}}, vision_config: {{{NARROW}}}}}",
+    "experts.captioning.options={tokens: 4}",
+    f"experts.scene.architecture={{model_type: siglip, vision_config: {{{NARROW}, patch_size: 8}}}}",
+    "experts.scene.options={tokens: 4}",
+    "experts.segmentation.architecture={model_type: segformer, depths: [1, 1, 1, 1], hidden_sizes: [8, 8, 16, 16], "
+    "num_attention_heads: [1, 1, 2, 2], decoder_hidden_size: 16, num_labels: 5}",
+    "experts.segmentation.options={tokens: 4, image_size: 64}",
+    "experts.detection.architecture={model_type: rt_detr_v2, num_labels: 5, d_model: 16, encoder_hidden_dim: 16, "
+    "encoder_ffn_dim: 16, decoder_ffn_dim: 16, encoder_attention_heads: 2, decoder_attention_heads: 2, "
+    "num_queries: 12, decoder_layers: 1, encoder_in_channels: [16, 16, 16], decoder_in_channels: [16, 16, 16], backbone_config: "
+    "{model_type: rt_detr_resnet, layer_type: basic, embedding_size: 8, hidden_sizes: [8, 16, 16, 16], "
+    "depths: [1, 1, 1, 1], out_indices: [2, 3, 4]}}",
+    "experts.detection.options={tokens: 4, image_size: 64}",
+    "language.architecture={model_type: qwen3, hidden_size: 32, intermediate_size: 32, num_hidden_layers: 2, "
+    "num_attention_heads: 2, num_key_value_heads: 2, head_dim: 16, vocab_size: 4000}",
+    "model.adapter_hidden=16",
+    "model.contrast_width=16",
+    "contrast.queue=32",
+    "tune.batch=2",
+    "machines.precision=fp32",
+]
+"""Changes that shrink everything; the kinds of networks and all ways through the code stay."""
+SAYS_NO_MODEL = ("RTX", "SXM", "40GB", "80GB")
+"""Words of the GPUs' names that others share."""
+
+
+class Live(WorldData):
+    """The same data, but features are what the experts see when they are asked for."""
+
+    def __init__(self, data: WorldData, bank: ExpertBank, pixels_N3HW: Tensor, device: torch.device) -> None:
+        super().__init__(data.features, data.questions, data.captions)
+        for name, value in {"bank": bank, "pixels": pixels_N3HW, "device": device}.items():
+            object.__setattr__(self, name, value)
+
+    @torch.no_grad()
+    def rows(self, index: Tensor) -> dict[str, ExpertFeatures]:
+        seen = self.bank(self.pixels[index].to(self.device))  # type: ignore[attr-defined]
+        return {name: features.map(Tensor.cpu) for name, features in seen.items()}
+
+
+def recipe(chosen: argparse.Namespace) -> Run:
+    """The architecture that is measured: `small`, or what is left of it, without a checkpoint."""
+    words = ["tune.accumulate=1", *(SMOKE if chosen.smoke else []), *chosen.overrides]
+    return load_recipe(Run, "small", [*RANDOM, *words])
+
+
+def datasheet(name: str, memory: int) -> Gpu | None:
+    """The entry of the table of GPUs that a device's name and bytes of memory fit; None where there is none."""
+    said = set(name.replace("-", " ").split())
+    fitting = [gpu for gpu in GPUS if {word for word in gpu.name.split() if word not in SAYS_NO_MODEL} & said]
+    return min(fitting, key=lambda gpu: abs(gpu.memory * 10**9 - memory), default=None)
+
+
+class Bench:
+    """Steps of one stage, and what they take."""
+
+    def __init__(self, run: Run, device: torch.device, samples: int) -> None:
+        self.run, self.device = run, device
+        model, tokenizer = assemble(run, None)
+        self.shop: Workshop = workshop_of(run, model.to(device), tokenizer, samples=samples)  # type: ignore[arg-type]
+        pixels = pixels_from_scenes(list(scenes_of("train", samples, run.world)))
+        assert isinstance(self.shop.data, WorldData)
+        self.data = {"cached": self.shop.data, "live": Live(self.shop.data, model.experts, pixels, device)}
+        plan = plan_stages(run)[-1]
+        self.schedule, self.objective = plan.schedule, plan.build(self.shop)
+        learns = {id(parameter) for _, parameter, _ in self.objective.trainable()}
+        for module in (model, self.shop.contrast, self.shop.words):
+            for parameter in module.parameters():
+                parameter.requires_grad_(id(parameter) in learns)
+        model.train()
+        self.optimizer = build_optimizer(self.objective, self.schedule)
+
+    def steps(self, count: int) -> float:
+        """Seconds of so many steps; the first is not step 0, in which contributions are measured."""
+        schedule = Schedule(steps=1 + count, batch=self.schedule.batch, lr=1e-6)
+        self._wait()
+        began = time.perf_counter()
+        run_steps(self.objective, schedule, self.optimizer, start=1, on_step=lambda *_: None)
+        self._wait()
+        return time.perf_counter() - began
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def measure(self, *, compiled: bool, data: str, steps: int, repeats: int) -> dict[str, Any]:
+        """One of the four ways."""
+        self.shop.data = self.data[data]
+        machines: Machines = self.run.machines.model_copy(update={"compile": compiled})
+        with accelerated(self.shop.model.language_model, machines, self.device):
+            self.steps(steps)  # compiles, and fills allocators; the same steps as those that count
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            seconds = [self.steps(steps) / steps for _ in range(repeats)]
+            peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None
+        tokens = tokens_of(self.objective, self.schedule.batch, steps)
+        each = statistics.median(seconds)
+        return {
+            "seconds_per_step": [round(value, 5) for value in seconds],
+            "samples_per_second": round(self.schedule.batch / each, 3),
+            "tokens_per_second": round(tokens / each, 1),
+            "peak_bytes": peak,
+        }
+
+    def flops(self) -> int:
+        """Operations of one step with cached features."""
+        self.shop.data = self.data["cached"]
+        machines = self.run.machines
+        with accelerated(self.shop.model.language_model, machines, self.device), FlopCounterMode(display=False) as all_:
+            self.steps(1)
+        return all_.get_total_flops()
+
+
+def tokens_of(objective: Objective, batch: int, steps: int) -> float:
+    """Tokens per step that the language model reads, visual ones included, padding not."""
+    masks = [objective.batch(step, 0, batch).packed.attention_mask for step in range(1, steps + 1)]
+    return sum(int(mask.sum()) for mask in masks) / steps
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print, and write the results; returns what was written."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(description="Training speed of the small architecture on one GPU.")
+    parser.add_argument("--smoke", action="store_true", help="a shrunken architecture, without a GPU too")
+    parser.add_argument("--eager-only", action="store_true", help="leave the compiled language model out")
+    parser.add_argument("--steps", type=int, default=10, help="optimizer steps per figure")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=64, help="pictures that the batches are drawn from")
+    parser.add_argument("--out", type=Path, help=f"JSON file to write; {RESULTS.name} beside the other results")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the recipe")
+    chosen = parser.parse_intermixed_args(words)
+    if min(chosen.steps, chosen.repeats, chosen.samples) < 1:
+        parser.error("--steps, --repeats and --samples must be at least 1")
+    if not (chosen.smoke or torch.cuda.is_available()):
+        parser.error("there is no GPU here; --smoke runs a shrunken architecture on the processor")
+    if chosen.smoke and chosen.out is None:
+        parser.error("--smoke measures nothing worth keeping; say where to with --out")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    run = recipe(chosen)
+    name, gpu = "processor", None
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name()
+        gpu = datasheet(name, torch.cuda.get_device_properties(0).total_memory)
+    print(f"{name}; {random_weights(run)}")
+    cost = stage_cost(absent_workshop(run, samples=chosen.samples), plan_stages(run)[-1])
+    bench = Bench(run, device, chosen.samples)
+    flops = bench.flops()
+    ways: dict[str, Any] = {}
+    for compiled in (False,) if chosen.eager_only else (False, True):
+        for data in ("cached", "live"):
+            way = f"{'compiled' if compiled else 'eager'}, {data}"
+            found = bench.measure(compiled=compiled, data=data, steps=chosen.steps, repeats=chosen.repeats)
+            if gpu is not None and data == "cached":
+                seconds = statistics.median(found["seconds_per_step"])
+                found["share_of_datasheet_bf16"] = round(flops / seconds / (gpu.bf16 * 1e12), 4)
+            ways[way] = found
+            print(
+                f"{way:<18} {found['samples_per_second']:9.2f} samples/s  {found['tokens_per_second']:11.1f} tokens/s"
+            )
+    results = {
+        "command": shlex.join(["python", "benchmarks/gpu.py", *words]),
+        "commit": commit(),
+        "machine": machine(),
+        "device": name,
+        "datasheet": None if gpu is None else gpu.name,
+        "smoke": chosen.smoke,
+        "note": "a shrunken architecture: says that the script works, nothing of speed" if chosen.smoke else None,
+        "batch": bench.schedule.batch,
+        "flops_per_step": flops,
+        "estimate": {"flops_per_step": cost.plain_step_flops, "peak_bytes": cost.peak},
+        "ways": ways,
+    }
+    out = chosen.out or RESULTS
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(out, results)
+    print(f"results: {out}")
+    return json.loads(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
