@@ -254,7 +254,7 @@ class AstreaForConditionalGeneration(Decoding, PreTrainedModel, GenerationMixin)
             if features is None and pixel_values is not None:
                 features = self.see(pixel_values)
             rows = rows_of_pictures(is_image, features, fusion.num_tokens)
-            bias = match = key_words = None
+            bias = match = key_words = apart = None
             readable = real
             if features is not None:
                 numbers = segments if questions is None else questions
@@ -266,6 +266,8 @@ class AstreaForConditionalGeneration(Decoding, PreTrainedModel, GenerationMixin)
                     match = word_match(embeds.to(exact), key_words, fusion.word_match)
                 embeds = embeds.masked_scatter(is_image.unsqueeze(-1), visual.tokens.to(embeds.dtype))
                 readable = real.masked_scatter(is_image, visual.valid)
+                if visual.apart is not None:
+                    apart = torch.zeros_like(real).masked_scatter(is_image, visual.apart.expand(len(rows), -1))
                 if visual.bias is not None:
                     bias = embeds.new_zeros(batch, length, asked.shape[1], dtype=exact)
                     said = visual.bias.transpose(1, 2).to(exact)
@@ -280,6 +282,7 @@ class AstreaForConditionalGeneration(Decoding, PreTrainedModel, GenerationMixin)
                 queries=length,
                 dtype=embeds.dtype,
                 questions_BL=questions,
+                apart_BL=apart,
             )
             key_bias = embeds.new_zeros(batch, length, dtype=exact) if bias is None else bias[:, 0]
             key_bias = key_bias.masked_fill(~readable, floor)

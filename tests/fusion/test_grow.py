@@ -123,6 +123,18 @@ def test_its_word_match_is_weak(pair, pictures, make_questions):
     torch.testing.assert_close(lengths[1, :8], torch.ones(8))
 
 
+def test_the_others_do_not_read_it(pair, pictures, make_questions):
+    """Neither in the mixer nor, since it says so, in the language model; it reads them."""
+    old, new = pair
+    seen, more = pictures
+    before, after = old(seen, make_questions()), new(more, make_questions())
+    torch.testing.assert_close(after.tokens[:, :8], before.tokens)
+    assert after.apart.tolist() == [False] * 8 + [True] * 2
+    assert before.apart is None
+    alone = new(more.with_presence(torch.tensor([False, False, False, True]).expand(3, -1)), make_questions())
+    assert not torch.allclose(alone.tokens[:, 8:], after.tokens[:, 8:])
+
+
 def test_without_the_newcomer_all_is_as_it_was(pair, pictures, make_questions):
     old, new = pair
     seen, more = pictures

@@ -30,7 +30,12 @@ def join(
     data: Annotated[
         str, typer.Option("--data", help="Recipe whose pictures, captions and align settings are used.")
     ] = "tiny",
-    share: Annotated[float, typer.Option(help="Share of the attention that the newcomer gets on average.")] = 0.03,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the attention that the newcomer gets on average; 0.01 by default.", show_default=False
+        ),
+    ] = None,
     folder: Annotated[Path, typer.Option("--out", help="Model folder to write; new or empty.", metavar="FOLDER")],
     trust_remote_code: Trust = False,
 ) -> None:
@@ -46,6 +51,7 @@ def join(
     from astrea.loading import load_model
     from astrea.progress import TerminalReporter
     from astrea.recipes.loader import load_recipe
+    from astrea.training.join import SHARE
     from astrea.training.join import join as take_in
 
     name, equals, kind = expert.partition("=")
@@ -55,7 +61,8 @@ def join(
     entry = ExpertEntry(kind=kind, options=dict(parsed(given) for given in option or []))
     loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
     with TerminalReporter() as report:
-        joined = take_in(loaded, processor, run, name, entry, folder, share=share, report=report)
+        heard = SHARE if share is None else share
+        joined = take_in(loaded, processor, run, name, entry, folder, share=heard, report=report)
     words = f", {joined.words} new words" if joined.words else ""
     out.print(f"{name} has joined: share {joined.share:.1%} on average{words}", markup=False, highlight=False)
     print_path("model", folder)

@@ -35,8 +35,8 @@ class AstreaFusion(FusionStrategy):
     Tokens that promise a question less than ``threshold`` are not read for it (`astrea.fusion.thrift`).
 
     Experts that have ``joined`` by alignment alone (`astrea.training.join`) are strangers to all that was trained here:
-    nobody has learned to judge them, so they are believed; what an equal share is goes by the others; and their word
-    match is weak.
+    nobody has learned to judge them, so they are believed; what an equal share is goes by the others; their word match
+    is weak; and no other token reads them, neither in the mixer nor in the language model: only words do.
 
     With equal shares, no mixer and no word match this is the aligned sequence concat. ``residual_keep`` is the current
     probability p of the stochastic residual; the fuse stage moves it.
@@ -89,17 +89,18 @@ class AstreaFusion(FusionStrategy):
             matrix = matrix.with_presence(believed(trust, matrix.present & trained_E))
         tokens = matrix.tokens
         if self.mixer is not None:
-            mixed = self.mixer(matrix)
+            mixed = self.mixer(matrix, trained_E if any(self.joined) else None)
             if self.residual is None:
                 tokens = tokens + mixed
             else:
                 tokens = self.residual(mixed, matrix, float(self.residual_keep), generator)
         words = None if self.word_match is None else F.normalize(matrix.tokens, dim=-1)
-        if words is not None and any(self.joined):
-            words = torch.where(trained_E[matrix.expert].unsqueeze(-1), words, JOINED_MATCH * words)
+        apart = ~trained_E[matrix.expert] if any(self.joined) else None
+        if words is not None and apart is not None:
+            words = torch.where(apart.unsqueeze(-1), JOINED_MATCH * words, words)
         if self.allocator is None:
             shares = equal_shares(matrix.present, question_BSD.shape[1])
-            return VisualTokens(tokens, matrix.valid, shares, None, words, trust)
+            return VisualTokens(tokens, matrix.valid, shares, None, words, trust, apart=apart)
         shares = self.allocator(question_BSD, *matrix.summary(), matrix.present)
         relative_BSE = relative_shares(shares, matrix.present, trained_E)
         bias_BSM = torch.log(relative_BSE.clamp_min(1e-6))[:, :, matrix.expert]
@@ -113,7 +114,7 @@ class AstreaFusion(FusionStrategy):
             bias_BSM = bias_BSM.masked_fill(~read_BSM, UNREAD)
             # What no question of this row reads need not be in the sequence at all.
             valid = valid & read_BSM.any(1)
-        return VisualTokens(tokens, valid, shares, bias_BSM, words, trust)
+        return VisualTokens(tokens, valid, shares, bias_BSM, words, trust, apart=apart)
 
     def trained(self, matrix: ExpertMatrix) -> Tensor:
         """Which experts (E,) all of this was trained with; the others have joined later."""

@@ -43,8 +43,12 @@ class Mixer(nn.Module):
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
-    def forward(self, matrix: ExpertMatrix) -> Tensor:
-        """F(X), (B, T, D)."""
+    def forward(self, matrix: ExpertMatrix, heard_E: Tensor | None = None) -> Tensor:
+        """F(X), (B, T, D).
+
+        Args:
+            heard_E: which experts the others read, bool; None = all. The rest reads without being read.
+        """
         tokens = matrix.tokens
         batch, length, width = tokens.shape
         x = self.norm(tokens)
@@ -54,6 +58,8 @@ class Mixer(nn.Module):
         )
         score = q @ k.transpose(-1, -2) / math.sqrt(width // self.heads) + self.place_score(matrix.places)
         other = matrix.expert[:, None] != matrix.expert[None, :]
+        if heard_E is not None:
+            other = other & heard_E[matrix.expert]
         score = score.masked_fill(~(other & matrix.valid[:, None, :]).unsqueeze(1), -1e4)
         # The null key: a column of zeros whose value is zero.
         weight = torch.cat([torch.zeros_like(score[..., :1]), score], -1).softmax(-1)[..., 1:]

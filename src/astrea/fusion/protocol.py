@@ -43,6 +43,7 @@ class VisualTokens:
     token, with the strategy's own `FusionStrategy.word_match` as gamma.
     trust: (B, E) logits that each expert is honest about this picture, or None where nobody judges.
     auxiliary: a scalar loss that the strategy wants added in training (a balancing loss, say), or None.
+    apart: (M,) bool, tokens that words read and other visual tokens do not, or None where there are none.
     """
 
     tokens: Tensor
@@ -52,6 +53,7 @@ class VisualTokens:
     words: Tensor | None = None
     trust: Tensor | None = None
     auxiliary: Tensor | None = None
+    apart: Tensor | None = None
 
 
 class FusionStrategy(nn.Module, ABC):
