@@ -63,9 +63,9 @@ SMOKE = [
     "experts.segmentation.options={tokens: 4, image_size: 64}",
     "experts.detection.architecture={model_type: rt_detr_v2, num_labels: 5, d_model: 16, encoder_hidden_dim: 16, "
     "encoder_ffn_dim: 16, decoder_ffn_dim: 16, encoder_attention_heads: 2, decoder_attention_heads: 2, "
-    "num_queries: 12, decoder_layers: 1, encoder_in_channels: [16, 16, 16], decoder_in_channels: [16, 16, 16], backbone_config: "
-    "{model_type: rt_detr_resnet, layer_type: basic, embedding_size: 8, hidden_sizes: [8, 16, 16, 16], "
-    "depths: [1, 1, 1, 1], out_indices: [2, 3, 4]}}",
+    "num_queries: 12, decoder_layers: 1, encoder_in_channels: [16, 16, 16], decoder_in_channels: [16, 16, 16], "
+    "backbone_config: {model_type: rt_detr_resnet, layer_type: basic, embedding_size: 8, "
+    "hidden_sizes: [8, 16, 16, 16], depths: [1, 1, 1, 1], out_indices: [2, 3, 4]}}",
     "experts.detection.options={tokens: 4, image_size: 64}",
     "language.architecture={model_type: qwen3, hidden_size: 32, intermediate_size: 32, num_hidden_layers: 2, "
     "num_attention_heads: 2, num_key_value_heads: 2, head_dim: 16, vocab_size: 4000}",

@@ -85,3 +85,55 @@ def test_options_that_make_no_sense_are_refused(train_speed, tmp_path):
 def test_work_is_counted_forward_and_backward(train_speed):
     a, b = torch.randn(4, 8, requires_grad=True), torch.randn(8, 16, requires_grad=True)
     assert train_speed.flops_of(lambda: (a @ b).sum().backward()) == 3 * 2 * 4 * 8 * 16
+
+
+# One GPU
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT.parent / "gpu.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_gpu_script_runs_on_a_processor_and_says_that_it_means_nothing(gpu, tmp_path, capsys):
+    out = tmp_path / "results" / "gpu.json"
+    words = ["--smoke", "--eager-only", "--steps", "1", "--repeats", "1", "--samples", "6", "--out", str(out)]
+    written = gpu.main(words)
+    assert json.loads(out.read_text()) == written
+    assert written["smoke"]
+    assert "nothing of speed" in written["note"]
+    assert "random weights: experts.captioning" in capsys.readouterr().out
+    assert list(written["ways"]) == ["eager, cached", "eager, live"]
+    for way in written["ways"].values():
+        assert way["tokens_per_second"] > way["samples_per_second"] > 0
+        assert "share_of_datasheet_bf16" not in way or torch.cuda.is_available()
+    # What is estimated is what is done.
+    assert written["estimate"]["flops_per_step"] == pytest.approx(written["flops_per_step"], rel=0.2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_measured(gpu, capsys):
+    for words in ([], ["--smoke"], ["--steps", "0"]):
+        with pytest.raises(SystemExit):
+            gpu.main(words)
+        assert "--smoke" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "gigabytes", "found"),
+    [
+        ("NVIDIA H100 80GB HBM3", 85, "H100 SXM"),
+        ("NVIDIA A100-SXM4-40GB", 42, "A100 40GB"),
+        ("NVIDIA A100-SXM4-80GB", 85, "A100 80GB"),
+        ("NVIDIA GeForce RTX 4090", 25, "RTX 4090"),
+        ("NVIDIA L4", 24, "L4"),
+        ("NVIDIA GeForce RTX 3060", 12, None),
+    ],
+)
+def test_a_device_is_found_in_the_table(gpu, name, gigabytes, found):
+    entry = gpu.datasheet(name, gigabytes * 10**9)
+    assert (entry and entry.name) == found

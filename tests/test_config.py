@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from astrea.config import Contrast, Language, PretrainPart, Run, World
+from astrea.config import Contrast, ExpertEntry, Language, PretrainPart, Run, World
 from astrea.errors import AstreaError
 from astrea.experts.bank import COMPACT
 from astrea.recipes.loader import dump_recipe, load_recipe
@@ -103,3 +103,29 @@ def test_schedules():
     part = PretrainPart(steps=5, batch=6, lr=0.1, warmup=2, weight_decay=0.5)
     schedule = part.schedule()
     assert (schedule.steps, schedule.batch, schedule.lr, schedule.warmup, schedule.weight_decay) == (5, 6, 0.1, 2, 0.5)
+
+
+# Architectures
+
+
+def test_what_has_no_architecture_is_written_as_before_there_were_any():
+    assert ExpertEntry(kind="detection").model_dump() == {"kind": "detection", "options": {}}
+    assert "architecture" not in Language().model_dump()
+    assert Language().model_dump()["checkpoint"] is None
+    assert "architecture" not in load_recipe(Run, "tiny").model_dump_json()
+
+
+def test_an_architecture_is_written_and_read_back(tmp_path):
+    words = ["language.architecture={model_type: llama}", "language.dtype=bfloat16"]
+    run = load_recipe(Run, "tiny", [*words, "experts.eye={kind: detection, architecture: {model_type: yolos}}"])
+    assert not run.language.tiny
+    path = tmp_path / "again.yaml"
+    path.write_text(dump_recipe(run))
+    assert load_recipe(Run, str(path)) == run
+
+
+@pytest.mark.parametrize("words", [["language.dtype=bfloat16"], [f"language.revision={'a' * 40}"]])
+def test_what_belongs_to_a_checkpoint_needs_one(words):
+    with pytest.raises(AstreaError, match="name one"):
+        load_recipe(Run, "tiny", words)
+    assert load_recipe(Run, "tiny", [*words, "language.checkpoint=x/y"]).language.checkpoint == "x/y"

@@ -264,14 +264,13 @@ def test_bfloat16_is_made_believe_as_autocast_has_it(run):
     assert found.peak == pytest.approx(real.peak, rel=0.1)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_half_precision_halves_what_matrix_products_keep(run, unmeasured, checkpointing):
-    low = run.model_copy(update={"machines": Machines(device="cpu", precision="bf16")})
-    shop = absent_workshop(low, samples=SAMPLES)
-    with_gradient_checkpointing(shop, checkpointing)
-    found = cost_of(shop, "tune")
-    assert found.memory["activations"] < unmeasured.memory["activations"]
-    assert {p.dtype for p in shop.model.language_model.parameters()} == {torch.float32}
+def test_in_bfloat16_a_block_that_is_computed_again_is_what_it_was(run):
+    shop = absent_workshop(run.model_copy(update={"machines": Machines(precision="bf16")}), samples=SAMPLES)
+    kept = cost_of(shop, "tune")
+    with_gradient_checkpointing(shop, True)
+    again = cost_of(shop, "tune")  # torch compares every tensor's type and shape
+    assert again.memory["activations"] < kept.memory["activations"]
+    assert again.plain_step_flops > kept.plain_step_flops
     assert "forward" not in vars(shop.model.language_model)
 
 
@@ -362,7 +361,7 @@ def test_estimate_on_the_command_line(astrea):
     assert code == 0, err
     told = json.loads(out)
     assert told["recipe"] == "tiny"
-    assert [stage["name"] for stage in told["stages"]] == ["align/detection", "align/joint", "tune"]
+    assert [stage["name"] for stage in told["stages"]] == ["align/joint", "tune"]
     assert all(stage["smallest_gpu"] == "L4" for stage in told["stages"])
     assert told["utilisation"] == 0.5
     assert told["gpus"]["L4"]["source"]

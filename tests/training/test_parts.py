@@ -8,13 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from astrea.config import Language
 from astrea.errors import AstreaError
 from astrea.experts.bank import COMPACT
 from astrea.files import sha256_file
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
-from astrea.training.parts import CARD, LANGUAGE, assemble, load_part, read_card, save_part
+from astrea.loading import load_model
+from astrea.processor import AstreaImageProcessor, AstreaProcessor
+from astrea.training.parts import CARD, LANGUAGE, assemble, load_part, random_weights, read_card, save_part
 
 SIZE = Language(width=32, layers=2, heads=2, feed_forward=64)
 
@@ -234,3 +237,115 @@ def test_an_expert_of_ones_own_brings_its_words_without_moving_the_others(make_r
     assert tokenizer.tokenize("gloomy") == ["gloomy"]
     mixture = model.alignment.adapters["dusk"].mixture.weight
     assert torch.allclose(mixture[:, 0], words_of(model, tokenizer, "gloomy")[0])
+
+
+# Architectures without a checkpoint
+
+QWEN = {
+    "model_type": "qwen3",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "vocab_size": 3000,
+    "tie_word_embeddings": True,
+}
+YOLOS = {
+    "model_type": "yolos",
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": [32, 32],
+    "num_detection_tokens": 6,
+    "num_labels": 3,
+}
+
+
+@pytest.fixture
+def described(make_run):
+    """A run of which one expert and the language model are only described."""
+
+    def run(language: dict | None = None, expert: dict | None = None, **changes):
+        entry = {"kind": "detection", "options": {"tokens": 4, "image_size": 32}, "architecture": YOLOS}
+        experts = {"eye": entry | (expert or {}), "detection": {"kind": "detection"}}
+        return make_run(language={"architecture": QWEN} | (language or {}), experts=experts, **changes)
+
+    return run
+
+
+def test_an_architecture_is_that_network_with_random_weights(described, parts):
+    model, tokenizer = assemble(described(), parts)
+    again, _ = assemble(described(), parts)
+    other, _ = assemble(described(seed=1), parts)
+    assert type(model.language_model).__name__ == "Qwen3ForCausalLM"
+    assert model.config.text_config.vocab_size == 3000 > len(tokenizer)
+    states = [m.state_dict() for m in (model, again, other)]
+    eye = next(name for name in states[0] if name.startswith("experts.experts.eye.") and name.endswith("dense.weight"))
+    for name in ("language_model.model.embed_tokens.weight", eye):
+        assert torch.equal(states[0][name], states[1][name]), name
+        assert not torch.equal(states[0][name], states[2][name]), name
+    # The other experts come from where they always do.
+    stored = load_file(parts / "detection.safetensors")
+    assert all(torch.equal(states[0][f"experts.experts.detection.{k}"].to(v.dtype), v) for k, v in stored.items())
+
+
+def test_such_a_model_is_saved_and_loaded_like_any_other(described, tmp_path):
+    model, tokenizer = assemble(described(), None)
+    processor = AstreaProcessor(
+        image_processor=AstreaImageProcessor(image_size=model.config.image_size),
+        tokenizer=tokenizer,
+        num_visual_tokens=model.num_visual_tokens,
+    )
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    back, read = load_model(tmp_path)
+    pixels = torch.rand(1, 3, model.config.image_size, model.config.image_size)
+    with torch.no_grad():
+        before, after = model.eval().see(pixels), back.see(pixels)
+    assert torch.equal(before["eye"].tokens, after["eye"].tokens)
+    assert len(read.tokenizer) == len(tokenizer)
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+
+
+def test_its_type_is_the_recipes(described):
+    model, _ = assemble(described({"dtype": "bfloat16"}), None)
+    assert {p.dtype for p in model.language_model.parameters()} == {torch.bfloat16}
+    assert model.config.language_dtype == "bfloat16"
+
+
+def test_random_weights_are_told_of(described, make_run):
+    assert random_weights(make_run()) is None
+    told = random_weights(described())
+    assert "experts.eye" in told
+    assert "language" in told
+    assert "experts.detection" not in told
+    named = described({"checkpoint": "x/y", "revision": "a" * 40}, {"checkpoint": "x/y", "revision": "a" * 40})
+    assert random_weights(named) is None
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ({"architecture": QWEN | {"vocab_size": 50}}, "knows 50 tokens"),
+        ({"architecture": {"model_type": "no such thing"}}, "language.architecture describes no model"),
+        ({"architecture": {"model_type": "vit"}}, "no text-only"),
+        ({"architecture": QWEN | {"num_attention_heads": 0}}, "language.architecture describes no"),
+    ],
+)
+def test_a_described_language_model_that_cannot_be_is_refused(described, language, said):
+    with pytest.raises(AstreaError, match=said) as caught:
+        assemble(described(language), None)
+    assert caught.value.mend
+
+
+def test_a_language_checkpoint_that_is_something_else_is_refused(make_run, tmp_path):
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=99)
+    ).save_pretrained(tmp_path)
+    small = {"model_type": "llama", "hidden_size": 64}
+    with pytest.raises(AstreaError, match=r"language\.architecture\.hidden_size is 64.*says 32"):
+        assemble(make_run(language={"checkpoint": str(tmp_path), "architecture": small}), None)

@@ -11,7 +11,7 @@ from astrea.cli.app import AsJson, Overrides, app, out, print_json
 
 @app.command()
 def estimate(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (tiny) or a YAML file.")],
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (tiny, small, base, large) or a YAML file.")],
     overrides: Overrides = None,
     checkpointing: Annotated[
         bool | None,

@@ -28,7 +28,9 @@ def quickstart(folder: RunFolder = Path("runs/quickstart"), overrides: Overrides
 
 @app.command()
 def train(
-    recipe: Annotated[str | None, typer.Argument(help="A shipped recipe's name (tiny) or a YAML file.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="A shipped recipe's name (tiny, small, base, large) or a YAML file.")
+    ] = None,
     overrides: Overrides = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> by default.")] = None,
     resume: Annotated[

@@ -88,7 +88,7 @@ def language_from_architecture(language: Language, words: int) -> PreTrainedMode
         AstreaError: the recipe describes none, one of a make that Astrea cannot use, or one of fewer words.
     """
     config: Any = without_dropout(read_architecture(language.architecture or {}, "language.architecture"))
-    if not isinstance(getattr(config, "hidden_size", None), int):
+    if not all(isinstance(getattr(config, name, None), int) for name in ("hidden_size", "vocab_size")):
         raise AstreaError("language.architecture is no text-only language model", "describe one of text alone")
     if config.vocab_size < words:
         raise AstreaError(

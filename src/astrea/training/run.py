@@ -39,7 +39,7 @@ from astrea.training.fuse import FuseObjective
 from astrea.training.log import TrainLog
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.next_token import NextTokenAlignObjective
-from astrea.training.parts import SHIPPED, assemble
+from astrea.training.parts import SHIPPED, assemble, random_weights
 from astrea.training.pretrain import pretrain
 from astrea.training.resume import goes_on, newest, restore, snapshot, start_alike
 from astrea.training.sharding import sharded
@@ -175,6 +175,8 @@ def train_with(
             if ranks.leads:
                 pretrain(run, parts, report=report)
         clock["pretrain"] = time.perf_counter() - started + clock.get("pretrain", 0.0)
+    if invented := random_weights(run):
+        report.say(invented)
     model, tokenizer = assemble(run, parts)
     kept = FeatureCache(cache or folder.parent / "cache")
     if run.distill is not None:

@@ -14,8 +14,10 @@ from astrea.config import ExpertEntry, Run
 from astrea.errors import AstreaError
 from astrea.experts.bank import BUILT_IN, ExpertBank
 from astrea.experts.checkpoint.entry import resolve
+from astrea.experts.checkpoint.fresh import start_fresh
 from astrea.experts.checkpoint.weights import load_checkpoint
 from astrea.recipes.loader import load_recipe
+from experts.checkpoint.builders import MODELS, kind_of
 from experts.checkpoint.conftest import loaded
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -229,8 +231,6 @@ OPTIONS = {
 
 @pytest.mark.parametrize("case", OPTIONS)
 def test_options_are_checked(case, checkpoint):
-    from experts.checkpoint.builders import kind_of
-
     architecture, options, said, mend = OPTIONS[case]
     refused(kind_of(architecture), checkpoint(architecture), said, mend, **options)
 
@@ -303,3 +303,77 @@ def test_a_package_that_is_missing_is_named(entry, monkeypatch):
     with pytest.raises(AstreaError, match="scipy") as caught:
         ExpertBank({"it": resolve("it", entry("mask2former"))})
     assert caught.value.mend == "`pip install scipy`"
+
+
+# Architectures in the recipe
+
+
+def stated(checkpoint, architecture: str) -> dict:
+    return json.loads((checkpoint(architecture) / "config.json").read_text())
+
+
+DESCRIBED = [name for name in MODELS if name != "grounding_dino"]
+
+
+@pytest.mark.parametrize("architecture", DESCRIBED)
+def test_a_checkpoints_config_describes_it_without_its_files(architecture, checkpoint, entry, pixels):
+    whole = entry(architecture)
+    options = whole.options if "prompt" not in whole.options else {**whole.options, "prompt": ""}
+    read = resolve("it", whole.model_copy(update={"options": options}))
+    if "image_size" not in options:  # the tests' checkpoints are smaller than is usual
+        side = read["options"]["preprocess"]["crop"] or read["options"]["preprocess"]["resize"]
+        options = {**options, "image_size": side[0]}
+    alone = ExpertEntry(kind=whole.kind, architecture=stated(checkpoint, architecture), options=options)
+    found = resolve("it", alone)
+    assert found["kind"] == read["kind"]
+    assert found["options"]["architecture"] == read["options"]["architecture"]
+    assert found["options"]["source"] == "random weights"
+    bank = ExpertBank({"it": found})
+    start_fresh("it", bank["it"])
+    assert bank["it"].labels == ExpertBank({"it": read})["it"].labels
+    assert bank(pixels)["it"].tokens.isfinite().all()
+    assert len(bank.readings(pixels)) == len(pixels)
+
+
+def test_a_picture_is_as_large_as_the_architecture_says(checkpoint):
+    for architecture, side in (("siglip", 32), ("blip", 32), ("clip", 32), ("detr", 800), ("dinov2", 224)):
+        kind = kind_of(architecture)
+        found = resolve("it", ExpertEntry(kind=kind, architecture=stated(checkpoint, architecture)))["options"]
+        assert (found["preprocess"]["crop"] or found["preprocess"]["resize"]) == [side, side], architecture
+    chosen = ExpertEntry(kind="detection", architecture=stated(checkpoint, "detr"), options={"image_size": 96})
+    assert resolve("it", chosen)["options"]["preprocess"]["resize"] == [96, 96]
+
+
+def test_a_checkpoint_that_is_something_else_is_refused(entry, checkpoint):
+    whole = entry("detr")
+    agreeing = whole.model_copy(update={"architecture": stated(checkpoint, "detr")})
+    assert resolve("it", agreeing) == resolve("it", whole)
+    other = whole.model_copy(update={"architecture": {"model_type": "detr", "decoder_layers": 6}})
+    with pytest.raises(AstreaError, match=r"expert 'it': architecture\.decoder_layers is 6.*config\.json says 2"):
+        resolve("it", other)
+
+
+@pytest.mark.parametrize(
+    ("entry_of", "said"),
+    [
+        ({"kind": "detection", "architecture": {"model_type": "sam"}}, "belongs to kind segmentation"),
+        ({"kind": "student", "architecture": {"model_type": "detr"}}, "takes no checkpoint"),
+        ({"kind": "detection", "architecture": {"hidden_size": 8}}, "describes no model"),
+        ({"kind": "detection", "architecture": {"model_type": "detr"}, "options": {"colour": 1}}, "unknown option"),
+        (
+            {"kind": "detection", "architecture": {"model_type": "grounding-dino"}, "options": {"phrases": ["cat"]}},
+            "own tokenizer",
+        ),
+    ],
+)
+def test_architectures_that_cannot_be_used_are_refused(entry_of, said):
+    with pytest.raises(AstreaError) as caught:
+        resolve("eye", ExpertEntry(**entry_of))
+    assert "expert 'eye'" in caught.value.message
+    assert said in str(caught.value)
+    assert caught.value.mend
+
+
+def test_an_expert_that_is_no_checkpoints_is_not_started_fresh():
+    with pytest.raises(AstreaError, match="'eye' takes no architecture"):
+        start_fresh("eye", ExpertBank({"eye": {"kind": "detection", "options": {}}})["eye"])

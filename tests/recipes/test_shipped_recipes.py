@@ -1,0 +1,86 @@
+"""The recipes around public checkpoints: complete, pinned, and true to what the checkpoints are known to hold."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from astrea.config import Run
+from astrea.described import read_architecture
+from astrea.errors import AstreaError
+from astrea.estimate.build import absent_model
+from astrea.recipes.loader import load_recipe, shipped_recipes
+
+LARGER = ("small", "base", "large")
+KNOWN = {
+    # The file holds the decoder's table of words twice.
+    "captioning": (1_879_014_680, 30_524 * 768),
+    "segmentation": (15_036_944, 0),
+    # The file holds the heads of its three layers once; here they are kept apart.
+    "detection": (80_904_640, -3 * (2 * (256 * 256 + 256) + 256 * 4 + 4 + 256 * 80 + 80)),
+}
+"""Of `small`: bytes of the published model.safetensors, and float32 values that it holds and the expert does not."""
+LANGUAGE = {"small": 0.60e9, "base": 1.72e9, "large": 8.19e9}
+"""Parameters as the models' cards state them, tied tables counted once."""
+
+
+def test_they_are_listed_and_offered():
+    assert {"tiny", *LARGER} <= set(shipped_recipes())
+    with pytest.raises(AstreaError) as caught:
+        load_recipe(Run, "smal")
+    assert "'small'" in caught.value.mend
+    assert "large" in caught.value.mend
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_every_checkpoint_is_pinned_and_described(name):
+    run = load_recipe(Run, name)
+    assert run.name == name
+    assert {entry.kind for entry in run.experts.values()} == {
+        "captioning", "classification", "segmentation", "detection",
+    }  # fmt: skip
+    for part in (*run.experts.values(), run.language):
+        assert re.fullmatch(r"[\w-]+/[\w.-]+", part.checkpoint)
+        assert re.fullmatch(r"[0-9a-f]{40}", part.revision)
+        assert part.architecture["model_type"]
+        read_architecture(part.architecture, "it")
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_they_are_built_without_memory_at_their_published_size(name):
+    run = load_recipe(Run, name)
+    model, _ = absent_model(run)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    count = sum(parameter.numel() for parameter in model.language_model.parameters())
+    assert count == pytest.approx(LANGUAGE[name], rel=0.01)
+    assert {parameter.dtype for parameter in model.language_model.parameters()} == {torch.float32}
+    for expert, entry in run.experts.items():
+        assert model.experts[expert].num_tokens == entry.options["tokens"]
+
+
+def test_the_experts_of_small_are_as_large_as_their_files():
+    model, _ = absent_model(load_recipe(Run, "small"))
+    for name, (size, more) in KNOWN.items():
+        network = model.experts[name].model
+        held = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers()))
+        assert held == pytest.approx(size / 4 - more, rel=2e-3), name  # but for the file's own header
+    assert model.experts["scene"].preprocess.side == (224, 224)
+    assert model.experts["captioning"].preprocess.side == (384, 384)
+    assert len(model.experts["segmentation"].class_names) == 150
+    assert len(model.experts["detection"].class_names) == 80
+
+
+def test_without_a_network_training_says_what_is_missing(monkeypatch):
+    import huggingface_hub
+
+    from astrea.training.parts import assemble
+
+    def offline(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(AstreaError, match="expert 'captioning': the checkpoint Salesforce/") as caught:
+        assemble(load_recipe(Run, "small"), None)
+    assert "download it and give the folder" in caught.value.mend
