@@ -34,7 +34,8 @@ def tasks_table(results: dict[str, Any]) -> str:
 def facts(results: dict[str, Any]) -> str:
     """The figures beside the table, in sentences."""
     masked = ", ".join(f"{name} {change:+.1f}" for name, change in results["masking"].items())
-    minutes = sum(results["seconds"].values()) / 60
+    # The seconds that steps waited for their batches are in the stages' already.
+    minutes = sum(seconds for name, seconds in results["seconds"].items() if name != "waiting") / 60
     return (
         f"Seed {results['seed']}; {minutes:.1f} minutes of work on two cores, without installing; "
         f"{results['params']['total'] / 1e6:.2f} M parameters, {results['params']['trainable'] / 1e6:.2f} M of them "
