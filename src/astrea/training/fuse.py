@@ -302,7 +302,14 @@ class FuseObjective(Objective):
         shown = batch.shown[at].repeat(experts + 1)
         present = torch.cat([torch.ones(1, experts), 1 - torch.eye(experts)]).bool().repeat_interleave(len(at), 0)
         features = picked(seen, shown) if len(shown) else None
-        logits = model(**inputs, features=features, present=present.to(ranks.device), use_cache=False).logits
+        # With the labels' sum, rows that nothing is learned from are no error.
+        logits = model(
+            **inputs,
+            features=features,
+            present=present.to(ranks.device),
+            num_items_in_batch=batch.labelled,
+            use_cache=False,
+        ).logits
         count = batch.groups.shape[1]
         loss = answer_losses(logits, inputs["labels"], inputs.get("questions", inputs["segments"]), count)
         base, without = loss[:each], loss[each:].view(experts, each, count)

@@ -161,8 +161,9 @@ class RecordData:
             at += len(sample.record.images)
         rows = [segments[i : i + 1] for i in range(len(segments))]
         if self.row_tokens is not None and not per_question:
-            filled = filled_rows(segments, self.row_tokens)
-            rows = filled if len(filled) >= self.ranks.world else rows
+            rows = filled_rows(segments, self.row_tokens)
+            # Rows are the same for every number of processes; where there are fewer of them, some teach nothing.
+            rows += [[(idle(packer.pad), -1, [])] for _ in range(self.ranks.world - len(rows))]
         asked = [
             [group if pictures else -1 for segment, group, pictures in row for _ in range(max(segment.questions))]
             for row in rows
@@ -206,3 +207,8 @@ def filled_rows(segments: Sequence[tuple[Segment, Any, Any]], limit: int) -> lis
         rows[-1].append(one)
         length += own
     return rows
+
+
+def idle(token: int) -> Segment:
+    """A conversation that teaches nothing, for a process that has no other: all of them have to run the model."""
+    return Segment([token], [-100], [0.0], [1], [False], 0)
