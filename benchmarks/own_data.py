@@ -2,15 +2,16 @@
 
     python benchmarks/own_data.py --gigabytes 50 --parts 5
 
-Memory. One tar shard of 640 x 480 pictures (PNG without compression, 0.92 MB each, beside a question and its answer) is
-linked under as many names as make up ``--gigabytes``; the source is all of them. A small model trains until every byte of
-every shard has been read and decoded once: align, fuse and tune, with the stream read from its beginning by align and
-again by fuse. The page cache holds the one real shard, so nothing is measured of a disk. Resident memory is sampled over
-the run; the slope is that of a straight line through the samples of its later part, in megabytes per gigabyte read.
+Memory. One tar shard of 640 x 480 pictures (PNG without compression, 0.92 MB each, beside a question and its answer)
+is linked under as many names as make up ``--gigabytes``; the source is all of them. A small model trains until every
+byte of every shard has been read and decoded once: align, fuse and tune, with the stream read from its beginning by
+align and again by fuse. The page cache holds the one real shard, so nothing is measured of a disk. Resident memory is
+sampled over the run; the slope is that of a straight line through the samples of its later part, in megabytes per
+gigabyte read.
 
-Waiting. The tiny recipe, each of its stages 1/``--parts`` as long, on 640 x 480 JPEGs in a folder beside a JSONL, and on
-the same in tar shards. The share is what `seconds.json` calls waiting over what it calls align, fuse and tune. With one
-stage alone, too: align reads four times as many pictures per step as the others and computes least for each.
+Waiting. The tiny recipe, each of its stages 1/``--parts`` as long, on 640 x 480 JPEGs in a folder beside a JSONL, and
+on the same in tar shards. The share is what `seconds.json` calls waiting over what it calls align, fuse and tune.
+With one stage alone, too: align reads four times as many pictures per step as the others and computes least for each.
 """
 
 from __future__ import annotations
