@@ -42,6 +42,7 @@ contrast: {{queue: 16}}
 align:
   train: [adapters, heads]
   losses: {{word: 1.0, itc: 0.3, agree: 0.1}}
+  progressive: true
   steps: {phases}
   batch: 4
   lr: 1.0e-3

@@ -404,7 +404,7 @@ def test_quickstart_twice_and_its_report(astrea, short, tmp_path, few_scenes, mo
     results = json.loads((folder / "results.json").read_text())
     assert tuple(results["tasks"]) == TASKS
     assert (results["strategy"], results["seed"], results["recipe"]) == ("astrea", 0, "tiny")
-    assert {"features", "align", "fuse", "tune", "evaluate"} == results["seconds"].keys()
+    assert {"features", "waiting", "align", "fuse", "tune", "evaluate"} == results["seconds"].keys()
     samples = json.loads((folder / "samples.json").read_text())
     assert len(samples) == 24
     assert all((folder / row["image"]).is_file() and (folder / row["panel"]).is_file() for row in samples)

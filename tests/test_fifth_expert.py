@@ -64,7 +64,7 @@ def examples_on_path():
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The example's recipe, made small, on parts that nobody has trained."""
     parts = tmp_path_factory.mktemp("parts")
-    run = load_recipe(Run, str(RECIPE), [*SMALL, f"pretrain={parts}"])
+    run = load_recipe(Run, str(RECIPE), [*SMALL, "align.progressive=true", f"pretrain={parts}"])
     torch.manual_seed(0)
     for kind, expert in COMPACT.items():
         save_part(expert(), parts / f"{kind}.safetensors")

@@ -255,7 +255,7 @@ def pickle_instead(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": 1}))
 
 
-ALPHA = "fusion.residual.alpha"
+NEAR = "fusion.mixer.near"
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no config": (remove("config.json"), r"config\.json is missing"),
     "no weights": (remove("model.safetensors"), r"model\.safetensors is missing"),
@@ -298,9 +298,9 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         write("model.safetensors", pickle.dumps({"a": 1})),
         r"model\.safetensors is damaged, cut short",
     ),
-    "tensor missing": (edit_tensors(lambda t: t.pop(ALPHA)), rf"lacks tensor {ALPHA}"),
+    "tensor missing": (edit_tensors(lambda t: t.pop(NEAR)), rf"lacks tensor {NEAR}"),
     "tensor unknown": (edit_tensors(lambda t: t.update(x=torch.ones(1))), "unknown tensor x"),
-    "tensor too long": (edit_tensors(lambda t: t.update({ALPHA: torch.ones(5)})), rf"{ALPHA} is \[5\].*asks for \[4\]"),
+    "tensor too long": (edit_tensors(lambda t: t.update({NEAR: torch.ones(5)})), rf"{NEAR} is \[5\].*asks for \[4\]"),
     "other picture tokens": (edit_json("processor_config.json", num_visual_tokens=3), "visual tokens per picture 3"),
     "other picture size": (edit_json("config.json", image_size=32), "size of the picture 64"),
     "other image id": (edit_json("config.json", image_token_id=9), "id of <image> 4"),
