@@ -2,16 +2,15 @@
 
     python benchmarks/own_data.py --gigabytes 50 --parts 5
 
-Memory. One tar shard of 640 x 480 pictures (PNG without compression, 0.92 MB each, beside a question and its answer)
-is linked under as many names as make up ``--gigabytes``; the source is all of them. A small model trains until every
-byte of every shard has been read and decoded once: align, fuse and tune, with the stream read from its beginning by
-align and again by fuse. The page cache holds the one real shard, so nothing is measured of a disk. Resident memory is
-sampled over the run; the slope is that of a straight line through the samples of its later part, in megabytes per
-gigabyte read.
+Memory. One tar shard of 1600 x 1200 pictures (PNG without compression, 5.8 MB each, beside a conversation) is linked
+under as many names as make up ``--gigabytes``; the source is all of them. A small model trains until every byte of it
+has been read and decoded: align first, then fuse and tune, which begin again at the stream's beginning and together
+pass over it once. The page cache holds the one real shard, so no disk is measured. Resident memory is sampled all
+along; the slope is that of a straight line through the samples of the later part, in megabytes per gigabyte read.
 
 Waiting. The tiny recipe, each of its stages 1/``--parts`` as long, on 640 x 480 JPEGs in a folder beside a JSONL, and
-on the same in tar shards. The share is what `seconds.json` calls waiting over what it calls align, fuse and tune.
-With one stage alone, too: align reads four times as many pictures per step as the others and computes least for each.
+on the same in tar shards. The share is what `seconds.json` calls waiting over what it calls align, fuse and tune. For
+one stage alone, too: align reads four times as many pictures per step as the others, and computes least for each.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from astrea.scenes.questions import Balancer
 from astrea.training.run import train
 
 RESULTS = Path(__file__).resolve().parent / "results" / "own_data.json"
-SIZE = (640, 480)
+PHOTO, LARGE = (640, 480), (1600, 1200)
 SMALL = ("language={width: 32, layers: 2, heads: 2, feed_forward: 64}", "model.warm_language=false")
 """Of the memory run: a language model so small that reading is most of the work."""
 
@@ -53,10 +52,10 @@ SETTLED = 0.25
 """Share of the run after which memory has to be flat: buffers are full, every stage but the last is over."""
 
 
-def photo(number: int) -> Image.Image:
+def photo(number: int, size: tuple[int, int] = PHOTO) -> Image.Image:
     """A scene at the size of a photo, with the grain that photos have."""
     scene = split_scene("train", number, 0)
-    large = np.asarray(Image.fromarray(scene.image).resize(SIZE, Image.Resampling.BICUBIC), np.int16)
+    large = np.asarray(Image.fromarray(scene.image).resize(size, Image.Resampling.BICUBIC), np.int16)
     grain = np.random.default_rng(number).integers(-8, 9, large.shape, np.int16)
     return Image.fromarray((large + grain).clip(0, 255).astype(np.uint8))
 
@@ -111,7 +110,9 @@ def memory(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     """Train over the whole stream, sampling resident memory."""
     per, batch = chosen.shard, chosen.batch
     said = conversations(per)
-    size = write_shard(folder / "real.tar", ((f"{n:06}", encoded(photo(n), "PNG"), "png", said[n]) for n in range(per)))
+    size = write_shard(
+        folder / "real.tar", ((f"{n:06}", encoded(photo(n, LARGE), "PNG"), "png", said[n]) for n in range(per))
+    )
     shards = max(2, round(chosen.gigabytes * 1e9 / size))
     (folder / "stream").mkdir()
     for number in range(shards):
@@ -147,7 +148,7 @@ def memory(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     settled = [(p["gigabytes"], p["resident_mb"]) for p in points if p["gigabytes"] > SETTLED * points[-1]["gigabytes"]]
     half = len(settled) // 2
     return {
-        "pictures": f"{SIZE[0]} x {SIZE[1]} PNG without compression",
+        "pictures": f"{LARGE[0]} x {LARGE[1]} PNG without compression",
         "shards": shards,
         "real_shards": 1,
         "shard_bytes": size,
@@ -186,7 +187,7 @@ def sources(folder: Path, count: int) -> dict[str, str]:
 
 def waiting(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     """The share of waiting, for both kinds of files: of the whole recipe, and of each stage alone."""
-    found: dict[str, Any] = {"pictures": f"{SIZE[0]} x {SIZE[1]} JPEG", "files": chosen.files}
+    found: dict[str, Any] = {"pictures": f"{PHOTO[0]} x {PHOTO[1]} JPEG", "files": chosen.files}
     for kind, path in sources(folder, chosen.files).items():
         found[kind] = {}
         for part in ("whole", "align", "tune"):
@@ -229,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description="Memory and waiting of training on one's own files.")
     parser.add_argument("--gigabytes", type=float, default=50, help="of the stream; 0 = do not measure memory")
     parser.add_argument("--parts", type=int, default=5, help="stages are 1/PARTS as long; 0 = do not measure waiting")
-    parser.add_argument("--shard", type=int, default=64, help="pictures of the one real shard")
+    parser.add_argument("--shard", type=int, default=32, help="pictures of the one real shard")
     parser.add_argument("--batch", type=int, default=32, help="of the memory run")
     parser.add_argument("--samples", type=int, default=200, help="of resident memory")
     parser.add_argument("--files", type=int, default=400, help="pictures of the waiting runs")

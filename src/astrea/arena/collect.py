@@ -15,6 +15,7 @@ import numpy as np
 
 from astrea.arena.cell import SCHEMA, unpacked_items
 from astrea.arena.statistics import mean_tree, paired_difference, summary
+from astrea.evaluation.pareto import WANTED
 from astrea.evaluation.tasks import TASKS
 
 Record = Mapping[str, Any]
@@ -141,6 +142,8 @@ def adaptivity_row(cells: list[Record]) -> dict[str, Any]:
         probes = defaultdict(dict, cell["probes"])
         masked = [each["average"] for each in probes["masking"].values()]
         agreed, saved = probes["calibration"], probes["saving"]
+        if saved and saved["tokens_share"] > WANTED:  # no threshold makes it read less
+            saved = {}
         return {
             "load": cell["load"].get("max_over_mean"),
             "calibration": agreed.get("rank_correlation"),
