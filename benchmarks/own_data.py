@@ -141,7 +141,7 @@ def memory(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         total += 1
         if total % every == 0:
             read = total * batch * size / per / 1e9
-            points.append({"stage": stage, "gigabytes": round(read, 3), "resident_mb": round(resident_mb(), 1)})
+            points.append({"stage": stage, "gigabytes": round(read, 6), "resident_mb": round(resident_mb(), 1)})
 
     began = time.perf_counter()
     train(run, folder / "memory", observe=observe, report=Reporter())

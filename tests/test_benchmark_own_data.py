@@ -33,9 +33,9 @@ def _threads():
 
 
 @pytest.mark.usefixtures("_threads")
-def test_it_measures_memory_and_waiting_and_keeps_what_it_does_not_measure(own_data, tmp_path, capsys):
+def test_it_measures_memory_and_waiting_and_keeps_what_it_does_not_measure(own_data, tmp_path, capsys, monkeypatch):
     out = tmp_path / "results" / "own.json"
-    own_data.LARGE = (160, 120)
+    monkeypatch.setattr(own_data, "LARGE", (160, 120))
     options = ["--threads", "1", "--out", str(out)]
     memory = own_data.main(
         ["--gigabytes", "0.001", "--parts", "0", "--shard", "4", "--batch", "2", "--samples", "16", *options]
