@@ -21,7 +21,7 @@ quickstart: $(VENV)/.base
 	$(BIN)/astrea quickstart --out runs/quickstart
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --cov=astrea --cov-report=term --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov=astrea --cov-report=term --cov-fail-under=85
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from astrea.arena.contestants import variant
+from astrea.arena.trials import FACTORS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -114,6 +116,25 @@ def adaptivity_table(arena: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def trials_part(arena: dict[str, Any]) -> str:
+    """The section on learning rates; nothing where none were tried."""
+    tried = arena.get("trials")
+    if not tried:
+        return ""
+    rows = [
+        "## Learning rates tried\n",
+        "Average on the validation split with the base recipe's learning rates times 0.5, 1 and 2, one seed each; the",
+        "best is bold. *Used* is what the cells above were trained with.\n",
+        f"| strategy | {' | '.join(f'x{factor}' for factor in FACTORS)} | used |",
+        f"| --- | {'---: | ' * (len(FACTORS) + 1)}".rstrip(),
+    ]
+    for name, row in tried.items():
+        told = ["" if rate is None else f"{rate:.1f}" for rate in map(row["rates"].get, FACTORS)]
+        told = [f"**{each}**" if factor == row["best"] else each for factor, each in zip(FACTORS, told, strict=True)]
+        rows.append(f"| {name} | {' | '.join(told)} | {'x' + row['used'] if row['used'] else ''} |")
+    return "\n".join(rows)
+
+
 def size(number: float, unit: str) -> str:
     """1234567890, "B" -> 1.2 GB."""
     steps = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0))
@@ -169,28 +190,54 @@ def fill(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
 
 
+def join_table(joined: dict[str, Any]) -> str:
+    """What an expert that joined has changed, and what it says of photographs."""
+    rows = ["| task | before | after | moved | error |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, row in [*joined["tasks"].items(), ("**average**", joined["average"])]:
+        figures = f"{row['before']:.1f} | {row['after']:.1f} | {row['moved']:+.1f} | {row['standard_error']:.1f}"
+        rows.append(f"| {name} | {figures} |")
+    said = []
+    for photo, row in joined["photographs"].items():
+        tags = ", ".join(f"{tag} {score:.2f}" for tag, score in row["tags"].items())
+        said.append(f"* `{photo}`: {tags}; a share of {row['share']:.1%}")
+    photographs = (
+        "Of the photographs that scikit-image brings, scaled to the 64 pixels that this model looks at, the newcomer says:"
+    )
+    return "\n".join([*rows, "", photographs, "", *said])
+
+
+def own_data_line(own: dict[str, Any]) -> str:
+    """How long training on files waits for its batches, and what memory it takes, in sentences."""
+    waits = " and ".join(f"{100 * part['share']:.1f} % ({name})" for name, part in own["waiting"].items())
+    return f"Waiting for batches takes {waits} of the training seconds of the recipe `tiny`."
+
+
+PAGES: dict[str, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
+    "README.md": {
+        "tasks": ("quickstart.json", tasks_table),
+        "facts": ("quickstart.json", facts),
+        "speed": ("train_speed.json", speed_line),
+    },
+    "docs/arena.md": {
+        "strategies": ("arena/arena.json", arena_table),
+        "adaptivity": ("arena/arena.json", adaptivity_table),
+        "trials": ("arena/arena.json", trials_part),
+        "variants": ("arena/arena.json", variants_table),
+    },
+    "docs/estimate.md": {"recipes": ("estimate.json", lambda results: estimate_tables(results["estimated"]))},
+    "docs/add-an-expert.md": {"join": ("join.json", join_table)},
+}
+"""page -> mark -> the file with the results, and what is made of it."""
+
+
 def main() -> None:
-    """Fill README.md and draw the picture."""
-    results = json.loads((RESULTS / "quickstart.json").read_text())
-    readme = ROOT / "README.md"
-    text = fill(readme.read_text(), "tasks", tasks_table(results))
-    text = fill(text, "facts", facts(results))
-    speed = RESULTS / "train_speed.json"
-    if speed.exists() and "<!-- speed -->" in text:
-        text = fill(text, "speed", speed_line(json.loads(speed.read_text())))
-    readme.write_text(text)
-    arena = RESULTS / "arena" / "arena.json"
-    if arena.exists():
-        found = json.loads(arena.read_text())
-        page = ROOT / "docs" / "arena.md"
-        text = fill(page.read_text(), "strategies", arena_table(found))
-        text = fill(text, "adaptivity", adaptivity_table(found))
-        page.write_text(fill(text, "variants", variants_table(found)))
-    estimated = json.loads((RESULTS / "estimate.json").read_text()).get("estimated")
-    if estimated is not None:
-        page = ROOT / "docs" / "estimate.md"
-        page.write_text(fill(page.read_text(), "recipes", estimate_tables(estimated)))
-    draw(results, PICTURE)
+    """Fill the pages and draw the picture."""
+    for page, marks in PAGES.items():
+        text = (ROOT / page).read_text()
+        for mark, (results, content) in marks.items():
+            text = fill(text, mark, content(json.loads((RESULTS / results).read_text())))
+        (ROOT / page).write_text(text)
+    draw(json.loads((RESULTS / "quickstart.json").read_text()), PICTURE)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,18 @@ def test_faults_are_lines_and_a_summary(validate: Validate, photos: Path, tmp_pa
     assert f"{path}:5 4: picture 'cut.png' is damaged" in decoded.out
     # Without the root every picture is missing.
     assert validate(path).out.count("does not exist under") == 5
+    assert validate(path).out.count("give the right root with --images") == 5
+
+
+def test_what_the_data_say_is_not_obeyed_by_the_terminal(validate: Validate, tmp_path: Path) -> None:
+    path = write(tmp_path / "[red]a\x1b[2J.jsonl", row("1\x1b[31m", "b\x07.png"), row("2", "[red]c.png"))
+    result = validate(path)
+    assert result.code == 1
+    assert "\x1b" not in result.out + result.err
+    assert "[red]a\\x1b[2J.jsonl:1 1\\x1b[31m: picture 'b\\x07.png' does not exist" in result.out
+    assert "picture '[red]c.png' does not exist" in result.out
+    assert "\n│ [red]a\\x1b[2J.jsonl " in result.out  # in the table too
+    assert "checking [red]a\\x1b[2J.jsonl" in result.err
 
 
 def test_json(validate: Validate, photos: Path, tmp_path: Path) -> None:

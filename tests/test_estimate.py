@@ -24,6 +24,7 @@ from astrea.training.parts import assemble
 from astrea.training.run import plan_stages
 
 SMALL = [
+    "experts={captioning: {kind: captioning}, detection: {kind: detection}}",
     "language.width=32",
     "language.layers=2",
     "language.heads=2",

@@ -81,11 +81,12 @@ class ExpertEntry(Part):
         "has it. Estimates then need no checkpoint, and without one the expert has random weights",
     )
     options: dict[str, Any] = {}
+    frozen: bool = Field(False, description="stays as it is also where a stage trains `experts`")
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # An entry without a checkpoint is written as it was before there were any, so that old runs still compare.
-        return {key: value for key, value in dump(self).items() if value is not None}
+        # What an entry says nothing about is not written, so that it compares with those from before there was more.
+        return {key: value for key, value in dump(self).items() if value is not None and value is not False}
 
     @model_validator(mode="after")
     def _revision_is_of_something(self) -> ExpertEntry:
@@ -249,12 +250,13 @@ class Losses(Part):
 class Stage(Part):
     """One stage as data: what learns, from which losses, for how long."""
 
-    train: tuple[Literal["adapters", "heads", "fusion", "language_model"], ...]
+    train: tuple[Literal["adapters", "heads", "fusion", "language_model", "experts"], ...]
     losses: Losses
     steps: int = Field(ge=0)
     batch: PositiveInt = 16
     lr: float = Field(gt=0)
     language_lr_scale: float = Field(1.0, gt=0)
+    experts_lr_scale: float = Field(0.1, gt=0, description="of the experts, where they learn, over lr")
     warmup: int = Field(20, ge=1)
     final: float = Field(0.05, ge=0, le=1)
     weight_decay: float = Field(0.01, ge=0)
@@ -398,3 +400,18 @@ class Run(Part):
         if idle:
             raise ValueError(f"the expert {idle[0]!r} is a student that nobody teaches; give the run a `distill`")
         return self
+
+    @model_validator(mode="after")
+    def _some_expert_learns(self) -> Run:
+        if "experts" in self.align.train:
+            raise ValueError("align.train: experts are aligned as they are; let them learn in fuse.train or tune.train")
+        stages = [name for name in ("fuse", "tune") if "experts" in getattr(self, name).train]
+        if stages and all(entry.frozen for entry in self.experts.values()):
+            raise ValueError(f"{stages[0]}.train names `experts`, and every expert is frozen")
+        return self
+
+    @property
+    def learning_experts(self) -> tuple[str, ...]:
+        """The experts that learn in some stage, in order."""
+        learn = any("experts" in stage.train and stage.steps for stage in (self.fuse, self.tune))
+        return tuple(name for name, entry in self.experts.items() if learn and not entry.frozen)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from astrea.terminal import PlainConsole, printable
 
 
 class Reporter:
@@ -33,13 +34,13 @@ class TerminalReporter(Reporter):
     """
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = PlainConsole(stderr=True)
         self.progress = Progress(
-            TextColumn("{task.description:<22}"),
+            TextColumn("{task.description:<22}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -55,6 +56,7 @@ class TerminalReporter(Reporter):
         self.progress.stop()
 
     def track(self, label: str, done: int, total: int, note: str = "") -> None:
+        label, note = printable(label), printable(note)  # here, as a bar's columns are as wide as what they are given
         if label not in self.tasks:
             self.tasks[label] = self.progress.add_task(label, total=total, note=note)
             if not self.console.is_terminal:
@@ -64,4 +66,4 @@ class TerminalReporter(Reporter):
             self.console.print(f"{label}: done  {note}")
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, soft_wrap=True)

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 
-from astrea.arena.cell import SCHEMA, packed_items, unpacked_items
+from astrea import cli
+from astrea.arena.cell import SCHEMA, Cell, digest, packed_items, unpacked_items
+from astrea.arena.pool import Pool
 from astrea.evaluation.tasks import TASKS
 from listening import Said
 
 SHORT = ("align.steps=5", "fuse.steps=2", "tune.steps=4", "data.train_scenes=20")
 """Even less than the small overrides."""
+
+
+Command: TypeAlias = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs `astrea arena` in this process: its exit status, and all that it said."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["astrea", "arena", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return int(ended.value.code or 0), out + err
+
+    return run
 
 
 @pytest.fixture
@@ -70,6 +92,27 @@ def record(
 @pytest.fixture
 def make_record() -> Callable[..., dict[str, Any]]:
     return record
+
+
+@pytest.fixture
+def pretended(make_record, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells are written at once, as if they had been run."""
+
+    def run(self: Pool, cells: Sequence[Cell]) -> None:
+        (self.folder / "cells").mkdir(parents=True, exist_ok=True)
+        for cell in cells:
+            who = cell.contestant
+            made = make_record(
+                who.name,
+                kind=who.kind,
+                seed=cell.seed,
+                wall_s=100.0 if who.name == "astrea" else 60.0,
+                overrides=list(who.overrides),
+                digest=digest(cell.resolve()),
+            )
+            self.path(cell).write_text(json.dumps(made))
+
+    monkeypatch.setattr(Pool, "run", run)
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from astrea import cli
-from astrea.arena.cell import Cell, digest
 from astrea.arena.contestants import contestants
-from astrea.arena.pool import Pool
 from astrea.arena.run import Arena, current, run_arena
 from astrea.config import Run
 from astrea.evaluation.tasks import TASKS
@@ -37,20 +32,11 @@ def folder(base, tmp_path_factory) -> Path:
     return folder
 
 
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["astrea", "arena", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capfd.readouterr()
-    assert "Traceback" not in out + err
-    return int(ended.value.code or 0), out + err
-
-
-def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, monkeypatch, capfd, said):
+def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, command, said):
     first = folder / "cells" / "strategy-average-0.json"
     before = first.read_bytes()
     asked = ("--strategies", "average,sequence_concat", "--seeds", 1, "--processes", 1, "--out", folder, *base)
-    code, told = command(monkeypatch, capfd, *asked)
+    code, told = command(*asked)
     assert code == 0, told
     assert "1 of 2 cells are there already" in told
     assert "sequence_concat" in told
@@ -68,44 +54,21 @@ def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, monkey
     assert len([line for line in said.lines if "left out" in line]) == 2
 
 
-def test_a_failing_contestant_ends_with_status_1_and_its_own_words(folder, base, monkeypatch, capfd):
+def test_a_failing_contestant_ends_with_status_1_and_its_own_words(folder, base, command):
     wrong = (*base, "pretrain=nowhere")
-    code, told = command(
-        monkeypatch, capfd, "--strategies", "average", "--seeds", 1, "--out", folder.parent / "x", *wrong
-    )
+    code, told = command("--strategies", "average", "--seeds", 1, "--out", folder.parent / "x", *wrong)
     assert code == 1
     assert "strategy-average-0" in told
     assert "nowhere" in told
     assert "same command" in told
 
 
-def test_bad_requests_are_told_before_anything_runs(tmp_path, monkeypatch, capfd):
-    code, told = command(monkeypatch, capfd, "--strategies", "avrage", "--out", tmp_path / "a")
+def test_bad_requests_are_told_before_anything_runs(tmp_path, command):
+    code, told = command("--strategies", "avrage", "--out", tmp_path / "a")
     assert (code, "did you mean 'average'" in told) == (1, True)
-    code, told = command(monkeypatch, capfd, "--out", tmp_path / "a", "tune.step=1")
+    code, told = command("--out", tmp_path / "a", "tune.step=1")
     assert (code, "tune.steps" in told) == (1, True)
     assert not (tmp_path / "a").exists()
-
-
-@pytest.fixture
-def pretended(make_record, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells are written at once, as if they had been run."""
-
-    def run(self: Pool, cells: Sequence[Cell]) -> None:
-        (self.folder / "cells").mkdir(parents=True, exist_ok=True)
-        for cell in cells:
-            who = cell.contestant
-            made = make_record(
-                who.name,
-                kind=who.kind,
-                seed=cell.seed,
-                wall_s=100.0 if who.name == "astrea" else 60.0,
-                overrides=list(who.overrides),
-                digest=digest(cell.resolve()),
-            )
-            self.path(cell).write_text(json.dumps(made))
-
-    monkeypatch.setattr(Pool, "run", run)
 
 
 def test_the_second_phase_gives_the_others_astreas_time(pretended, tmp_path):

@@ -114,6 +114,10 @@ def arena(make_record: Callable[..., dict[str, Any]]) -> dict[str, Any]:
             make_record("mixer", kind="ablation", items=0.6, **more),
             make_record("allocator", kind="ablation", items=0.4, **more, probes=full_probes(33.5)),
             make_record("average", kind="wall", items=0.6, **more, wall_s=99.0),
+            *(
+                make_record(f"average@{f}", kind="trial", items=i / 10, digest=f)
+                for i, f in enumerate(("0.5", "1", "2"), 4)
+            ),
             *(make_record(f"without_{e}", kind="retraining", items=i / 10, **more) for i, e in enumerate(EXPERTS, 3)),
             *(make_record(f"pair_{a}_detection", kind="pair", items=0.3, **more) for a in EXPERTS[:2]),
         ]
@@ -240,7 +244,9 @@ def test_other_strategies_are_compared_over_the_probed_tasks(arena):
 def test_an_empty_arena_says_what_is_missing(made):
     page = ArenaPage(render(made))
     for each in PARTS:
-        if each.anchor != "made" or not made:
+        if not each.missing:
+            assert each.anchor not in page.sections
+        elif each.anchor != "made" or not made:
             assert each.missing.replace("<code>", "").replace("</code>", "") in page.sections[each.anchor]
     assert "Missing: strategies, twelve tasks, ablations" in page.text
     assert page.all("svg") == []

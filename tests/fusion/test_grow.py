@@ -150,7 +150,18 @@ def test_a_newcomer_that_is_alone_can_be_read(pair, pictures, make_questions):
     alone = pictures[1].with_presence(torch.tensor([False, False, False, True]).expand(3, -1))
     out = pair[1](alone, make_questions())
     torch.testing.assert_close(out.shares[..., 3], torch.ones(3, 2))
-    torch.testing.assert_close(out.bias[..., 8:], torch.zeros(3, 2, 2))
+    sure = alone.confidence[:, None, 8:].expand(-1, 2, -1)
+    torch.testing.assert_close(out.bias[..., 8:], sure.log())
+
+
+def test_a_newcomers_tokens_count_as_far_as_they_are_sure(pair, pictures, make_questions):
+    """Of the others' tokens none is judged so: they have learned what their confidence is worth."""
+    more, sure = pictures[1], pictures[1].confidence.clone()
+    sure[:, 8] *= 0.25
+    before, after = pair[1](more, make_questions()), pair[1](replace(more, confidence=sure), make_questions())
+    # The share may change as well, for the whole expert alike.
+    moved = after.bias - before.bias
+    torch.testing.assert_close(moved[..., 8] - moved[..., 9], torch.full((3, 2), 0.25).log())
 
 
 @settings(max_examples=40, deadline=None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +29,11 @@ from astrea.scenes.draw import split_scene
 from astrea.scenes.scene import Scene
 from astrea.training import distill
 from astrea.training.distill import AdaptorHead, DistillObjective, spread
+from astrea.training.halfway import Halfway
 from astrea.training.loop import Schedule, build_optimizer, run_steps
 from astrea.training.parts import load_part, save_part
 from astrea.training.run import train
+from astrea.training.stopping import Interrupted
 from listening import Said
 
 COUNT = 16
@@ -222,6 +226,88 @@ def test_a_run_killed_right_after_teaching_comes_to_the_same_bits(run, whole, tm
     train(run, folder, resume=True, cache=whole.parent / "cache", report=Reporter())
     mine, theirs = (load_file(path / "model" / "model.safetensors") for path in (folder, whole))
     assert [name for name in theirs if not torch.equal(mine[name], theirs[name])] == []
+
+
+# Stopped
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C while the loss of a step is computed."""
+    loss = DistillObjective.loss
+
+    def signalling(self: DistillObjective, batch: torch.Tensor, at: int) -> object:
+        if at == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss(self, batch, at)
+
+    monkeypatch.setattr(DistillObjective, "loss", signalling)
+
+
+def stop(run: Run, whole: Path, folder: Path, step: int) -> str:
+    """Train until Ctrl-C in a step of the teaching; what is said then."""
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, step)
+        with pytest.raises(Interrupted) as caught:
+            train(run, folder, cache=whole.parent / "cache", report=Reporter())
+    assert not (folder / "model").exists()
+    return str(caught.value)
+
+
+def test_stopped_while_it_is_taught_it_goes_on_to_the_same_bits(run, whole, tmp_path):
+    folder = tmp_path / "stopped"
+    said = stop(run, whole, folder, 1)
+    assert said == f"stopped at distill, step 2; go on with: astrea train --resume {folder}"
+    assert not (folder / "student" / "student.safetensors").exists()
+    heard = Said()
+    train(run, folder, resume=True, cache=whole.parent / "cache", report=heard)
+    assert "teaching goes on from step 2" in heard.lines
+    student = Path("student", "student.safetensors")
+    assert (folder / student).read_bytes() == (whole / student).read_bytes()
+    assert not (folder / "student" / "halfway").exists()
+    mine, theirs = (json.loads((path / "student" / "card.json").read_text()) for path in (folder, whole))
+    assert mine["loss"] == theirs["loss"]
+    assert mine["seconds"] > 0
+
+
+def test_stopped_in_the_last_step_the_student_is_whole(run, whole, tmp_path, monkeypatch):
+    folder = tmp_path / "stopped"
+    assert stop(run, whole, folder, 2).startswith("stopped after distilling; go on with: astrea train --resume ")
+    student = Path("student", "student.safetensors")
+    assert (folder / student).read_bytes() == (whole / student).read_bytes()
+    assert not (folder / "student" / "halfway").exists()
+
+
+def test_what_was_kept_of_a_stopped_teaching_must_fit(objective, tmp_path):
+    schedule = Schedule(steps=9, batch=2, lr=1e-3, warmup=1)
+    optimizer = build_optimizer(objective, schedule)
+    learning = torch.nn.ModuleDict({"student": objective.student, "heads": objective.heads})
+    objective.loss(objective.batch(0, 0, 2), 0)[0].backward()
+    optimizer.step()
+    before = {name: value.clone() for name, value in learning.state_dict().items()}
+
+    def kept(**origin: int) -> Halfway:
+        halfway = Halfway(tmp_path, {"seed": 0, **origin})
+        halfway.save(learning, optimizer, 4, 1.5)
+        return halfway
+
+    def found(halfway: Halfway, module: torch.nn.Module = learning, steps: int = 9) -> tuple[tuple[int, float], str]:
+        said = Said()
+        at = halfway.restore(module, build_optimizer(objective, schedule), steps, said)
+        assert (at == (0, 0.0)) == (not halfway.folder.exists())
+        assert all(torch.equal(value, before[name]) for name, value in learning.state_dict().items())
+        return at, said.text
+
+    assert found(kept()) == ((4, 1.5), "teaching goes on from step 4")
+    assert found(Halfway(tmp_path / "none", {})) == ((0, 0.0), "")
+    anew = "it is taught anew"
+    kept(seed=1)
+    assert found(Halfway(tmp_path, {"seed": 0}))[1].endswith(anew)
+    assert "of another student" in found(kept(), torch.nn.Linear(2, 2))[1]
+    assert "of another schedule" in found(kept(), steps=4)[1]
+    halfway = kept()
+    (file,) = halfway.folder.glob("step-*/learning.safetensors")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "is corrupt" in found(halfway)[1]
 
 
 @pytest.mark.parametrize("what", ["weights", "card", "recipe"])

@@ -136,7 +136,9 @@ def run_cell(spec: Mapping[str, Any]) -> dict[str, Any]:
         model, processor = load_model(place, trust_remote_code=True)
         seconds = json.loads((Path(folder) / "run" / "seconds.json").read_text())
     tokenizer = processor.tokenizer
-    seen = look(model, build_test_sets(run.world, run.data))
+    # Settings are chosen by trials, so these never see the test set.
+    split = "validation" if who.kind == "trial" else "test"
+    seen = look(model, build_test_sets(run.world, run.data, split=split))
     outcome = run_tasks(Answerer(model, tokenizer), seen, TASKS, blind=False, label="evaluate", report=report)
     names = model.experts.names
     sizes = {name: p.numel() for name, p in model.named_parameters()}
@@ -145,6 +147,7 @@ def run_cell(spec: Mapping[str, Any]) -> dict[str, Any]:
         "name": who.name,
         "kind": who.kind,
         "seed": cell.seed,
+        "split": split,
         "note": who.note,
         "overrides": list(who.overrides),
         "digest": digest(run),

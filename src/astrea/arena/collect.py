@@ -15,6 +15,7 @@ import numpy as np
 
 from astrea.arena.cell import SCHEMA, unpacked_items
 from astrea.arena.statistics import mean_tree, paired_difference, summary
+from astrea.arena.trials import KIND, tried
 from astrea.evaluation.pareto import WANTED
 from astrea.evaluation.tasks import TASKS
 
@@ -88,6 +89,7 @@ def collect(records: Iterable[Record]) -> dict[str, Any]:
             if any(cell["curve"] for cell in cells)
         },
         "equal_wall": {name: wall_row(cells, ours) for name, cells in ranked(groups["wall"])},
+        "trials": tried(groups[KIND], rivals),
         "commit": ", ".join(sorted({record["commit"] for record in everyone if record["commit"]})) or None,
         "machine": everyone[0]["machine"] if everyone else None,
         "machines": len({json.dumps(record["machine"], sort_keys=True) for record in everyone}),

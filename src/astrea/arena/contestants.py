@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from astrea.config import Run
@@ -21,12 +21,17 @@ KINDS = {"strategies": "strategy", "ablations": "ablation", "retraining": "retra
 CURVES = ("astrea", "sequence_concat")
 """Strategies whose score is followed during training."""
 
+TUNED: Mapping[str, tuple[str, ...]] = {}
+"""Strategy -> overrides that its trials found on validation (see `astrea.arena.trials`); one without a line keeps the
+base recipe's rates. Astrea's hold for its variants too."""
+
 
 @dataclass(frozen=True)
 class Contestant:
     """One row of the comparison.
 
-    kind: "strategy", "ablation", "retraining", "pair", or "wall" (a strategy given as much time as Astrea).
+    kind: "strategy", "ablation", "retraining", "pair", "wall" (a strategy given as much time as Astrea), or "trial" (a
+    strategy with other learning rates, scored on validation).
     overrides: what it changes in the base recipe. note: one line for readers.
     """
 
@@ -38,11 +43,16 @@ class Contestant:
 
 def contestants(run: Run) -> list[Contestant]:
     """Every contestant for a base recipe, whose experts and numbers of steps they follow."""
-    return [*strategies(run), *ablations(), *retraining(run), *pairs(run)]
+    variants = [*ablations(), *retraining(run), *pairs(run)]
+    return [
+        *(replace(each, overrides=(*each.overrides, *TUNED.get(each.name, ()))) for each in strategies(run)),
+        # Before a variant's own changes, which win.
+        *(replace(each, overrides=(*TUNED.get("astrea", ()), *each.overrides)) for each in variants),
+    ]
 
 
 def strategies(run: Run) -> list[Contestant]:
-    """Astrea and the other ways to fuse."""
+    """Astrea and the other ways to fuse, with the base recipe's learning rates."""
     # A strategy of its own adds no use to Astrea's switches: no pre-alignment, and its steps are given to `tune`.
     # Nor do their authors take experts away or make them lie in training.
     own_way = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from astrea.arena.collect import Record, collect, read_cells
 from astrea.arena.contestants import Contestant, choose, contestants
 from astrea.arena.page import write_page
 from astrea.arena.pool import Pool
+from astrea.arena.trials import KIND, trials, trials_of
 from astrea.arena.wall import at_equal_wall
 from astrea.config import Run
 from astrea.errors import AstreaError
@@ -37,7 +38,8 @@ class Arena:
     """What was asked for.
 
     recipe, overrides: the base of all contestants. wanted: names and kinds, comma-separated. seeds: how many, counted
-    from the recipe's own. wall: also run the best others for as long as Astrea. command: how to do it again.
+    from the recipe's own. wall: also run the best others for as long as Astrea. command: how to do it again. trials:
+    run the trials of the wanted strategies, with the first seed, and nothing else.
     """
 
     recipe: str
@@ -48,13 +50,14 @@ class Arena:
     processes: int
     wall: bool
     command: str
+    trials: bool = False
 
     def cells(self, chosen: Sequence[Contestant]) -> list[Cell]:
         """Every contestant with every seed: seed by seed, so that an early look compares like with like."""
         first = self.base().seed
         return [
             Cell(self.recipe, self.overrides, each, seed)
-            for seed in range(first, first + self.seeds)
+            for seed in range(first, first + (1 if self.trials else self.seeds))
             for each in chosen
         ]
 
@@ -70,11 +73,15 @@ def run_arena(arena: Arena, *, report: Reporter) -> tuple[dict[str, Any], dict[s
         What arena.json holds, and what went wrong by cell.
 
     Raises:
-        AstreaError: an unknown contestant, a bad recipe, or a folder that cannot be written.
+        AstreaError: an unknown contestant, no strategy to try, trials together with equal time, a bad recipe, or a
+            folder that cannot be written.
     """
+    if arena.trials and arena.wall:
+        raise AstreaError("--trials runs nothing but trials, so not --wall either", "run one after the other")
     everyone = contestants(arena.base())
     pool = Pool(arena.folder, arena.processes, report)
-    pool.run(arena.cells(choose(everyone, arena.wanted)))
+    chosen = trials_of(arena.base(), everyone, arena.wanted) if arena.trials else choose(everyone, arena.wanted)
+    pool.run(arena.cells(chosen))
     if arena.wall:
         try:
             finalists = at_equal_wall(current(arena, everyone, report=Reporter()), everyone)
@@ -95,14 +102,17 @@ def run_arena(arena: Arena, *, report: Reporter) -> tuple[dict[str, Any], dict[s
 
 def current(arena: Arena, everyone: Sequence[Contestant], *, report: Reporter) -> list[Record]:
     """The cells in the folder that belong to this recipe; others are told of and left out, never mixed in."""
-    known = {(each.kind, each.name): each for each in everyone}
+    base = arena.base()
+    known = {(each.kind, each.name): each for each in (*everyone, *trials(base))}
     found: list[Record] = []
     for record in read_cells(arena.folder, warn=report.say):
         stem = f"{record['kind']}-{record['name']}-{record['seed']}"
-        if record["kind"] == "wall":  # its number of steps came from measured seconds, so only the rest is checked
-            own: Contestant | None = Contestant(record["name"], "wall", tuple(record["overrides"]), record["note"])
-        else:
-            own = known.get((record["kind"], record["name"]))
+        wall = record["kind"] == "wall"
+        own = known.get(("strategy" if wall else record["kind"], record["name"]))
+        if own is not None and wall:  # its number of steps came from measured seconds, so only the rest is checked
+            own = replace(own, overrides=(*own.overrides, *record["overrides"][-1:]))
+        if record["kind"] == KIND and record["seed"] != base.seed:  # not to be compared with those of the first seed
+            own = None
         try:
             fits = own is not None and digest(
                 Cell(arena.recipe, arena.overrides, own, record["seed"]).resolve()

@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from astrea.arena.contestants import variant
+from astrea.arena.trials import FACTORS
 
+TRIALS = "arena: learning rates tried, average on validation"
 VARIANTS = {"ablations": variant, "retraining": "{} left out".format, "pairs": "{} only".format}
 
 
@@ -33,6 +35,19 @@ def arena_table(arena: Mapping[str, Any]) -> Table:
         table.add_section()
     for name, row in arena["equal_wall"].items():
         table.add_row(*_cells(f"{name} at equal time", row, row["average"], row["average"]["seeds"]))
+    return table
+
+
+def trials_table(arena: Mapping[str, Any]) -> Table:
+    """The trials of every strategy: its average on validation at each factor, and which factor was best and is used."""
+    table = Table(title=TRIALS, title_style="bold", header_style="dim", box=SIMPLE_HEAD, padding=0)
+    table.add_column("strategy", overflow="fold")
+    for name in (*(f"  x{factor}" for factor in FACTORS), "  best", "  used"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, row in arena["trials"].items():
+        rates = ["" if rate is None else f"{rate:.1f}" for rate in row["rates"].values()]
+        ends = [f"x{row[key]}" if row[key] else "" for key in ("best", "used")]
+        table.add_row(*map(Text, (name, *rates, *ends)))
     return table
 
 

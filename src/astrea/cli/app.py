@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from astrea.errors import AstreaError
+from astrea.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out = Console()
+out = PlainConsole()
 
 RunFolder = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
 Overrides = Annotated[
@@ -72,7 +72,7 @@ def model_folder(context: typer.Context, given: list[Path] | None, first: Path, 
 
 def print_path(what: str, path: Path) -> None:
     """Where something lies, in one line that can be copied."""
-    out.print(f"{what + ':':<8} {path}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"{what + ':':<8} {path}", highlight=False, soft_wrap=True)
 
 
 def save_picture(picture: Image, path: Path) -> None:
@@ -97,7 +97,7 @@ def main() -> None:
     """Entry point: errors the user can mend are told in words, without a traceback."""
 
     def tell(text: str, style: str) -> None:
-        Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        PlainConsole(stderr=True).print(text, style=style, highlight=False, soft_wrap=True)
 
     try:
         with warnings.catch_warnings():
@@ -107,5 +107,5 @@ def main() -> None:
         tell(f"error: {error}", "red")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
+        tell("interrupted", "")
         raise SystemExit(130) from None

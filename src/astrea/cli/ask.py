@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from astrea.cli.app import AsJson, PerhapsModel, Trust, app, model_folder, out, print_json, save_picture
+from astrea.terminal import printable
 
 if TYPE_CHECKING:
     from astrea.explain import Explanation
@@ -48,15 +49,14 @@ def ask(
     if as_json:
         print_json(explanation_json(why) | {"seconds": round(seconds, 3)})
         return
-    out.print(f"[bold]{escape(why.answer or '(no answer)')}[/bold]   (probability {why.confidence:.2f})")
+    answer = Text(printable(why.answer) or "(no answer)", style="bold")
+    out.print(Text.assemble(answer, f"   (probability {why.confidence:.2f})"))
     for name, share in sorted(why.shares.items(), key=lambda item: -item[1]):
         effect = why.masking[name]
         without = "same answer" if effect.answer == why.answer else f"would answer {effect.answer!r}"
         reading = why.readings[name]
-        saw = reading.caption or ", ".join(reading.labels) or "nothing"
-        out.print(
-            f"  {name:<15} share {share:4.0%}   without it: {without:<28} saw: {saw}", markup=False, soft_wrap=True
-        )
+        saw = printable(reading.caption or ", ".join(reading.labels)) or "nothing"
+        out.print(f"  {printable(name):<15} share {share:4.0%}   without it: {without:<28} saw: {saw}", soft_wrap=True)
 
 
 def explanation_json(why: Explanation) -> dict[str, Any]:

@@ -123,6 +123,14 @@ def arena(
     wall: Annotated[
         bool, typer.Option("--wall", help="Afterwards run the three best others for as long as astrea took.")
     ] = False,
+    trials: Annotated[
+        bool,
+        typer.Option(
+            "--trials",
+            help="Run the trials of the chosen strategies and nothing else: learning rates times 0.5, 1 and 2, first "
+            "seed only, scored on the validation split.",
+        ),
+    ] = False,
 ) -> None:
     """Compare Astrea with every other way to fuse, and with itself when an ingredient is off.
 
@@ -134,7 +142,7 @@ def arena(
     import shlex
 
     from astrea.arena.run import QUICK, QUICK_OVERRIDES, Arena, run_arena
-    from astrea.arena.table import arena_table
+    from astrea.arena.table import arena_table, trials_table
     from astrea.progress import TerminalReporter
 
     asked = Arena(
@@ -146,6 +154,7 @@ def arena(
         processes,
         wall,
         shlex.join(["astrea", *sys.argv[1:]]),
+        trials,
     )
     with TerminalReporter() as report:
         try:
@@ -153,7 +162,7 @@ def arena(
         except KeyboardInterrupt:
             report.say("stopped; finished cells are kept, go on with the same command")
             raise typer.Exit(130) from None
-    out.print(arena_table(made))
+    out.print(trials_table(made) if trials else arena_table(made))
     print_path("figures", folder / "arena.json")
     if (folder / "arena.html").is_file():
         print_path("page", folder / "arena.html")

@@ -33,7 +33,7 @@ def join(
     share: Annotated[
         float | None,
         typer.Option(
-            help="Share of the attention that the newcomer gets on average; 0.01 by default.", show_default=False
+            help="Share of the attention that the newcomer gets on average; 0.0025 by default.", show_default=False
         ),
     ] = None,
     folder: Annotated[Path, typer.Option("--out", help="Model folder to write; new or empty.", metavar="FOLDER")],
@@ -64,7 +64,7 @@ def join(
         heard = SHARE if share is None else share
         joined = take_in(loaded, processor, run, name, entry, folder, share=heard, report=report)
     words = f", {joined.words} new words" if joined.words else ""
-    out.print(f"{name} has joined: share {joined.share:.1%} on average{words}", markup=False, highlight=False)
+    out.print(f"{name} has joined: share {joined.share:.2%} on average{words}", highlight=False)
     print_path("model", folder)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from astrea.cli.app import AsJson, PerhapsModel, Trust, app, model_folder, out, print_json, print_path
+from astrea.terminal import printable
 
 if TYPE_CHECKING:
     from astrea.model import AstreaForConditionalGeneration
@@ -107,7 +108,7 @@ def retrieve(
         print_json([{"image": str(hit.path), "score": round(hit.score, 4)} for hit in found])
         return
     for hit in found:
-        out.print(f"{hit.score:9.3f}  {hit.path}", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"{hit.score:9.3f}  {printable(str(hit.path))}", highlight=False, soft_wrap=True)
 
 
 def _find(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from astrea.cli.app import Overrides, RunFolder, app, out, print_path
+from astrea.errors import AstreaError
 
 if TYPE_CHECKING:
     from astrea.config import Run
@@ -74,8 +75,8 @@ def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bo
     from astrea.training.checkpoint import file_guard
     from astrea.training.distributed import leads
     from astrea.training.resume import has_checkpoints
-    from astrea.training.run import Interrupted, how_to_go_on
     from astrea.training.run import train as run_training
+    from astrea.training.stopping import Interrupted, how_to_go_on
 
     # Under torchrun this runs in every process; one of them speaks and evaluates.
     with TerminalReporter() if leads() else Reporter() as report:
@@ -108,13 +109,23 @@ def pretrain(
         list[str] | None, typer.Option("--only", help="Only this part (repeat for more); for parallel runs.")
     ] = None,
 ) -> None:
-    """Train the four compact experts and the small language model that runs start from."""
+    """Train what a recipe's runs start from: the compact experts and the small language model, as far as it uses them.
+
+    What it takes from checkpoints of others is not trained.
+    """
     from astrea.config import Run
     from astrea.progress import TerminalReporter
     from astrea.recipes.loader import load_recipe
+    from astrea.training.pretrain import parts_of
     from astrea.training.pretrain import pretrain as make_parts
 
     run = load_recipe(Run, recipe, overrides or [])
+    if not only and not parts_of(run):
+        raise AstreaError(
+            f"the recipe {run.name!r} uses none of the parts that are trained here: its experts and its language model "
+            "come from elsewhere",
+            "train it as it is, or name a part with --only",
+        )
     with TerminalReporter() as report:
         make_parts(run, folder, report=report, only=only)
     print_path("parts", folder)

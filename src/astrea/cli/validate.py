@@ -15,6 +15,7 @@ from rich.table import Table
 
 from astrea.cli.app import AsJson, app, out
 from astrea.errors import AstreaError
+from astrea.terminal import printable
 
 if TYPE_CHECKING:
     from astrea.data.records.check import Checks, TokenCounter
@@ -70,7 +71,9 @@ def validate(
     checks = Checks(decode, need_images, _counter(model, tokens) if model is not None else None)
     with TerminalReporter() as report:
         sources = [
-            source for path in data for source in open_sources(path, images=images, format=format, report=report)
+            source
+            for path in data
+            for source in open_sources(path, images=images, option="--images", format=format, report=report)
         ]
         copies = _copy_paths(sources, fixed)
         tell = _Json() if as_json else _Lines()
@@ -158,7 +161,7 @@ class _Lines:
         self.files: list[tuple[Source, dict[str, Any]]] = []
 
     def fault(self, fault: Fault) -> None:
-        sys.stdout.write(f"{fault}\n")
+        sys.stdout.write(f"{printable(str(fault))}\n")
 
     def file(self, source: Source, summary: dict[str, Any]) -> None:
         self.files.append((source, summary))
@@ -177,10 +180,10 @@ class _Lines:
             table.add_row(source.reader.path.name, source.reader.format, *(f"{count:,}" for count in counts))
         out.print(table)
         for kind, count in faults.most_common():
-            out.print(f"{count:8,}  {KINDS[kind]} ({kind})", markup=False, highlight=False)
+            out.print(f"{count:8,}  {KINDS[kind]} ({kind})", highlight=False)
         for _, summary in self.files:
             for line in _fixed_lines(summary.get("fixed")):
-                out.print(line, markup=False, highlight=False, soft_wrap=True)
+                out.print(line, highlight=False, soft_wrap=True)
         return not faults
 
 

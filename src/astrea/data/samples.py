@@ -21,9 +21,10 @@ class Samples:
 
     names: what messages call them. ids: (B,) whole numbers, alike where the first picture is the same. texts: what can
     be said of each one's picture; at least one sentence. first: (B,) which of the P pictures a sample shows first, -1
-    for a text without pictures. pictures: P. look: what the experts see in them; with several processes each has to
-    ask, as they share the work. numbers: (B,) the number of each one's first text in `TrainingData.every_text`, or
-    None. content: what `TrainingData.pack` goes by.
+    for a text without pictures. pictures: P. look: what the experts, or those named, see in them; with several
+    processes each has to ask, as they share the work. pixels: the pictures themselves (P, 3, S, S) in 0..1, of which
+    each process has its part. numbers: (B,) the number of each one's first text in `TrainingData.every_text`, or None.
+    content: what `TrainingData.pack` goes by.
     """
 
     names: Sequence[str]
@@ -31,7 +32,8 @@ class Samples:
     texts: Sequence[Sequence[str]]
     first: Tensor
     pictures: int
-    look: Callable[[], dict[str, ExpertFeatures]]
+    look: Callable[..., dict[str, ExpertFeatures]]
+    pixels: Callable[[], Tensor]
     numbers: Tensor | None
     content: Any
 

@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -47,11 +47,13 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class WorldData:
-    """`astrea.data.samples.TrainingData`: features of N pictures, and what is asked and told about each."""
+    """`astrea.data.samples.TrainingData`: features of N pictures, and what is asked and told about each; ``world``
+    says how the pictures are drawn, for experts that learn and so look again."""
 
     features: dict[str, ExpertFeatures]
     questions: list[list[Question]]
     captions: list[list[str]]
+    world: World = field(default_factory=World)
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -73,10 +75,15 @@ class WorldData:
             texts=texts,
             first=torch.arange(len(index)),
             pictures=len(index),
-            look=lambda: self.rows(index),
+            look=lambda names=tuple(self.features): {name: self.features[name].rows(index) for name in names},
+            pixels=lambda: self.pictures(index),
             numbers=self.first_text[index],
             content=[self.questions[i] for i in index.tolist()],
         )
+
+    def pictures(self, index: Tensor) -> Tensor:
+        """The scenes of these numbers (B,) as pictures (B, 3, S, S), drawn now."""
+        return pixels_from_scenes([scene_at("train", number, self.world) for number in index.tolist()])
 
     @cached_property
     def first_text(self) -> Tensor:
@@ -116,14 +123,14 @@ class WorldData:
 def scenes_of(split: str, count: int, world: World) -> Iterator[Scene]:
     """The first ``count`` scenes of a split, drawn as they are asked for."""
     for index in range(count):
-        yield split_scene(
-            split,
-            index,
-            world.seed,
-            canvas=world.canvas,
-            difficulty=world.difficulty,
-            max_objects=world.max_objects,
-        )
+        yield scene_at(split, index, world)
+
+
+def scene_at(split: str, index: int, world: World) -> Scene:
+    """One scene of a split."""
+    return split_scene(
+        split, index, world.seed, canvas=world.canvas, difficulty=world.difficulty, max_objects=world.max_objects
+    )
 
 
 @torch.no_grad()
@@ -174,7 +181,7 @@ def load_world(
         # Tasks come in a fixed order: the first few would always be the same ones.
         questions.append(asked if len(asked) <= per_scene else rng.sample(asked, per_scene))
     told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
-    return WorldData(features, questions, told)
+    return WorldData(features, questions, told, world)
 
 
 def train_scenes(world: World, count: int, progress: Progress) -> list[Scene]:

@@ -59,13 +59,14 @@ def workshop_of(
     asked = [balancer.choose(scene, rng)[: run.data.questions_per_scene] for scene in scenes]
     told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
     if model.device.type != "meta":
-        data = WorldData(features_seen(model, scenes), asked, told)
+        data = WorldData(features_seen(model, scenes), asked, told, run.world)
         return Workshop(run, model, tokenizer, data, Distributed(device=model.device.type))
     size = model.config.image_size
     with absent(), torch.no_grad():
         features = model.see(torch.empty(samples, 3, size, size, device="meta"))
     with absent():  # so that ids and counters stay there when all else goes
-        return Workshop(run, model, tokenizer, WorldData(features, asked, told), Distributed(device="meta"))
+        data = WorldData(features, asked, told, run.world)
+        return Workshop(run, model, tokenizer, data, Distributed(device="meta"))
 
 
 @torch.no_grad()

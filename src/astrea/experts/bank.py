@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -94,7 +94,8 @@ def outline(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, type[Expert] 
 
 
 class ExpertBank(nn.Module):
-    """The experts of a model, frozen and always in evaluation mode. Names are the recipe's."""
+    """The experts of a model, always in evaluation mode, and frozen unless a stage lets them learn. Names are the
+    recipe's."""
 
     def __init__(self, entries: Mapping[str, Mapping[str, Any]], *, allow_import: bool = False) -> None:
         super().__init__()
@@ -130,9 +131,10 @@ class ExpertBank(nn.Module):
         """How many tokens each expert declares."""
         return [self[name].num_tokens for name in self.names]
 
-    def forward(self, pixels_B3HW: Tensor) -> dict[str, ExpertFeatures]:
-        """Every expert's features, checked against what the expert declares."""
-        return {name: checked(name, self[name], self[name](pixels_B3HW)) for name in self.names}
+    def forward(self, pixels_B3HW: Tensor, names: Sequence[str] | None = None) -> dict[str, ExpertFeatures]:
+        """The features of every expert, or of those named, checked against what each declares."""
+        wanted = self.names if names is None else names
+        return {name: checked(name, self[name], self[name](pixels_B3HW)) for name in wanted}
 
     def readings(self, pixels_B3HW: Tensor) -> list[dict[str, Reading]]:
         """Per picture, each expert's reading."""

@@ -1,4 +1,4 @@
-"""What every expert is: a frozen eye that turns pixels into tokens in its own native form.
+"""What every expert is: an eye that turns pixels into tokens in its own native form.
 
 Letters: B batch, T tokens of this expert, C width of one token, H W picture height and width.
 """

@@ -35,8 +35,9 @@ class AstreaFusion(FusionStrategy):
     Tokens that promise a question less than ``threshold`` are not read for it (`astrea.fusion.thrift`).
 
     Experts that have ``joined`` by alignment alone (`astrea.training.join`) are strangers to all that was trained here:
-    nobody has learned to judge them, so they are believed; what an equal share is goes by the others; their word match
-    is weak; and no other token reads them, neither in the mixer nor in the language model: only words do.
+    nobody has learned to judge them, so they are believed, and of their share each token counts as far as it is sure;
+    what an equal share is goes by the others; their word match is weak; and no other token reads them, neither in the
+    mixer nor in the language model: only words do.
 
     With equal shares, no mixer and no word match this is the aligned sequence concat. ``residual_keep`` is the current
     probability p of the stochastic residual; the fuse stage moves it.
@@ -104,6 +105,8 @@ class AstreaFusion(FusionStrategy):
         shares = self.allocator(question_BSD, *matrix.summary(), matrix.present)
         relative_BSE = relative_shares(shares, matrix.present, trained_E)
         bias_BSM = torch.log(relative_BSE.clamp_min(1e-6))[:, :, matrix.expert]
+        if apart is not None:
+            bias_BSM = bias_BSM + (apart * matrix.confidence.clamp_min(1e-4).log()).unsqueeze(1)
         valid = matrix.valid
         if generator is not None and self.thrifty:
             least = draw_thresholds(bias_BSM, self.thrifty, generator)

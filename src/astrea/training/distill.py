@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,10 @@ from astrea.progress import Reporter
 from astrea.scenes.scene import Scene
 from astrea.seeds import sample_indices
 from astrea.training.checkpoint import file_guard, write_json_atomic
+from astrea.training.halfway import Halfway
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.parts import CARD, load_experts, load_part, read_card, save_part
+from astrea.training.stopping import Interrupted, how_to_go_on, stop_on_signal
 
 COSINE, MAGNITUDE = 0.9, 0.1
 """Weights of the cosine and of the smooth L1, as in RADIO."""
@@ -135,8 +137,8 @@ def teach(
     """Fill the student among ``experts`` with what its teachers can teach it; returns the seconds that this took.
 
     A student that lies in ``folder`` and was taught from the same is used again. Taught now or found, its weights come
-    out of the file (fp16, as all parts), so that a resumed run has the same bits. A run that is stopped while it
-    teaches begins to teach anew.
+    out of the file (fp16, as all parts), so that a resumed run has the same bits. A signal stops the teaching after a
+    step; where it was is kept beside the student until that is taught. One that is killed begins to teach anew.
 
     Args:
         parts: where the teachers' weights are.
@@ -144,6 +146,7 @@ def teach(
 
     Raises:
         AstreaError: a teacher cannot be built or loaded, the loss is not finite, or ``folder`` cannot be written.
+        Interrupted: SIGINT or SIGTERM; what was learned so far has been saved.
     """
     entries = {name: resolve(name, entry) for name, entry in plan.teachers.items()}
     teachers = ExpertBank(entries, allow_import=True)
@@ -168,17 +171,25 @@ def teach(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         objective = DistillObjective(copy.deepcopy(student), features, scenes, run.seed)
-        figures = fit(objective, plan, report)
+        halfway = Halfway(folder, origin)
+        with stop_on_signal() as stopping:
+            figures, before = fit(objective, plan, halfway, started, stopping, report)
+            seconds = time.perf_counter() - started + before
+            keep(objective.student, folder, {"origin": origin, "seconds": seconds, "loss": figures})
+            halfway.remove()
+        if stopping():
+            raise Interrupted(f"stopped after distilling; {how_to_go_on(folder.parent)}")
+    load_part(student, folder, STUDENT)
+    return seconds
+
+
+def keep(student: nn.Module, folder: Path, card: dict[str, Any]) -> None:
+    """Write the student and, after its weights, the card that says that they are whole."""
     path = folder / f"{STUDENT}.safetensors"
     with file_guard(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        save_part(objective.student, path)
-        seconds = time.perf_counter() - started
-        # After the weights: the card says that they are whole.
-        card = {"origin": origin, "seconds": seconds, "loss": figures, "sha256": {STUDENT: sha256_file(path)}}
-        write_json_atomic(folder / CARD, card)
-    load_part(student, folder, STUDENT)
-    return seconds
+        save_part(student, path)
+        write_json_atomic(folder / CARD, card | {"sha256": {STUDENT: sha256_file(path)}})
 
 
 def taught_before(student: Expert, folder: Path, origin: dict[str, Any], report: Reporter) -> float | None:
@@ -196,14 +207,36 @@ def taught_before(student: Expert, folder: Path, origin: dict[str, Any], report:
     return float(card["seconds"])
 
 
-def fit(objective: DistillObjective, plan: Distill, report: Reporter) -> dict[str, float]:
-    """Run the schedule; returns the last step's loss, in all and per teacher."""
+def fit(
+    objective: DistillObjective,
+    plan: Distill,
+    halfway: Halfway,
+    started: float,
+    stopping: Callable[[], bool],
+    report: Reporter,
+) -> tuple[dict[str, float], float]:
+    """Run the schedule, from where it was stopped if it was; returns the last step's loss, in all and per teacher, and
+    the seconds that were spent before.
+
+    Args:
+        started: when this process began, by `time.perf_counter`.
+        stopping: whether somebody has asked for a stop.
+
+    Raises:
+        Interrupted: they have; what the next step needs has been saved.
+    """
     schedule = plan.schedule()
+    optimizer = build_optimizer(objective, schedule)
+    learning = nn.ModuleDict({"student": objective.student, "heads": objective.heads})
+    start, before = halfway.restore(learning, optimizer, schedule.steps, report)
     last: dict[str, float] = {}
 
     def on_step(step: int, figures: dict[str, float]) -> None:
         last.update({name: figures[name] for name in ("loss", *objective.teachers)})
         report.track("distill", step + 1, schedule.steps, f"loss {figures['loss']:.3f}")
+        if step + 1 < schedule.steps and stopping():
+            halfway.save(learning, optimizer, step + 1, time.perf_counter() - started + before)
+            raise Interrupted(f"stopped at distill, step {step + 1}; {how_to_go_on(halfway.folder.parent.parent)}")
 
-    run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
-    return last
+    run_steps(objective, schedule, optimizer, start=start, on_step=on_step)
+    return last, before

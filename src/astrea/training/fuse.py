@@ -131,6 +131,10 @@ class FuseObjective(Objective):
             # With low-rank tuning the language model's own weights stay as they are.
             own = language.named_parameters() if model.config.low_rank is None else adapter_parameters(language)
             yield from ((f"language_model.{n}", p, scale) for n, p in own)
+        if "experts" in learns:
+            for name in self.shop.run.learning_experts:
+                own = model.experts[name].named_parameters()
+                yield from ((f"experts.{name}.{n}", p, self.stage.experts_lr_scale) for n, p in own)
 
     def is_hidden(self, name: str, parameter: nn.Parameter) -> bool:
         hidden = name.startswith("language_model.") and not is_adapter(name)
@@ -178,7 +182,7 @@ class FuseObjective(Objective):
         if (model.config.low_rank or {}).get("dropout"):
             # peft draws from torch's own generator, so that one is made a function of the step too.
             torch.manual_seed(self.draws("dropout", step, batch.micro).initial_seed())
-        seen = shop.seen(batch.samples)
+        seen = shop.seen_anew(batch.samples, learning="experts" in self.stage.train)
         told = as_told(seen, batch.liar, draw_stuck(batch.samples.pictures, self.draws("lies", step, batch.micro)))
         if isinstance(model.fusion, AstreaFusion):
             done = min(1.0, step / max(1, self.stage.steps))
@@ -253,7 +257,7 @@ class FuseObjective(Objective):
         liar = draw_experts(count, experts, LYING, generator)
         lost = draw_experts(count, experts, shop.run.regular.expert_dropout, generator)
         present, honest = (who.unsqueeze(1) != torch.arange(experts) for who in (lost, liar))
-        looked = picked(seen if samples is batch.samples else shop.seen(samples), pictures)
+        looked = picked(seen if samples is batch.samples else shop.seen_anew(samples, learning=False), pictures)
         told = as_told(looked, liar, draw_stuck(count, generator))
         here, honest = present[own].to(ranks.device), honest[own].to(ranks.device)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Training the parts that a run starts from: four compact experts and the small language model."""
+"""Training the parts that a run starts from: compact experts and the small language model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ JUDGED = 300
 
 
 def pretrain(run: Run, folder: Path, *, report: Reporter, only: list[str] | None = None) -> Path:
-    """Train the parts (``only`` some of them) and write them with their card; a part that is already there is kept.
+    """Train the parts that the recipe uses and write them with their card; a part that is already there is kept.
+
+    Args:
+        only: train these instead, whatever the recipe uses.
 
     Raises:
         AstreaError: an unknown part, one that is there but was made with other settings, a language model that did not
@@ -41,11 +44,12 @@ def pretrain(run: Run, folder: Path, *, report: Reporter, only: list[str] | None
     unknown = [name for name in only or [] if name not in (*COMPACT, LANGUAGE)]
     if unknown:
         raise AstreaError(f"unknown part {unknown[0]!r}", f"the parts are {', '.join((*COMPACT, LANGUAGE))}")
+    wanted = [name for name in (*COMPACT, LANGUAGE) if name in (only or parts_of(run))]
+    if not wanted:
+        return folder
     with file_guard(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for name in (*COMPACT, LANGUAGE):
-        if only and name not in only:
-            continue
+    for name in wanted:
         path = folder / f"{name}.safetensors"
         if not path.exists():
             (warm if name == LANGUAGE else train_expert)(run, folder, name, report)
@@ -53,9 +57,18 @@ def pretrain(run: Run, folder: Path, *, report: Reporter, only: list[str] | None
             raise AstreaError(
                 f"{path}: was made with other settings than this recipe's", "remove it, or choose another folder"
             )
-    if not only or LANGUAGE in only:
+    if LANGUAGE in wanted:
         check_gate(run, folder, report)
     return write_card(run, folder)
+
+
+def parts_of(run: Run) -> tuple[str, ...]:
+    """The parts that a recipe's model, and the teachers of its student, are filled from; () where all of them come from
+    checkpoints, are only described, or are of other kinds."""
+    entries = [*run.experts.values(), *(run.distill.teachers.values() if run.distill is not None else ())]
+    kinds = {entry.kind for entry in entries if entry.checkpoint is None and entry.architecture is None}
+    experts = tuple(name for name in COMPACT if name in kinds)
+    return (*experts, LANGUAGE) if run.language.tiny and run.model.warm_language else experts
 
 
 def settings_digest(run: Run, name: str) -> str:
@@ -138,7 +151,7 @@ def write_card(run: Run, folder: Path, *, judged: int = JUDGED) -> Path:
         "world": run.world.model_dump(),
         "pretraining": run.pretraining.model_dump(),
         "language": run.language.model_dump(),
-        "ground_truth_accuracy": json.loads(gate.read_text()) if gate.exists() else None,
+        "ground_truth_accuracy": json.loads(gate.read_text()) if LANGUAGE in names and gate.exists() else None,
         "scores": {name: expert_score(run, folder, name, judged) for name in names if name != LANGUAGE and judged},
         "sha256": {name: sha256_file(folder / f"{name}.safetensors") for name in names},
     }

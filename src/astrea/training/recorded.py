@@ -123,7 +123,8 @@ class RecordData:
             texts=[texts_of(sample.record) for sample in found],
             first=torch.where(counts > 0, counts.cumsum(0) - counts, -1),
             pictures=len(pictures),
-            look=lambda: self.look(pixels, len(pictures)),
+            look=lambda names=None: self.look(pixels, len(pictures), names),
+            pixels=lambda: pixels,
             numbers=None,
             content=found,
         )
@@ -141,13 +142,13 @@ class RecordData:
         return torch.from_numpy(stacked.astype(np.float32) / np.float32(255))
 
     @torch.no_grad()
-    def look(self, pixels: Tensor, pictures: int) -> dict[str, ExpertFeatures]:
-        """What the experts see in all P pictures of a batch, of which this process holds its own."""
+    def look(self, pixels: Tensor, pictures: int, names: Sequence[str] | None) -> dict[str, ExpertFeatures]:
+        """What the experts, or those named, see in all P pictures of a batch, of which this process holds its own."""
         if not pictures:
             return {}
         # With fewer pictures than processes some have none: they look at nothing, to know its shape.
         own = pixels if len(pixels) else pixels.new_zeros(1, *pixels.shape[1:])
-        parts = [self.bank(some.to(self.ranks.device)) for some in own.split(LOOKED_AT)]
+        parts = [self.bank(some.to(self.ranks.device), names) for some in own.split(LOOKED_AT)]
         seen = {name: ExpertFeatures.cat([part[name] for part in parts]).rows(slice(len(pixels))) for name in parts[0]}
         return {name: part.map(lambda value: self.ranks.gather(value, pictures)) for name, part in seen.items()}
 

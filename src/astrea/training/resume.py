@@ -78,11 +78,12 @@ def newest(folder: Path, digest: str, ranks: Distributed, report: Reporter) -> C
 
 
 def snapshot(shop: Workshop) -> dict[str, dict[str, Tensor]]:
-    """Every tensor of a run that moves: the model without its frozen experts, the momentum copy, the queue, ...
+    """Every tensor of a run that moves: the model without the experts that stay, the momentum copy, the queue, ...
 
     Every rank must ask, since what is sharded is gathered; only rank 0 gets all of it.
     """
-    model = {k: v for k, v in shop.model.state_dict().items() if not k.startswith("experts.")}
+    frozen = {f"experts.{name}" for name in frozen_experts(shop)}
+    model = {k: v for k, v in shop.model.state_dict().items() if k not in frozen}
     contrast = {k: v for k, v in shop.contrast.state_dict().items() if not k.startswith("queue.")}
     return {
         "model": gathered(model, shop.ranks.leads),
@@ -93,16 +94,24 @@ def snapshot(shop: Workshop) -> dict[str, dict[str, Tensor]]:
     }
 
 
+def frozen_experts(shop: Workshop) -> dict[str, Tensor]:
+    """The tensors of the experts that stay as they are in all of the run, by their name in the bank."""
+    learners = tuple(f"experts.{name}." for name in shop.run.learning_experts)
+    state = shop.model.experts.state_dict()
+    return {name: tensor for name, tensor in state.items() if not name.startswith(learners)}
+
+
 def restore(shop: Workshop, found: Checkpoint) -> None:
     """Put a snapshot back."""
-    # The experts are frozen and not in the checkpoint: what was learned is only worth something with the same ones.
-    if found.state["experts"] != tensors_fingerprint(shop.model.experts.state_dict()):
+    # Experts that stay are not in the checkpoint: what was learned is only worth something with the same ones.
+    frozen = frozen_experts(shop)
+    if found.state["experts"] != tensors_fingerprint(frozen):
         raise AstreaError(
             f"{found.path}: was written with other experts than those that are there now",
             "restore the parts or checkpoints that the run was started with, or start a new run in another folder",
         )
     missing, unexpected = shop.model.load_state_dict(found.tensors["model"], strict=False)
-    if unexpected or [k for k in missing if not k.startswith("experts.")]:
+    if unexpected or set(missing) - {f"experts.{name}" for name in frozen}:
         raise AstreaError(f"{found.path}: is of another model", "resume with the recipe that wrote it")
     shop.contrast.load_state_dict(found.tensors["momentum"], strict=False)
     shop.contrast.queue.load_state_dict(found.tensors["queue"])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 
 from astrea.config import Run
 from astrea.data.cache import FeatureCache
+from astrea.errors import AstreaError
 from astrea.fingerprint import tensors_fingerprint
 from astrea.language.low_rank import merge
 from astrea.processor import AstreaImageProcessor, AstreaProcessor
@@ -41,9 +40,10 @@ from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.next_token import NextTokenAlignObjective
 from astrea.training.parts import SHIPPED, assemble, random_weights
 from astrea.training.pretrain import pretrain
-from astrea.training.resume import goes_on, newest, restore, snapshot, start_alike
+from astrea.training.resume import frozen_experts, goes_on, newest, restore, snapshot, start_alike
 from astrea.training.sharding import sharded
 from astrea.training.sources import training_data
+from astrea.training.stopping import Interrupted, how_to_go_on, stop_on_signal
 from astrea.training.workshop import Workshop
 
 Observe = Callable[[Workshop, str, int, float], None]
@@ -52,10 +52,6 @@ Observe = Callable[[Workshop, str, int, float], None]
 NOT_TRAINING = ("pretrain", "features", "waiting")
 """Entries of a run's clock that are no training of their own: spent before it starts, or (steps that wait for their
 batches) already in the stages'."""
-
-
-class Interrupted(Exception):
-    """Training was asked to stop, and has saved where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +158,11 @@ def train_with(
     report: Reporter,
 ) -> None:
     """`train`, as one of some processes."""
+    if run.learning_experts and not ranks.alone:
+        raise AstreaError(
+            f"{', '.join(run.learning_experts)} would learn in {ranks.world} processes, each of which sees other pictures",
+            "train with one process, or leave `experts` out of fuse.train and tune.train",
+        )
     plans = plan_stages(run)
     for plan in plans:
         ranks.check_share(plan.schedule.batch, f"{plan.name.split('/')[0]}.batch")
@@ -251,7 +252,7 @@ def run_stage(
                 before + (step or plan.schedule.steps),
                 {**kept, "optimizer": tensors},
                 {"stage": stage, "step": step, "optimizer": groups, "rng": rng_state(), "seconds": clock,
-                 "experts": tensors_fingerprint(shop.model.experts.state_dict())},
+                 "experts": tensors_fingerprint(frozen_experts(shop))},
                 config_hash=config_hash(shop.run),
             )  # fmt: skip
         # Whoever ends early makes torchrun end the others, and rank 0 may still be writing.
@@ -294,11 +295,6 @@ def run_stage(
         raise Interrupted(f"stopped after {plan.name}; {how_to_go_on(checkpoints.parent)}")
 
 
-def how_to_go_on(folder: Path) -> str:
-    """The command that continues a run."""
-    return f"go on with: astrea train --resume {shlex.quote(str(folder))}"
-
-
 def freeze_summary(shop: Workshop) -> str:
     """What learns and what is frozen, part by part, in thousands of parameters."""
     learns: list[str] = []
@@ -336,25 +332,3 @@ def write_model(shop: Workshop, folder: Path) -> None:
         shop.model.save_pretrained(folder)
         processor.save_pretrained(folder)
         (folder / "recipe.json").write_text(json.dumps(shop.run.model_dump(), indent=2))
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """While open, SIGINT and SIGTERM ask for a stop at the next step's end; a second SIGINT stops at once."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: nothing to catch, the caller's own handling stays
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

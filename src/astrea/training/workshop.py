@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from astrea.data.cache import FeatureCache
 from astrea.data.packing import Packer
 from astrea.data.samples import Samples, TrainingData
 from astrea.data.world import Progress
+from astrea.errors import AstreaError
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fingerprint import tensors_fingerprint
 from astrea.model import AstreaForConditionalGeneration
@@ -75,8 +76,37 @@ class Workshop:
         self.contributions = Contributions(len(data.groups), len(model.experts.names))
 
     def seen(self, samples: Samples) -> dict[str, ExpertFeatures]:
-        """What the experts see in the samples' pictures, where the model is."""
-        return {name: part.map(lambda value: value.to(self.ranks.device)) for name, part in samples.look().items()}
+        """What the experts see in the samples' pictures, where the model is, as long as none of them has learned."""
+        return self.moved(samples.look())
+
+    def moved(self, features: Mapping[str, ExpertFeatures]) -> dict[str, ExpertFeatures]:
+        """The same, where the model is."""
+        return {name: part.map(lambda value: value.to(self.ranks.device)) for name, part in features.items()}
+
+    def seen_anew(self, samples: Samples, *, learning: bool) -> dict[str, ExpertFeatures]:
+        """What the experts see now: those that learn in this run (`Run.learning_experts`) look at the pictures once
+        more; the others' features may have been kept.
+
+        Args:
+            learning: they learn in this very stage, so gradients are wanted.
+
+        Raises:
+            AstreaError: an expert is to learn, and what it says has no gradient.
+        """
+        bank, learners = self.model.experts, self.run.learning_experts
+        if not learners or not samples.pictures:
+            return self.seen(samples)
+        found = self.moved(samples.look([name for name in bank.names if name not in learners]))
+        learning = learning and torch.is_grad_enabled()
+        with torch.set_grad_enabled(learning):
+            found |= bank(samples.pixels().to(self.ranks.device), learners)
+        deaf = [name for name in learners if learning and not found[name].tokens.requires_grad]
+        if deaf:
+            raise AstreaError(
+                f"the expert {deaf[0]!r} cannot learn from answers: no gradient comes through what it says",
+                f"set experts.{deaf[0]}.frozen=true",
+            )
+        return {name: found[name] for name in bank.names}
 
     def told(self, samples: Samples, *purpose: object) -> Told:
         """Which text of each sample is read in this step."""

@@ -43,7 +43,7 @@ ROWS: list[tuple[Any, Any, str | None]] = [
     (
         "missing",
         {"image": "none.png", "conversations": QA},
-        "picture 'none.png' does not exist under ROOT; mend the path, or give the right root with --images",
+        "picture 'none.png' does not exist under ROOT; mend the path, or give the right root with images",
     ),
     (
         "corrupt",
@@ -61,7 +61,7 @@ ROWS: list[tuple[Any, Any, str | None]] = [
         "absolute",
         {"image": "/etc/a.png", "conversations": QA},
         "picture '/etc/a.png' is an absolute path; write it relative to the image root, and give the root with "
-        "--images",
+        "images",
     ),
     (
         "dots",

@@ -19,13 +19,13 @@ from record_rows import write_jsonl, write_tar
 from astrea.config import Data, Run
 from astrea.data.records import ImageRoot, Where
 from astrea.data.records.check import Checks
-from astrea.data.records.faults import Fault
+from astrea.data.records.faults import BadRow, Fault
 from astrea.data.records.mix import Mixture, Sample, Source
 from astrea.data.records.order import GroupedOrder
 from astrea.data.records.permutation import Permutation
 from astrea.data.records.quota import BLOCK, block_plan, counts_before
 from astrea.data.records.reader import ListReader
-from astrea.data.records.record import Message, Record
+from astrea.data.records.record import FileImage, Message, Record
 from astrea.data.records.sources import configured_sources, open_sources
 from astrea.errors import AstreaError
 from astrea.recipes.loader import load_recipe
@@ -264,6 +264,17 @@ def test_the_recipe_names_the_data(tmp_path: Path) -> None:
     found = configured_sources(run.data)
     assert [one.weight for one in found] == [1.0, 0.5]
     assert [one.root.folder for one in found] == [tmp_path / "photos", tmp_path]
+    # What is told about a missing picture names what the recipe says it with.
+    for source, option in zip(found, ("data.images", f"`images` of {b} in data.train"), strict=True):
+        with pytest.raises(BadRow) as caught:
+            source.root.load(FileImage("none.png"))
+        assert caught.value.mend.endswith(f"give the right root with {option}")
+        with pytest.raises(BadRow) as caught:
+            source.root.load(FileImage("/none.png"))
+        assert caught.value.mend.endswith(f"give the root with {option}")
+    with pytest.raises(AstreaError, match="is not a folder") as refused:
+        configured_sources(run.data.model_copy(update={"images": "nowhere"}))
+    assert refused.value.mend.endswith("with data.images")
     assert configured_sources(Data()) == []
     for wrong, said in (("[{path: a, wieght: 2}]", "weight"), ("[{path: a, weight: 0}]", "weight"), ("7", "text")):
         with pytest.raises(AstreaError, match=said):

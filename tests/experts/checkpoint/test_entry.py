@@ -209,7 +209,6 @@ OPTIONS = {
     "too many tokens": ("detr", {"tokens": 13}, "12 queries", "fewer"),
     "too many regions": ("eomt", {"tokens": 13}, "12 queries", "fewer"),
     "a type of number": ("detr", {"dtype": "int8"}, "'dtype'", "dtype"),
-    "trainable": ("detr", {"trainable": True}, "trainable", "frozen"),
     "what the checkpoint says": ("grounding_dino", {"phrases": ["cat"], "spans": []}, "'spans'", "leave it out"),
     "phrases in one text": ("grounding_dino", {"phrases": "cat. dog."}, "'phrases'", "phrases"),
     "phrases that are none": ("clip", {"phrases": ["cat", ""]}, "'phrases.1'", "phrases"),

@@ -9,6 +9,7 @@ from astrea.arena.contestants import variant
 from astrea.arena.page.cells import apart_cells, difference_dots, heat, own_class, spread, whole
 from astrea.arena.page.reading import SELF, by_mean, figure, part, task_names
 from astrea.arena.pictures import Series, chart, key
+from astrea.arena.trials import FACTORS
 from astrea.evaluation.report.markup import absent, cell, escape, number, row, table, words
 from astrea.evaluation.report.scores import duration
 
@@ -130,6 +131,23 @@ def adaptivity(arena: Mapping[str, Any]) -> str:
         return ""
     heads = ["Variant", "Seeds", *(head for head, _ in ADAPTIVE.values())]
     return table("What adaptivity buys", heads, ["".join(lines)], classes="figures")
+
+
+def trials(arena: Mapping[str, Any]) -> str:
+    """The average on validation at every multiple of the learning rates that was tried."""
+    rows = part(arena, "trials")
+    lines = []
+    for name in rows:
+        best, used = (part(rows, name).get(key) for key in ("best", "used"))
+        cells = [
+            cell(("★ " if factor == best else "") + number(figure(rows, name, "rates", factor))) for factor in FACTORS
+        ]
+        cells.append(cell(f"×{escape(used)}" if used else number(None)))
+        lines.append(row(words(name), cells, classes=own_class(name)))
+    if not lines:
+        return ""
+    heads = ["Strategy", *(f"×{factor}" for factor in FACTORS), "Used"]
+    return table("Average on validation by learning rate", heads, ["".join(lines)], classes="figures fit")
 
 
 def curves(arena: Mapping[str, Any]) -> str:

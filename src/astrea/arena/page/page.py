@@ -33,8 +33,8 @@ def write_page(arena: Mapping[str, Any], path: Path) -> None:
 
 def render(arena: Mapping[str, Any]) -> str:
     """The page as HTML."""
-    bodies = {each: each.draw(arena) for each in PARTS}
-    links = "".join(f'<a href="#{each.anchor}">{each.title}</a>' for each in PARTS)
+    bodies = {each: body for each in PARTS if (body := each.draw(arena)) or each.missing}
+    links = "".join(f'<a href="#{each.anchor}">{each.title}</a>' for each in bodies)
     gone = [each.title.lower() for each, body in bodies.items() if not body]
     told = absent(f"This arena is not complete. Missing: {', '.join(gone)}.") if gone else ""
     sections = "".join(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from astrea.arena.page.contests import ablations, adaptivity, conditions, curves, strategies, tasks
+from astrea.arena.page.contests import ablations, adaptivity, conditions, curves, strategies, tasks, trials
 from astrea.arena.page.experts import shares, without
 from astrea.arena.page.origin import made
 from astrea.arena.page.probes import calibration, pareto, robustness
@@ -15,7 +15,8 @@ from astrea.arena.page.probes import calibration, pareto, robustness
 @dataclass(frozen=True)
 class Part:
     """One section. ``draw`` makes its body (markup), or "" when the arena has nothing for it: then ``missing`` is said
-    in its place, and its title stands in the list of what is missing. ``note`` is markup."""
+    in its place, and its title stands in the list of what is missing; where ``missing`` is "" too, it is left out.
+    ``note`` is markup."""
 
     anchor: str
     title: str
@@ -118,6 +119,15 @@ PARTS = (
         curves,
         "No curve was measured.",
         "One line per seed: the average on a small validation set, against seconds of training.",
+    ),
+    Part(
+        "trials",
+        "Learning rates tried",
+        trials,
+        "",
+        "Every strategy was given the same trials: the base recipe's learning rates times 0.5, 1 and 2, one seed each, "
+        "scored on the validation split, never the test set. ★ is the best of its row; used is what the strategy's "
+        "cells above were trained with.",
     ),
     Part("made", "How it was made", made, "The file does not say."),
 )

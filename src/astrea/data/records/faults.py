@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from astrea import terminal
 from astrea.data.records.record import Where
 from astrea.errors import AstreaError
 
@@ -81,10 +82,8 @@ class BadRow(Exception):
 
 
 def printable(text: str, most: int = 80) -> str:
-    """The text on one line, at most ``most`` characters, whatever a hostile file put into it: no control characters
-    (which a terminal would obey) and no halves of characters."""
-    cut = text if len(text) <= most else text[: most - 3] + "..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+    """The text on one line, at most ``most`` characters, whatever a hostile file put into it."""
+    return terminal.printable(text if len(text) <= most else text[: most - 3] + "...")
 
 
 def quoted(value: object, most: int = 60) -> str:

@@ -26,15 +26,17 @@ class ImageRoot:
 
     Args:
         folder: the folder.
+        option: what its user gives it with, as messages name it.
 
     Raises:
         AstreaError: it is no folder.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, option: str = "images") -> None:
+        self.folder, self.option = Path(folder), option
         if not self.folder.is_dir():
-            raise AstreaError(f"image root {self.folder} is not a folder", "give the folder that the paths start at")
+            mend = f"give the folder that the paths start at with {option}"
+            raise AstreaError(f"image root {self.folder} is not a folder", mend)
         self.real = self.folder.resolve()
 
     def resolve(self, path: str) -> Path:
@@ -50,7 +52,8 @@ class ImageRoot:
             raise BadRow("image_path", f"picture {shown} is no path", "write the path of the picture")
         if _ABSOLUTE.match(path):
             what = f"picture {shown} is an absolute path"
-            raise BadRow("image_path", what, "write it relative to the image root, and give the root with --images")
+            mend = f"write it relative to the image root, and give the root with {self.option}"
+            raise BadRow("image_path", what, mend)
         if ".." in re.split(r"[/\\]", path):
             raise BadRow("image_path", f"picture {shown} has '..' in its path", "write it relative to the image root")
         try:
@@ -77,7 +80,7 @@ class ImageRoot:
             path.stat()
         except (FileNotFoundError, NotADirectoryError):
             what = f"picture {quoted(image.path)} does not exist under {self.folder}"
-            raise BadRow("image_missing", what, "mend the path, or give the right root with --images") from None
+            raise BadRow("image_missing", what, f"mend the path, or give the right root with {self.option}") from None
         except PermissionError:
             return path  # `load_image` says what to do about it
         except OSError:  # a name that no file can have

@@ -16,6 +16,9 @@ from astrea.progress import Reporter
 if TYPE_CHECKING:
     from astrea.config import Data
 
+OPTION = "data.images"
+"""The key of a recipe that says where its data files' pictures start."""
+
 
 def configured_sources(data: Data, report: Reporter | None = None) -> list[Source]:
     """The sources that ``data.train`` names; [] if it names none.
@@ -27,10 +30,17 @@ def configured_sources(data: Data, report: Reporter | None = None) -> list[Sourc
     sources = []
     for entry in entries:
         if isinstance(entry, str):
-            sources += open_sources(entry, images=data.images, report=report)
+            sources += open_sources(entry, images=data.images, option=OPTION, report=report)
         else:
-            images = data.images if entry.images is None else entry.images
-            sources += open_sources(entry.path, images=images, format=entry.format, weight=entry.weight, report=report)
+            own = entry.images is not None
+            sources += open_sources(
+                entry.path,
+                images=entry.images if own else data.images,
+                option=f"`images` of {entry.path} in data.train" if own else OPTION,
+                format=entry.format,
+                weight=entry.weight,
+                report=report,
+            )
     return sources
 
 
@@ -38,6 +48,7 @@ def open_sources(
     path: str,
     *,
     images: str | Path | None = None,
+    option: str = "images",
     format: str | None = None,
     weight: float = 1.0,
     report: Reporter | None = None,
@@ -47,6 +58,7 @@ def open_sources(
     Args:
         path: a file, or a pattern such as ``shards/*.tar``.
         images: the image root; None = the folder of the data file.
+        option: what the user gives the image root with, as messages name it.
         format: one of `astrea.data.records.detect.FORMATS`; None = found out.
         weight: see `Source`.
 
@@ -55,8 +67,8 @@ def open_sources(
     """
     found = _files(path)
     if len(found) > 1 and all(file.name.lower().endswith(SHARD_ENDINGS) for file in found):
-        return [Source(open_shards(found), ImageRoot(images or found[0].parent), weight)]
-    return [Source(_open(file, format, report), ImageRoot(images or file.parent), weight) for file in found]
+        return [Source(open_shards(found), ImageRoot(images or found[0].parent, option), weight)]
+    return [Source(_open(file, format, report), ImageRoot(images or file.parent, option), weight) for file in found]
 
 
 def _files(path: str) -> Sequence[Path]:

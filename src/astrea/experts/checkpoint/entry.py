@@ -149,8 +149,6 @@ def _kept(
     both = {key: value for key, value in entry.options.items() if key in RecipeOptions.model_fields}
     chosen = {key: value for key, value in entry.options.items() if key not in both}
     common = checked(RecipeOptions, both)
-    if common.trainable:
-        raise AstreaError("trainable: true is not provided for", "leave it out: experts are frozen, adapters learn")
     expert = known.expert or classifier(config, chosen)
     settings = settings_of(expert, folder, config, chosen)
     part: Any = getattr(config, known.part, config) if known.part else config

@@ -82,7 +82,6 @@ class RecipeOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image_size: int | None = Field(None, ge=16, le=4096, description="side of the picture that the checkpoint is given")
-    trainable: bool = Field(False, description="experts are frozen; there is no other way yet")
 
 
 Chosen = TypeVar("Chosen", bound=BaseModel)
