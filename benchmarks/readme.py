@@ -200,16 +200,8 @@ def join_table(joined: dict[str, Any]) -> str:
     for photo, row in joined["photographs"].items():
         tags = ", ".join(f"{tag} {score:.2f}" for tag, score in row["tags"].items())
         said.append(f"* `{photo}`: {tags}; a share of {row['share']:.1%}")
-    photographs = (
-        "Of the photographs that scikit-image brings, scaled to the 64 pixels that this model looks at, the newcomer says:"
-    )
-    return "\n".join([*rows, "", photographs, "", *said])
-
-
-def own_data_line(own: dict[str, Any]) -> str:
-    """How long training on files waits for its batches, and what memory it takes, in sentences."""
-    waits = " and ".join(f"{100 * part['share']:.1f} % ({name})" for name, part in own["waiting"].items())
-    return f"Waiting for batches takes {waits} of the training seconds of the recipe `tiny`."
+    of_what = "Of the photographs that scikit-image brings, at the 64 pixels that this model sees, the newcomer says:"
+    return "\n".join([*rows, "", of_what, "", *said])
 
 
 PAGES: dict[str, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {

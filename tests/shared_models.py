@@ -1,4 +1,5 @@
-"""A small random model, its processor and its folder, made once per session. Tests must not change them."""
+"""A small random model, its processor and its folder, made once per session. Tests must not change them. A plugin that
+`conftest.py` loads."""
 
 from __future__ import annotations
 
@@ -15,12 +16,12 @@ from PIL import Image
 
 from astrea import AstreaConfig, AstreaForConditionalGeneration, AstreaProcessor
 from astrea.config import Language, Run
-from astrea.evaluation import runner
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.processor import AstreaImageProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.training.parts import LANGUAGE, assemble, save_part
 from astrea.training.pretrain import write_card
+from few_scenes import limit_scenes
 
 # No test is about speed, and a busy machine must not make one fail.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -181,6 +182,5 @@ def build_around(language_checkpoint: Callable[[str], Path]) -> Callable[..., Bu
 
 @pytest.fixture
 def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let evaluations judge the experts on 20 scenes instead of 300."""
-    whole = runner.scenes_of
-    monkeypatch.setattr(runner, "scenes_of", lambda split, count, world: whole(split, min(count, 20), world))
+    """Let evaluations judge the experts on 20 scenes instead of 300, for one."""
+    limit_scenes(monkeypatch)

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 
 from astrea.cli import app
 from astrea.data.images import load_image
-from astrea.evaluation import runner
 from astrea.evaluation.finish import read_run
 from astrea.evaluation.tasks import TASKS
 from astrea.explain import explain
@@ -29,6 +28,7 @@ from astrea.training import run as training
 from astrea.training.log import TrainLog
 from astrea.training.parts import assemble
 from experts.checkpoint.builders import PHRASES
+from few_scenes import limit_scenes
 from journeys import CANVAS, asked, checkpoints, command, recipe
 
 EXPERTS = {"caption": "blip", "scene": "siglip2", "regions": "segformer", "boxes": "rt_detr_v2"}
@@ -84,7 +84,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
     checkpoints(EXPERTS, "llama", sources)
     path.write_text(recipe(EXPERTS, sources, more=LOW_RANK, steps=FUSE))
     ended: list[Any] = []
-    write, scenes = training.write_model, runner.scenes_of
+    write = training.write_model
 
     def keep(shop: Any, where: Path) -> None:
         write(shop, where)
@@ -92,7 +92,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "write_model", keep)
-        patch.setattr(runner, "scenes_of", lambda split, count, world: scenes(split, min(count, 5), world))
+        limit_scenes(patch, judged=5)
         said = command("train", path, "--out", run)
     assert str(run / "model") in said.output
     return Journey(sources, path, run, picture, ended[0])
@@ -144,8 +144,7 @@ def test_the_run_was_evaluated_and_reported(journey: Journey):
 
 
 def test_evaluate_takes_the_models_own_world(journey: Journey, gone: Path, monkeypatch: pytest.MonkeyPatch):
-    scenes = runner.scenes_of
-    monkeypatch.setattr(runner, "scenes_of", lambda split, count, world: scenes(split, min(count, 5), world))
+    limit_scenes(monkeypatch, judged=5)
     tasks = ("counting", "caption", "retrieval_i2t")
     told = json.loads(command("evaluate", gone, "--tasks", ",".join(tasks), "--json").stdout)
     before = json.loads((journey.run / "results.json").read_text())

@@ -358,11 +358,13 @@ def astrea(capfd, monkeypatch):
 
 
 def test_estimate_on_the_command_line(astrea):
-    code, out, err = astrea("estimate", "tiny", *SMALL, "fuse.steps=0", "--json", "--utilisation", "0.5")
+    code, out, err = astrea(
+        "estimate", "tiny", *SMALL, "fuse.steps=0", "tune.steps=0", "--json", "--utilisation", "0.5"
+    )
     assert code == 0, err
     told = json.loads(out)
     assert told["recipe"] == "tiny"
-    assert [stage["name"] for stage in told["stages"]] == ["align/joint", "tune"]
+    assert [stage["name"] for stage in told["stages"]] == ["align/joint"]
     assert all(stage["smallest_gpu"] == "L4" for stage in told["stages"])
     assert told["utilisation"] == 0.5
     assert told["gpus"]["L4"]["source"]
@@ -408,7 +410,11 @@ def test_the_benchmark_keeps_estimates_beside_measurements(tmp_path, monkeypatch
     benchmark = script("estimate")
     out = tmp_path / "estimate.json"
     out.write_text(json.dumps({"stages": {"tune": 1}, "estimated": {"recipes": {"other": {}}}}))
-    monkeypatch.setattr(benchmark, "RECIPES", {"mine": ("tiny", [*SMALL, "align.steps=0", "fuse.steps=0"])})
+    monkeypatch.setattr(
+        benchmark,
+        "RECIPES",
+        {"mine": ("tiny", [*SMALL, "align.steps=0", "fuse.steps=0", "regular.contribution_every=0"])},
+    )
     written = benchmark.main(["--recipes", "--out", str(out)])
     assert json.loads(out.read_text()) == written
     assert written["stages"] == {"tune": 1}

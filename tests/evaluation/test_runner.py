@@ -21,6 +21,7 @@ from astrea.scenes.captions import captions
 from astrea.scenes.questions import VQA_TASKS, majority_baseline
 from astrea.scenes.vocabulary import CONDITIONS
 from astrea.training.checkpoint import write_json_atomic
+from few_scenes import limit_scenes
 
 EXPERTS = ["captioning", "classification", "segmentation", "detection"]
 SMALL = Data(test_questions=4, test_captions=4, test_retrieval_groups=2)
@@ -31,9 +32,8 @@ Table = tuple[dict[str, Any], Seen, Outcome]
 @pytest.fixture(scope="module")
 def run(tiny_model, tiny_processor):
     """Evaluates the tiny model on few items; its experts on 20 scenes instead of 300."""
-    whole = runner.scenes_of
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "scenes_of", lambda split, count, world: whole(split, min(count, 20), world))
+        limit_scenes(patch)
 
         def run(**options: Any) -> Table:
             return evaluate(tiny_model, tiny_processor.tokenizer, World(), SMALL, report=Reporter(), **options)
