@@ -160,7 +160,7 @@ def train_with(
     """`train`, as one of some processes."""
     if run.learning_experts and not ranks.alone:
         raise AstreaError(
-            f"{', '.join(run.learning_experts)} would learn in {ranks.world} processes, each with its own pictures only",
+            f"{', '.join(run.learning_experts)} would learn in {ranks.world} processes, each with other pictures",
             "train with one process, or leave `experts` out of fuse.train and tune.train",
         )
     plans = plan_stages(run)
