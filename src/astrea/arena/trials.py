@@ -1,4 +1,4 @@
-"""Trials: every strategy with half, the same and twice the base recipe's learning rates, scored on validation.
+"""Trials: every strategy with half to four times the base recipe's learning rates, scored on validation.
 
 Each strategy gets the same small number of them, one seed each. What they find is written into `contestants.TUNED` by
 hand; the test set plays no part in it. Rates of other stages (a student's distilling) are left as they are.
@@ -16,12 +16,12 @@ from astrea.errors import AstreaError
 
 KIND = "trial"
 
-FACTORS = ("0.5", "1", "2")
+FACTORS = ("0.5", "1", "2", "4")
 """What learning rates are multiplied by, as arena.json and file names write it."""
 
 
 def trials(run: Run) -> list[Contestant]:
-    """Three trials of every strategy for a base recipe, whose rates they multiply: never those of `TUNED`."""
+    """The trials of every strategy for a base recipe, whose rates they multiply: never those of `TUNED`."""
     return [trial(run, each, factor) for each in strategies(run) for factor in FACTORS]
 
 
