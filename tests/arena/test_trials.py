@@ -78,13 +78,13 @@ def test_a_trial_differs_from_its_strategy_in_learning_rates_alone(strategy: Con
         assert run.model_copy(update=same) == whole
     digests = [digest(resolved(each, "fuse.lr=0.003")) for each in made]
     assert digests[1] == digest(whole)
-    assert len(set(digests)) == 3
+    assert len(set(digests)) == len(FACTORS)
 
 
 def test_only_strategies_that_were_named_are_tried():
     everyone = contestants(BASE)
-    assert [each.name for each in trials_of(BASE, everyone, "mixer,mova")] == ["mova@0.5", "mova@1", "mova@2"]
-    assert len(trials_of(BASE, everyone, "all")) == 3 * len(strategies(BASE))
+    assert [each.name for each in trials_of(BASE, everyone, "mixer,mova")] == [f"mova@{factor}" for factor in FACTORS]
+    assert len(trials_of(BASE, everyone, "all")) == len(FACTORS) * len(strategies(BASE))
     with pytest.raises(AstreaError, match="names no strategy"):
         trials_of(BASE, everyone, "ablations")
     with pytest.raises(AstreaError, match="did you mean 'mova'"):
@@ -200,7 +200,7 @@ def test_trials_resume_and_stale_ones_run_again(pretended, tmp_path, said):
     assert [cell.stem for cell in pool.missing(cells)] == ["trial-mova@2-0"]
     other = arena(tmp_path, "mova", "tune.steps=9", trials=True)
     changed = trials_of(other.base(), contestants(other.base()), "mova")
-    assert len(pool.missing(other.cells(changed))) == 3
+    assert len(pool.missing(other.cells(changed))) == len(FACTORS)
     assert "trial-mova@1-0.json is stale" in said.text
     # Nor are they shown beside cells of that recipe.
     assert current(other, contestants(other.base()), report=Reporter()) == []
@@ -211,7 +211,7 @@ def test_a_trial_of_another_seed_is_left_out(pretended, tmp_path, said):
     assert {stem[-2:] for stem in cells_in(tmp_path)} == {"-5"}
     assert current(arena(tmp_path, "mova"), contestants(BASE), report=said) == []
     assert "trial-mova@1-5.json was made with other settings" in said.text
-    assert len(current(arena(tmp_path, "mova", "seed=5"), contestants(BASE), report=said)) == 3
+    assert len(current(arena(tmp_path, "mova", "seed=5"), contestants(BASE), report=said)) == len(FACTORS)
 
 
 def test_a_cell_at_equal_time_goes_with_its_strategys_rates(pretended, tmp_path, monkeypatch):
@@ -239,8 +239,8 @@ def records(make_record) -> list[dict]:
         make_record(items=0.7, digest="astrea1"),
         make_record("mova", digest="mova0.5"),
         make_record("switch", digest="none of them"),
-        *tries(make_record, "astrea", {"0.5": 0.5, "1": 0.7, "2": 0.7}),
-        *tries(make_record, "mova", {"0.5": 0.9, "1": 0.2, "2": 0.3}),
+        *tries(make_record, "astrea", {"0.5": 0.5, "1": 0.7, "2": 0.7, "4": 0.1}),
+        *tries(make_record, "mova", {"0.5": 0.9, "1": 0.2, "2": 0.3, "4": 0.4}),
         *tries(make_record, "switch", {"2": 0.6}),
     ]
 
@@ -248,9 +248,9 @@ def records(make_record) -> list[dict]:
 def test_the_best_is_known_when_all_are_finished(records):
     found = collect(records)["trials"]
     assert found == {
-        "astrea": {"rates": {"0.5": 50.0, "1": 70.0, "2": 70.0}, "best": "1", "used": "1"},  # equal: the recipe's own
-        "mova": {"rates": {"0.5": 90.0, "1": 20.0, "2": 30.0}, "best": "0.5", "used": "0.5"},
-        "switch": {"rates": {"0.5": None, "1": None, "2": 60.0}, "best": None, "used": None},
+        "astrea": {"rates": {"0.5": 50.0, "1": 70.0, "2": 70.0, "4": 10.0}, "best": "1", "used": "1"},  # equal: the recipe's
+        "mova": {"rates": {"0.5": 90.0, "1": 20.0, "2": 30.0, "4": 40.0}, "best": "0.5", "used": "0.5"},
+        "switch": {"rates": {"0.5": None, "1": None, "2": 60.0, "4": None}, "best": None, "used": None},
     }
 
 
@@ -266,7 +266,7 @@ def test_the_terminal_shows_them(records):
     file = io.StringIO()
     Console(width=80, file=file).print(trials_table(collect(records)))
     lines = [line.split() for line in file.getvalue().splitlines()]
-    assert ["mova", "90.0", "20.0", "30.0", "x0.5", "x0.5"] in lines
+    assert ["mova", "90.0", "20.0", "30.0", "40.0", "x0.5", "x0.5"] in lines
     assert ["switch", "60.0"] in lines
 
 
@@ -279,9 +279,9 @@ def test_the_page_shows_them_and_leaves_the_section_out_without_any(records):
         for line in re.findall(r"<tr.*?</tr>", section[0], re.S)
         if (row := [re.sub("<.*?>", "", each) for each in re.findall(r"<t[hd].*?</t[hd]>", line)])
     }
-    assert shown["Strategy"] == ["×0.5", "×1", "×2", "Used"]
-    assert shown["astrea"] == ["50.0", "★ 70.0", "70.0", "×1"]
-    assert shown["switch"] == ["–", "–", "60.0", "–"]
+    assert shown["Strategy"] == ["×0.5", "×1", "×2", "×4", "Used"]
+    assert shown["astrea"] == ["50.0", "★ 70.0", "70.0", "10.0", "×1"]
+    assert shown["switch"] == ["–", "–", "60.0", "–", "–"]
     assert '<a href="#trials">' in text
     without = render(collect([record for record in records if record["kind"] != "trial"]))
     assert "trials" not in without
@@ -300,9 +300,9 @@ def test_the_docs_show_them_and_leave_the_section_out_without_any(records):
     script, page = readme(), (ROOT / "docs" / "arena.md").read_text()
     filled = script.fill(page, "trials", script.trials_part(collect(records)))
     assert "\n## Learning rates tried\n" in filled
-    assert "| strategy | x0.5 | x1 | x2 | used |\n| --- | ---: | ---: | ---: | ---: |\n" in filled
-    assert "\n| astrea | 50.0 | **70.0** | 70.0 | x1 |\n" in filled
-    assert "\n| switch |  |  | 60.0 |  |\n" in filled
+    assert "| strategy | x0.5 | x1 | x2 | x4 | used |\n| --- | ---: | ---: | ---: | ---: | ---: |\n" in filled
+    assert "\n| astrea | 50.0 | **70.0** | 70.0 | 10.0 | x1 |\n" in filled
+    assert "\n| switch |  |  | 60.0 |  |  |\n" in filled
     for nothing in ({}, {"trials": {}}):
         emptied = script.fill(filled, "trials", script.trials_part(nothing))
         assert "Learning rates tried" not in emptied
@@ -319,7 +319,7 @@ def test_help_says_that_trials_run_alone(command):
     assert "--trials" in words
     for said in (
         "trials of the chosen strategies and nothing else",
-        "0.5, 1 and 2",
+        "0.5, 1, 2 and 4",
         "first seed only",
         "validation split",
     ):

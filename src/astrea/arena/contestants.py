@@ -21,9 +21,11 @@ KINDS = {"strategies": "strategy", "ablations": "ablation", "retraining": "retra
 CURVES = ("astrea", "sequence_concat")
 """Strategies whose score is followed during training."""
 
-TUNED: Mapping[str, tuple[str, ...]] = {}
+TUNED: Mapping[str, tuple[str, ...]] = {
+    "sequence_concat": ("fuse.lr=0.002", "tune.lr=0.002"),
+}
 """Strategy -> overrides that its trials found on validation (see `astrea.arena.trials`); one without a line keeps the
-base recipe's rates. Astrea's hold for its variants too."""
+base recipe's rates. Astrea's would hold for its variants too."""
 
 
 @dataclass(frozen=True)
