@@ -248,7 +248,7 @@ def records(make_record) -> list[dict]:
 def test_the_best_is_known_when_all_are_finished(records):
     found = collect(records)["trials"]
     assert found == {
-        "astrea": {"rates": {"0.5": 50.0, "1": 70.0, "2": 70.0, "4": 10.0}, "best": "1", "used": "1"},  # equal: the recipe's
+        "astrea": {"rates": {"0.5": 50.0, "1": 70.0, "2": 70.0, "4": 10.0}, "best": "1", "used": "1"},  # of equals
         "mova": {"rates": {"0.5": 90.0, "1": 20.0, "2": 30.0, "4": 40.0}, "best": "0.5", "used": "0.5"},
         "switch": {"rates": {"0.5": None, "1": None, "2": 60.0, "4": None}, "best": None, "used": None},
     }

@@ -127,8 +127,8 @@ def arena(
         bool,
         typer.Option(
             "--trials",
-            help="Run the trials of the chosen strategies and nothing else: learning rates times 0.5, 1, 2 and 4, first "
-            "seed only, scored on the validation split.",
+            help="Run the trials of the chosen strategies and nothing else: learning rates times 0.5, 1, 2 and 4, "
+            "first seed only, scored on the validation split.",
         ),
     ] = False,
 ) -> None:
