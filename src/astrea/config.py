@@ -82,11 +82,13 @@ class ExpertEntry(Part):
     )
     options: dict[str, Any] = {}
     frozen: bool = Field(False, description="stays as it is also where a stage trains `experts`")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it looks in training; auto: as the rest")
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What an entry says nothing about is not written, so that it compares with those from before there was more.
-        return {key: value for key, value in dump(self).items() if value is not None and value is not False}
+        usual = {"checkpoint": None, "revision": None, "architecture": None, "frozen": False, "device": "auto"}
+        return {key: value for key, value in dump(self).items() if key not in usual or value != usual[key]}
 
     @model_validator(mode="after")
     def _revision_is_of_something(self) -> ExpertEntry:

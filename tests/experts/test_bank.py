@@ -143,3 +143,32 @@ def test_a_wrong_number_of_tokens_says_both():
 def test_a_confidence_of_another_shape_is_refused():
     with pytest.raises(AstreaError, match="confidence"):
         bank_of(Mismatched)(PIXELS)
+
+
+class Afar(Expert):
+    """An expert whose weights are on a device of its own; it answers from the processor."""
+
+    num_tokens, width, labels = 1, 1, ("near",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(1, device="meta"))
+        self.met: list[torch.device] = []
+
+    def forward(self, pixels_B3HW):
+        self.met.append(pixels_B3HW.device)
+        return ExpertFeatures(torch.ones(len(pixels_B3HW), 1, 1), torch.ones(len(pixels_B3HW), 1))
+
+    def readings(self, pixels_B3HW):
+        self.met.append(pixels_B3HW.device)
+        return [Reading("afar") for _ in pixels_B3HW]
+
+
+def test_pictures_go_to_where_an_expert_is_and_what_it_saw_comes_back():
+    bank = ExpertBank({"detection": {"kind": "detection"}})
+    bank.experts["afar"] = Afar()
+    pixels = torch.rand(2, 3, 64, 64)
+    seen = bank(pixels)
+    assert {part.tokens.device.type for part in seen.values()} == {"cpu"}
+    assert set(bank.readings(pixels)[0]) == {"detection", "afar"}
+    assert [device.type for device in bank["afar"].met] == ["meta", "meta"]

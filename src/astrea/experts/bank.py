@@ -134,11 +134,20 @@ class ExpertBank(nn.Module):
     def forward(self, pixels_B3HW: Tensor, names: Sequence[str] | None = None) -> dict[str, ExpertFeatures]:
         """The features of every expert, or of those named, checked against what each declares."""
         wanted = self.names if names is None else names
-        return {name: checked(name, self[name], self[name](pixels_B3HW)) for name in wanted}
+        return {name: checked(name, self[name], self.seen_by(name, pixels_B3HW)) for name in wanted}
+
+    def seen_by(self, name: str, pixels_B3HW: Tensor) -> ExpertFeatures:
+        """One expert's features, computed where the expert is, and brought to where the pictures are."""
+        place = self.place_of(name, pixels_B3HW)
+        return self[name](pixels_B3HW.to(place)).map(lambda tensor: tensor.to(pixels_B3HW.device))
+
+    def place_of(self, name: str, pixels_B3HW: Tensor) -> torch.device:
+        """Where an expert is; one without weights is wherever the pictures are."""
+        return next(self[name].parameters(), pixels_B3HW).device
 
     def readings(self, pixels_B3HW: Tensor) -> list[dict[str, Reading]]:
         """Per picture, each expert's reading."""
-        columns = {name: self[name].readings(pixels_B3HW) for name in self.names}
+        columns = {n: self[n].readings(pixels_B3HW.to(self.place_of(n, pixels_B3HW))) for n in self.names}
         return [{name: column[row] for name, column in columns.items()} for row in range(len(pixels_B3HW))]
 
 

@@ -12,12 +12,13 @@ from transformers import PreTrainedTokenizerBase
 
 from astrea.alignment.contrast import MomentumContrast
 from astrea.alignment.words import WordContrast
-from astrea.config import Run
+from astrea.config import ExpertEntry, Run
 from astrea.data.cache import FeatureCache
 from astrea.data.packing import Packer
 from astrea.data.samples import Samples, TrainingData
 from astrea.data.world import Progress
 from astrea.errors import AstreaError
+from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fingerprint import tensors_fingerprint
 from astrea.model import AstreaForConditionalGeneration
@@ -62,6 +63,7 @@ class Workshop:
     ) -> None:
         self.run, self.model, self.tokenizer, self.data = run, model.to(ranks.device), tokenizer, data  # type: ignore[arg-type]
         self.ranks = ranks
+        place_experts(model.experts, run.experts)
         self.packer = Packer(tokenizer, model.num_visual_tokens)
         self.contrast = MomentumContrast(
             model.alignment,
@@ -159,6 +161,19 @@ class Workshop:
         ids = torch.tensor([row + [self.packer.pad] * (length - len(row)) for row in told])
         mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in told])
         return self.model.text_states(ids.to(self.ranks.device), mask.to(self.ranks.device))
+
+
+def place_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry]) -> None:
+    """Put the experts whose entries name a device there.
+
+    Raises:
+        AstreaError: an entry asks for a GPU, and there is none.
+    """
+    for name, entry in entries.items():
+        if entry.device == "cuda" and not torch.cuda.is_available():
+            raise AstreaError(f"experts.{name}.device is cuda, and there is no GPU here", "leave it out")
+        if entry.device != "auto":
+            bank[name].to(entry.device)
 
 
 def text_id(tokens: list[int]) -> int:
