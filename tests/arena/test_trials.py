@@ -25,13 +25,14 @@ from astrea.evaluation.tasks import TASKS, build_test_sets
 from astrea.progress import Reporter
 from astrea.recipes.loader import load_recipe
 
-BASE = load_recipe(Run, "tiny")
+RATES = ("align.lr=0.001", "fuse.lr=0.001", "tune.lr=0.001")
+BASE = load_recipe(Run, "tiny", RATES)
 TABLE = contestants_module.TUNED
 ROOT = Path(__file__).parents[2]
 
 
 def resolved(contestant: Contestant, *base: str) -> Run:
-    return Cell("tiny", base, contestant, 0).resolve()
+    return Cell("tiny", (*RATES, *base), contestant, 0).resolve()
 
 
 def named(everyone: list[Contestant]) -> dict[str, Contestant]:
@@ -62,7 +63,7 @@ def test_a_trial_differs_from_its_strategy_in_learning_rates_alone(strategy: Con
     whole = resolved(strategy, "fuse.lr=0.003")
     made = [
         each
-        for each in trials(load_recipe(Run, "tiny", ["fuse.lr=0.003"]))
+        for each in trials(load_recipe(Run, "tiny", [*RATES, "fuse.lr=0.003"]))
         if each.name.startswith(strategy.name + "@")
     ]
     assert [each.name for each in made] == [f"{strategy.name}@{factor}" for factor in FACTORS]
@@ -161,7 +162,7 @@ def test_a_trial_is_scored_on_validation_without_probes_or_curve(base, tmp_path,
 
 
 def arena(folder: Path, wanted: str, *base: str, **more) -> Arena:
-    return Arena("tiny", base, wanted, 2, folder, 1, False, "", **more)
+    return Arena("tiny", (*RATES, *base), wanted, 2, folder, 1, False, "", **more)
 
 
 def cells_in(folder: Path) -> set[str]:
@@ -215,7 +216,7 @@ def test_a_trial_of_another_seed_is_left_out(pretended, tmp_path, said):
 
 
 def test_a_cell_at_equal_time_goes_with_its_strategys_rates(pretended, tmp_path, monkeypatch):
-    asked = Arena("tiny", (), "astrea,mova", 1, tmp_path, 1, True, "")
+    asked = Arena("tiny", RATES, "astrea,mova", 1, tmp_path, 1, True, "")
     made, _ = run_arena(asked, report=Reporter())
     assert set(made["equal_wall"]) == {"mova"}
     monkeypatch.setattr(contestants_module, "TUNED", {"mova": ("tune.lr=0.002",)})

@@ -23,6 +23,7 @@ CURVES = ("astrea", "sequence_concat")
 
 TUNED: Mapping[str, tuple[str, ...]] = {
     "sequence_concat": ("fuse.lr=0.002", "tune.lr=0.002"),
+    "spatial_separate": ("fuse.lr=0.001", "tune.lr=0.001"),
 }
 """Strategy -> overrides that its trials found on validation (see `astrea.arena.trials`); one without a line keeps the
 base recipe's rates. Astrea's would hold for its variants too."""
