@@ -135,6 +135,34 @@ def trials_part(arena: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def wall_table(arena: dict[str, Any]) -> str:
+    """The best others, given as much training time as Astrea took."""
+    rows = [
+        "| strategy | average | seeds | minus Astrea (95 %) | steps | training seconds | Astrea's |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in arena["equal_wall"].items():
+        rows.append(
+            f"| {name} | {spread(row['average'])} | {row['average']['seeds']} | {gap(row['difference'])} | "
+            f"{row['steps']} | {row['wall_s']:.0f} | {row['astrea_wall_s']:.0f} |"
+        )
+    return "\n".join(rows)
+
+
+def adaptivity_line(measured: dict[str, Any]) -> str:
+    """What the shares of a finished model tell and save, in sentences."""
+    told, saved, broken = measured["calibration"], measured["saving"], measured["broken"]
+    return (
+        f"On {sum(measured['items'].values()):,} items: average {measured['average']:.1f}; largest load over the mean "
+        f"{measured['load_max_over_mean']:.2f}; calibration {told['rank_correlation']:.2f}, {told['relative']:.2f} "
+        f"relative, {told['per_task']:.2f} per task. Reading {saved['tokens_share']:.0%} of the tokens changes the average "
+        f"by {saved['difference']:+.1f} ± {saved['standard_error']:.1f}. An expert that tells of another picture costs "
+        f"{broken['swapped']:.1f} points, one that is stuck {broken['constant']:.1f}, one that is not a number "
+        f"{broken['nan']:.1f}, one that is masked {measured['masked']:.1f} "
+        f"({measured['broken_items_per_task']} items per task)."
+    )
+
+
 def size(number: float, unit: str) -> str:
     """1234567890, "B" -> 1.2 GB."""
     steps = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0))
@@ -215,6 +243,8 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
         "adaptivity": ("arena/arena.json", adaptivity_table),
         "trials": ("arena/arena.json", trials_part),
         "variants": ("arena/arena.json", variants_table),
+        "wall": ("arena/arena.json", wall_table),
+        "full": ("adaptivity.json", adaptivity_line),
     },
     "docs/estimate.md": {"recipes": ("estimate.json", lambda results: estimate_tables(results["estimated"]))},
     "docs/add-an-expert.md": {"join": ("join.json", join_table)},
