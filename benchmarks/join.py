@@ -140,7 +140,7 @@ def table(figures: dict[str, Any]) -> str:
         lines.append(f"{task:<16}" + "".join(f"{number:8.2f}" for number in numbers))
     for photo, row in figures["photographs"].items():
         tags = ", ".join(f"{tag} {score:.2f}" for tag, score in row["tags"].items())
-        lines.append(f"{photo}: {tags}; share {row['share']:.1%}; near {', '.join(row['nearest_known_words'])}")
+        lines.append(f"{photo}: {tags}; share {row['share']:.2%}; near {', '.join(row['nearest_known_words'])}")
     return "\n".join(lines)
 
 

@@ -227,7 +227,7 @@ def join_table(joined: dict[str, Any]) -> str:
     said = []
     for photo, row in joined["photographs"].items():
         tags = ", ".join(f"{tag} {score:.2f}" for tag, score in row["tags"].items())
-        said.append(f"* `{photo}`: {tags}; a share of {row['share']:.1%}")
+        said.append(f"* `{photo}`: {tags}; a share of {row['share']:.2%}")
     of_what = "Of the photographs that scikit-image brings, at the 64 pixels that this model sees, the newcomer says:"
     return "\n".join([*rows, "", of_what, "", *said])
 

@@ -209,7 +209,7 @@ def test_from_the_command_line(tiny_folder, tmp_path):
     words = ["join", str(tiny_folder), "--expert", f"palette={PALETTE.kind}", "--option", "threshold=0.02"]
     result = CliRunner().invoke(app, [*words, "--out", str(out), *SETTINGS])
     assert result.exit_code == 0, result.output
-    assert "palette has joined: share 0.25%" in result.output
+    assert "palette has joined: share 0.10%" in result.output
     model, _ = load_model(out, trust_remote_code=True)
     assert model.experts["palette"].threshold == 0.02
 

@@ -41,7 +41,7 @@ from astrea.training.run import freeze_summary, write_model
 from astrea.training.sources import world_of
 from astrea.training.workshop import Workshop
 
-SHARE = 0.0025
+SHARE = 0.001
 """Of the attention, on average over questions, that a newcomer starts with."""
 
 CALIBRATED = 256
