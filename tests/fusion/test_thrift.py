@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from drawn_matrix import LAYOUT, matrix
 
 from astrea.fusion.astrea import UNREAD, AstreaFusion
-from astrea.fusion.thrift import MOST_THRIFT, NEAR, draw_thresholds, worth
+from astrea.fusion.thrift import MOST_THRIFT, draw_thresholds, worth
 
 SURE = torch.full((5, 8), 0.8)
-NOWHERE = torch.full((5, 8, 2), torch.nan)
 
 
 @pytest.fixture(autouse=True)
@@ -35,11 +34,11 @@ def parts(batch: int = 5, questions: int = 2):
 
 def test_worth_is_relative_and_somebody_is_always_worth_reading():
     log_share, valid, words = parts()
-    found = worth(log_share, SURE, valid, words, torch.randn(5, 2, 8), NOWHERE)
+    found = worth(log_share, SURE, valid, words, torch.randn(5, 2, 8))
     assert (found[~valid.unsqueeze(1).expand_as(found)] == 0).all()
     assert (found.isinf().sum(-1) == 1).all()
     # Equal shares and nothing named: every token promises the same, and none more than another.
-    same = worth(torch.zeros(5, 2, 8), SURE, valid, None, torch.randn(5, 2, 8), NOWHERE)
+    same = worth(torch.zeros(5, 2, 8), SURE, valid, None, torch.randn(5, 2, 8))
     assert same[valid.unsqueeze(1).expand_as(same)].isinf().all()
 
 
@@ -49,45 +48,30 @@ def test_a_larger_share_and_a_named_word_promise_more():
     flat = torch.zeros(1, 1, 4)
     asked = torch.tensor([[[0.0, 0.1, 1.0, 0.5]]])
     sure = torch.ones(1, 4)
-    found = worth(flat, sure, valid, words, asked, NOWHERE[:1, :4])[0, 0]
+    found = worth(flat, sure, valid, words, asked)[0, 0]
     assert found[2].isinf()
     assert found[3] > found[1] > found[0]
-    shared = worth(torch.tensor([[[0.0, -1.0, -2.0, 1.0]]]), sure, valid, None, asked, NOWHERE[:1, :4])[0, 0]
+    shared = worth(torch.tensor([[[0.0, -1.0, -2.0, 1.0]]]), sure, valid, None, asked)[0, 0]
     assert shared.argsort().tolist() == [2, 1, 0, 3]
 
 
 def test_a_question_that_names_nothing_is_left_to_the_shares():
     log_share, valid, words = parts()
     apart = -torch.ones(5, 2, 8)
-    shares_alone = worth(log_share, SURE, valid, None, apart, NOWHERE)
-    assert torch.equal(worth(log_share, SURE, valid, words.abs(), apart, NOWHERE), shares_alone)
-    assert not torch.equal(worth(log_share, SURE, valid, words.abs(), -apart, NOWHERE), shares_alone)
-
-
-def test_what_stands_where_the_question_points_promises_as_much():
-    """A colour at the place of the cat that is asked for; the same colour elsewhere, or nowhere, does not."""
-    valid, sure, flat = torch.ones(1, 4, dtype=torch.bool), torch.ones(1, 4), torch.zeros(1, 1, 4)
-    words, asked = torch.eye(4).unsqueeze(0), torch.tensor([[[1.0, 0.0, 0.0, 0.0]]])
-    places = torch.tensor([[[0.2, 0.2], [0.2 + NEAR / 4, 0.2], [0.8, 0.8], [torch.nan, torch.nan]]])
-    found = worth(flat, sure, valid, words, asked, places)[0, 0]
-    assert found[0].isinf()
-    assert found[1] > 5 * found[2]
-    torch.testing.assert_close(found[2], found[3])
-    # A token that is not there points at nothing.
-    gone = worth(flat, sure, torch.tensor([[False, True, True, True]]), words, asked, places)[0, 0]
-    torch.testing.assert_close(gone[1:], torch.full((3,), torch.inf))
+    shares_alone = worth(log_share, SURE, valid, None, apart)
+    assert torch.equal(worth(log_share, SURE, valid, words.abs(), apart), shares_alone)
+    assert not torch.equal(worth(log_share, SURE, valid, words.abs(), -apart), shares_alone)
 
 
 def test_what_an_expert_is_not_sure_of_promises_less():
     valid, sure = torch.ones(1, 4, dtype=torch.bool), torch.tensor([[0.9, 0.1, 0.5, 0.7]])
-    found = worth(torch.zeros(1, 1, 4), sure, valid, None, torch.zeros(1, 1, 4), NOWHERE[:1, :4])[0, 0]
+    found = worth(torch.zeros(1, 1, 4), sure, valid, None, torch.zeros(1, 1, 4))[0, 0]
     assert found.argsort().tolist() == [1, 2, 3, 0]
 
 
 def test_nothing_to_read_is_no_error():
     nothing = torch.zeros(2, 3, dtype=torch.bool)
-    empty = torch.zeros(2, 3, 4)
-    found = worth(torch.zeros(2, 1, 3), empty[..., 0], nothing, empty, torch.zeros(2, 1, 4), NOWHERE[:2, :3])
+    found = worth(torch.zeros(2, 1, 3), torch.zeros(2, 3), nothing, torch.zeros(2, 3, 4), torch.zeros(2, 1, 4))
     assert not found.isnan().any()
 
 
@@ -95,7 +79,7 @@ def test_a_threshold_takes_the_weak_out_of_the_row():
     seen, questions = matrix(), torch.randn(4, 1, 8)
     every, thrifty = fusion()(seen, questions), fusion(threshold=0.5)(seen, questions)
     assert torch.equal(every.shares, thrifty.shares)
-    read = worth(every.bias, seen.confidence, seen.valid, every.words, questions, seen.places)[:, 0] >= 0.5
+    read = worth(every.bias, seen.confidence, seen.valid, every.words, questions)[:, 0] >= 0.5
     assert (read & seen.valid).any(1).all()
     assert not read[seen.valid].all()
     assert torch.equal(thrifty.valid, seen.valid & read)

@@ -110,10 +110,10 @@ class AstreaFusion(FusionStrategy):
         valid = matrix.valid
         if generator is not None and self.thrifty:
             least = draw_thresholds(bias_BSM, self.thrifty, generator)
-            promised_BSM = worth(bias_BSM, matrix.confidence, valid, words, question_BSD, matrix.places)
+            promised_BSM = worth(bias_BSM, matrix.confidence, valid, words, question_BSD)
             bias_BSM = bias_BSM.masked_fill(promised_BSM < least, UNREAD)
         elif self.threshold:
-            read_BSM = worth(bias_BSM, matrix.confidence, valid, words, question_BSD, matrix.places) >= self.threshold
+            read_BSM = worth(bias_BSM, matrix.confidence, valid, words, question_BSD) >= self.threshold
             bias_BSM = bias_BSM.masked_fill(~read_BSM, UNREAD)
             # What no question of this row reads need not be in the sequence at all.
             valid = valid & read_BSM.any(1)

@@ -21,47 +21,27 @@ names what it says."""
 SOME = 0.05
 """The cosine from which on a question is taken to name something in the picture."""
 
-NEAR = 0.07
-"""How far apart, as a share of the picture, tokens are at one place (the deviation of a bell)."""
-
 
 @torch.no_grad()
 def worth(
-    log_share_BSM: Tensor,
-    confidence_BM: Tensor,
-    valid_BM: Tensor,
-    words_BMD: Tensor | None,
-    question_BSD: Tensor,
-    places_BM2: Tensor,
+    log_share_BSM: Tensor, confidence_BM: Tensor, valid_BM: Tensor, words_BMD: Tensor | None, question_BSD: Tensor
 ) -> Tensor:
     """What reading each token promises (B, S, M): 1 = as much as any other one; infinite for the best of a picture.
 
     It grows with the share of the token's expert, with the expert's confidence in the token, and with the cosine
-    between the question (its mean word) and the token, or another token at its place: what colour the cat is says an
-    expert that knows nothing of cats. A question that names nothing in the picture ("describe it") is left to the first
-    two. With shares alone, a question about one thing would read all that its expert says of the others.
+    between the question (its mean word) and the token. A question that names nothing in the picture ("describe it") is
+    left to the first two. With shares alone, a question about one thing would read all that its expert says of the
+    others.
     """
     sure_BM = SURE * confidence_BM.clamp_min(1e-4).log()
     score_BSM = (SHARED * log_share_BSM + sure_BM.unsqueeze(1)).masked_fill(~valid_BM.unsqueeze(1), -torch.inf)
     if words_BMD is not None:
         named_BSM = F.normalize(question_BSD, dim=-1) @ words_BMD.transpose(1, 2)
-        named_BSM = named_BSM.masked_fill(~valid_BM.unsqueeze(1), -1.0)
-        most_BS1 = named_BSM.amax(-1, keepdim=True)
-        there_BSM = (named_BSM.clamp_min(0).unsqueeze(2) * together(places_BM2).unsqueeze(1)).amax(-1)
-        named_BSM = torch.maximum(named_BSM, there_BSM)
+        most_BS1 = named_BSM.masked_fill(~valid_BM.unsqueeze(1), -1.0).amax(-1, keepdim=True)
         score_BSM = score_BSM + NAMED * named_BSM * (most_BS1 / SOME).clamp(0, 1)
     part_BSM = score_BSM.softmax(-1).nan_to_num()
     worth_BSM = part_BSM * valid_BM.sum(-1).view(-1, 1, 1)
     return worth_BSM.masked_fill(part_BSM == part_BSM.amax(-1, keepdim=True), torch.inf)
-
-
-def together(places_BM2: Tensor) -> Tensor:
-    """(B, M, M): 1 for tokens at one place, less the further apart they are, 0 where either has no place."""
-    known_BM = ~places_BM2.isnan().any(-1)
-    known_BMM = known_BM.unsqueeze(1) & known_BM.unsqueeze(2)
-    places_BM2 = places_BM2.nan_to_num(0.0)
-    apart_BMM = (places_BM2.unsqueeze(1) - places_BM2.unsqueeze(2)).square().sum(-1)
-    return torch.exp(-apart_BMM / (2 * NEAR**2)) * known_BMM
 
 
 def draw_thresholds(log_share_BSM: Tensor, chance: float, generator: torch.Generator) -> Tensor:
