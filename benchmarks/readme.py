@@ -157,8 +157,8 @@ def adaptivity_line(measured: dict[str, Any]) -> str:
         f"{measured['load_max_over_mean']:.2f}; calibration {told['rank_correlation']:.2f}, {told['relative']:.2f} "
         f"relative, {told['per_task']:.2f} per task. Reading {saved['tokens_share']:.0%} of the tokens changes the "
         f"average by {saved['difference']:+.1f} ± {saved['standard_error']:.1f}. An expert that tells of another "
-        f"picture costs {broken['swapped']:.1f} points, one that is stuck {broken['constant']:.1f}, one that is not a number "
-        f"{broken['nan']:.1f}, one that is masked {measured['masked']:.1f} "
+        f"picture costs {broken['swapped']:.1f} points, one that is stuck {broken['constant']:.1f}, one that is not a "
+        f"number {broken['nan']:.1f}, one that is masked {measured['masked']:.1f} "
         f"({measured['broken_items_per_task']} items per task)."
     )
 
