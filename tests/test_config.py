@@ -71,7 +71,7 @@ def test_an_unknown_key_names_file_line_and_the_nearest_key(tmp_path, wrong, rig
         "contrast.momentum=1.0", "contrast.temperature=0", "regular.expert_dropout=1.0", "model.strategy=moe",
         "world.canvas=40", "world.canvas=65", "world.max_objects=9", "data.questions_per_scene=0", "fuse.lr=0",
         "fuse.steps=-1", "fuse.batch=0", "model.residual_end=1.5", "model.allocator_tau=0", "align.losses.word=-1",
-        "fuse.train=[experts]", "experts.detection.colour=red", "seed=1.5", "threads=0",
+        "fuse.train=[eyes]", "experts.detection.colour=red", "seed=1.5", "threads=0",
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(wrong):

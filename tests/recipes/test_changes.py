@@ -14,7 +14,7 @@ from astrea.recipes.loader import load_recipe
     "words",
     [
         [],
-        ["seed=3", "tune.steps=9000", "tune.lr=0.0005"],
+        ["seed=3", "tune.steps=9000", "tune.lr=0.0003"],
         ["name=mine", 'pretrain="a folder"', "pretraining.gate=0.5"],
         ["experts.captioning=null"],
         ["experts.segmentation.options.threshold=0.05"],
