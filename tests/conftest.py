@@ -20,10 +20,12 @@ LONGEST = (
 all others wait."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # The process that only hands out tests would import torch, for seconds, while all others wait for it.
-    if config.getoption("dist", "no") == "no":
-        config.pluginmanager.import_plugin("shared_models")
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # The process that only hands out tests would import torch, for seconds, while all others wait for it. The others
+    # import it after coverage has begun (it does so when the session starts), or what an import runs would not count.
+    if session.config.getoption("dist", "no") == "no":
+        session.config.pluginmanager.import_plugin("shared_models")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
