@@ -58,9 +58,9 @@ def test_the_answer_is_the_one_the_model_gives(why, tiny_model, tiny_processor, 
     assert math.log(why.confidence) == pytest.approx(expected, abs=1e-3)
 
 
-def test_shares_sum_to_one(why, tiny_model):
+def test_shares_leave_something_to_nobody(why, tiny_model):
     assert list(why.shares) == tiny_model.experts.names
-    assert sum(why.shares.values()) == pytest.approx(1, abs=1e-5)
+    assert 0 < sum(why.shares.values()) < 1
     assert all(0 < share < 1 for share in why.shares.values())
     assert len({round(share, 4) for share in why.shares.values()}) > 1
 

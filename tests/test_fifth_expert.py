@@ -132,7 +132,7 @@ def test_the_answer_comes_with_five_shares_and_the_new_reading(trained, picture)
     assert model.experts.names == NAMES
     why = explain(model, processor, picture, "what colour is the sun?")
     assert list(why.shares) == NAMES
-    assert sum(why.shares.values()) == pytest.approx(1, abs=1e-5)
+    assert 0 < sum(why.shares.values()) < 1
     assert why.shares["palette"] > 0
     assert set(why.masking) == set(NAMES)
     assert why.readings["palette"].labels == ["red", "blue"]

@@ -13,7 +13,7 @@ from astrea.arena import cell as cell_module
 from astrea.arena import contestants as contestants_module
 from astrea.arena.cell import Cell, digest, run_cell
 from astrea.arena.collect import collect
-from astrea.arena.contestants import Contestant, contestants, strategies
+from astrea.arena.contestants import PEER_RATE, Contestant, contestants, strategies
 from astrea.arena.page.page import render
 from astrea.arena.pool import Pool
 from astrea.arena.run import Arena, current, run_arena
@@ -70,10 +70,12 @@ def test_a_trial_differs_from_its_strategy_in_learning_rates_alone(strategy: Con
     for each in made:
         factor = float(each.name.split("@")[1])
         run = resolved(each, "fuse.lr=0.003")
-        rates = {"fuse": 0.003 * factor, "tune": 0.001 * factor}
+        # The base recipe's rates are Astrea's; the others start from their own.
+        own = strategy.name == "astrea"
+        rates = {"fuse": (0.003 if own else PEER_RATE) * factor, "tune": (0.001 if own else PEER_RATE) * factor}
         if whole.align.steps:
-            rates["align"] = 0.001 * factor
-        assert {key for key in each.overrides if ".lr=" in key} == {f"{stage}.lr={lr!r}" for stage, lr in rates.items()}
+            rates["align"] = (0.001 if own else PEER_RATE) * factor
+        assert set(each.overrides[len(strategy.overrides) :]) == {f"{stage}.lr={lr!r}" for stage, lr in rates.items()}
         assert {stage: getattr(run, stage).lr for stage in rates} == rates
         same = {stage: getattr(run, stage).model_copy(update={"lr": getattr(whole, stage).lr}) for stage in rates}
         assert run.model_copy(update=same) == whole

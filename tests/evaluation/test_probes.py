@@ -101,7 +101,7 @@ def test_a_probe_is_json_and_has_every_part(found, tiny_model, seen, main):
     for task in TASKS:
         assert found["contribution"][task].keys() == found["shares"][task].keys()
         for shares in found["shares"][task].values():
-            assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+            assert 0 < sum(shares.values()) < 1
     assert len(found["pareto"]) == len(THRESHOLDS)
     assert set(found["robustness"]) == {*CORRUPTIONS, "clean", "mean_loss"}
     load = main.shares
@@ -255,7 +255,9 @@ def test_every_point_is_what_its_threshold_gives(found, run, few, tiny_model, ti
                 question_QD = questions_of(answerer, asked)
             shown = {name: part.rows(torch.tensor(pictures)) for name, part in pictures_of(few, task).items()}
             sure = tiny_model.alignment(shown).confidence
-            promised = worth(every.bias, sure, every.valid, every.words, question_QD.unsqueeze(1))[:, 0]
+            promised = worth(
+                every.bias, every.shares.sum(-1), sure, every.valid, every.words, question_QD.unsqueeze(1)
+            )[:, 0]
             read = every.valid & (promised >= point["threshold"])
             tokens.append(read.sum(1))
             experts.append(torch.stack([read[:, owner == e].any(1) for e in range(4)], 1).sum(1))

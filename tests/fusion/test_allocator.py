@@ -34,16 +34,35 @@ def inputs(batch: int = 3, questions: int = 2, seed: int = 0) -> list[torch.Tens
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.booleans(), st.booleans(), st.floats(0.1, 10))
-def test_shares_sum_to_one_over_those_present(seed, question, confidence, tau):
+def test_those_present_share_out_what_does_not_go_to_nobody(seed, question, confidence, tau):
     made = allocator(use_question=question, use_confidence=confidence, tau=tau)
     asked, expert, sure, present = inputs(5, 3, seed)
     present = torch.rand(5, EXPERTS, generator=torch.Generator().manual_seed(seed)) < 0.6
     shares = made(asked, expert, sure, present)
     assert shares.shape == (5, 3, EXPERTS)
     assert shares.masked_select(~present.unsqueeze(1)).eq(0).all()
-    wanted = present.any(1).float().unsqueeze(1).expand(-1, 3)
-    assert torch.allclose(shares.sum(-1), wanted, atol=1e-5)
+    # In the softmax, nobody stands beside those present.
+    nobody = 1 - shares.sum(-1)
+    assert nobody.gt(-1e-6).all()
+    assert nobody[~present.any(1)].eq(1).all()
     assert shares.masked_select(present.unsqueeze(1)).gt(0).all()
+
+
+def test_nobody_starts_like_an_expert_that_nothing_speaks_for_and_follows_the_question():
+    made = allocator()
+    asked, expert, sure, present = inputs()
+    with torch.no_grad():
+        for part in (made.score, made.bias_question, made.nobody):
+            part.weight.zero_()
+        made.nobody.bias.zero_()
+        made.load_bias.zero_()
+        assert torch.allclose(made(asked, expert, sure, present), torch.tensor(1 / (EXPERTS + 1)))
+        made.nobody.weight.normal_()
+    left = 1 - made(asked, expert, sure, present).sum(-1)
+    assert left.std() > 0.05
+    blind = allocator(use_question=False)
+    left = 1 - blind(asked, expert, sure, present).sum(-1)
+    assert torch.allclose(left, left[:, :1])
 
 
 def test_what_remains_keeps_its_proportions():
@@ -122,7 +141,7 @@ def test_the_load_bias_evens_a_skewed_load():
     assert max(spread[-50:]) < 0.1
     assert made.load_bias.argsort().tolist() == [0, 1, 2, 3]
     assert made.load_bias.mean().abs() < 1e-5
-    assert torch.allclose(made.load, torch.full((4,), 0.25), atol=0.06)
+    assert torch.allclose(made.load / made.load.sum(), torch.full((4,), 0.25), atol=0.06)
 
 
 def test_within_the_band_the_bias_fades_and_nothing_else_moves():

@@ -145,6 +145,10 @@ def test_nothing_of_an_absent_expert_gets_through(name, make_shop, world_data):
         assert one.shares[..., expert].eq(0).all()
         if one.bias is not None:
             assert torch.equal(one.bias.transpose(1, 2)[one.valid], two.bias.transpose(1, 2)[one.valid])
+        shared = one.shares.sum(-1)
+        if name == "astrea":  # which may leave some to nobody
+            assert ((shared > 0) & (shared < 1)).all()
+            continue
         # Whoever reads one expert only has nothing to share out when that one is lost.
         wanted = 0.0 if OPTIONS.get(name, {}).get("expert") == lost else 1.0
-        assert torch.allclose(one.shares.sum(-1), torch.full((4, 1), wanted), atol=1e-5)
+        assert torch.allclose(shared, torch.full((4, 1), wanted), atol=1e-5)

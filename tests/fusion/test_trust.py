@@ -9,12 +9,13 @@ from drawn_matrix import LAYOUT, OWNER, matrix
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.fusion.astrea import AstreaFusion, believed
-from astrea.fusion.trust import Trust, echo
+from astrea.fusion.trust import NEAR, Trust, apart, echo
 
 
 def test_agreement_is_what_a_loop_finds():
     seen = matrix()
-    found, worst = echo(seen.tokens, seen)
+    unit = F.normalize(seen.tokens, dim=-1)
+    found, worst = echo(unit @ unit.transpose(1, 2), seen)
     for b in range(4):
         for e in range(3):
             for f in range(3):
@@ -29,6 +30,17 @@ def test_agreement_is_what_a_loop_finds():
                     wanted = sum(w * n for w, n in zip(weights, near, strict=True)) / sum(weights)
                 assert float(found[b, e, f]) == pytest.approx(wanted, abs=1e-5)
                 assert float(worst[b, e, f]) == pytest.approx(least, abs=1e-5)
+
+
+def test_tokens_that_look_elsewhere_are_a_weaker_echo():
+    nowhere = float("nan")
+    places = torch.tensor([[[0.1, 0.1], [0.1, 0.1 + NEAR / 2], [0.9, 0.1], [nowhere, nowhere]]])
+    found = apart(places)[0]
+    torch.testing.assert_close(found[0], torch.tensor([0.0, 0.25, 1.0, 0.0]))
+    assert torch.equal(found, found.T)
+    places.requires_grad_()
+    apart(places).sum().backward()
+    assert places.grad.isfinite().all()
 
 
 def test_an_absent_expert_is_as_if_it_had_never_been():

@@ -29,10 +29,12 @@ def test_shares_follow_contributions_and_nobody_starves():
     known.table[2] = torch.tensor([0.0, 0.0, 0.0, 50.0])
     told = known.targets(torch.zeros(4))
     torch.testing.assert_close(told.sum(1), torch.ones(3))
-    assert told[0].argsort().tolist()[-2:] == [1, 2]
+    assert told[0, :4].argsort().tolist()[-2:] == [1, 2]
     assert told[0, 0] == told[0, 3]
-    torch.testing.assert_close(told[1], torch.full((4,), 0.25))
+    assert (told[1, :4] == told[1, 0]).all()
     assert (told > 0.005).all()
+    # Where more is lost without them, more goes to the experts, and not to nobody.
+    assert told[1, 4] > told[0, 4] > told[2, 4]
     # One that is worth four times as much gets twice the share.
     known.table[1] = torch.tensor([0.4, 1.6, 0.4, 0.0])
     shares = known.targets(torch.zeros(4))[1]
@@ -43,7 +45,8 @@ def test_the_load_bias_shifts_the_target_as_it_shifts_the_shares():
     known, bias = Contributions(1, 3), torch.tensor([0.5, -0.2, 0.0])
     known.table[0] = torch.tensor([0.3, 0.1, 0.0])
     plain = known.targets(torch.zeros(3))
-    torch.testing.assert_close(known.targets(bias), (plain.log() + bias).softmax(1))
+    shifted = (plain.log() + torch.cat([bias, torch.zeros(1)])).softmax(1)
+    torch.testing.assert_close(known.targets(bias), shifted)
 
 
 def test_a_state_is_put_back():

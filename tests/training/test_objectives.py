@@ -237,7 +237,7 @@ def test_rows_are_the_questions_and_the_caption(make_shop):
     for row, index in enumerate(batch.samples.ids.tolist()):
         asked = shop.data.questions[index]
         groups = [GROUPS[g] for g in batch.groups[row].tolist() if g >= 0]
-        assert groups == [*(q.task for q in asked), "caption"]
+        assert groups == [*(q.template for q in asked), "caption"]
         told = shop.packer.pack([[Turn(q.text, q.answer) for q in asked]]).input_ids[0]
         assert batch.packed.input_ids[row, : len(told)].tolist() == told.tolist()
         caption = (batch.packed.segments[row] == len(groups)) & (batch.packed.labels[row] != -100)
@@ -340,7 +340,7 @@ def test_contribution_pulls_the_shares_of_its_group(make_shop):
     )  # fmt: skip
     objective = fusing(shop, keep=(1.0, 1.0))
     objective.measure = lambda *a: None
-    shop.contributions.table[:, 3] = 1.0
+    shop.contributions.table[:, 3] = 9.0
     shop.contributions.seen[:] = 1
     shares = []
     schedule = shop.run.fuse.schedule()
@@ -354,9 +354,9 @@ def test_contribution_pulls_the_shares_of_its_group(make_shop):
     objective.after_step = after_step
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda step, figures: None)
     target = shop.contributions.targets(torch.zeros(4))[0]
-    assert target[3] > 0.8
-    assert abs(shares[0][3].item() - 0.25) < 0.1
-    assert torch.allclose(shares[-1], target, atol=0.1)
+    assert target[3] > 0.6
+    assert abs(shares[0][3].item() - 0.2) < 0.1
+    assert torch.allclose(shares[-1], target[:4], atol=0.1)
 
 
 def test_contribution_is_measured_every_so_often(make_shop):

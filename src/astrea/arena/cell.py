@@ -48,13 +48,13 @@ PROBED = {
     "strategy": ("astrea",),
     "ablation": (
         *("allocator", "trust", "question", "load_bias", "contribution", "confidence", "expert_dropout"),
-        *("with_lies", "with_thrift"),
+        *("thrift", "with_lies"),
     ),
 }
 """By kind, the contestants that are also masked, corrupted and so on (see `astrea.evaluation.probes`): what their
 ingredient is for shows there rather than in the average."""
 
-ASTREA = 3
+ASTREA = 4
 """The same for Astrea alone and its ablations: the others need not run again when its own code or defaults change."""
 
 MANY = 3

@@ -1,4 +1,4 @@
-"""Trials: every strategy with half to four times the base recipe's learning rates, scored on validation.
+"""Trials: every strategy with half to four times the learning rates that it starts from, scored on validation.
 
 Each strategy gets the same small number of them, one seed each. What they find is written into `contestants.TUNED` by
 hand; the test set plays no part in it. Rates of other stages (a student's distilling) are left as they are.
@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from astrea.arena.contestants import Contestant, choose, strategies
+from astrea.arena.contestants import PEER_RATE, Contestant, choose, strategies
 from astrea.config import Run
 from astrea.errors import AstreaError
 
@@ -21,13 +21,15 @@ FACTORS = ("0.5", "1", "2", "4")
 
 
 def trials(run: Run) -> list[Contestant]:
-    """The trials of every strategy for a base recipe, whose rates they multiply: never those of `TUNED`."""
+    """The trials of every strategy for a base recipe: multiples of the rates it starts from, never those of `TUNED`."""
     return [trial(run, each, factor) for each in strategies(run) for factor in FACTORS]
 
 
 def trial(run: Run, strategy: Contestant, factor: str) -> Contestant:
     """A strategy with the learning rates of its stages times a factor; nothing else differs."""
     base = {"align": run.align.lr, "fuse": run.fuse.lr, "tune": run.tune.lr}
+    if strategy.name != "astrea":
+        base = dict.fromkeys(base, PEER_RATE)
     if run.align.steps == 0 or "align.steps=0" in strategy.overrides:
         del base["align"]
     rates = (f"{stage}.lr={float(factor) * lr!r}" for stage, lr in base.items())
@@ -64,7 +66,7 @@ def tried(
 
     Returns:
         By strategy: ``rates``, factor -> average on validation (0..100; None: not finished). ``best``, the factor with
-        the highest; of equals the recipe's own rates; None until all are finished. ``used``, the factor whose run is
+        the highest; of equals the rates it starts from; None until all are finished. ``used``, the factor whose run is
         the very one that the strategy's cell of this seed is; None without such a cell, or where it had other rates.
     """
     found: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)

@@ -57,6 +57,8 @@ def ask(
         reading = why.readings[name]
         saw = printable(reading.caption or ", ".join(reading.labels)) or "nothing"
         out.print(f"  {printable(name):<15} share {share:4.0%}   without it: {without:<28} saw: {saw}", soft_wrap=True)
+    if (nobody := 1 - sum(why.shares.values())) >= 0.005:
+        out.print(f"  {'(any of them)':<15} share {nobody:4.0%}   what no single expert is needed for")
 
 
 def explanation_json(why: Explanation) -> dict[str, Any]:

@@ -31,10 +31,11 @@ from astrea.scenes.captions import captions
 from astrea.scenes.draw import split_scene
 from astrea.scenes.questions import Balancer, Question
 from astrea.scenes.scene import Scene
+from astrea.scenes.templates import WORDINGS
 from astrea.seeds import sample_indices
 
-GROUPS = ("existence", "counting", "attribute", "spatial", "logic", "reading", "knowledge", "area", "caption")
-"""Tasks over which an expert's contribution is measured."""
+GROUPS = (*WORDINGS, "caption")
+"""Kinds of questions, for each of which it is measured what experts contribute."""
 
 CAPTION_WEIGHT = 0.5
 """Of a caption's tokens in the loss: captions are longer than answers."""
@@ -99,7 +100,7 @@ class WorldData:
         for asked, texts, c in zip(samples.content, samples.texts, which.tolist(), strict=True):
             told = Turn(CAPTION_PROMPT, texts[c], CAPTION_WEIGHT)
             rows.append([*(Turn(q.text, q.answer) for q in asked), told])
-            groups.append([*(GROUPS.index(q.task) for q in asked), GROUPS.index("caption")])
+            groups.append([*(GROUPS.index(q.template) for q in asked), GROUPS.index("caption")])
         shown = list(range(len(rows)))
         if per_question:
             shown = [at for at, turns in enumerate(rows) for _ in turns]

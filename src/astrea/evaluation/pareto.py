@@ -20,13 +20,13 @@ from astrea.fusion.protocol import VisualTokens
 from astrea.model import AstreaForConditionalGeneration
 from astrea.progress import Reporter
 
-THRESHOLDS = (0.0, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8)
+THRESHOLDS = (0.0, 0.08, 0.12, 0.15, 0.18, 0.22, 0.26, 0.32, 0.45)
 """Of a token's worth, see `astrea.fusion.thrift.worth`."""
 
 WANTED = 0.6
 """Part of the visual tokens that a thrifty model is allowed to read."""
 
-MOST, HALVINGS = 4.0, 9
+MOST, HALVINGS = 2.0, 10
 """The search for the threshold that does it."""
 
 

@@ -130,5 +130,7 @@ def load_with_entropy(shares: Mapping[str, Tensor], names: Sequence[str]) -> dic
     figures = load_figures(shares, names)
     if not figures:
         return {}
-    entropy = -sum(share * math.log(share) for share in figures["mean"].values() if share > 0)
+    total = sum(figures["mean"].values())
+    parts = [share / total for share in figures["mean"].values() if share > 0]
+    entropy = -sum(part * math.log(part) for part in parts)
     return {**figures, "entropy": entropy, "entropy_share": entropy / math.log(len(names)) if len(names) > 1 else 1.0}

@@ -15,11 +15,15 @@ step while none is, so that it never stays larger than it has to be: it bends sh
 
 
 class Allocator(nn.Module):
-    """``a_e = u . tanh(W_q norm(q) + W_x norm(x_e) + W_c conf_e)``, ``w = softmax(a / tau + b)`` over present experts.
+    """``a_e = u . tanh(W_q norm(q) + W_x norm(x_e) + W_c conf_e)``, ``w = softmax(a / tau + b)`` over those present and
+    one more choice: nobody in particular.
 
-    Our reading of the paper's "adaptive weight allocators". The question is normalised first, or it is drowned by the
-    tokens. ``b`` is the load bias: a buffer that `update_load` moves, not a loss, so that the contrast between
-    questions stays free (after the auxiliary-loss-free balancing of arXiv 2408.15664).
+    Our reading of the paper's "adaptive weight allocators". What goes to nobody, ``1 - sum(w)``, is what no single
+    expert is needed for: the language model knows it, or several say it. Without that choice shares could only compare
+    experts with each other, and not say that one question leans on its experts more than another one. The question is
+    normalised first, or it is drowned by the tokens. ``b`` is the load bias: a buffer that `update_load` moves, not a
+    loss, so that the contrast between questions stays free (after the auxiliary-loss-free balancing of arXiv
+    2408.15664).
     """
 
     load_bias: Tensor
@@ -45,26 +49,31 @@ class Allocator(nn.Module):
         self.from_confidence = nn.Linear(1, hidden, bias=False)
         self.score = nn.Linear(hidden, 1, bias=False)
         self.bias_question = nn.Linear(width, experts, bias=False)
+        self.nobody = nn.Linear(width, 1)
         nn.init.normal_(self.score.weight, std=0.02)
-        nn.init.zeros_(self.bias_question.weight)
+        for linear in (self.bias_question, self.nobody):
+            nn.init.zeros_(linear.weight)
+        nn.init.zeros_(self.nobody.bias)
         self.register_buffer("load_bias", torch.zeros(experts))
         self.register_buffer("load", torch.full((experts,), 1 / experts))
 
     def forward(self, question_BSD: Tensor, expert_BED: Tensor, confidence_BE: Tensor, present_BE: Tensor) -> Tensor:
-        """Shares (B, S, E): 0 for absent experts, summing to 1 (all zeros where no expert is present)."""
+        """Shares (B, S, E): 0 for absent experts, summing to less than 1."""
         hidden = self.from_expert(self.norm_x(expert_BED)).unsqueeze(1)
-        logits = 0.0
+        nobody_BS1 = self.nobody.bias.expand(*question_BSD.shape[:2], 1)
+        logits = torch.zeros_like(nobody_BS1)
         if self.use_question:
             question = self.norm_q(question_BSD)
             hidden = hidden + self.from_question(question).unsqueeze(2)
             # What a question asks of each expert by name; the tanh term alone mixes it with the picture.
-            logits = self.bias_question(question)
+            logits, nobody_BS1 = self.bias_question(question), self.nobody(question)
         if self.use_confidence:
             hidden = hidden + self.from_confidence(confidence_BE.unsqueeze(-1)).unsqueeze(1)
         logits = logits + self.score(torch.tanh(hidden)).squeeze(-1)
         logits = logits.expand(-1, question_BSD.shape[1], -1) / self.tau + self.load_bias
         present = present_BE.unsqueeze(1)
-        return logits.masked_fill(~present, -1e4).softmax(-1) * present
+        logits = torch.cat([logits.masked_fill(~present, -1e4), nobody_BS1], -1)
+        return logits.softmax(-1)[..., :-1] * present
 
     @torch.no_grad()
     def update_load(self, shares_NE: Tensor, *, rate: float = 0.01, decay: float = 0.95) -> None:

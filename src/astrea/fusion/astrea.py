@@ -108,15 +108,15 @@ class AstreaFusion(FusionStrategy):
         if apart is not None:
             bias_BSM = bias_BSM + (apart * matrix.confidence.clamp_min(1e-4).log()).unsqueeze(1)
         valid = matrix.valid
-        if generator is not None and self.thrifty:
-            least = draw_thresholds(bias_BSM, self.thrifty, generator)
-            promised_BSM = worth(bias_BSM, matrix.confidence, valid, words, question_BSD)
-            bias_BSM = bias_BSM.masked_fill(promised_BSM < least, UNREAD)
-        elif self.threshold:
-            read_BSM = worth(bias_BSM, matrix.confidence, valid, words, question_BSD) >= self.threshold
+        learning = generator if self.thrifty else None
+        if learning is not None or self.threshold:
+            promised_BSM = worth(bias_BSM, shares.sum(-1), matrix.confidence, valid, words, question_BSD)
+            least = self.threshold if learning is None else draw_thresholds(bias_BSM, self.thrifty, learning)
+            read_BSM = promised_BSM >= least
             bias_BSM = bias_BSM.masked_fill(~read_BSM, UNREAD)
-            # What no question of this row reads need not be in the sequence at all.
-            valid = valid & read_BSM.any(1)
+            if learning is None:
+                # What no question of this row reads need not be in the sequence at all.
+                valid = valid & read_BSM.any(1)
         return VisualTokens(tokens, valid, shares, bias_BSM, words, trust, apart=apart)
 
     def trained(self, matrix: ExpertMatrix) -> Tensor:
@@ -134,12 +134,9 @@ def relative_shares(shares_BSE: Tensor, present_BE: Tensor, trained_E: Tensor) -
     """Shares over the mean share of the trained experts (B, S, E): with equal ones all are 1, so that visual attention
     as a whole is neither raised nor lowered, and whoever joins later changes nothing for the others.
 
-    Where no trained expert is present, over the mean of those that are.
+    Where no trained expert is present, over the mean of those that are. What goes to nobody in particular has no part.
     """
     here_BE = present_BE & trained_E
     counted_BE = torch.where(here_BE.any(-1, keepdim=True), here_BE, present_BE)
-    relative_BSE = shares_BSE * counted_BE.sum(-1).view(-1, 1, 1)
-    if bool(trained_E.all()):
-        return relative_BSE
     total_BS1 = (shares_BSE * counted_BE.unsqueeze(1)).sum(-1, keepdim=True)
-    return relative_BSE / total_BS1.clamp_min(1e-6)
+    return shares_BSE * counted_BE.sum(-1).view(-1, 1, 1) / total_BS1.clamp_min(1e-6)

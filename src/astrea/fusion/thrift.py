@@ -11,7 +11,7 @@ from torch import Tensor
 
 from astrea.fusion.draws import rand_rows
 
-MOST_THRIFT = 0.6
+MOST_THRIFT = 0.2
 """In training, thresholds are drawn up to this."""
 
 SHARED, SURE, NAMED = 3.0, 2.0, 4.0
@@ -24,10 +24,17 @@ SOME = 0.05
 
 @torch.no_grad()
 def worth(
-    log_share_BSM: Tensor, confidence_BM: Tensor, valid_BM: Tensor, words_BMD: Tensor | None, question_BSD: Tensor
+    log_share_BSM: Tensor,
+    lean_BS: Tensor,
+    confidence_BM: Tensor,
+    valid_BM: Tensor,
+    words_BMD: Tensor | None,
+    question_BSD: Tensor,
 ) -> Tensor:
-    """What reading each token promises (B, S, M): 1 = as much as any other one; infinite for the best of a picture.
+    """What reading each token promises (B, S, M): 1 = as much as any other one, where nothing but experts counts;
+    infinite for the best of a picture.
 
+    A question that needs no single expert, whose shares ``lean`` sum to little, is promised little by each of them.
     It grows with the share of the token's expert, with the expert's confidence in the token, and with the cosine
     between the question (its mean word) and the token. A question that names nothing in the picture ("describe it") is
     left to the first two. With shares alone, a question about one thing would read all that its expert says of the
@@ -40,7 +47,7 @@ def worth(
         most_BS1 = named_BSM.masked_fill(~valid_BM.unsqueeze(1), -1.0).amax(-1, keepdim=True)
         score_BSM = score_BSM + NAMED * named_BSM * (most_BS1 / SOME).clamp(0, 1)
     part_BSM = score_BSM.softmax(-1).nan_to_num()
-    worth_BSM = part_BSM * valid_BM.sum(-1).view(-1, 1, 1)
+    worth_BSM = part_BSM * valid_BM.sum(-1).view(-1, 1, 1) * lean_BS.unsqueeze(-1)
     return worth_BSM.masked_fill(part_BSM == part_BSM.amax(-1, keepdim=True), torch.inf)
 
 

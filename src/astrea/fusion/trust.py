@@ -13,14 +13,21 @@ from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
 
+NEAR = 0.1
+"""Distance, in widths of the picture, from which on two tokens are as far apart as can be."""
+
+ECHOES = 8
+"""Numbers for each pair of experts; see `Trust.echoes`."""
+
 
 class Trust(nn.Module):
     """Logits that an expert is honest, from its agreement with every other one, its confidence and its mean token.
 
     Pre-alignment put all experts into one space of words, so it can be seen whether they talk about the same picture:
-    for each token of e the cosine to the nearest token of f, in a learned projection. An expert that is confidently
-    wrong (another picture's boxes, a stuck sensor) is the one that the others do not echo. Our own addition to the
-    paper's allocator; trained with experts that are made to lie (`astrea.training.lies`).
+    for each token of e the cosine to the nearest token of f, in a learned projection; and the same once more, less how
+    far apart the two look. An expert that is confidently wrong (another picture's boxes, a stuck sensor) is the one
+    that the others do not echo. Our own addition to the paper's allocator; trained with experts that are made to lie
+    (`astrea.training.lies`).
 
     Echoes are standardised by what `observe` has seen: an honest and a lying expert differ by a few hundredths of a
     cosine, and without that nothing was learned in hundreds of steps.
@@ -35,7 +42,7 @@ class Trust(nn.Module):
         self.look = nn.Linear(width, inner)
         self.norm = nn.LayerNorm(width)
         # Each expert has its own idea of what the others' echo means: tags echo words, boxes echo regions.
-        self.from_echo = nn.Parameter(torch.randn(experts, 5 * experts, hidden) * 0.1)
+        self.from_echo = nn.Parameter(torch.randn(experts, (ECHOES + 1) * experts, hidden) * 0.1)
         self.from_confidence = nn.Linear(1, hidden, bias=False)
         self.from_expert = nn.Linear(width, hidden, bias=False)
         self.own = nn.Parameter(torch.zeros(experts, hidden))
@@ -43,8 +50,8 @@ class Trust(nn.Module):
         self.score = nn.Linear(hidden, 1)
         nn.init.normal_(self.score.weight, std=0.2)
         nn.init.constant_(self.score.bias, start)
-        self.register_buffer("usual", torch.zeros(experts, 4 * experts))
-        self.register_buffer("spread", torch.ones(experts, 4 * experts))
+        self.register_buffer("usual", torch.zeros(experts, ECHOES * experts))
+        self.register_buffer("spread", torch.ones(experts, ECHOES * experts))
         self.register_buffer("observed", torch.tensor(0.0))
 
     def forward(self, matrix: ExpertMatrix) -> Tensor:
@@ -57,9 +64,12 @@ class Trust(nn.Module):
         return self.score(torch.tanh(self.mid(torch.tanh(hidden)))).squeeze(-1)
 
     def echoes(self, matrix: ExpertMatrix) -> Tensor:
-        """(B, E, 4 E): for each expert the mean and worst echo that it finds and gives."""
-        mean_BEE, worst_BEE = echo(self.look(matrix.tokens), matrix)
-        return torch.cat([mean_BEE, mean_BEE.transpose(1, 2), worst_BEE, worst_BEE.transpose(1, 2)], -1)
+        """(B, E, 8 E): for each expert the mean and worst echo that it finds and gives, anywhere and at its places."""
+        unit_BTP = F.normalize(self.look(matrix.tokens), dim=-1)
+        cosine_BTT = unit_BTP @ unit_BTP.transpose(1, 2)
+        scores = (cosine_BTT, cosine_BTT - apart(matrix.places))
+        found = [part for score_BTT in scores for part in echo(score_BTT, matrix)]
+        return torch.cat([way for part_BEE in found for way in (part_BEE, part_BEE.transpose(1, 2))], -1)
 
     @torch.no_grad()
     def observe(self, matrix: ExpertMatrix, gather: Callable[[Tensor], Tensor] = lambda rows: rows) -> None:
@@ -75,17 +85,24 @@ class Trust(nn.Module):
         self.spread.lerp_(found.std(0, unbiased=False), rate).clamp_min_(0.01)
 
 
-def echo(seen_BTP: Tensor, matrix: ExpertMatrix) -> tuple[Tensor, Tensor]:
-    """How well the tokens of e are echoed by those of f: for each, the cosine to the nearest token of f.
+def apart(places_BT2: Tensor) -> Tensor:
+    """How far apart tokens look (B, T, T): 0 at one place, 1 from `NEAR` on; 0 where either has no place."""
+    known_BT = ~places_BT2.isnan().any(-1)
+    places_BT2 = places_BT2.nan_to_num(0.0)
+    distance_BTT = (places_BT2[:, :, None] - places_BT2[:, None, :]).square().sum(-1)
+    return (distance_BTT / NEAR**2).clamp_max(1.0) * (known_BT[:, :, None] & known_BT[:, None, :])
+
+
+def echo(score_BTT: Tensor, matrix: ExpertMatrix) -> tuple[Tensor, Tensor]:
+    """How well the tokens of e are echoed by those of f: for each, the highest score with a token of f.
 
     Returns:
         (B, E, E) each, first e then f: the confidence-weighted mean over e's tokens, and the worst of them. Zero where
         either has nothing to say.
     """
-    unit_BTP = F.normalize(seen_BTP, dim=-1)
-    cosine_BTT = (unit_BTP @ unit_BTP.transpose(1, 2)).masked_fill(~matrix.valid.unsqueeze(1), -1.0)
+    score_BTT = score_BTT.masked_fill(~matrix.valid.unsqueeze(1), -2.0)
     member_TE = F.one_hot(matrix.expert, matrix.experts).bool()
-    nearest_BTE = torch.stack([cosine_BTT[:, :, member].amax(-1) for member in member_TE.T], -1)
+    nearest_BTE = torch.stack([score_BTT[:, :, member].amax(-1) for member in member_TE.T], -1)
     weight_BTE = (matrix.confidence * matrix.valid).unsqueeze(-1) * member_TE
     total_BE = weight_BTE.sum(1)
     mean_BEE = torch.einsum("bte,btf->bef", weight_BTE, nearest_BTE) / total_BE.clamp_min(1e-6).unsqueeze(-1)

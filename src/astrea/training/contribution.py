@@ -15,6 +15,10 @@ NOISE = 0.005
 """Nats that every expert is granted: contributions of this size cannot be told apart."""
 
 
+NOBODY = 1.0
+"""Nats, the root of which stands beside those of the experts for what no single one is needed for."""
+
+
 class Contributions:
     """Moving averages of loss(without e) - loss(with), in nats, with how often each group was measured.
 
@@ -32,7 +36,8 @@ class Contributions:
         self.table[group].lerp_(measured_E, max(1 - DECAY, 1 / float(self.seen[group])))
 
     def targets(self, load_bias_E: Tensor) -> Tensor:
-        """Shares (G, E) in proportion to the square roots of contributions, shifted by the load bias.
+        """Shares (G, E + 1) in proportion to the square roots of contributions, shifted by the load bias; the last is
+        nobody's, so that where contributions are small, so are the shares.
 
         The root, because loss without an expert says too little of one that others can stand in for: in plain
         proportion the one that nobody replaces would take nearly all. The bias enters here as it enters the shares, so
@@ -40,7 +45,8 @@ class Contributions:
         be without the bias.
         """
         gain = (self.table.clamp_min(0) + NOISE).sqrt()
-        return (gain.log() + load_bias_E).softmax(1)
+        logits = gain.log() + load_bias_E
+        return torch.cat([logits, torch.full_like(logits[:, :1], NOBODY).sqrt().log()], 1).softmax(1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """For checkpoints."""

@@ -237,7 +237,8 @@ class FuseObjective(Objective):
         known = shop.contributions
         target = known.targets(load_bias.cpu())[groups]
         counts = asked & whole.unsqueeze(1) & (known.seen[groups] > 0)
-        share = shares[counts[rows]].clamp_min(1e-6)
+        share = shares[counts[rows]]
+        share = torch.cat([share, 1 - share.sum(1, keepdim=True)], 1).clamp_min(1e-6)
         wanted = target[rows][counts[rows]].to(share)
         # A small batch may have no whole row: nothing to learn from, and a mean over nothing would be NaN.
         kl = F.kl_div(share.log(), wanted, reduction="sum") / max(1, int(counts.sum()))

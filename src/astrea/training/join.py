@@ -201,7 +201,8 @@ def align(shop: Workshop, name: str, cache: FeatureCache, report: Reporter) -> N
 
 @torch.no_grad()
 def hush(shop: Workshop, data: WorldData, share: float) -> float:
-    """Make the newcomer, the last expert, so quiet that it gets this share on average; returns what it gets.
+    """Make the newcomer, the last expert, so quiet that it gets this part of what the experts get together, on average;
+    returns what it gets.
 
     Only its own load bias moves, so the others keep their shares relative to each other.
     """
@@ -214,14 +215,15 @@ def hush(shop: Workshop, data: WorldData, share: float) -> float:
     answerer = Answerer(model, shop.tokenizer)
     features = data.rows(torch.tensor(rows))
 
-    def heard_N() -> Tensor:
+    def odds() -> Tensor:
         prompts = answerer.prompts(asked, pictures=True)
-        return model.shares(**prompts, features=features, present=answerer.present(len(rows)))[:, -1]
+        shares_NE = model.shares(**prompts, features=features, present=answerer.present(len(rows))).clamp_min(1e-12)
+        return shares_NE[:, -1].log() - shares_NE[:, :-1].sum(-1).log()
 
-    odds_N = heard_N().logit(1e-6)
+    odds_N = odds()
     model.fusion.allocator.load_bias[-1] += root(lambda by: float((odds_N + by).sigmoid().mean()) - share)  # type: ignore
     model.fusion.allocator.load[-1] = share  # type: ignore
-    return float(heard_N().mean())
+    return float(odds().sigmoid().mean())
 
 
 def root(rising: Callable[[float], float], low: float = -30.0, high: float = 30.0) -> float:

@@ -95,9 +95,9 @@ def shares(arena: Mapping[str, Any]) -> str:
     mean = {name: figure(share) for name, share in part(load, "mean").items()}
     parts = []
     if mean:
+        even = sum(v or 0.0 for v in mean.values()) / len(mean)
         lines = [
-            row(words(n), [cell(percent(v)), cell(bar(v or 0.0, mark=1 / len(mean)), classes="wide")])
-            for n, v in mean.items()
+            row(words(n), [cell(percent(v)), cell(bar(v or 0.0, mark=even), classes="wide")]) for n, v in mean.items()
         ]
         parts.append(
             '<h3>Load</h3><p class="note">Mean share over all test questions; the mark is an even split. '

@@ -64,7 +64,7 @@ def shares_section(results: Results) -> str:
     experts = results.expert_names()
     parts = []
     if load.mean:
-        even = 1 / len(load.mean)
+        even = sum(share or 0.0 for share in load.mean.values()) / len(load.mean)
         rows = [
             row(words(name), [cell(percent(share)), cell(bar(share or 0.0, mark=even), classes="wide")])
             for name, share in load.mean.items()
@@ -93,7 +93,10 @@ def shares_section(results: Results) -> str:
         parts.append(body)
     else:
         parts.append(absent("Shares per task were not measured."))
-    note = "The allocator gives each expert a share of the attention, for every picture and question anew."
+    note = (
+        "The allocator gives each expert a share, for every picture and question anew. What is missing to 100 % is "
+        "what no single expert is needed for."
+    )
     return section("shares", "Who is looked at", "".join(parts), note)
 
 
