@@ -185,7 +185,7 @@ def test_every_kind_of_row_in_one_batch_trains_what_the_stage_trains(make_own, s
     )
     assert {name.split(".")[1] for name in reached if name.startswith("adapters")} == set(shop.model.experts.names)
     assert shop.contributions.seen.tolist() == [3]
-    assert shop.model.fusion.allocator.load.sum() == pytest.approx(1, abs=1e-4)
+    assert 0.5 < shop.model.fusion.allocator.load.sum() < 1  # some goes to nobody in particular
     assert shop.contrast.queue.ids.min() >= 0
 
 

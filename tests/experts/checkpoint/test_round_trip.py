@@ -184,7 +184,7 @@ def test_the_model_needs_no_checkpoint_any_more(run, tmp_path, pictures):
     assert_same(model.experts, again.experts)
     why = explain(again, processor, pictures[0], "what is this?")
     assert set(why.readings) == set(model.experts.names)
-    assert sum(why.shares.values()) == pytest.approx(1, abs=1e-5)
+    assert 0 < sum(why.shares.values()) < 1
     pixels = torch.from_numpy(to_square_array(pictures[0], 64)).permute(2, 0, 1).float().div(255).unsqueeze(0)
     assert why.readings["git"].caption == model.experts["git"].readings(pixels)[0].caption
 
