@@ -103,7 +103,8 @@ def pictures() -> list[Image.Image]:
 
 SMALL = (
     # Every ingredient, also those that are not in the default.
-    *("align.progressive=true", "model.residual=true", "model.thrifty=0.3", "regular.lies=0.1"),
+    *("align.progressive=true", "align.train=[adapters, heads]", "align.losses={word: 1.0, itc: 0.3, agree: 0.1}"),
+    *("model.residual=true", "model.thrifty=0.3", "regular.lies=0.1"),
     "threads=1",
     "language.width=32",
     "language.layers=2",

@@ -171,7 +171,7 @@ def test_masking_an_expert_equals_removing_it(tiny_model, packer, features, gone
     assert torch.equal(masked[text], removed[text])
     assert torch.equal(shares, removed_shares)
     assert (shares[..., [names.index(name) for name in gone]] == 0).all()
-    torch.testing.assert_close(shares.sum(-1), torch.ones(shares.shape[:2]))
+    assert ((shares.sum(-1) > 0) & (shares.sum(-1) < 1)).all()
     assert (whole[text] - masked[text]).abs().max() > 1e-4
 
 

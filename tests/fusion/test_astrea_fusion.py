@@ -66,6 +66,15 @@ def test_equal_shares_are_the_aligned_concat():
     assert made.num_tokens == TOKENS
 
 
+def test_answers_do_not_teach_what_goes_to_nobody():
+    """Only the contributions do. In the bias it cancels out, and a gradient of its rounding would be noise."""
+    made = fusion()
+    out = made(matrix(), questions())
+    out.bias.square().sum().backward()
+    assert made.allocator.bias_question.weight.grad.abs().max() > 0
+    assert all(parameter.grad is None for parameter in made.allocator.nobody.parameters())
+
+
 def test_the_bias_is_the_log_share_against_an_equal_one():
     out = fusion()(matrix(), questions())
     mean = out.shares.mean(-1, keepdim=True)

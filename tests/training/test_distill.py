@@ -206,7 +206,8 @@ def test_the_model_loads_and_answers_with_its_one_expert(whole):
     assert model.num_visual_tokens == processor.num_visual_tokens == 28
     picture = Image.fromarray(split_scene("test", 0, 0).image)
     why = explain(model, processor, picture, "what colour is the sun?")
-    assert why.shares == pytest.approx({"student": 1.0})
+    assert list(why.shares) == ["student"]
+    assert 0 < why.shares["student"] < 1
     assert why.readings["student"].mask is not None
 
 

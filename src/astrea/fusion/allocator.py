@@ -59,6 +59,18 @@ class Allocator(nn.Module):
 
     def forward(self, question_BSD: Tensor, expert_BED: Tensor, confidence_BE: Tensor, present_BE: Tensor) -> Tensor:
         """Shares (B, S, E): 0 for absent experts, summing to less than 1."""
+        among, lean = self.parts(question_BSD, expert_BED, confidence_BE, present_BE)
+        return among * lean
+
+    def parts(
+        self, question_BSD: Tensor, expert_BED: Tensor, confidence_BE: Tensor, present_BE: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the shares are made of: how the present experts share what they get together (B, S, E), summing to 1, and
+        how much that is (B, S, 1).
+
+        Who needs the first alone takes it from here: divided out of the shares, its gradient towards `nobody` would be
+        nothing but rounding, of which Adam makes full steps.
+        """
         hidden = self.from_expert(self.norm_x(expert_BED)).unsqueeze(1)
         nobody_BS1 = self.nobody.bias.expand(*question_BSD.shape[:2], 1)
         logits = torch.zeros_like(nobody_BS1)
@@ -72,8 +84,8 @@ class Allocator(nn.Module):
         logits = logits + self.score(torch.tanh(hidden)).squeeze(-1)
         logits = logits.expand(-1, question_BSD.shape[1], -1) / self.tau + self.load_bias
         present = present_BE.unsqueeze(1)
-        logits = torch.cat([logits.masked_fill(~present, -1e4), nobody_BS1], -1)
-        return logits.softmax(-1)[..., :-1] * present
+        logits = logits.masked_fill(~present, -1e4)
+        return logits.softmax(-1) * present, (logits.logsumexp(-1, keepdim=True) - nobody_BS1).sigmoid()
 
     @torch.no_grad()
     def update_load(self, shares_NE: Tensor, *, rate: float = 0.01, decay: float = 0.95) -> None:

@@ -125,7 +125,7 @@ PARTS = (
         "Learning rates tried",
         trials,
         "",
-        "A strategy's trials are the base recipe's learning rates times 0.5, 1, 2 and 4, one seed each, "
+        "A strategy's trials are the learning rates it starts from times 0.5, 1, 2 and 4, one seed each, "
         "scored on the validation split, never the test set. ★ is the best of its row; used is what the strategy's "
         "cells above were trained with.",
     ),
