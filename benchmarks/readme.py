@@ -123,8 +123,8 @@ def trials_part(arena: dict[str, Any]) -> str:
         return ""
     rows = [
         "## Learning rates tried\n",
-        "Average on the validation split with the learning rates that each starts from times 0.5 to 4, one seed each. The",
-        "best of a finished row is bold; *used* is what the cells above were trained with.\n",
+        "Average on the validation split with the learning rates that each starts from times 0.5 to 4, one seed each.",
+        "The best of a finished row is bold; *used* is what the cells above were trained with.\n",
         f"| strategy | {' | '.join(f'x{factor}' for factor in FACTORS)} | used |",
         f"| --- | {'---: | ' * (len(FACTORS) + 1)}".rstrip(),
     ]

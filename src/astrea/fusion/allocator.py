@@ -65,8 +65,8 @@ class Allocator(nn.Module):
     def parts(
         self, question_BSD: Tensor, expert_BED: Tensor, confidence_BE: Tensor, present_BE: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What the shares are made of: how the present experts share what they get together (B, S, E), summing to 1, and
-        how much that is (B, S, 1).
+        """What the shares are made of: how the present experts share what they get together (B, S, E), summing to 1,
+        and how much that is (B, S, 1).
 
         Who needs the first alone takes it from here: divided out of the shares, its gradient towards `nobody` would be
         nothing but rounding, of which Adam makes full steps.
