@@ -141,8 +141,10 @@ def student(run: Run, unaligned: tuple[str, ...]) -> Contestant:
 
 def ablations() -> list[Contestant]:
     """Astrea with one ingredient off, or with one more."""
+    whole = ("align.train=[adapters, heads]", "align.losses.itc=0.3", "align.losses.agree=0.1")
     off = {
-        "token_alignment": ("no alignment by words", "align.losses.word=0", "model.word_start=false"),
+        # Aligned as a whole, or there would be nothing to align by.
+        "token_alignment": ("no alignment by words", *whole, "align.losses.word=0", "model.word_start=false"),
         "word_match": ("no word match in attention", "model.word_match=0"),
         "mixer": ("no mixer", "model.mixer=false"),
         "allocator": (
@@ -165,12 +167,7 @@ def ablations() -> list[Contestant]:
         "with_queue": ("contrast with a queue of 1,024", "contrast.queue=1024"),
         "with_residual": ("the stochastic residual, with its gates", "model.residual=true"),
         "with_lies": ("an expert lies about one training picture in ten", "regular.lies=0.1"),
-        "with_pooled_alignment": (
-            "pictures and captions aligned as a whole, too",
-            "align.train=[adapters, heads]",
-            "align.losses.itc=0.3",
-            "align.losses.agree=0.1",
-        ),
+        "with_pooled_alignment": ("pictures and captions aligned as a whole, too", *whole),
     }
     return [Contestant(name, "ablation", tuple(changes), note) for name, (note, *changes) in (off | on).items()]
 
