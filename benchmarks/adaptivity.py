@@ -22,8 +22,8 @@ import torch
 
 from astrea.config import Run
 from astrea.evaluation.answering import Answerer
-from astrea.evaluation.pareto import reading_from, saving
-from astrea.evaluation.probes import PROBE_TASKS, probe
+from astrea.evaluation.pareto import reading_from
+from astrea.evaluation.probes import probe
 from astrea.evaluation.runner import Outcome, look, run_tasks
 from astrea.evaluation.tasks import TASKS, build_test_sets
 from astrea.files import write_json_atomic
@@ -49,11 +49,10 @@ def measure(run: Run, folder: str, report: Reporter) -> dict[str, Any]:
     seen = look(model, build_test_sets(run.world, run.data))
     answerer = Answerer(model, tokenizer)
     whole = run_tasks(answerer, seen, TASKS, blind=False, label="all tokens", report=report)
-    saved = saving(model, tokenizer, seen, PROBE_TASKS, whole)
+    found = probe(model, tokenizer, seen, whole, report=report)
+    saved, broken = found["saving"], found["robustness"]["mean_loss"]
     with reading_from(model.fusion, saved["threshold"]):
         fewer = run_tasks(answerer, seen, TASKS, blind=False, label="fewer tokens", report=report)
-    found = probe(model, tokenizer, seen, whole, report=report)
-    broken = found["robustness"]["mean_loss"]
     return {
         "average": whole.average,
         "items": {task: len(items) for task, items in whole.per_item.items()},

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,19 +10,13 @@ import torch
 
 from astrea.evaluation.runner import Outcome
 from astrea.evaluation.tasks import TASKS
-
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "adaptivity.py"
+from benchmark_scripts import benchmark_script
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("adaptivity", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     threads = torch.get_num_threads()
-    spec.loader.exec_module(module)
-    yield module
+    yield benchmark_script("adaptivity")
     torch.set_num_threads(threads)
 
 

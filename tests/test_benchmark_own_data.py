@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "own_data.py"
+from benchmark_scripts import benchmark_script
 
 
 @pytest.fixture(scope="module")
 def own_data() -> ModuleType:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("own_data", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("own_data")
 
 
 @pytest.fixture

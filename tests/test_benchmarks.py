@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "train_speed.py"
+from benchmark_scripts import benchmark_script
+
 SMALL = [
     "language={width: 32, layers: 2, heads: 2, feed_forward: 64}",
     "contrast.queue=16",
@@ -20,14 +20,8 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def train_speed():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("train_speed", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def train_speed() -> ModuleType:
+    return benchmark_script("train_speed")
 
 
 @pytest.fixture
@@ -91,12 +85,8 @@ def test_work_is_counted_forward_and_backward(train_speed):
 
 
 @pytest.fixture(scope="module")
-def gpu():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT.parent / "gpu.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def gpu() -> ModuleType:
+    return benchmark_script("gpu")
 
 
 def test_the_gpu_script_runs_on_a_processor_and_says_that_it_means_nothing(gpu, tmp_path, capsys):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from astrea.recipes.loader import load_recipe
 from astrea.training.acceleration import accelerated
 from astrea.training.parts import assemble
 from astrea.training.run import plan_stages
+from benchmark_scripts import benchmark_script
 
 SMALL = [
     "experts={captioning: {kind: captioning}, detection: {kind: detection}}",
@@ -380,18 +380,9 @@ def test_misuse(astrea, words, code):
 # The benchmark
 
 
-def script(name: str):
-    """A benchmark as a module."""
-    path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel keeps the count only on Linux")
 def test_the_benchmark_compares_with_real_steps(tmp_path):
-    benchmark = script("estimate")
+    benchmark = benchmark_script("estimate")
     out = tmp_path / "results" / "estimate.json"
     words = ["--samples", "8", "--out", str(out), "--stages", "align/joint", "--", *SMALL, "align.batch=4"]
     returned = benchmark.main(words)
@@ -407,7 +398,7 @@ def test_the_benchmark_compares_with_real_steps(tmp_path):
 
 
 def test_the_benchmark_keeps_estimates_beside_measurements(tmp_path, monkeypatch):
-    benchmark = script("estimate")
+    benchmark = benchmark_script("estimate")
     out = tmp_path / "estimate.json"
     out.write_text(json.dumps({"stages": {"tune": 1}, "estimated": {"recipes": {"other": {}}}}))
     monkeypatch.setattr(
@@ -423,7 +414,7 @@ def test_the_benchmark_keeps_estimates_beside_measurements(tmp_path, monkeypatch
     assert [stage["name"] for stage in found["stages"]] == ["tune"]
     with pytest.raises(SystemExit):
         benchmark.main(["--recipes", "nobody's"])
-    table = script("readme").estimate_tables({"recipes": {"mine": found}})
+    table = benchmark_script("readme").estimate_tables({"recipes": {"mine": found}})
     assert "**mine**" in table
     assert table.splitlines()[-1].startswith("| tune | 4 | ")
     assert table.splitlines()[-1].count("|") == 7

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from astrea.retrieval.pictures import picture_vectors, square_picture
 from astrea.retrieval.search import PictureIndex, changed_since, index_of, search_by_picture, search_by_text
 from astrea.retrieval.store import FOLDER, MANIFEST, clean, read_segment
 from astrea.scenes.draw import split_scene
+from benchmark_scripts import benchmark_script
 
 COUNT = 6
 TEXT = "a red sun and a blue cow."
@@ -612,10 +612,7 @@ def test_misuse(astrea, album, tiny_folder, words, code, said):
 
 
 def test_the_benchmark_measures_everything_and_writes_it(tmp_path, capsys):
-    script = Path(__file__).parent.parent / "benchmarks" / "retrieval_index.py"
-    spec = importlib.util.spec_from_file_location("retrieval_index", script)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = benchmark_script("retrieval_index")
     out = tmp_path / "results" / "index.json"
     options = ["--vectors", "600", "--widths", "8", "16", "--queries", "20", "--batch", "5", "--top", "4"]
     returned = benchmark.main([*options, "--repeats", "6", "--out", str(out)])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import re
@@ -24,6 +23,7 @@ from astrea.errors import AstreaError
 from astrea.evaluation.tasks import TASKS, build_test_sets
 from astrea.progress import Reporter
 from astrea.recipes.loader import load_recipe
+from benchmark_scripts import benchmark_script
 
 RATES = ("align.lr=0.001", "fuse.lr=0.001", "tune.lr=0.001")
 BASE = load_recipe(Run, "tiny", RATES)
@@ -291,16 +291,8 @@ def test_the_page_shows_them_and_leaves_the_section_out_without_any(records):
     assert "earning rates tried" not in without
 
 
-def readme():
-    """benchmarks/readme.py as a module."""
-    spec = importlib.util.spec_from_file_location("readme_of_arena", ROOT / "benchmarks" / "readme.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_docs_show_them_and_leave_the_section_out_without_any(records):
-    script, page = readme(), (ROOT / "docs" / "arena.md").read_text()
+    script, page = benchmark_script("readme"), (ROOT / "docs" / "arena.md").read_text()
     filled = script.fill(page, "trials", script.trials_part(collect(records)))
     assert "\n## Learning rates tried\n" in filled
     assert "| strategy | x0.5 | x1 | x2 | x4 | used |\n| --- | ---: | ---: | ---: | ---: | ---: |\n" in filled

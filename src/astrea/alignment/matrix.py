@@ -11,6 +11,18 @@ import torch
 from torch import Tensor
 
 
+def distances(places_BT2: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances between the places of all pairs of tokens (B, T, T), and where both have a place, bool.
+
+    What is said of a pair without means nothing, but is finite: where a result is put aside, the gradient of NaN would
+    still be NaN.
+    """
+    known_BT = ~places_BT2.isnan().any(-1)
+    places_BT2 = places_BT2.nan_to_num(0.0)
+    squared_BTT = (places_BT2[:, :, None] - places_BT2[:, None, :]).square().sum(-1)
+    return squared_BTT, known_BT[:, :, None] & known_BT[:, None, :]
+
+
 @dataclass(frozen=True, slots=True)
 class ExpertMatrix:
     """All experts of a batch of pictures, in native form, aligned to one width.

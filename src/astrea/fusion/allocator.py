@@ -57,19 +57,14 @@ class Allocator(nn.Module):
         self.register_buffer("load_bias", torch.zeros(experts))
         self.register_buffer("load", torch.full((experts,), 1 / experts))
 
-    def forward(self, question_BSD: Tensor, expert_BED: Tensor, confidence_BE: Tensor, present_BE: Tensor) -> Tensor:
-        """Shares (B, S, E): 0 for absent experts, summing to less than 1."""
-        among, lean = self.parts(question_BSD, expert_BED, confidence_BE, present_BE)
-        return among * lean
-
-    def parts(
+    def forward(
         self, question_BSD: Tensor, expert_BED: Tensor, confidence_BE: Tensor, present_BE: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What the shares are made of: how the present experts share what they get together (B, S, E), summing to 1,
-        and how much that is (B, S, 1).
+        """What shares are the product of: how the present experts share what they get together (B, S, E), summing to 1,
+        0 for absent ones; and how much that is (B, S, 1), below 1.
 
-        Who needs the first alone takes it from here: divided out of the shares, its gradient towards `nobody` would be
-        nothing but rounding, of which Adam makes full steps.
+        Two parts, because the bias of attention needs the first alone: divided out of the shares, its gradient towards
+        `nobody` would be nothing but rounding, of which Adam makes full steps.
         """
         hidden = self.from_expert(self.norm_x(expert_BED)).unsqueeze(1)
         nobody_BS1 = self.nobody.bias.expand(*question_BSD.shape[:2], 1)

@@ -102,7 +102,7 @@ class AstreaFusion(FusionStrategy):
         if self.allocator is None:
             shares = equal_shares(matrix.present, question_BSD.shape[1])
             return VisualTokens(tokens, matrix.valid, shares, None, words, trust, apart=apart)
-        among_BSE, lean_BS1 = self.allocator.parts(question_BSD, *matrix.summary(), matrix.present)
+        among_BSE, lean_BS1 = self.allocator(question_BSD, *matrix.summary(), matrix.present)
         shares = among_BSE * lean_BS1
         relative_BSE = relative_shares(among_BSE, matrix.present, trained_E)
         bias_BSM = torch.log(relative_BSE.clamp_min(1e-6))[:, :, matrix.expert]

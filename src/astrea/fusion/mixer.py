@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from astrea.alignment.matrix import ExpertMatrix
+from astrea.alignment.matrix import ExpertMatrix, distances
 
 
 class Mixer(nn.Module):
@@ -68,11 +68,7 @@ class Mixer(nn.Module):
 
     def place_score(self, places_BT2: Tensor) -> Tensor:
         """(B, H, T, T): high for pairs at one place, ``far`` where either has none."""
-        known_BT = ~places_BT2.isnan().any(-1)
-        known = (known_BT[:, :, None] & known_BT[:, None, :]).unsqueeze(1)
-        # Before anything is computed of them: where a result is put aside, the gradient of NaN would still be NaN.
-        places_BT2 = places_BT2.nan_to_num(0.0)
-        distance = (places_BT2[:, :, None] - places_BT2[:, None, :]).square().sum(-1).unsqueeze(1)
+        distance, known = (part.unsqueeze(1) for part in distances(places_BT2))
         sigma, near, far = (p.view(-1, 1, 1) for p in (self.log_sigma.exp(), self.near, self.far))
         by_place = near - distance / (2 * sigma.square())
         return torch.where(known, by_place, far)

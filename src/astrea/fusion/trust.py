@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astrea.alignment.matrix import ExpertMatrix
+from astrea.alignment.matrix import ExpertMatrix, distances
 
 NEAR = 0.1
 """Distance, in widths of the picture, from which on two tokens are as far apart as can be."""
@@ -87,10 +87,8 @@ class Trust(nn.Module):
 
 def apart(places_BT2: Tensor) -> Tensor:
     """How far apart tokens look (B, T, T): 0 at one place, 1 from `NEAR` on; 0 where either has no place."""
-    known_BT = ~places_BT2.isnan().any(-1)
-    places_BT2 = places_BT2.nan_to_num(0.0)
-    distance_BTT = (places_BT2[:, :, None] - places_BT2[:, None, :]).square().sum(-1)
-    return (distance_BTT / NEAR**2).clamp_max(1.0) * (known_BT[:, :, None] & known_BT[:, None, :])
+    squared_BTT, known_BTT = distances(places_BT2)
+    return (squared_BTT / NEAR**2).clamp_max(1.0) * known_BTT
 
 
 def echo(score_BTT: Tensor, matrix: ExpertMatrix) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,10 @@ Letters: G task groups, E experts.
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 DECAY = 0.95
@@ -13,7 +16,6 @@ DECAY = 0.95
 
 NOISE = 0.005
 """Nats that every expert is granted: contributions of this size cannot be told apart."""
-
 
 NOBODY = 1.0
 """Nats, the root of which stands beside those of the experts for what no single one is needed for."""
@@ -45,8 +47,7 @@ class Contributions:
         be without the bias.
         """
         gain = (self.table.clamp_min(0) + NOISE).sqrt()
-        logits = gain.log() + load_bias_E
-        return torch.cat([logits, torch.full_like(logits[:, :1], NOBODY).sqrt().log()], 1).softmax(1)
+        return F.pad(gain.log() + load_bias_E, (0, 1), value=math.log(NOBODY) / 2).softmax(1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """For checkpoints."""
