@@ -33,7 +33,8 @@ def join(
     share: Annotated[
         float | None,
         typer.Option(
-            help="Share of the attention that the newcomer gets on average; 0.001 by default.", show_default=False
+            help="The newcomer's part of what the experts get together, on average; 0.001 by default.",
+            show_default=False,
         ),
     ] = None,
     folder: Annotated[Path, typer.Option("--out", help="Model folder to write; new or empty.", metavar="FOLDER")],

@@ -42,7 +42,7 @@ from astrea.training.sources import world_of
 from astrea.training.workshop import Workshop
 
 SHARE = 0.001
-"""Of the attention, on average over questions, that a newcomer starts with."""
+"""Of what the experts get together, on average over questions: what a newcomer starts with."""
 
 CALIBRATED = 256
 """Pictures of the training data whose questions the share is measured on."""
@@ -77,7 +77,8 @@ def join(
     Args:
         model: the trained model; it is left as it is.
         run: the recipe whose world is looked at, and whose ``align`` and ``contrast`` say how the adapter learns.
-        share: of the attention that the newcomer gets on average, 0..1; the others share the rest as before.
+        share: of what the experts get together, the newcomer's part on average, 0..1; the others share the rest
+            as before.
         cache: where experts' features are kept; ``folder.parent / "cache"`` by default.
 
     Raises:
