@@ -184,7 +184,7 @@ class Model(Part):
     residual: bool = Field(False, description="stochastic residual connections, as the paper has them")
     residual_start: float = Field(1.0, ge=0, le=1, description="probability p_0 of the stochastic residual")
     residual_end: float = Field(0.85, ge=0, le=1, description="probability p_1, reached at the end of `fuse`")
-    allocator: bool = True
+    allocator: bool = Field(True, description="shares; they learn from contributions alone and are equal without them")
     allocator_tau: float = Field(1.0, gt=0)
     allocator_question: bool = True
     allocator_confidence: bool = True

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 import torch
 
 from astrea.config import Data, World
+from astrea.data.cache import FeatureCache
 from astrea.evaluation import runner
 from astrea.evaluation.answering import Answered, Answerer
 from astrea.evaluation.report import write_report
 from astrea.evaluation.report.results import parse_results
-from astrea.evaluation.runner import Outcome, Seen, evaluate, load_figures, rank_pool, run_tasks
+from astrea.evaluation.runner import Outcome, Seen, evaluate, load_figures, look, rank_pool, run_tasks
 from astrea.evaluation.summary import terminal_table
-from astrea.evaluation.tasks import CAPTION_TASKS, RETRIEVAL_TASKS, TASKS
+from astrea.evaluation.tasks import CAPTION_TASKS, RETRIEVAL_TASKS, TASKS, build_test_sets
 from astrea.progress import Reporter
 from astrea.scenes.captions import captions
 from astrea.scenes.questions import VQA_TASKS, majority_baseline
@@ -282,3 +284,28 @@ def test_batches_do_not_matter(seen, tiny_model, tiny_processor):
     )
     assert one.texts == many.texts
     assert torch.allclose(one.shares, many.shares, atol=1e-5)
+
+
+def test_what_the_cache_keeps_of_test_pictures_is_what_experts_see(tiny_model, tmp_path):
+    def values(seen: Seen) -> dict[str, torch.Tensor]:
+        groups = {"questions": seen.questions, "pool": seen.pool, **seen.described}
+        return {
+            f"{group}/{name}/{part.name}": value
+            for group, features in groups.items()
+            for name, found in features.items()
+            for part in fields(found)
+            if (value := getattr(found, part.name)) is not None
+        }
+
+    sets = build_test_sets(World(), SMALL)
+    wanted = values(look(tiny_model, sets))
+    for first in (True, False):  # computed and stored, then read
+        found = values(look(tiny_model, sets, FeatureCache(tmp_path)))
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+        if first:
+            entries = sorted(tmp_path.rglob("*.safetensors"))
+    assert entries
+    assert sorted(tmp_path.rglob("*.safetensors")) == entries
+    look(tiny_model, build_test_sets(World(), SMALL, split="validation"), FeatureCache(tmp_path))
+    assert len(list(tmp_path.rglob("*.safetensors"))) > len(entries)

@@ -22,11 +22,6 @@ def allocator(**options) -> Allocator:
     return made
 
 
-def shares_of(made: Allocator, *arguments: torch.Tensor) -> torch.Tensor:
-    among, lean = made(*arguments)
-    return among * lean
-
-
 def inputs(batch: int = 3, questions: int = 2, seed: int = 0) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [
@@ -43,7 +38,7 @@ def test_those_present_share_out_what_does_not_go_to_nobody(seed, question, conf
     made = allocator(use_question=question, use_confidence=confidence, tau=tau)
     asked, expert, sure, present = inputs(5, 3, seed)
     present = torch.rand(5, EXPERTS, generator=torch.Generator().manual_seed(seed)) < 0.6
-    shares = shares_of(made, asked, expert, sure, present)
+    shares = made(asked, expert, sure, present)
     assert shares.shape == (5, 3, EXPERTS)
     assert shares.masked_select(~present.unsqueeze(1)).eq(0).all()
     # In the softmax, nobody stands beside those present.
@@ -61,21 +56,21 @@ def test_nobody_starts_like_an_expert_that_nothing_speaks_for_and_follows_the_qu
             part.weight.zero_()
         made.nobody.bias.zero_()
         made.load_bias.zero_()
-        assert torch.allclose(shares_of(made, asked, expert, sure, present), torch.tensor(1 / (EXPERTS + 1)))
+        assert torch.allclose(made(asked, expert, sure, present), torch.tensor(1 / (EXPERTS + 1)))
         made.nobody.weight.normal_()
-    left = 1 - shares_of(made, asked, expert, sure, present).sum(-1)
+    left = 1 - made(asked, expert, sure, present).sum(-1)
     assert left.std() > 0.05
     blind = allocator(use_question=False)
-    left = 1 - shares_of(blind, asked, expert, sure, present).sum(-1)
+    left = 1 - blind(asked, expert, sure, present).sum(-1)
     assert torch.allclose(left, left[:, :1])
 
 
 def test_what_remains_keeps_its_proportions():
     made = allocator()
     asked, expert, sure, present = inputs()
-    whole = shares_of(made, asked, expert, sure, present)
+    whole = made(asked, expert, sure, present)
     present[:, 1] = False
-    rest = shares_of(made, asked, expert, sure, present)
+    rest = made(asked, expert, sure, present)
     assert torch.allclose(rest[..., 0] / rest[..., 3], whole[..., 0] / whole[..., 3], rtol=1e-4)
 
 
@@ -83,9 +78,9 @@ def test_an_absent_expert_changes_nothing():
     made = allocator()
     asked, expert, sure, present = inputs()
     present[:, 2] = False
-    before = shares_of(made, asked, expert, sure, present)
+    before = made(asked, expert, sure, present)
     expert[:, 2], sure[:, 2] = 50.0, 0.5
-    assert torch.equal(shares_of(made, asked, expert, sure, present), before)
+    assert torch.equal(made(asked, expert, sure, present), before)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2], ids=["question", "tokens", "confidence"])
@@ -94,7 +89,7 @@ def test_it_looks_at_question_tokens_and_confidence(index):
     one, two = inputs(), inputs(seed=1)
     changed = [*one]
     changed[index] = two[index]
-    assert (shares_of(made, *changed) - shares_of(made, *one)).abs().max() > 0.01
+    assert (made(*changed) - made(*one)).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(("option", "index"), [("use_question", 0), ("use_confidence", 2)])
@@ -103,23 +98,23 @@ def test_what_is_switched_off_is_ignored(option, index):
     one, two = inputs(), inputs(seed=1)
     changed = [*one]
     changed[index] = two[index]
-    assert torch.equal(shares_of(made, *changed), shares_of(made, *one))
+    assert torch.equal(made(*changed), made(*one))
 
 
 def test_a_large_question_counts_no_more_than_a_small_one():
     made = allocator()
     asked, *rest = inputs()
-    assert torch.allclose(shares_of(made, asked * 100, *rest), shares_of(made, asked, *rest), atol=1e-3)
+    assert torch.allclose(made(asked * 100, *rest), made(asked, *rest), atol=1e-3)
 
 
 def test_a_higher_temperature_evens_the_shares():
-    sharp, flat = shares_of(allocator(tau=0.3), *inputs()), shares_of(allocator(tau=30.0), *inputs())
+    sharp, flat = allocator(tau=0.3)(*inputs()), allocator(tau=30.0)(*inputs())
     assert flat.std(-1).max() < sharp.std(-1).min()
 
 
 def test_it_starts_near_equal_shares():
     torch.manual_seed(0)
-    shares = shares_of(Allocator(WIDTH, EXPERTS), *inputs())
+    shares = Allocator(WIDTH, EXPERTS)(*inputs())
     assert (shares - 1 / EXPERTS).abs().max() < 0.1
 
 
@@ -138,7 +133,7 @@ def test_the_load_bias_evens_a_skewed_load():
     spread = []
     for _ in range(400):
         with torch.no_grad():
-            shares = shares_of(made, *arguments)
+            shares = made(*arguments)
         made.update_load(shares.flatten(0, 1), rate=0.02)
         mean = shares.mean((0, 1))
         spread.append(float(mean.max() - mean.min()))
@@ -180,9 +175,9 @@ def test_a_step_without_whole_rows_leaves_the_load_alone():
 def test_the_load_bias_leaves_the_contrast_between_questions():
     """It shifts an expert's logit alike for every question: log odds between questions stay."""
     made, arguments = allocator(), inputs()
-    before = shares_of(made, *arguments).log()
+    before = made(*arguments).log()
     made.load_bias.copy_(torch.tensor([0.5, -0.5, 0.3, -0.3]))
-    after = shares_of(made, *arguments).log()
+    after = made(*arguments).log()
     odds = lambda x: (x[..., 0] - x[..., 1])[:, 0] - (x[..., 0] - x[..., 1])[:, 1]  # noqa: E731
     assert torch.allclose(odds(before), odds(after), atol=1e-4)
     assert not torch.allclose(before, after, atol=1e-2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -66,13 +68,15 @@ def test_equal_shares_are_the_aligned_concat():
     assert made.num_tokens == TOKENS
 
 
-def test_answers_do_not_teach_what_goes_to_nobody():
-    """Only the contributions do. In the bias it cancels out, and a gradient of its rounding would be noise."""
-    made = fusion()
-    out = made(matrix(), questions())
-    out.bias.square().sum().backward()
-    assert made.allocator.bias_question.weight.grad.abs().max() > 0
-    assert all(parameter.grad is None for parameter in made.allocator.nobody.parameters())
+def test_shares_are_a_meter_answers_do_not_teach_them_and_they_teach_nothing_else():
+    made, seen, asked = fusion(), matrix(), questions().requires_grad_()
+    seen = replace(seen, tokens=seen.tokens.requires_grad_())
+    out = made(seen, asked)
+    assert not out.bias.requires_grad
+    out.shares.square().sum().backward()
+    assert asked.grad is None
+    assert seen.tokens.grad is None
+    assert all(parameter.grad.abs().max() > 0 for parameter in made.allocator.parameters())
 
 
 def test_the_bias_is_the_log_share_against_an_equal_one():

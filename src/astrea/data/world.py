@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -174,7 +175,8 @@ def load_world(
     scenes, so a stale one is never used: any change gives another name.
     """
     scenes = train_scenes(world, count, progress)
-    features = cached_features(bank, scenes, world, cache=cache, progress=progress, notify=notify)
+    which = training_split(world, count)
+    features = cached_features(bank, scenes, which, cache=cache, progress=progress, notify=notify)
     balancer, rng = Balancer(), random.Random(f"questions/{world.seed}")
     questions = []
     for scene in scenes:
@@ -195,16 +197,30 @@ def train_scenes(world: World, count: int, progress: Progress) -> list[Scene]:
     return scenes
 
 
+def training_split(world: World, count: int) -> dict[str, Any]:
+    """What `train_scenes` follow from, for `cached_features`."""
+    return {"world": world.model_dump(), "split": "train", "count": count}
+
+
+def these_scenes(scenes: list[Scene]) -> dict[str, Any]:
+    """What any scenes are known by, for `cached_features`: all that is drawn."""
+    return {"scenes": hashlib.sha256(repr(scenes).encode()).hexdigest()}
+
+
 def cached_features(
     bank: ExpertBank,
     scenes: list[Scene],
-    world: World,
+    which: Mapping[str, Any],
     *,
     cache: FeatureCache,
     progress: Progress,
     notify: Callable[[str], None],
 ) -> dict[str, ExpertFeatures]:
-    """Every expert's features of the `train_scenes` of a world, computed only where the cache has none."""
+    """Every expert's features of drawn scenes, computed only where the cache has none.
+
+    Args:
+        which: JSON-able, and different for other scenes: `training_split` or `these_scenes`.
+    """
     count = len(scenes)
     features = {}
     for name in bank.names:
@@ -226,9 +242,7 @@ def cached_features(
             "source": source_hash(type(expert)),
             "options": bank.options[name],
             "weights": tensors_fingerprint(expert.state_dict()),
-            "world": world.model_dump(),
-            "split": "train",
-            "count": count,
+            **which,
         }
         found = cache.get_or_compute(key, compute, on_event=notify)
         features[name] = ExpertFeatures(**found)

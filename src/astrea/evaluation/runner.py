@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from astrea.config import Data, World
+from astrea.data.cache import FeatureCache
 from astrea.data.packing import CAPTION_PROMPT
-from astrea.data.world import features_of, scenes_of
+from astrea.data.world import cached_features, features_of, scenes_of, these_scenes
 from astrea.evaluation.answering import Answerer, Features
 from astrea.evaluation.captions import bleu, cider_d, rouge_l
 from astrea.evaluation.experts import expert_scores
@@ -68,14 +69,23 @@ class Outcome:
         return float(np.mean(list(self.scores.values())))
 
 
-def look(model: AstreaForConditionalGeneration, sets: TestSets) -> Seen:
-    """Compute the experts' features of all test pictures."""
-    return Seen(
-        sets,
-        features_of(model.experts, sets.scenes),
-        {task: features_of(model.experts, scenes) for task, scenes in sets.described.items()},
-        features_of(model.experts, sets.pool),
-    )
+def look(
+    model: AstreaForConditionalGeneration,
+    sets: TestSets,
+    cache: FeatureCache | None = None,
+    report: Reporter | None = None,
+) -> Seen:
+    """The experts' features of all test pictures, out of the ``cache`` if there is one and it has them."""
+
+    def features(scenes: list[Scene]) -> Features:
+        if cache is None or not scenes:
+            return features_of(model.experts, scenes)
+        told = report or Reporter()
+        which = these_scenes(scenes)
+        return cached_features(model.experts, scenes, which, cache=cache, progress=told.track, notify=told.say)
+
+    described = {task: features(scenes) for task, scenes in sets.described.items()}
+    return Seen(sets, features(sets.scenes), described, features(sets.pool))
 
 
 def run_tasks(

@@ -24,6 +24,9 @@ class Allocator(nn.Module):
     normalised first, or it is drowned by the tokens. ``b`` is the load bias: a buffer that `update_load` moves, not a
     loss, so that the contrast between questions stays free (after the auxiliary-loss-free balancing of arXiv
     2408.15664).
+
+    It is a meter: it learns from measured contributions (`astrea.training.contribution`) and from nothing else, and
+    what it looks at does not learn from it. No gradient comes to it by the answers, or goes on from it to its inputs.
     """
 
     load_bias: Tensor
@@ -57,15 +60,9 @@ class Allocator(nn.Module):
         self.register_buffer("load_bias", torch.zeros(experts))
         self.register_buffer("load", torch.full((experts,), 1 / experts))
 
-    def forward(
-        self, question_BSD: Tensor, expert_BED: Tensor, confidence_BE: Tensor, present_BE: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What shares are the product of: how the present experts share what they get together (B, S, E), summing to 1,
-        0 for absent ones; and how much that is (B, S, 1), below 1.
-
-        Two parts, because the bias of attention needs the first alone: divided out of the shares, its gradient towards
-        `nobody` would be nothing but rounding, of which Adam makes full steps.
-        """
+    def forward(self, question_BSD: Tensor, expert_BED: Tensor, confidence_BE: Tensor, present_BE: Tensor) -> Tensor:
+        """Shares (B, S, E), 0 for absent experts; they sum to less than 1, and what is left is nobody's."""
+        question_BSD, expert_BED, confidence_BE = question_BSD.detach(), expert_BED.detach(), confidence_BE.detach()
         hidden = self.from_expert(self.norm_x(expert_BED)).unsqueeze(1)
         nobody_BS1 = self.nobody.bias.expand(*question_BSD.shape[:2], 1)
         logits = torch.zeros_like(nobody_BS1)
@@ -79,8 +76,8 @@ class Allocator(nn.Module):
         logits = logits + self.score(torch.tanh(hidden)).squeeze(-1)
         logits = logits.expand(-1, question_BSD.shape[1], -1) / self.tau + self.load_bias
         present = present_BE.unsqueeze(1)
-        logits = logits.masked_fill(~present, -1e4)
-        return logits.softmax(-1) * present, (logits.logsumexp(-1, keepdim=True) - nobody_BS1).sigmoid()
+        logits = torch.cat([logits.masked_fill(~present, -1e4), nobody_BS1], -1)
+        return logits.softmax(-1)[..., :-1] * present
 
     @torch.no_grad()
     def update_load(self, shares_NE: Tensor, *, rate: float = 0.01, decay: float = 0.95) -> None:

@@ -102,16 +102,15 @@ class AstreaFusion(FusionStrategy):
         if self.allocator is None:
             shares = equal_shares(matrix.present, question_BSD.shape[1])
             return VisualTokens(tokens, matrix.valid, shares, None, words, trust, apart=apart)
-        among_BSE, lean_BS1 = self.allocator(question_BSD, *matrix.summary(), matrix.present)
-        shares = among_BSE * lean_BS1
-        relative_BSE = relative_shares(among_BSE, matrix.present, trained_E)
+        shares = self.allocator(question_BSD, *matrix.summary(), matrix.present)
+        relative_BSE = relative_shares(shares.detach(), matrix.present, trained_E)
         bias_BSM = torch.log(relative_BSE.clamp_min(1e-6))[:, :, matrix.expert]
         if apart is not None:
             bias_BSM = bias_BSM + (apart * matrix.confidence.clamp_min(1e-4).log()).unsqueeze(1)
         valid = matrix.valid
         learning = generator if self.thrifty else None
         if learning is not None or self.threshold:
-            promised_BSM = worth(bias_BSM, lean_BS1.squeeze(-1), matrix.confidence, valid, words, question_BSD)
+            promised_BSM = worth(bias_BSM, shares.sum(-1), matrix.confidence, valid, words, question_BSD)
             least = self.threshold if learning is None else draw_thresholds(bias_BSM, self.thrifty, learning)
             read_BSM = promised_BSM >= least
             bias_BSM = bias_BSM.masked_fill(~read_BSM, UNREAD)

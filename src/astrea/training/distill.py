@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from astrea.config import Distill, Run
 from astrea.data.cache import FeatureCache
-from astrea.data.world import cached_features, source_hash, train_scenes
+from astrea.data.world import cached_features, source_hash, train_scenes, training_split
 from astrea.errors import AstreaError
 from astrea.experts.bank import ExpertBank
 from astrea.experts.checkpoint.entry import resolve
@@ -166,7 +166,8 @@ def teach(
         return seconds
     started = time.perf_counter()
     scenes = train_scenes(run.world, run.data.train_scenes, report.track)
-    features = cached_features(teachers, scenes, run.world, cache=cache, progress=report.track, notify=report.say)
+    which = training_split(run.world, run.data.train_scenes)
+    features = cached_features(teachers, scenes, which, cache=cache, progress=report.track, notify=report.say)
     # A copy learns, and what is random stays in here: the rest of the run must not see whether there was teaching.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
