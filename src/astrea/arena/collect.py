@@ -119,8 +119,8 @@ def strategy_row(cells: list[Record], ours: list[Record]) -> dict[str, Any]:
         "steps": cells[0]["steps"],
         "flops_per_sample": cells[0]["flops_per_sample"],
         "flops_experts": cells[0]["flops_experts"],
-        "latency_ms": float(np.mean([cell["latency_ms"] for cell in cells])),
-        "wall_s": float(np.mean([cell["wall_s"] for cell in cells])),
+        "latency_ms": float(np.median([cell["latency_ms"] for cell in cells])),
+        "wall_s": float(np.median([cell["wall_s"] for cell in cells])),
         "difference": difference(cells, ours),
     }
 
@@ -164,8 +164,8 @@ def wall_row(cells: list[Record], ours: list[Record]) -> dict[str, Any]:
     """A strategy that was given as much training time as Astrea."""
     return {
         "average": {**summary([cell["average"] for cell in cells]), "seeds": len(cells)},
-        "wall_s": float(np.mean([cell["wall_s"] for cell in cells])),
-        "astrea_wall_s": float(np.mean([cell["wall_s"] for cell in ours])) if ours else None,
+        "wall_s": float(np.median([cell["wall_s"] for cell in cells])),
+        "astrea_wall_s": float(np.median([cell["wall_s"] for cell in ours])) if ours else None,
         "steps": cells[0]["steps"],
         "difference": difference(cells, ours),
     }

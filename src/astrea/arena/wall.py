@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import mean
+from statistics import median
 
 from astrea.arena.collect import SELF, Record, ranked
 from astrea.arena.contestants import Contestant
@@ -17,7 +17,8 @@ def at_equal_wall(records: Iterable[Record], everyone: list[Contestant]) -> list
 
         steps = own steps + (Astrea's training seconds - own) / own seconds per step of `tune`
 
-    from the seconds that the equal-step cells took, means over seeds. A strategy that is slower than Astrea gets fewer.
+    from the seconds that the equal-step cells took, medians over seeds: one cell on a machine that was busy with
+    something else must not count. A strategy that is slower than Astrea gets fewer.
 
     Args:
         records: cells at equal steps. everyone: every contestant, whose overrides are kept.
@@ -35,13 +36,13 @@ def at_equal_wall(records: Iterable[Record], everyone: list[Contestant]) -> list
             "equal time needs finished cells of astrea and of another strategy",
             "run the arena with both before (or together with) --wall",
         )
-    wanted = mean(cell["wall_s"] for cell in rivals[SELF])
+    wanted = median(cell["wall_s"] for cell in rivals[SELF])
     known = {each.name: each for each in everyone if each.kind == "strategy"}
     found = []
     for name, cells in others:
         steps = cells[0]["tune_steps"]
-        per_step = mean(cell["seconds"]["tune"] for cell in cells) / steps
-        more = (wanted - mean(cell["wall_s"] for cell in cells)) / per_step
+        per_step = median(cell["seconds"]["tune"] for cell in cells) / steps
+        more = (wanted - median(cell["wall_s"] for cell in cells)) / per_step
         overrides = (*known[name].overrides, f"tune.steps={max(1, round(steps + more))}")
         found.append(Contestant(name, "wall", overrides, f"{name}, trained as long as astrea ({wanted:.0f} s)"))
     return found
