@@ -140,7 +140,7 @@ def run_cell(spec: Mapping[str, Any]) -> dict[str, Any]:
     # Settings are chosen by trials, so these never see the test set.
     split = "validation" if who.kind == "trial" else "test"
     cache = FeatureCache(Path(spec["cache"]))
-    seen = look(model, build_test_sets(run.world, run.data, split=split), cache)
+    seen = look(model, build_test_sets(run.world, run.data, split=split), cache, report)
     outcome = run_tasks(Answerer(model, tokenizer), seen, TASKS, blind=False, label="evaluate", report=report)
     names = model.experts.names
     sizes = {name: p.numel() for name, p in model.named_parameters()}
