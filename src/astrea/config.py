@@ -187,7 +187,7 @@ class Model(Part):
     allocator: bool = Field(True, description="shares; they learn from contributions alone and are equal without them")
     allocator_tau: float = Field(1.0, gt=0)
     allocator_question: bool = True
-    allocator_confidence: bool = True
+    allocator_confidence: bool = False
     trust: bool = Field(True, description="experts that the others do not echo are not believed")
     thrifty: float = Field(0.2, ge=0, lt=1, description="share of training questions that read only their best tokens")
     threshold: float = Field(

@@ -24,6 +24,7 @@ from astrea.evaluation.robustness import CORRUPTIONS, corrupted, corrupted_seen,
 from astrea.evaluation.runner import Outcome, Seen, look, run_tasks
 from astrea.evaluation.tasks import build_test_sets
 from astrea.fusion.thrift import worth
+from astrea.fusion.trust import believed
 from astrea.progress import Reporter
 
 ASKED = ("counting", "attribute")
@@ -317,18 +318,19 @@ def test_trust_is_the_rate_of_being_believed(tiny_model, seen, monkeypatch):
 
     monkeypatch.setattr(trust, "forward", fickle)
 
+    everybody = torch.ones(len(names), dtype=torch.bool)
+
     @torch.no_grad()
-    def logits(change=lambda features: features):
-        return torch.cat([trust(tiny_model.alignment(change(features))) for features in sets])
+    def honest(change=lambda features: features):
+        return torch.cat([believed(fickle, tiny_model.alignment(change(features)), everybody) for features in sets])
 
     rates = trust_rates(tiny_model, seen, TASKS)
     for index, name in enumerate(names):
-        for kind, said in (
-            ("clean", logits()),
-            ("swapped", logits(lambda features, name=name: corrupted(features, name, "swapped"))),
+        for kind, who in (
+            ("clean", honest()),
+            ("swapped", honest(lambda features, name=name: corrupted(features, name, "swapped"))),
         ):
-            believed = (said[:, index] > 0) | (said.argmax(1) == index)
-            assert rates[name][kind] == pytest.approx(float(believed.double().mean()))
+            assert rates[name][kind] == pytest.approx(float(who[:, index].double().mean()))
     assert any(0 < rates[name]["clean"] < 1 for name in names)
     assert any(rates[name]["clean"] != rates[name]["swapped"] for name in names)
 

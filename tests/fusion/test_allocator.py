@@ -85,7 +85,7 @@ def test_an_absent_expert_changes_nothing():
 
 @pytest.mark.parametrize("index", [0, 1, 2], ids=["question", "tokens", "confidence"])
 def test_it_looks_at_question_tokens_and_confidence(index):
-    made = allocator()
+    made = allocator(use_confidence=True)
     one, two = inputs(), inputs(seed=1)
     changed = [*one]
     changed[index] = two[index]
@@ -94,7 +94,7 @@ def test_it_looks_at_question_tokens_and_confidence(index):
 
 @pytest.mark.parametrize(("option", "index"), [("use_question", 0), ("use_confidence", 2)])
 def test_what_is_switched_off_is_ignored(option, index):
-    made = allocator(**{option: False})
+    made = allocator(**({"use_confidence": True} | {option: False}))
     one, two = inputs(), inputs(seed=1)
     changed = [*one]
     changed[index] = two[index]
@@ -108,7 +108,10 @@ def test_a_large_question_counts_no_more_than_a_small_one():
 
 
 def test_a_higher_temperature_evens_the_shares():
-    sharp, flat = allocator(tau=0.3)(*inputs()), allocator(tau=30.0)(*inputs())
+    sharp, flat = (
+        torch.cat([shares, 1 - shares.sum(-1, keepdim=True)], -1)
+        for shares in (allocator(tau=tau)(*inputs()) for tau in (0.3, 30.0))
+    )
     assert flat.std(-1).max() < sharp.std(-1).min()
 
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from drawn_matrix import LAYOUT, OWNER, matrix
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from astrea.alignment.matrix import ExpertMatrix
-from astrea.fusion.astrea import AstreaFusion, believed
-from astrea.fusion.trust import NEAR, Trust, apart, echo
+from astrea.fusion.astrea import AstreaFusion
+from astrea.fusion.trust import NEAR, Trust, apart, believed, echo
 
 
 def test_agreement_is_what_a_loop_finds():
@@ -115,8 +117,69 @@ def test_who_is_not_believed_is_absent():
     assert (out.shares[..., 1] == 0).all()
 
 
+EVERYBODY = torch.ones(3, dtype=torch.bool)
+
+
+def said(*rows):
+    """A judge that says the same whatever is left to hear."""
+    return lambda matrix: torch.tensor(rows)
+
+
 def test_somebody_is_always_believed():
-    trust = torch.tensor([[-3.0, -1.0, -2.0], [1.0, -1.0, 2.0], [-5.0, 4.0, -1.0]])
-    present = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 0, 1]]).bool()
-    wanted = torch.tensor([[0, 1, 0], [1, 0, 1], [0, 0, 1]]).bool()
-    assert torch.equal(believed(trust, present) & present, wanted)
+    trust = said([-3.0, -1.0, -2.0], [1.0, -1.0, 2.0], [-5.0, 4.0, -1.0], [-9.0, -5.0, -7.0])
+    present = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 0, 1], [1, 0, 0]]).bool()
+    wanted = torch.tensor([[0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 0, 0]]).bool()
+    assert torch.equal(believed(trust, matrix().with_presence(present), EVERYBODY) & present, wanted)
+
+
+def test_who_was_doubted_because_of_a_liar_is_believed_without_it():
+    heard = []
+
+    def judge(seen):
+        heard.append(seen.present)
+        # The second lies about the first two pictures; while it is heard, the third looks dishonest too.
+        lies = torch.tensor([True, True, False, False])
+        return torch.stack([torch.ones(4), torch.where(lies, -2.0, 1.0), 0.5 - (lies & seen.present[:, 1]).float()], 1)
+
+    stays = believed(judge, matrix(), EVERYBODY)
+    assert stays.tolist() == [[True, False, True]] * 2 + [[True] * 3] * 2
+    assert heard[0].all()
+    assert [who.tolist() for who in heard[1:]] == [stays.tolist()]
+
+
+def test_nobody_is_judged_twice_where_all_are_believed():
+    heard = []
+    judge = said(*[[0.1, 0.2, 0.3]] * 4)
+    assert believed(lambda seen: heard.append(seen) or judge(seen), matrix(), EVERYBODY).all()
+    assert len(heard) == 1
+
+
+def test_who_is_not_judged_is_believed_and_does_not_stand_in_for_the_last_one():
+    stays = believed(said(*[[-1.0, -2.0, -9.0]] * 4), matrix(), torch.tensor([True, True, False]))
+    assert stays.tolist() == [[True, False, True]] * 4
+    alone = believed(said(*[[-1.0, -2.0, -9.0]] * 4), matrix(), torch.tensor([False, False, False]))
+    assert alone.all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6))
+def test_belief_is_what_a_loop_finds(seed):
+    generator = torch.Generator().manual_seed(seed)
+    present = torch.rand(4, 3, generator=generator) < 0.8
+    base, heed = torch.randn(4, 3, generator=generator), torch.randn(3, 3, generator=generator)
+
+    def judge(seen):
+        return base + seen.present.float() @ heed
+
+    stays = believed(judge, matrix().with_presence(present), EVERYBODY)
+    for row in range(4):
+        left = [e for e in range(3) if present[row, e]]
+        while len(left) > 1:
+            here = torch.zeros(3)
+            here[left] = 1.0
+            logits = base[row] + here @ heed
+            worst = min(left, key=lambda e: float(logits[e]))
+            if logits[worst] > 0:
+                break
+            left.remove(worst)
+        assert (stays[row] & present[row]).nonzero().flatten().tolist() == left

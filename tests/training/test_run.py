@@ -424,7 +424,7 @@ SWITCHES: dict[str, tuple[list[str], Callable[[dict[str, torch.Tensor], list[dic
     "residual": (["model.residual=false"], lambda t, r: float(t["fusion.residual_keep"]) == 1.0),
     "allocator": (["model.allocator=false"], lambda t, r: not any(n.startswith("fusion.allocator") for n in t)),
     "what the allocator reads": (
-        ["model.allocator_question=false", "model.allocator_confidence=false"],
+        ["model.allocator_question=false", "model.allocator_confidence=true"],
         lambda t, r: "contribution" in r[-1],
     ),
     "word start": (["model.word_start=false"], lambda t, r: "word" in r[0]),

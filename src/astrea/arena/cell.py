@@ -47,14 +47,14 @@ SCHEMA = 1
 PROBED = {
     "strategy": ("astrea",),
     "ablation": (
-        *("allocator", "trust", "question", "load_bias", "contribution", "confidence", "expert_dropout"),
-        *("thrift", "with_lies"),
+        *("allocator", "allocator_and_dropout", "trust", "question", "load_bias", "contribution", "expert_dropout"),
+        *("thrift", "with_confidence", "with_lies"),
     ),
 }
 """By kind, the contestants that are also masked, corrupted and so on (see `astrea.evaluation.probes`): what their
 ingredient is for shows there rather than in the average."""
 
-ASTREA = 5
+ASTREA = 6
 """The same for Astrea alone and its ablations: the others need not run again when its own code or defaults change."""
 
 MANY = 12

@@ -152,11 +152,14 @@ def ablations() -> list[Contestant]:
             "model.allocator=false",
             "model.trust=false",
         ),
+        "allocator_and_dropout": (
+            "equal shares, nobody distrusted, nobody left out in training: a plain aligned concat",
+            *("model.allocator=false", "model.trust=false", "regular.expert_dropout=0"),
+        ),
         "trust": ("every expert is believed", "model.trust=false"),
         "question": ("the allocator does not know the question", "model.allocator_question=false"),
         "load_bias": ("no load bias", "regular.load_rate=0"),
         "contribution": ("no calibration by contribution", "regular.contribution_every=0"),
-        "confidence": ("the allocator does not know confidences", "model.allocator_confidence=false"),
         "expert_dropout": ("no expert dropout", "regular.expert_dropout=0"),
         "thrift": ("every training question reads all tokens", "model.thrifty=0"),
         "warm_language": ("the language model starts fresh", "model.warm_language=false"),
@@ -165,6 +168,7 @@ def ablations() -> list[Contestant]:
     on = {
         "with_progressive": ("experts aligned one after another", "align.progressive=true"),
         "with_queue": ("contrast with a queue of 1,024", "contrast.queue=1024"),
+        "with_confidence": ("the allocator knows how sure experts are", "model.allocator_confidence=true"),
         "with_residual": ("the stochastic residual, with its gates", "model.residual=true"),
         "with_lies": ("an expert lies about one training picture in ten", "regular.lies=0.1"),
         "with_pooled_alignment": ("pictures and captions aligned as a whole, too", *whole),

@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerBase
 from astrea.evaluation.answering import Answerer, Features
 from astrea.evaluation.runner import Seen, run_tasks
 from astrea.experts.faults import not_numbers, of_the_next, stuck
-from astrea.fusion.astrea import believed
 from astrea.model import AstreaForConditionalGeneration
 from astrea.progress import Reporter
 from astrea.scenes.questions import VQA_TASKS
@@ -106,8 +105,8 @@ def _believed(
             size = min(batch, count - start)
             # Trust is about the picture, so the question may be empty.
             nothing_N1D = torch.zeros(size, 1, model.config.text_config.hidden_size, dtype=model.dtype)
-            trust_NE = model.fuse(part, None, nothing_N1D, None).trust
-            if trust_NE is None:
+            believed_NE = model.fuse(part, None, nothing_N1D, None).believed
+            if believed_NE is None:
                 return None
-            found.append(believed(trust_NE, torch.ones_like(trust_NE, dtype=torch.bool)))
+            found.append(believed_NE)
     return torch.cat(found).double().mean(0)

@@ -40,16 +40,16 @@ class Allocator(nn.Module):
         hidden: int = 64,
         tau: float = 1.0,
         use_question: bool = True,
-        use_confidence: bool = True,
+        use_confidence: bool = False,
     ) -> None:
         super().__init__()
         self.tau = tau
         self.use_question = use_question
-        self.use_confidence = use_confidence
         self.norm_q, self.norm_x = nn.LayerNorm(width), nn.LayerNorm(width)
         self.from_question = nn.Linear(width, hidden)
         self.from_expert = nn.Linear(width, hidden, bias=False)
-        self.from_confidence = nn.Linear(1, hidden, bias=False)
+        # Off by default: shares that know how sure experts are follow their worth no better (docs/lab-notes.md).
+        self.from_confidence = nn.Linear(1, hidden, bias=False) if use_confidence else None
         self.score = nn.Linear(hidden, 1, bias=False)
         self.bias_question = nn.Linear(width, experts, bias=False)
         self.nobody = nn.Linear(width, 1)
@@ -71,7 +71,7 @@ class Allocator(nn.Module):
             hidden = hidden + self.from_question(question).unsqueeze(2)
             # What a question asks of each expert by name; the tanh term alone mixes it with the picture.
             logits, nobody_BS1 = self.bias_question(question), self.nobody(question)
-        if self.use_confidence:
+        if self.from_confidence is not None:
             hidden = hidden + self.from_confidence(confidence_BE.unsqueeze(-1)).unsqueeze(1)
         logits = logits + self.score(torch.tanh(hidden)).squeeze(-1)
         logits = logits.expand(-1, question_BSD.shape[1], -1) / self.tau + self.load_bias

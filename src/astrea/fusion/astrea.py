@@ -14,7 +14,7 @@ from astrea.fusion.allocator import Allocator
 from astrea.fusion.mixer import Mixer, StochasticResidual
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens, equal_shares
 from astrea.fusion.thrift import draw_thresholds, worth
-from astrea.fusion.trust import Trust
+from astrea.fusion.trust import Trust, believed
 
 UNREAD = -1e4
 """Added to the attention score of tokens that are not read."""
@@ -55,7 +55,7 @@ class AstreaFusion(FusionStrategy):
         residual: bool = False,
         allocator: bool = True,
         use_question: bool = True,
-        use_confidence: bool = True,
+        use_confidence: bool = False,
         trust: bool = True,
         word_match: float = WORD_MATCH,
         threshold: float = 0.0,
@@ -83,11 +83,10 @@ class AstreaFusion(FusionStrategy):
         self, matrix: ExpertMatrix, question_BSD: Tensor, generator: torch.Generator | None = None
     ) -> VisualTokens:
         trained_E = self.trained(matrix)
-        trust = None
-        if self.trust is not None:
-            with torch.no_grad():  # it learns from pictures of its own, not from answers
-                trust = self.trust(matrix).masked_fill(~trained_E, torch.inf)
-            matrix = matrix.with_presence(believed(trust, matrix.present & trained_E))
+        # Trust learns from pictures of its own, not from answers.
+        honest_BE = None if self.trust is None else believed(self.trust, matrix, trained_E)
+        if honest_BE is not None:
+            matrix = matrix.with_presence(honest_BE)
         tokens = matrix.tokens
         if self.mixer is not None:
             mixed = self.mixer(matrix, trained_E if any(self.joined) else None)
@@ -101,7 +100,7 @@ class AstreaFusion(FusionStrategy):
             words = torch.where(apart.unsqueeze(-1), JOINED_MATCH * words, words)
         if self.allocator is None:
             shares = equal_shares(matrix.present, question_BSD.shape[1])
-            return VisualTokens(tokens, matrix.valid, shares, None, words, trust, apart=apart)
+            return VisualTokens(tokens, matrix.valid, shares, None, words, honest_BE, apart=apart)
         shares = self.allocator(question_BSD, *matrix.summary(), matrix.present)
         relative_BSE = relative_shares(shares.detach(), matrix.present, trained_E)
         bias_BSM = torch.log(relative_BSE.clamp_min(1e-6))[:, :, matrix.expert]
@@ -117,17 +116,11 @@ class AstreaFusion(FusionStrategy):
             if learning is None:
                 # What no question of this row reads need not be in the sequence at all.
                 valid = valid & read_BSM.any(1)
-        return VisualTokens(tokens, valid, shares, bias_BSM, words, trust, apart=apart)
+        return VisualTokens(tokens, valid, shares, bias_BSM, words, honest_BE, apart=apart)
 
     def trained(self, matrix: ExpertMatrix) -> Tensor:
         """Which experts (E,) all of this was trained with; the others have joined later."""
         return ~torch.tensor(self.joined, device=matrix.present.device)
-
-
-def believed(trust_BE: Tensor, present_BE: Tensor) -> Tensor:
-    """Which experts are believed (B, E): the more honest than not, and in any case the most trusted one."""
-    most = trust_BE.masked_fill(~present_BE, -torch.inf).amax(-1, keepdim=True)
-    return (trust_BE > 0) | (trust_BE == most)
 
 
 def relative_shares(shares_BSE: Tensor, present_BE: Tensor, trained_E: Tensor) -> Tensor:

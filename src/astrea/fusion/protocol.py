@@ -42,7 +42,7 @@ class VisualTokens:
     bias: (B, S, M) added to every text-to-visual attention score of that question, or None.
     words: (B, M, D) or None; a word of the text adds ``gamma_h cos(its embedding, words)`` to its attention to the
     token, with the strategy's own `FusionStrategy.word_match` as gamma.
-    trust: (B, E) logits that each expert is honest about this picture, or None where nobody judges.
+    believed: (B, E) bool, which experts are believed about this picture, or None where nobody judges.
     auxiliary: a scalar loss that the strategy wants added in training (a balancing loss, say), or None.
     apart: (M,) bool, tokens that words read and other visual tokens do not, or None where there are none.
     """
@@ -52,7 +52,7 @@ class VisualTokens:
     shares: Tensor
     bias: Tensor | None
     words: Tensor | None = None
-    trust: Tensor | None = None
+    believed: Tensor | None = None
     auxiliary: Tensor | None = None
     apart: Tensor | None = None
 

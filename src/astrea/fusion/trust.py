@@ -39,7 +39,10 @@ class Trust(nn.Module):
 
     def __init__(self, width: int, experts: int, *, inner: int = 64, hidden: int = 32, start: float = 1.0) -> None:
         super().__init__()
+        # Turned and cut, not mixed: what is alike in the space of words is alike here from the start.
         self.look = nn.Linear(width, inner)
+        nn.init.orthogonal_(self.look.weight)
+        nn.init.zeros_(self.look.bias)
         self.norm = nn.LayerNorm(width)
         # Each expert has its own idea of what the others' echo means: tags echo words, boxes echo regions.
         self.from_echo = nn.Parameter(torch.randn(experts, (ECHOES + 1) * experts, hidden) * 0.1)
@@ -83,6 +86,29 @@ class Trust(nn.Module):
         found = gather(self.echoes(matrix))
         self.usual.lerp_(found.mean(0), rate)
         self.spread.lerp_(found.std(0, unbiased=False), rate).clamp_min_(0.01)
+
+
+@torch.no_grad()
+def believed(trust: Callable[[ExpertMatrix], Tensor], matrix: ExpertMatrix, judged_E: Tensor) -> Tensor:
+    """Which experts are believed (B, E): all but those that ``trust`` finds rather dishonest than honest.
+
+    The least honest one goes first, and the others are judged again without what it said: a liar echoes nobody, and
+    judged all at once it took honest ones with it. The last one of those who are judged stays. One pass of trust where
+    nobody is doubted, at most one less than experts elsewhere.
+
+    Args:
+        judged_E: whom trust was trained with; the others are believed.
+    """
+    stays_BE = torch.ones_like(matrix.present)
+    for _ in range(int(judged_E.sum()) - 1):
+        heard = matrix.with_presence(stays_BE)
+        here_BE = heard.present & judged_E
+        lowest_B1, who_B1 = trust(heard).masked_fill(~here_BE, torch.inf).min(-1, keepdim=True)
+        goes_B1 = (lowest_B1 <= 0) & (here_BE.sum(-1, keepdim=True) > 1)
+        if not goes_B1.any():
+            break
+        stays_BE = stays_BE.scatter(1, who_B1, stays_BE.gather(1, who_B1) & ~goes_B1)
+    return stays_BE
 
 
 def apart(places_BT2: Tensor) -> Tensor:

@@ -25,10 +25,10 @@ from astrea.training.loop import Objective
 from astrea.training.optimizer import is_hidden_matrix
 from astrea.training.workshop import Told, Workshop
 
-JUDGED, LYING = 96, 0.75
+JUDGED, LYING = 256, 0.75
 """Pictures per step from which trust is learned, and the share of them that an expert lies about."""
 
-QUICK = {"trust.": 5.0, "allocator.": 10.0}
+QUICK = {"trust.": 20.0, "allocator.": 10.0}
 """Learning rate over the others' of parts that start from nothing and have little time."""
 
 MEASURED = 16
