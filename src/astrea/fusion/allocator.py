@@ -15,8 +15,8 @@ step while none is, so that it never stays larger than it has to be: it bends sh
 
 
 class Allocator(nn.Module):
-    """``a_e = u . tanh(W_q norm(q) + W_x norm(x_e) + W_c conf_e)``, ``w = softmax(a / tau + b)`` over those present and
-    one more choice: nobody in particular.
+    """``a_e = v_e . norm(q) + u . tanh(W_q norm(q) + W_x norm(x_e))``, ``w = softmax(a / tau + b)`` over those present
+    and one more choice: nobody in particular. With ``use_confidence`` a term ``W_c conf_e`` joins inside the tanh.
 
     Our reading of the paper's "adaptive weight allocators". What goes to nobody, ``1 - sum(w)``, is what no single
     expert is needed for: the language model knows it, or several say it. Without that choice shares could only compare
