@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 
 from astrea.arena.contestants import variant
 from astrea.arena.trials import FACTORS
+from astrea.scenes.questions import VQA_TASKS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -43,6 +44,17 @@ def facts(results: dict[str, Any]) -> str:
         f"{results['params']['total'] / 1e6:.2f} M parameters, {results['params']['trainable'] / 1e6:.2f} M of them "
         f"trained. Largest load over the mean: {results['load']['max_over_mean']:.2f}. "
         f"The average when one expert is masked: {masked} points."
+    )
+
+
+def shipped_line(card: dict[str, Any]) -> str:
+    """What the model that comes with the package scores, and how it is made, in sentences."""
+    scores = card["scores"]
+    lead, where = min((row["score"] - row["blind"], task) for task, row in scores["tasks"].items() if task in VQA_TASKS)
+    return (
+        f"The model that comes with the package averages {scores['average']:.1f} (blind {scores['blind_average']:.1f}) on "
+        f"the same test set; on no kind of question does it lead by less than {lead:.0f} points ({where}). "
+        f"`{card['command']}` makes it again."
     )
 
 
@@ -236,6 +248,7 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
     "README.md": {
         "tasks": ("quickstart.json", tasks_table),
         "facts": ("quickstart.json", facts),
+        "shipped": ("../../src/astrea/weights/model/card.json", shipped_line),
         "speed": ("train_speed.json", speed_line),
     },
     "docs/arena.md": {
