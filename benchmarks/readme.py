@@ -52,8 +52,8 @@ def shipped_line(card: dict[str, Any]) -> str:
     scores = card["scores"]
     lead, where = min((row["score"] - row["blind"], task) for task, row in scores["tasks"].items() if task in VQA_TASKS)
     return (
-        f"The model that comes with the package averages {scores['average']:.1f} (blind {scores['blind_average']:.1f}) on "
-        f"the same test set; on no kind of question does it lead by less than {lead:.0f} points ({where}). "
+        f"The model that comes with the package averages {scores['average']:.1f} (blind {scores['blind_average']:.1f}) "
+        f"on the same test set; on no kind of question does it lead by less than {lead:.0f} points ({where}). "
         f"`{card['command']}` makes it again."
     )
 
@@ -258,6 +258,9 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
         "variants": ("arena/arena.json", variants_table),
         "wall": ("arena/arena.json", wall_table),
         "full": ("adaptivity.json", adaptivity_line),
+        "long_strategies": ("arena-long/arena.json", arena_table),
+        "long_variants": ("arena-long/arena.json", variants_table),
+        "long_adaptivity": ("arena-long/arena.json", adaptivity_table),
     },
     "docs/estimate.md": {"recipes": ("estimate.json", lambda results: estimate_tables(results["estimated"]))},
     "docs/add-an-expert.md": {"join": ("join.json", join_table)},
