@@ -19,6 +19,8 @@ import matplotlib.pyplot as plt
 from astrea.arena.contestants import variant
 from astrea.arena.trials import FACTORS
 from astrea.scenes.questions import VQA_TASKS
+from astrea.shipping import SHIPPED_MODEL
+from astrea.training.parts import CARD
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -161,6 +163,19 @@ def wall_table(arena: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def curves_line(arena: dict[str, Any]) -> str:
+    """Where Astrea is when sequence concat is done, and when it first was at least as good, seed by seed."""
+    ours, theirs = arena["curves"]["astrea"], arena["curves"]["sequence_concat"]
+    told = []
+    for seed in sorted(set(ours) & set(theirs)):
+        end, wanted = theirs[seed][-1]
+        there = [score for seconds, score in ours[seed] if seconds <= end][-1]
+        first = next((seconds for seconds, score in ours[seed] if score >= wanted), None)
+        passed = "never that good" if first is None else f"first that good after {first:.0f} s"
+        told.append(f"seed {seed}: {wanted:.1f} after {end:.0f} s, Astrea by then {there:.1f}, {passed}")
+    return f"Sequence concat's end on the curves' small validation set ({'; '.join(told)})."
+
+
 def adaptivity_line(measured: dict[str, Any]) -> str:
     """What the shares of a finished model tell and save, in sentences."""
     told, saved, broken = measured["calibration"], measured["saving"], measured["broken"]
@@ -244,11 +259,11 @@ def join_table(joined: dict[str, Any]) -> str:
     return "\n".join([*rows, "", of_what, "", *said])
 
 
-PAGES: dict[str, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
+PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] = {
     "README.md": {
         "tasks": ("quickstart.json", tasks_table),
         "facts": ("quickstart.json", facts),
-        "shipped": ("../../src/astrea/weights/model/card.json", shipped_line),
+        "shipped": (SHIPPED_MODEL / CARD, shipped_line),
         "speed": ("train_speed.json", speed_line),
     },
     "docs/arena.md": {
@@ -258,6 +273,7 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
         "variants": ("arena/arena.json", variants_table),
         "wall": ("arena/arena.json", wall_table),
         "full": ("adaptivity.json", adaptivity_line),
+        "long_curves": ("arena-long/arena.json", curves_line),
         "long_strategies": ("arena-long/arena.json", arena_table),
         "long_variants": ("arena-long/arena.json", variants_table),
         "long_adaptivity": ("arena-long/arena.json", adaptivity_table),
@@ -265,7 +281,7 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
     "docs/estimate.md": {"recipes": ("estimate.json", lambda results: estimate_tables(results["estimated"]))},
     "docs/add-an-expert.md": {"join": ("join.json", join_table)},
 }
-"""page -> mark -> the file with the results, and what is made of it."""
+"""page -> mark -> the file with the results (below `RESULTS`, or a whole path), and what is made of it."""
 
 
 def main() -> None:
