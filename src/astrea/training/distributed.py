@@ -243,6 +243,8 @@ def join(machines: Machines) -> Iterator[Distributed]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=life, rank=rank, world_size=world, timeout=timeout)
     patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+    # Rank 0 keeps the store in which the others find each other: it must not end on an error before they have.
+    dist.monitored_barrier(patient, timeout=timeout)
     yield Distributed(rank, world, device, patient)
     # Not after an error: taking leave waits for the others, who may be waiting for this one.
     dist.destroy_process_group()
