@@ -1,0 +1,99 @@
+"""A recipe's plain data, and where each value of it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from astrea.errors import AstreaError
+from astrea.recipes.schema import is_entry
+from astrea.recipes.trail import Trail, dotted, inside, short
+from astrea.recipes.yaml12 import MAX_BYTES, MAX_DEPTH, MAX_NODES, check_tag, clean, compose, scalar, too_large
+
+
+class Tree:
+    """Plain data and, for every place in it, the file and line (or the override) that wrote it."""
+
+    def __init__(self) -> None:
+        self.data: Any = {}
+        self.origins: dict[Trail, str] = {}
+        self._visited = 0
+
+    def build(self, node: yaml.Node, trail: Trail, at: Callable[[yaml.Node], str]) -> Any:
+        """Turns a node into data; ``at`` says where a node was written."""
+        # Aliases share nodes, so visits are counted, not nodes; the depth stops an alias of itself.
+        self._visited += 1
+        if self._visited > MAX_NODES or len(trail) > MAX_DEPTH:
+            raise too_large(at(node))
+        self.origins.setdefault(trail, at(node))
+        if isinstance(node, yaml.ScalarNode):
+            return scalar(node, at(node))
+        check_tag(node, at(node))
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*trail, i), at) for i, item in enumerate(node.value)]
+        data: dict[str, Any] = {}
+        for key_node, value in node.value:
+            here = at(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise AstreaError(f"{here}: a key is a {key_node.id}", "Keys are plain words.")
+            check_tag(key_node, here)
+            key = clean(key_node.value, here)
+            inner = (*trail, key)
+            if key in data:
+                first = self.origins[inner]
+                raise AstreaError(f"{here}: {dotted(inner)!r} is written twice (first: {first})", "Keep one of them.")
+            self.origins[inner] = here
+            data[key] = self.build(value, inner, at)
+        return data
+
+    def override(self, text: str, model: type[BaseModel]) -> None:
+        """Sets one ``dotted.key=value``, making the mappings on the way that are not there; or takes an entry out."""
+        where = f"command line: {short(text)}"
+        place, equals, value = text.partition("=")
+        parts = clean(place, where).strip().split(".")
+        if not equals or not all(parts):
+            raise AstreaError(f"{where} is not an override", "Write it as dotted.key=value, e.g. train.steps=100.")
+        if len(parts) > MAX_DEPTH or len(value) > MAX_BYTES:
+            raise too_large(where)
+        holder: Any = self.data
+        trail: Trail = ()
+        for part in parts[:-1]:
+            key = self._step(holder, part, trail, where)
+            trail = (*trail, key)
+            if inside(holder, key) is None:
+                self._forget(trail, where)
+                holder[key] = {}
+            holder = holder[key]
+        key = self._step(holder, parts[-1], trail, where)
+        node = compose(value, where)
+        self._forget((*trail, key), where)
+        made = None if node is None else self.build(node, (*trail, key), lambda _: where)
+        if made is not None or not is_entry(model, (*trail, key), self.data):
+            holder[key] = made
+        elif key in holder:
+            del holder[key]
+        else:
+            what = f"{where}: there is no {dotted((*trail, key))!r} to take out"
+            raise AstreaError(what, f"What is there: {', '.join(holder) or 'nothing'}.")
+
+    def _step(self, holder: Any, part: str, trail: Trail, where: str) -> str | int:
+        if isinstance(holder, dict):
+            return part
+        if isinstance(holder, list) and part in map(str, range(len(holder))):
+            return int(part)
+        what = f"a list of {len(holder)}" if isinstance(holder, list) else f"a single value ({self.origin(trail)})"
+        raise AstreaError(f"{where}: {dotted(trail)!r} is {what}, it has no {part!r}", "Set it as a whole.")
+
+    def _forget(self, trail: Trail, where: str) -> None:
+        for old in [old for old in self.origins if old[: len(trail)] == trail]:
+            del self.origins[old]
+        self.origins[trail] = where
+
+    def origin(self, trail: Trail) -> str:
+        """Where the value came from; for a value that is missing, where the mapping that lacks it did."""
+        while trail and trail not in self.origins:
+            trail = trail[:-1]
+        return self.origins.get(trail, "recipe")
