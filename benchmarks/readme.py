@@ -71,9 +71,9 @@ def speed_line(speed: dict[str, Any]) -> str:
     )
 
 
-def spread(row: dict[str, Any]) -> str:
+def spread(row: dict[str, Any], digits: int = 1) -> str:
     """Mean, and deviation over seeds where there is one."""
-    return f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}")
+    return f"{row['mean']:.{digits}f}" + ("" if row["std"] is None else f" ± {row['std']:.{digits}f}")
 
 
 def gap(apart: dict[str, Any] | None) -> str:
@@ -124,7 +124,10 @@ def adaptivity_table(arena: dict[str, Any]) -> str:
         f"| --- | {'---: | ' * (len(columns) + 1)}".rstrip(),
     ]
     for name, row in arena["adaptivity"].items():
-        told = ["" if row[key] is None else f"{row[key]:.{digits}f}" for key, (_, digits) in columns.items()]
+        told = [
+            spread({"mean": row[key], "std": row["std"].get(key)}, digits) if row[key] is not None else ""
+            for key, (_, digits) in columns.items()
+        ]
         form = name if name == "astrea" else variant(name)
         rows.append(f"| {form} | {row['seeds']} | {' | '.join(told)} |")
     return "\n".join(rows)

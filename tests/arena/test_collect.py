@@ -93,6 +93,9 @@ def test_probes_are_averaged_over_astreas_seeds(make_record):
     ours = made["adaptivity"]["astrea"]
     assert (ours["seeds"], ours["masked"], ours["fewer_tokens"], ours["swapped"]) == (3, 3.0, 3.0, 15.0)
     assert ours["nan"] is None
+    assert ours["std"]["masked"] == pytest.approx(2**0.5)
+    assert "nan" not in ours["std"]
+    assert set(made["adaptivity"]["allocator"]["std"].values()) == {None}
     assert list(made["adaptivity"]) == ["astrea", "allocator"]
     assert made["trust"] is None
 

@@ -138,7 +138,7 @@ def short_row(cells: list[Record], ours: list[Record]) -> dict[str, Any]:
 
 def adaptivity_row(cells: list[Record]) -> dict[str, Any]:
     """What one variant of Astrea saves, survives and tells of its experts: points lost, but for load (largest over
-    mean), calibration (rank correlation) and tokens (the part that is read)."""
+    mean), calibration (rank correlation) and tokens (the part that is read). ``std`` has each one's over seeds."""
 
     def told(cell: Record) -> dict[str, Any]:
         probes = defaultdict(dict, cell["probes"])
@@ -157,7 +157,9 @@ def adaptivity_row(cells: list[Record]) -> dict[str, Any]:
             **{fault: probes["robustness"].get("mean_loss", {}).get(fault) for fault in ("swapped", "constant", "nan")},
         }
 
-    return {**mean_tree([told(cell) for cell in cells if cell.get("probes")]), "seeds": len(cells)}
+    rows = [told(cell) for cell in cells if cell.get("probes")]
+    std = {key: summary([row[key] for row in rows])["std"] for key in rows[0] if None not in [row[key] for row in rows]}
+    return {**mean_tree(rows), "std": std, "seeds": len(cells)}
 
 
 def wall_row(cells: list[Record], ours: list[Record]) -> dict[str, Any]:

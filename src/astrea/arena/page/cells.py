@@ -13,8 +13,12 @@ from astrea.evaluation.report.scores import count
 
 def spread(tree: object) -> str:
     """mean ± std over seeds."""
-    std = figure(tree, "std")
-    return number(figure(tree, "mean")) + ("" if std is None else f" <small>± {plain(std)}</small>")
+    return number(figure(tree, "mean")) + deviation(figure(tree, "std"))
+
+
+def deviation(std: float | None, digits: int = 1) -> str:
+    """What follows a mean over seeds; nothing where there is one seed."""
+    return "" if std is None else f" <small>± {plain(std, digits=digits)}</small>"
 
 
 def interval(tree: object) -> str:
@@ -71,7 +75,7 @@ def heat(caption: str, corner: str, rows: Mapping[str, Mapping[str, Any]], colum
             low, high = min(known[column], default=0.0), max(known[column], default=0.0)
             best = value is not None and value == high and len(known[column]) > 1
             shown = f"<strong>★ {number(value)}</strong>" if best else number(value)
-            shown += "" if std is None else f" <small>± {plain(std)}</small>"
+            shown += deviation(std)
             cells.append(cell(shown, tint=(value - low) / (high - low) if value is not None and high > low else 0.0))
         lines.append(row(words(name), cells, classes=own_class(name)))
     return table(caption, [corner, *map(words, columns)], ["".join(lines)], classes="heat")

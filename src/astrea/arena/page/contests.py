@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from astrea.arena.contestants import variant
-from astrea.arena.page.cells import apart_cells, difference_dots, heat, own_class, spread, whole
+from astrea.arena.page.cells import apart_cells, deviation, difference_dots, heat, own_class, spread, whole
 from astrea.arena.page.reading import SELF, by_mean, figure, part, task_names
 from astrea.arena.pictures import Series, chart, key
 from astrea.arena.trials import FACTORS
@@ -125,7 +125,10 @@ def adaptivity(arena: Mapping[str, Any]) -> str:
     for name in rows:
         each = part(rows, name)
         cells = [cell(number(figure(each, "seeds"), digits=0))]
-        cells += [cell(number(figure(each, key), digits=digits)) for key, (_, digits) in ADAPTIVE.items()]
+        cells += [
+            cell(number(figure(each, key), digits=digits) + deviation(figure(each, "std", key), digits))
+            for key, (_, digits) in ADAPTIVE.items()
+        ]
         lines.append(row(words(name if name == SELF else variant(name)), cells, classes=own_class(name)))
     if not lines:
         return ""
