@@ -13,7 +13,7 @@ LONGEST = (
     "arena/test_arena_run.py",
     "training/test_own_data.py",
     "training/test_distributed.py",
-    "test_cli.py",
+    "cli/test_cli_runs.py",
     "test_estimate.py",
 )
 """Modules that take longest. Whole modules are handed out to the processes that run tests, and one that comes last lets

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from commands import Astrea, Result
 from PIL import Image
-
-from astrea import cli
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
 
 Validate = Callable[..., Result]
 
 
 @pytest.fixture
-def validate(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Validate:
-    """Runs the command in this process; anything but an exit status would be a traceback."""
-
-    def run(*arguments: object) -> Result:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["astrea", "validate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return Result(int(ended.value.code or 0), out, err)
-
-    return run
+def validate(astrea: Astrea) -> Validate:
+    return partial(astrea, "validate")
 
 
 def row(id: str, image: str | None = "a.png", answer: str = "a cat", question: str = "<image>\nwhat?") -> dict:

@@ -1,0 +1,191 @@
+"""`astrea ask`: answers for people and programs, bad and odd pictures, bad questions and models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import EXPERTS, QUESTION, Astrea, refused
+from PIL import Image
+
+
+def asked(astrea: Astrea, model: Path, image: Path, question: str = QUESTION) -> dict[str, Any]:
+    result = astrea("ask", model, image, question, "--json")
+    assert result.code == 0, result.err
+    return json.loads(result.out)
+
+
+def test_ask_as_json(astrea: Astrea, tiny_folder: Path, picture: Path):
+    told = asked(astrea, tiny_folder, picture)
+    assert told.keys() == {"answer", "confidence", "shares", "readings", "masking", "seconds"}
+    assert isinstance(told["answer"], str)
+    assert 0 <= told["confidence"] <= 1
+    assert list(told["shares"]) == list(told["readings"]) == list(told["masking"]) == EXPERTS
+    assert 0 < sum(told["shares"].values()) < 1
+    for reading in told["readings"].values():
+        assert reading.keys() == {"boxes", "labels", "scores", "caption"}
+    for effect in told["masking"].values():
+        assert effect.keys() == {"answer", "nats_lost"}
+    assert told["seconds"] > 0
+
+
+def test_ask_for_people(astrea: Astrea, tiny_folder: Path, picture: Path, tmp_path: Path):
+    show = tmp_path / "readings.png"
+    result = astrea("ask", tiny_folder, picture, QUESTION, "--show", show)
+    assert result.code == 0
+    assert "probability" in result.out
+    assert all(name in result.out for name in EXPERTS)
+    with Image.open(show) as drawn:
+        assert min(drawn.size) > 64
+    told = asked(astrea, tiny_folder, picture)
+    # A long answer goes over several lines.
+    assert " ".join(told["answer"].split()) in " ".join(result.out.split())
+
+
+def test_what_a_model_says_is_neither_markup_nor_obeyed_by_the_terminal(astrea, tiny_folder, picture, monkeypatch):
+    from astrea import explain
+
+    real = explain.explain
+
+    def hostile(*args: Any, **kwargs: Any) -> Any:
+        why = real(*args, **kwargs)
+        readings = {
+            **why.readings,
+            "captioning": replace(why.readings["captioning"], caption="two\nlines [red]\x1b[2J"),
+            "detection": replace(why.readings["detection"], labels=("cat\x07", ":dog:"), caption=None),
+        }
+        masking = why.masking | {"detection": replace(why.masking["detection"], answer="c\x1bd")}
+        return replace(why, answer="a [/bold]\n\x1b]0;b", readings=readings, masking=masking)
+
+    monkeypatch.setattr(explain, "explain", hostile)
+    result = astrea("ask", tiny_folder, picture, QUESTION)
+    assert result.code == 0
+    assert "\x1b" not in result.out
+    assert result.out.startswith("a [/bold]\\n\\x1b]0;b   (probability ")
+    assert "saw: two\\nlines [red]\\x1b[2J\n" in result.out
+    assert "saw: cat\\x07, :dog:\n" in result.out
+    assert "would answer 'c\\x1bd'" in result.out
+    assert len(result.out.splitlines()) == 1 + len(EXPERTS) + 1  # the last line: what no single expert is needed for
+
+
+@pytest.mark.parametrize("name", ["readings.xyz", "readings", "missing/readings.png"])
+def test_a_picture_that_cannot_be_written(astrea, tiny_folder, picture, tmp_path, name):
+    refused(astrea("ask", tiny_folder, picture, QUESTION, "--show", tmp_path / name), tmp_path / name)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The beginning of a PNG of this size, without its pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+BAD_PICTURES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
+    "missing": (lambda path, good: None, "does not exist"),
+    "zero bytes": (lambda path, good: path.write_bytes(b""), "is empty (0 bytes)"),
+    "truncated": (lambda path, good: path.write_bytes(good.read_bytes()[:500]), "damaged"),
+    "text": (lambda path, good: path.write_text("no picture at all"), "is not a JPEG, PNG"),
+    "a folder": (lambda path, good: path.mkdir(), "is a folder"),
+    "30,000 x 30,000": (lambda path, good: path.write_bytes(png_header(30_000, 30_000)), "30,000"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICTURES)
+def test_bad_pictures_are_named(astrea, tiny_folder, picture, tmp_path, case):
+    make, said = BAD_PICTURES[case]
+    path = tmp_path / "bad.png"
+    make(path, picture)
+    refused(astrea("ask", tiny_folder, path, QUESTION), path, said)
+
+
+def save_turned(path: Path, good: Image.Image) -> None:
+    """Lying on its side, with the EXIF mark that sets it upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    good.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+
+
+ODD_PICTURES: dict[str, tuple[str, Callable[[Path, Image.Image], object], bool]] = {
+    # name: (ending, how it is made, whether its pixels are the plain picture's own)
+    "1 x 1": ("png", lambda path, good: good.resize((1, 1)).save(path), False),
+    "CMYK": ("jpg", lambda path, good: good.convert("CMYK").save(path), False),
+    "palette": ("png", lambda path, good: good.quantize(64).save(path), False),
+    "16-bit": (
+        "png",
+        lambda path, good: Image.fromarray(np.asarray(good.convert("L")) * np.uint16(257)).save(path),
+        False,
+    ),
+    "EXIF-rotated": ("png", save_turned, True),
+    "animated": ("png", lambda path, good: good.save(path, save_all=True, append_images=[good.rotate(90)]), True),
+}
+
+
+@pytest.mark.parametrize("case", ODD_PICTURES)
+def test_odd_pictures_are_read(astrea, tiny_folder, picture, tmp_path, case):
+    ending, make, same = ODD_PICTURES[case]
+    path = tmp_path / f"odd.{ending}"
+    with Image.open(picture) as good:
+        make(path, good.convert("RGB"))
+    told, plain = asked(astrea, tiny_folder, path), asked(astrea, tiny_folder, picture)
+    assert 0 < sum(told["shares"].values()) < 1
+    del told["seconds"], plain["seconds"]
+    assert (told == plain) == same
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("", "question of row 0 is empty"),
+        ("  ", "question of row 0 is empty"),
+        ("a" * 100_000, "characters; 1024 tokens"),
+        ("is it red? " * 10_000, "characters; 1024 tokens"),
+        ("what is <image>?", "<image>"),
+    ],
+)
+def test_bad_questions(astrea, tiny_folder, picture, question, said):
+    refused(astrea("ask", tiny_folder, picture, question), said)
+
+
+def test_a_question_in_another_language_is_answered_with_a_note(astrea, tiny_folder, picture):
+    result = astrea("ask", tiny_folder, picture, "有几把伞", "--json")
+    assert result.code == 0
+    assert json.loads(result.out)["shares"].keys() == set(EXPERTS)
+    assert result.err.startswith("note: no word of the question")
+    assert ".py" not in result.err
+
+
+# Model folders
+
+
+@pytest.mark.parametrize("command", ["ask", "retrieve", "evaluate"])
+def test_a_model_that_is_not_there(astrea, picture, tmp_path, command):
+    rest = {"ask": [picture, QUESTION], "retrieve": [picture.parent, "a sun"], "evaluate": []}[command]
+    refused(astrea(command, tmp_path / "none", *rest), tmp_path / "none", "does not exist")
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("tokenizer.json", Path.unlink),
+        ("config.json", lambda path: path.write_text('{"model_type": "llama"}')),
+        ("config.json", lambda path: path.write_text("{")),
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:100_000])),
+        ("model.safetensors", lambda path: path.write_bytes(b"")),
+    ],
+)
+def test_a_spoilt_model_is_named(astrea, tiny_folder, picture, tmp_path, name, spoil):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    spoil(folder / name)
+    refused(astrea("ask", folder, picture, QUESTION), folder / name)
