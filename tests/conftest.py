@@ -1,4 +1,4 @@
-"""What every test run shares: the fixtures of `shared_models.py`, and the order of the modules."""
+"""What every test run shares: the fixtures of `shared_models.py` and `command_line.py`, and the order of the modules."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # import it after coverage has begun (it does so when the session starts), or what an import runs would not count.
     if session.config.getoption("dist", "no") == "no":
         session.config.pluginmanager.import_plugin("shared_models")
+        session.config.pluginmanager.import_plugin("command_line")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

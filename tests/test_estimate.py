@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import LlamaConfig
 
-from astrea import cli
 from astrea.config import ExpertEntry, Machines, Run
 from astrea.errors import AstreaError
 from astrea.estimate import gpus
@@ -21,22 +16,8 @@ from astrea.recipes.loader import load_recipe
 from astrea.training.acceleration import accelerated
 from astrea.training.parts import assemble
 from astrea.training.run import plan_stages
-from benchmark_scripts import benchmark_script
+from small_recipes import SMALL
 
-SMALL = [
-    "experts={captioning: {kind: captioning}, detection: {kind: detection}}",
-    "language.width=32",
-    "language.layers=2",
-    "language.heads=2",
-    "language.feed_forward=64",
-    "model.contrast_width=16",
-    "model.adapter_hidden=24",
-    "contrast.queue=32",
-    "regular.contribution_every=2",
-    "align.batch=8",
-    "fuse.batch=4",
-    "tune.batch=4",
-]
 SAMPLES = 12
 
 
@@ -339,82 +320,3 @@ def test_the_table_says_what_fits_and_how_long(capsys):
     assert "A100 40GB" in out
     assert "30 GB" in out
     assert "none" in out
-
-
-# The command line
-
-
-@pytest.fixture
-def astrea(capfd, monkeypatch):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["astrea", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out, err
-
-    return run
-
-
-def test_estimate_on_the_command_line(astrea):
-    code, out, err = astrea(
-        "estimate", "tiny", *SMALL, "fuse.steps=0", "tune.steps=0", "--json", "--utilisation", "0.5"
-    )
-    assert code == 0, err
-    told = json.loads(out)
-    assert told["recipe"] == "tiny"
-    assert [stage["name"] for stage in told["stages"]] == ["align/joint"]
-    assert all(stage["smallest_gpu"] == "L4" for stage in told["stages"])
-    assert told["utilisation"] == 0.5
-    assert told["gpus"]["L4"]["source"]
-
-
-@pytest.mark.parametrize(
-    ("words", "code"), [(["estimate"], 2), (["estimate", "none"], 1), (["estimate", "tiny", "--utilisation", "2"], 2)]
-)
-def test_misuse(astrea, words, code):
-    assert astrea(*words)[0] == code
-
-
-# The benchmark
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel keeps the count only on Linux")
-def test_the_benchmark_compares_with_real_steps(tmp_path):
-    benchmark = benchmark_script("estimate")
-    out = tmp_path / "results" / "estimate.json"
-    words = ["--samples", "8", "--out", str(out), "--stages", "align/joint", "--", *SMALL, "align.batch=4"]
-    returned = benchmark.main(words)
-    assert json.loads(out.read_text()) == returned
-    stage = returned["stages"]["align/joint"]
-    assert stage["batch"] == 4
-    assert stage["estimate"]["peak_bytes"] == sum(stage["estimate"]["by_kind"].values())
-    assert stage["measured"]["peak_bytes"] > stage["measured"]["standing_bytes"] > 0
-    # So small a step drowns in the process's own memory; operations are the same ones anyway.
-    assert stage["ratio"]["plain_step_flops"] == pytest.approx(1, abs=0.05)
-    with pytest.raises(SystemExit):
-        benchmark.main(["--stages", "none"])
-
-
-def test_the_benchmark_keeps_estimates_beside_measurements(tmp_path, monkeypatch):
-    benchmark = benchmark_script("estimate")
-    out = tmp_path / "estimate.json"
-    out.write_text(json.dumps({"stages": {"tune": 1}, "estimated": {"recipes": {"other": {}}}}))
-    monkeypatch.setattr(
-        benchmark,
-        "RECIPES",
-        {"mine": ("tiny", [*SMALL, "align.steps=0", "fuse.steps=0", "regular.contribution_every=0"])},
-    )
-    written = benchmark.main(["--recipes", "--out", str(out)])
-    assert json.loads(out.read_text()) == written
-    assert written["stages"] == {"tune": 1}
-    assert list(written["estimated"]["recipes"]) == ["other", "mine"]
-    found = written["estimated"]["recipes"]["mine"]
-    assert [stage["name"] for stage in found["stages"]] == ["tune"]
-    with pytest.raises(SystemExit):
-        benchmark.main(["--recipes", "nobody's"])
-    table = benchmark_script("readme").estimate_tables({"recipes": {"mine": found}})
-    assert "**mine**" in table
-    assert table.splitlines()[-1].startswith("| tune | 4 | ")
-    assert table.splitlines()[-1].count("|") == 7

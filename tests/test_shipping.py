@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from astrea import AstreaError, cli, shipping
+from astrea import AstreaError, shipping
 from astrea.config import Data, Run
 from astrea.evaluation.tasks import TASKS
 from astrea.files import sha256_file
@@ -295,18 +294,6 @@ def test_a_build_without_a_model(tmp_path):
 
 
 # From the command line
-
-
-@pytest.fixture
-def astrea(monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["astrea", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from commands import Astrea, Result
 from PIL import Image
 
-from astrea import cli
 from astrea.scenes.draw import split_scene
 
 
@@ -18,22 +15,6 @@ def own_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def astrea(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Astrea:
-    """Runs a command in this process, through the entry point; anything but an exit status would be a traceback."""
-
-    def run(*arguments: object) -> Result:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["astrea", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return Result(int(ended.value.code or 0), out, err)
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import EXPERTS, QUESTION, Astrea, refused
 from PIL import Image
+
+from command_line import EXPERTS, QUESTION, Astrea, refused
 
 
 def asked(astrea: Astrea, model: Path, image: Path, question: str = QUESTION) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from commands import Astrea
+
+from command_line import Astrea
 
 COMMANDS = (
     *("quickstart", "train", "pretrain", "join", "merge", "estimate", "validate", "evaluate", "arena", "report"),

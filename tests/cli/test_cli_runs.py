@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from commands import refused
 from safetensors.torch import load_file
 
 from astrea.evaluation import finish
 from astrea.evaluation.tasks import TASKS
 from astrea.training.log import TrainLog
+from command_line import refused
 
 
 def tensors(run: Path) -> dict[str, torch.Tensor]:

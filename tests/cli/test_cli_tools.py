@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import Astrea, refused
 from PIL import Image
 
 from astrea.scenes.draw import split_scene
+from command_line import Astrea, refused
 
 
 @pytest.fixture(scope="module")

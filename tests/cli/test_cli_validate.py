@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import Astrea, Result
 from PIL import Image
+
+from command_line import Astrea, Result
 
 Validate = Callable[..., Result]
 
