@@ -1,4 +1,4 @@
-"""What every test run shares: the fixtures of `shared_models.py` and `command_line.py`, and the order of the modules."""
+"""What every test run shares: the plugins `shared_models.py` and `command_line.py`, and the order of the modules."""
 
 from __future__ import annotations
 
