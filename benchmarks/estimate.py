@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Estimate, measure, print, and write the results; returns what was written."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(description="Estimated against measured memory.")
-    parser.add_argument("--stages", nargs="+", default=["align/detection", "align/joint", "fuse", "tune"])
+    parser.add_argument("--stages", nargs="+", default=[], help="all of the recipe's where none is named")
     parser.add_argument("--samples", type=int, default=128, help="pictures that the batches are drawn from")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     shop = absent_workshop(run, samples=chosen.samples)
     with_gradient_checkpointing(shop, chosen.gradient_checkpointing)
     stages: dict[str, Any] = {}
-    for stage in chosen.stages:
+    for stage in chosen.stages or names:
         plan, every = plan_of(run, stage)
         cost = stage_cost(shop, plan, every=every)
         stages[stage] = compare(cost, cost.plain_step_flops, in_own_process(stage, chosen))
