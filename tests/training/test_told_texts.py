@@ -1,0 +1,78 @@
+"""The texts that pictures are told by: one number per text, states that are kept while the language model is frozen."""
+
+from __future__ import annotations
+
+import torch
+
+from astrea.data.cache import FeatureCache
+from astrea.data.world import WorldData
+from astrea.training.workshop import Told, Workshop
+
+
+def read(shop: Workshop, scenes: list[int], which: list[int]) -> Told:
+    """The told texts of some scenes, these captions of them."""
+    samples = shop.data.samples(torch.tensor(scenes))
+    tokens = [shop.packer.ids(texts[c]) for texts, c in zip(samples.texts, which, strict=True)]
+    told = shop.told(samples, "any")
+    return Told(torch.tensor(which), tokens, told.ids, samples.numbers + torch.tensor(which))
+
+
+def test_a_sentence_told_of_two_pictures_is_one_text(make_shop):
+    shop = make_shop()
+    sentence = shop.data.captions[0][0]
+    told = [[sentence] if scene in (3, 7) else texts for scene, texts in enumerate(shop.data.captions)]
+    twin = Workshop(shop.run, shop.model, shop.tokenizer, WorldData(shop.data.features, shop.data.questions, told))
+    samples = twin.data.samples(torch.tensor([3, 7, *range(20, 60)]))
+    found = twin.told(samples, "align", 0)
+    assert found.ids[:, 0].tolist() == [3, 7, *range(20, 60)]
+    assert found.ids[0, 1] == found.ids[1, 1]
+    assert len(set(found.ids[:, 1].tolist())) == len({tuple(tokens) for tokens in found.tokens}) > 20
+    numbered = [text for texts in told for text in texts]
+    assert [twin.packer.ids(numbered[number]) for number in found.numbers.tolist()] == found.tokens
+
+
+def test_which_caption_is_read_changes_from_step_to_step(make_shop):
+    shop = make_shop()
+    samples = shop.data.samples(torch.arange(60))
+    one = shop.told(samples, "align", 0, 0).which
+    assert torch.equal(one, shop.told(samples, "align", 0, 0).which)
+    assert not torch.equal(one, shop.told(samples, "align", 1, 0).which)
+    assert set(one.tolist()) == {0, 1, 2}
+
+
+def test_text_states_do_not_depend_on_the_batch(make_shop):
+    shop = make_shop()
+    told = read(shop, [0, 5, 9], [0, 1, 2])
+    together = shop.text_states(told, slice(0, 3))
+    assert not together.requires_grad
+    for row in range(3):
+        alone = shop.text_states(told, slice(row, row + 1))
+        assert torch.allclose(alone[0], together[row], atol=1e-5)
+
+
+def test_kept_states_are_what_the_language_model_says_and_only_while_it_is_frozen(make_shop, tmp_path):
+    shop = make_shop()
+    told, everything = read(shop, [3, 0, 11], [1, 2, 0]), slice(None)
+    fresh = shop.text_states(told, everything)
+    events: list[str] = []
+    shop.keep_states(FeatureCache(tmp_path), lambda *a: None, events.append)
+    kept = shop.text_states(told, everything, frozen=True)
+    torch.testing.assert_close(kept, fresh, atol=1e-5, rtol=1e-4)
+    assert torch.equal(kept, shop.kept_states[told.numbers])
+    with torch.no_grad():
+        shop.model.get_input_embeddings().weight.mul_(1.5)
+    assert torch.equal(shop.text_states(told, everything, frozen=True), kept)
+    assert not torch.allclose(shop.text_states(told, everything), fresh, atol=1e-3)
+
+
+def test_another_language_model_finds_no_states_of_this_one(make_shop, tmp_path):
+    shop = make_shop()
+    for _ in range(2):  # the second time from the file
+        shop.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
+    assert len(list(tmp_path.glob("*.json"))) == 1
+    with torch.no_grad():
+        shop.model.get_input_embeddings().weight.mul_(1.5)
+    before = shop.kept_states
+    shop.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
+    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert not torch.allclose(shop.kept_states, before, atol=1e-3)
