@@ -27,6 +27,7 @@ PEER_RATE = 0.001
 TUNED: Mapping[str, tuple[str, ...]] = {
     "sequence_concat": ("fuse.lr=0.002", "tune.lr=0.002"),
     "channel_concat": ("fuse.lr=0.002", "tune.lr=0.002"),
+    "channel_concat_aligned": ("align.lr=0.002", "fuse.lr=0.002", "tune.lr=0.002"),
 }
 """Strategy -> overrides that its trials found on validation (see `astrea.arena.trials`); one without a line keeps the
 rates that it starts from. Astrea's would hold for its variants too."""
