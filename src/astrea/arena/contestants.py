@@ -25,6 +25,7 @@ PEER_RATE = 0.001
 """Learning rate that the other strategies start from."""
 
 TUNED: Mapping[str, tuple[str, ...]] = {
+    "average": ("fuse.lr=0.002", "tune.lr=0.002"),
     "sequence_concat": ("fuse.lr=0.002", "tune.lr=0.002"),
     "channel_concat": ("fuse.lr=0.002", "tune.lr=0.002"),
     "channel_concat_aligned": ("align.lr=0.002", "fuse.lr=0.002", "tune.lr=0.002"),
