@@ -22,6 +22,7 @@ from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.training.parts import LANGUAGE, assemble, save_part
 from astrea.training.pretrain import write_card
 from few_scenes import limit_scenes
+from small_recipes import SIZES
 
 # No test is about speed, and a busy machine must not make one fail.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -106,15 +107,8 @@ SMALL = (
     *("align.progressive=true", "align.train=[adapters, heads]", "align.losses={word: 1.0, itc: 0.3, agree: 0.1}"),
     *("model.residual=true", "model.thrifty=0.3", "regular.lies=0.1"),
     "threads=1",
-    "language.width=32",
-    "language.layers=2",
-    "language.heads=2",
-    "language.feed_forward=64",
-    "model.contrast_width=16",
-    "model.adapter_hidden=24",
-    "contrast.queue=32",
+    *SIZES,
     "contrast.momentum=0.9",
-    "regular.contribution_every=2",
     "experts.segmentation.options={threshold: 0.05}",
     "experts.detection.options={threshold: 0.02}",
     "data.train_scenes=40",

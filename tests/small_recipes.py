@@ -1,7 +1,6 @@
-"""A recipe of a few thousand parameters, where only what it costs counts."""
+"""Sizes of a few thousand parameters, and a recipe of them where only what it costs counts."""
 
-SMALL = [
-    "experts={captioning: {kind: captioning}, detection: {kind: detection}}",
+SIZES = (
     "language.width=32",
     "language.layers=2",
     "language.heads=2",
@@ -10,6 +9,11 @@ SMALL = [
     "model.adapter_hidden=24",
     "contrast.queue=32",
     "regular.contribution_every=2",
+)
+
+SMALL = [
+    *SIZES,
+    "experts={captioning: {kind: captioning}, detection: {kind: detection}}",
     "align.batch=8",
     "fuse.batch=4",
     "tune.batch=4",

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pytest
 
-from astrea import cli
 from astrea.arena.cell import SCHEMA, Cell, digest, packed_items, unpacked_items
 from astrea.arena.pool import Pool
 from astrea.evaluation.tasks import TASKS
 from listening import Said
+
+if TYPE_CHECKING:
+    from command_line import Astrea
 
 SHORT = ("align.steps=5", "fuse.steps=2", "tune.steps=4", "data.train_scenes=20")
 """Even less than the small overrides."""
@@ -24,16 +25,12 @@ Command: TypeAlias = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+def command(astrea: Astrea) -> Command:
     """Runs `astrea arena` in this process: its exit status, and all that it said."""
 
     def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["astrea", "arena", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out + err
+        result = astrea("arena", *arguments)
+        return result.code, result.out + result.err
 
     return run
 

@@ -1,4 +1,4 @@
-"""Folders of pictures to index, and what looks over the indexer's shoulder."""
+"""Folders of pictures to index, and what the tests do to them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,12 @@ import torch
 from PIL import Image
 
 from astrea import AstreaForConditionalGeneration
-from astrea.progress import Reporter
 from astrea.retrieval.store import read_segment
 from astrea.scenes.draw import split_scene
 
 COUNT = 6
 TEXT = "a red sun and a blue cow."
 NAMES = ["a.png", "b.png", "below/c.png", "below/d.PNG", "é.png", "f.webp"]
-
-
-class Said(Reporter):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.notes: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    def track(self, label: str, done: int, total: int, note: str = "") -> None:
-        self.notes.append(note)
 
 
 class Killed(BaseException):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from albums import COUNT, NAMES, TEXT, Killed, Said, draw, paths_of
+from albums import COUNT, NAMES, TEXT, Killed, draw, paths_of
 from filelock import FileLock
 from PIL import Image
 
@@ -18,6 +18,7 @@ from astrea.retrieval import build
 from astrea.retrieval.pictures import picture_vectors, square_picture
 from astrea.retrieval.search import PictureIndex, index_of, search_by_text
 from astrea.retrieval.store import FOLDER, MANIFEST, read_segment
+from listening import Said
 
 
 def test_every_picture_has_the_vector_that_the_model_gives_it(index, album, tiny_model):

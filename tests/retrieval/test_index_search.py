@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from albums import COUNT, NAMES, TEXT, Said, draw, entry
+from albums import COUNT, NAMES, TEXT, draw, entry
 from safetensors.numpy import save_file
 
 from astrea.errors import AstreaError
@@ -17,6 +17,7 @@ from astrea.retrieval import folder, rank_folder
 from astrea.retrieval.manifest import Manifest
 from astrea.retrieval.search import PictureIndex, changed_since, search_by_picture, search_by_text
 from astrea.retrieval.store import FOLDER, MANIFEST
+from listening import Said
 
 
 def test_results_are_those_of_brute_force(tmp_path, index, album):

@@ -24,11 +24,13 @@ CURVES = ("astrea", "sequence_concat")
 PEER_RATE = 0.001
 """Learning rate that the other strategies start from."""
 
+TWICE = ("fuse.lr=0.002", "tune.lr=0.002")
+
 TUNED: Mapping[str, tuple[str, ...]] = {
-    "average": ("fuse.lr=0.002", "tune.lr=0.002"),
-    "sequence_concat": ("fuse.lr=0.002", "tune.lr=0.002"),
-    "channel_concat": ("fuse.lr=0.002", "tune.lr=0.002"),
-    "channel_concat_aligned": ("align.lr=0.002", "fuse.lr=0.002", "tune.lr=0.002"),
+    "average": TWICE,
+    "sequence_concat": TWICE,
+    "channel_concat": TWICE,
+    "channel_concat_aligned": ("align.lr=0.002", *TWICE),
 }
 """Strategy -> overrides that its trials found on validation (see `astrea.arena.trials`); one without a line keeps the
 rates that it starts from. Astrea's would hold for its variants too."""
