@@ -189,7 +189,7 @@ class Model(Part):
     allocator_question: bool = True
     allocator_confidence: bool = False
     trust: bool = Field(True, description="experts that the others do not echo are not believed")
-    thrifty: float = Field(0.2, ge=0, lt=1, description="share of training questions that read only their best tokens")
+    thrifty: float = Field(0.0, ge=0, lt=1, description="share of training questions that read only their best tokens")
     threshold: float = Field(
         0.0, ge=0, description="at evaluation, tokens that promise less are not read; 1 = what an equal share promises"
     )

@@ -48,13 +48,13 @@ PROBED = {
     "strategy": ("astrea",),
     "ablation": (
         *("allocator", "allocator_and_dropout", "trust", "question", "load_bias", "contribution", "expert_dropout"),
-        *("thrift", "with_confidence", "with_lies"),
+        *("with_thrift", "with_confidence", "with_lies"),
     ),
 }
 """By kind, the contestants that are also masked, corrupted and so on (see `astrea.evaluation.probes`): what their
 ingredient is for shows there rather than in the average."""
 
-ASTREA = 6
+ASTREA = 7
 """The same for Astrea alone and its ablations: the others need not run again when its own code or defaults change."""
 
 MANY = 12
