@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from astrea.config import Data, World
+from astrea.config import Data, Run, World
 from astrea.evaluation.tasks import TASKS
 from astrea.progress import Reporter
-from astrea.shipping import SHIPPED_MODEL, load_shipped, subset_scores
+from astrea.shipping import SHIPPED_MODEL, how_to_make, load_shipped, subset_scores
 from astrea.training.parts import CARD
 
 pytestmark = pytest.mark.skipif(not SHIPPED_MODEL.is_dir(), reason="this build ships no trained model (weights/model)")
@@ -46,6 +46,10 @@ def test_the_card_is_consistent(card):
     assert card["subset"]["average"] == pytest.approx(average(card["subset"]["tasks"]))
     assert card["commit"]
     assert card["limits"]
+
+
+def test_the_card_s_command_still_makes_its_recipe(card):
+    assert how_to_make(Run.model_validate(card["recipe"])) == card["command"]
 
 
 def test_it_scores_what_its_card_says(card, measured):
