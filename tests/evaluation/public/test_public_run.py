@@ -20,22 +20,15 @@ from astrea.evaluation.public.ranking import best, rank
 from astrea.evaluation.public.suite import TASKS
 from astrea.evaluation.retrieval import ranks_i2t, ranks_t2i
 from astrea.loading import load_model
-from astrea.progress import Reporter
+from command_line import Astrea
+from listening import Said
 
 NAMES = [task.name for task in TASKS]
 SHIPPED = Path("shipped")
 
 
-class Heard(Reporter):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 def evaluate(data: Path, out: Path | None, **options: Any) -> tuple[dict[str, Any], AstreaError | None, list[str]]:
-    heard = Heard()
+    heard = Said()
     results, error = evaluate_public(options.pop("model", SHIPPED), data=data, out=out, report=heard, **options)
     return results, error, heard.lines
 
@@ -244,7 +237,7 @@ def test_bad_options_are_refused(whole_data: Path, tmp_path: Path) -> None:
         ({"tasks": "sums"}, "unknown public task 'sums'"),
     ):
         with pytest.raises(AstreaError, match=said):
-            evaluate_public(SHIPPED, **({"data": whole_data, "out": tmp_path, "report": Reporter()} | options))
+            evaluate_public(SHIPPED, **({"data": whole_data, "out": tmp_path, "report": Said()} | options))
 
 
 # Ranking
@@ -306,39 +299,21 @@ def test_reranking_a_shortlist_leaves_the_rest_behind_it(viewer: Viewer, pool: P
 # Through the command line
 
 
-def astrea(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
-    import sys
-
-    from astrea.cli import main
-
-    code = 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["astrea", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-    said = capsys.readouterr()
-    return code, said.out, said.err
-
-
-def test_the_command(capsys: pytest.CaptureFixture[str], whole_data: Path, tmp_path: Path) -> None:
+def test_the_command(astrea: Astrea, whole_data: Path, tmp_path: Path) -> None:
     common = ("evaluate", "shipped", "--suite", "public", "--data", whole_data, "--tasks", "gqa")
-    code, out, err = astrea(capsys, *common, "--out", tmp_path, "--limit", 2, "--mode", "normalised", "--json")
+    code, out, err = astrea(*common, "--out", tmp_path, "--limit", 2, "--mode", "normalised", "--json")
     assert code == 0, err
     assert json.loads(out) == json.loads((tmp_path / "results.json").read_text())
-    code, out, err = astrea(capsys, *common, "--predictions", tmp_path)
+    code, out, err = astrea(*common, "--predictions", tmp_path)
     assert code == 0, err
     assert "gqa" in out
     assert "12,578" in out
 
 
-def test_the_command_ends_with_1_for_missing_files(
-    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
-) -> None:
+def test_the_command_ends_with_1_for_missing_files(astrea: Astrea, data: Path, tmp_path: Path) -> None:
     (data / "gqa/testdev_balanced_questions.json").unlink()
     common = ("evaluate", "shipped", "--suite", "public", "--data", data, "--out", tmp_path)
-    code, out, err = astrea(capsys, *common, "--tasks", "textvqa,gqa")
+    code, out, err = astrea(*common, "--tasks", "textvqa,gqa")
     assert code == 1
     assert "textvqa" in out
     assert str(data / "gqa/testdev_balanced_questions.json") in err
@@ -355,9 +330,7 @@ def test_the_command_ends_with_1_for_missing_files(
         (["--limit", "3"], "are for the public tasks"),
     ],
 )
-def test_options_of_the_other_suite_are_refused(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
-) -> None:
-    code, _, err = astrea(capsys, "evaluate", "shipped", *arguments)
+def test_options_of_the_other_suite_are_refused(astrea: Astrea, arguments: list[str], said: str) -> None:
+    code, _, err = astrea("evaluate", "shipped", *arguments)
     assert code == 1
     assert said in err
