@@ -27,6 +27,7 @@ PEER_RATE = 0.001
 TWICE = ("fuse.lr=0.002", "tune.lr=0.002")
 
 TUNED: Mapping[str, tuple[str, ...]] = {
+    "single_segmentation": TWICE,
     "average": TWICE,
     "sequence_concat": TWICE,
     "channel_concat": TWICE,
