@@ -27,11 +27,15 @@ PEER_RATE = 0.001
 TWICE = ("fuse.lr=0.002", "tune.lr=0.002")
 
 TUNED: Mapping[str, tuple[str, ...]] = {
+    "single_captioning": TWICE,
+    "single_classification": TWICE,
     "single_segmentation": TWICE,
+    "single_detection": TWICE,
     "average": TWICE,
     "sequence_concat": TWICE,
     "channel_concat": TWICE,
     "channel_concat_aligned": ("align.lr=0.002", *TWICE),
+    "switch": ("fuse.lr=0.004", "tune.lr=0.004"),
 }
 """Strategy -> overrides that its trials found on validation (see `astrea.arena.trials`); one without a line keeps the
 rates that it starts from. Astrea's would hold for its variants too."""
