@@ -79,7 +79,7 @@ def strategies(run: Run) -> list[Contestant]:
         "tune.losses.trust=0",
         # They were given the longer queue when Astrea still had one; it can only help their heads.
         "contrast.queue=1024",
-        # Astrea learns best at half these rates, others at these or twice as high ones (docs/lab-notes.md).
+        # Astrea learns best at half these rates, others at these or higher ones (docs/lab-notes.md).
         *(f"{stage}.lr={PEER_RATE}" for stage in ("align", "fuse", "tune")),
         # Where nothing is aligned this means nothing; Eagle's way of aligning has no such losses.
         "align.train=[adapters, heads]",
