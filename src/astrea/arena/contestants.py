@@ -36,6 +36,7 @@ TUNED: Mapping[str, tuple[str, ...]] = {
     "channel_concat": TWICE,
     "channel_concat_aligned": ("align.lr=0.002", *TWICE),
     "switch": ("fuse.lr=0.004", "tune.lr=0.004"),
+    "mova": TWICE,
     "student": TWICE,
 }
 """Strategy -> overrides that its trials found on validation (see `astrea.arena.trials`); one without a line keeps the
