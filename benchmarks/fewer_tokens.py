@@ -1,0 +1,147 @@
+"""Astrea reading 60 % of the visual tokens against concat of equal shares that reads them all, on many questions.
+
+    python benchmarks/fewer_tokens.py --seeds 0 1 2 3 4
+
+The arena's test set is small: what few tokens cost there is less than one seed's error. Here both are trained as in the
+arena's short setting and asked six times as much. Every model's scores are a file of their own in ``--out``, so that a
+killed run goes on and several processes may share the seeds; the summary is made from all files that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from astrea.arena.cell import Cell, digest, packed_items, unpacked_items
+from astrea.arena.contestants import choose, contestants
+from astrea.arena.statistics import paired_difference, summary
+from astrea.config import Run
+from astrea.data.cache import FeatureCache
+from astrea.evaluation.answering import Answerer
+from astrea.evaluation.pareto import WANTED, reading_from, saving
+from astrea.evaluation.probes import PROBE_TASKS
+from astrea.evaluation.runner import Outcome, look, run_tasks
+from astrea.evaluation.tasks import TASKS, build_test_sets
+from astrea.files import write_json_atomic
+from astrea.loading import load_model
+from astrea.progress import Reporter, TerminalReporter
+from astrea.provenance import commit, machine
+from astrea.recipes.loader import load_recipe
+from astrea.training.run import train
+
+RESULTS = Path(__file__).resolve().parent / "results" / "fewer_tokens"
+EQUAL, NAMES = "allocator", ("astrea", "with_thrift")
+"""The arena's name for concat of equal shares, and what is compared with it."""
+
+SHORT = ("data.train_scenes=3000", "align.steps=120", "fuse.steps=30", "tune.steps=150")
+MANY = ("data.test_questions=600", "data.test_captions=360", "data.test_retrieval_groups=60")
+
+
+def measure(cell: Cell, cache: Path, report: Reporter) -> dict[str, Any]:
+    """Train one contestant; its scores with all tokens and, where it can read fewer, with those."""
+    run = cell.resolve()
+    torch.set_num_threads(run.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        model, processor = load_model(train(run, Path(folder) / "run", cache=cache, report=report))
+    answerer = Answerer(model, processor.tokenizer)
+    seen = look(model, build_test_sets(run.world, run.data), FeatureCache(cache), report)
+    rows = {"all": run_tasks(answerer, seen, TASKS, blind=False, label="all tokens", report=report)}
+    saved = saving(model, processor.tokenizer, seen, PROBE_TASKS, rows["all"])
+    if saved["tokens_share"] <= WANTED:
+        with reading_from(model.fusion, saved["threshold"]):
+            rows["fewer"] = run_tasks(answerer, seen, TASKS, blind=False, label="fewer tokens", report=report)
+    return {
+        "name": cell.contestant.name,
+        "seed": cell.seed,
+        "digest": digest(run),
+        "tokens_share": saved["tokens_share"] if "fewer" in rows else 1.0,
+        **{name: scores_of(outcome) for name, outcome in rows.items()},
+        "commit": commit(),
+        **machine(),
+    }
+
+
+def scores_of(outcome: Outcome) -> dict[str, Any]:
+    """Average, scores by task and by item."""
+    items = {task: packed_items(task, values) for task, values in outcome.per_item.items()}
+    return {"average": outcome.average, "tasks": outcome.scores, "items": items}
+
+
+def compared(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, and differences to concat of equal shares with all tokens over the seeds that both have."""
+    by_name: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for cell in cells:
+        by_name.setdefault(cell["name"], {})[cell["seed"]] = cell
+    equal = by_name.get(EQUAL, {})
+    found = {}
+    for name, own in by_name.items():
+        shared = sorted(set(own) & set(equal))
+        row: dict[str, Any] = {
+            "seeds": len(own),
+            "tokens_share": float(np.mean([c["tokens_share"] for c in own.values()])),
+        }
+        for way in ("all", "fewer"):
+            if not all(way in cell for cell in own.values()):
+                continue
+            row[way] = {**summary([cell[way]["average"] for cell in own.values()])}
+            row[way]["tasks"] = {t: float(np.mean([cell[way]["tasks"][t] for cell in own.values()])) for t in TASKS}
+            if shared:
+                ours, theirs = stacked([own[s][way] for s in shared]), stacked([equal[s]["all"] for s in shared])
+                row[way]["minus_equal"] = {**paired_difference(ours, theirs), "seeds": len(shared)}
+        found[name] = row
+    return found
+
+
+def stacked(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Scores of all items, task -> (S, N)."""
+    return {task: np.stack([unpacked_items(row["items"][task]) for row in rows]) for task in TASKS}
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure what is missing, summarise, print, and write the results; returns the summary."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(description="What reading 60 % of the tokens costs against equal shares.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--names", nargs="+", default=[EQUAL, *NAMES], choices=[EQUAL, *NAMES])
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="folder of the models' scores; the summary is beside it"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the recipe")
+    chosen = parser.parse_intermixed_args(words)
+    base = (*SHORT, *MANY, *chosen.overrides)
+    everyone = choose(contestants(load_recipe(Run, "tiny", base)), ",".join(chosen.names))
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as cache, TerminalReporter() as report:
+        for cell in (Cell("tiny", base, each, seed) for seed in chosen.seeds for each in everyone):
+            file = chosen.out / f"{cell.contestant.name}-{cell.seed}.json"
+            if not (file.exists() and json.loads(file.read_text())["digest"] == digest(cell.resolve())):
+                write_json_atomic(file, measure(cell, Path(cache), report))
+    cells = [json.loads(file.read_text()) for file in sorted(chosen.out.glob("*-*.json"))]
+    results = {
+        "command": shlex.join(["python", "benchmarks/fewer_tokens.py", *words]),
+        "commit": ", ".join(sorted({cell["commit"] for cell in cells if cell["commit"]})) or None,
+        **machine(),
+        "items": {task: len(unpacked_items(cells[0]["all"]["items"][task])) for task in TASKS},
+        "contestants": compared(cells),
+    }
+    write_json_atomic(chosen.out.with_suffix(".json"), results)
+    for name, row in results["contestants"].items():
+        told = {
+            way: (round(row[way]["mean"], 2), row[way].get("minus_equal")) for way in ("all", "fewer") if way in row
+        }
+        print(f"{name}: {row['seeds']} seeds, {told}")
+    print(f"results: {chosen.out.with_suffix('.json')}")
+    return results
+
+
+if __name__ == "__main__":
+    main()
