@@ -24,7 +24,7 @@ from astrea.training.parts import CARD
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PICTURE = ROOT / "docs" / "images" / "quickstart.png"
+IMAGES = ROOT / "docs" / "images"
 
 
 def tasks_table(results: dict[str, Any]) -> str:
@@ -104,6 +104,19 @@ def variants_table(arena: dict[str, Any]) -> str:
         for name, row in arena[kind].items():
             rows.append(f"| {form(name)} | {spread(row)} | {row['seeds']} | {gap(row['difference'])} | {row['note']} |")
     return "\n".join(rows)
+
+
+def headline(arena: dict[str, Any]) -> str:
+    """Astrea and the best other strategy, in sentences."""
+    ours, other = arena["strategies"]["astrea"], arena["strategies"][arena["best_other"]["name"]]
+    wall = arena["equal_wall"].get(arena["best_other"]["name"])
+    longer = "" if wall is None else f" (given as much time instead of as many steps: {spread(wall['average'])})"
+    return (
+        f"At equal data, steps and visual tokens Astrea averages {spread(ours['average'])} "
+        f"({ours['average']['seeds']} seeds), the best other way to fuse, "
+        f"{arena['best_other']['name'].replace('_', ' ')}, {spread(other['average'])}{longer}; Astrea is best on "
+        f"{arena['wins']} of {len(arena['tasks'])} tasks."
+    )
 
 
 def adaptivity_table(arena: dict[str, Any]) -> str:
@@ -220,6 +233,37 @@ def estimate_tables(estimated: dict[str, Any]) -> str:
     return "\n\n".join(tables)
 
 
+def draw_arena(arena: dict[str, Any], path: Path) -> None:
+    """Every strategy's average with its deviation over seeds, and two averages against training seconds."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), dpi=110, width_ratios=(1.35, 1))
+    names = list(arena["strategies"])[::-1]
+    averages = [arena["strategies"][name]["average"] for name in names]
+    left.barh(
+        [name.replace("_", " ") for name in names],
+        [row["mean"] for row in averages],
+        xerr=[row["std"] or 0 for row in averages],
+        color=["#2b62c0" if name == "astrea" else "#b9c9e6" for name in names],
+        ecolor="#333333",
+        capsize=2,
+    )
+    left.set_xlim(0, 100)
+    left.set_xlabel("average over twelve tasks", fontsize=8)
+    left.tick_params(labelsize=8)
+    for name, colour in (("astrea", "#2b62c0"), ("sequence_concat", "#c0392b")):
+        for number, curve in enumerate(arena["curves"][name].values()):
+            label = name.replace("_", " ") if number == 0 else None
+            right.plot(*zip(*curve, strict=True), color=colour, linewidth=1, marker=".", label=label)
+    right.set_xlim(0)
+    right.set_ylim(0, 100)
+    right.set_xlabel("training seconds, alignment included", fontsize=8)
+    right.tick_params(labelsize=8)
+    right.legend(frameon=False, fontsize=8, loc="lower right")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Software": None})
+
+
 def draw(results: dict[str, Any], path: Path) -> None:
     """Bars per task, the blind score as a mark."""
     names = list(results["tasks"])
@@ -236,7 +280,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.14))
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
 
 
@@ -268,6 +311,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "facts": ("quickstart.json", facts),
         "shipped": (SHIPPED_MODEL / CARD, shipped_line),
         "speed": ("train_speed.json", speed_line),
+        "arena": ("arena/arena.json", headline),
     },
     "docs/arena.md": {
         "strategies": ("arena/arena.json", arena_table),
@@ -288,13 +332,15 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
 
 
 def main() -> None:
-    """Fill the pages and draw the picture."""
+    """Fill the pages and draw the pictures."""
     for page, marks in PAGES.items():
         text = (ROOT / page).read_text()
         for mark, (results, content) in marks.items():
             text = fill(text, mark, content(json.loads((RESULTS / results).read_text())))
         (ROOT / page).write_text(text)
-    draw(json.loads((RESULTS / "quickstart.json").read_text()), PICTURE)
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    draw(json.loads((RESULTS / "quickstart.json").read_text()), IMAGES / "quickstart.png")
+    draw_arena(json.loads((RESULTS / "arena" / "arena.json").read_text()), IMAGES / "arena.png")
 
 
 if __name__ == "__main__":
