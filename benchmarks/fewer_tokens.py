@@ -27,7 +27,7 @@ from astrea.arena.statistics import paired_difference, summary
 from astrea.config import Run
 from astrea.data.cache import FeatureCache
 from astrea.evaluation.answering import Answerer
-from astrea.evaluation.pareto import WANTED, reading_from, saving
+from astrea.evaluation.pareto import WANTED, reading_from, threshold_for
 from astrea.evaluation.probes import PROBE_TASKS
 from astrea.evaluation.runner import Outcome, look, run_tasks
 from astrea.evaluation.tasks import TASKS, build_test_sets
@@ -55,15 +55,15 @@ def measure(cell: Cell, cache: Path, report: Reporter) -> dict[str, Any]:
     answerer = Answerer(model, processor.tokenizer)
     seen = look(model, build_test_sets(run.world, run.data), FeatureCache(cache), report)
     rows = {"all": run_tasks(answerer, seen, TASKS, blind=False, label="all tokens", report=report)}
-    saved = saving(model, processor.tokenizer, seen, PROBE_TASKS, rows["all"])
-    if saved["tokens_share"] <= WANTED:
-        with reading_from(model.fusion, saved["threshold"]):
+    threshold, share = threshold_for(answerer, seen, PROBE_TASKS)
+    if share <= WANTED:
+        with reading_from(model.fusion, threshold):
             rows["fewer"] = run_tasks(answerer, seen, TASKS, blind=False, label="fewer tokens", report=report)
     return {
         "name": cell.contestant.name,
         "seed": cell.seed,
         "digest": digest(run),
-        "tokens_share": saved["tokens_share"] if "fewer" in rows else 1.0,
+        "tokens_share": share,
         **{name: scores_of(outcome) for name, outcome in rows.items()},
         "commit": commit(),
         **machine(),

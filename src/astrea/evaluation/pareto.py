@@ -89,20 +89,27 @@ def saving(
     if not hasattr(model.fusion, "threshold"):
         return {}
     answerer = Answerer(model, tokenizer)
+    threshold, share = threshold_for(answerer, seen, tasks, wanted)
+    with reading_from(model.fusion, threshold):
+        row = run_tasks(answerer, seen, list(main.scores), blind=False, label="fewer tokens", report=Reporter())
+    difference = row.average - main.average
+    return {"threshold": threshold, "tokens_share": share, "average": row.average, "difference": difference}
+
+
+def threshold_for(answerer: Answerer, seen: Seen, tasks: Sequence[str], wanted: float = WANTED) -> tuple[float, float]:
+    """The least threshold that makes the language model read at most the ``wanted`` part of the visual tokens, and the
+    part that it then reads: all of them, whatever the threshold, where a fusion knows none."""
+    fusion = answerer.model.fusion
 
     def read(threshold: float) -> float:
-        with reading_from(model.fusion, threshold):
+        with reading_from(fusion, threshold):
             return float(what_is_read(answerer, seen, tasks)[0].sum(1).double().mean())
 
     every, low, high = read(0.0), 0.0, MOST
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if read(middle) > wanted * every else (low, middle)
-    with reading_from(model.fusion, high):
-        row = run_tasks(answerer, seen, list(main.scores), blind=False, label="fewer tokens", report=Reporter())
-    share = read(high) / every if every else 1.0
-    difference = row.average - main.average
-    return {"threshold": high, "tokens_share": share, "average": row.average, "difference": difference}
+    return high, read(high) / every if every else 1.0
 
 
 @contextmanager
