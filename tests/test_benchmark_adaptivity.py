@@ -32,7 +32,7 @@ def test_it_measures_everything_and_writes_it(script, tiny_folder, tmp_path, cap
     assert written["saving"]["standard_error"] >= 0
     mean = np.mean(list(written["saving"]["tasks"].values()))
     assert written["saving"]["difference"] == pytest.approx(mean)
-    assert set(written["broken"]) == {"swapped", "constant", "nan"}
+    assert set(written["broken"]) == {"swapped", "frozen", "constant", "nan"}
     assert f"results: {out}" in capsys.readouterr().out
 
 

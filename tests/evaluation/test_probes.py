@@ -162,7 +162,7 @@ def test_robustness_is_the_average_on_corrupted_features(found, run, few, whole,
         rows = {name: row["average"] for name, row in table[kind].items()}
         assert list(rows) == tiny_model.experts.names
         assert table["mean_loss"][kind] == pytest.approx(table["clean"] - np.mean(list(rows.values())))
-    for kind in ("swapped", "constant"):
+    for kind in ("swapped", "frozen", "constant"):
         ill = corrupted_seen(few, "segmentation", kind)
         assert table[kind]["segmentation"]["average"] == pytest.approx(run(ill).average)
     assert len({row["average"] for kind in CORRUPTIONS for row in table[kind].values()} | {table["clean"]}) > 6
@@ -177,6 +177,12 @@ def test_what_a_corrupted_expert_says(seen):
     ):
         assert torch.equal(told[1:], true[:-1])
         assert torch.equal(told[0], true[-1])
+    frozen = corrupted(features, "detection", "frozen")["detection"]
+    assert frozen.tokens.shape == own.tokens.shape
+    filled = (own.confidence > 0).sum(1)
+    at = next(picture for picture, count in enumerate(filled) if count == filled.max())
+    for told, true in ((frozen.tokens, own.tokens), (frozen.confidence, own.confidence)):
+        assert all(torch.equal(picture, true[at]) for picture in told)
     constant = corrupted(features, "detection", "constant")["detection"]
     for picture in range(len(own.tokens)):
         surest = own.tokens[picture, own.confidence[picture].argmax()]

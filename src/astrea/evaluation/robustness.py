@@ -16,12 +16,12 @@ from transformers import PreTrainedTokenizerBase
 
 from astrea.evaluation.answering import Answerer, Features
 from astrea.evaluation.runner import Seen, run_tasks
-from astrea.experts.faults import not_numbers, of_the_next, stuck
+from astrea.experts.faults import frozen, not_numbers, of_the_next, stuck
 from astrea.model import AstreaForConditionalGeneration
 from astrea.progress import Reporter
 from astrea.scenes.questions import VQA_TASKS
 
-CORRUPTIONS = {"swapped": of_the_next, "constant": stuck, "nan": not_numbers}
+CORRUPTIONS = {"swapped": of_the_next, "frozen": frozen, "constant": stuck, "nan": not_numbers}
 
 
 def robustness(
@@ -63,8 +63,8 @@ def corrupted(features: Features, name: str, kind: str) -> Features:
     """The same features, but one expert is wrong about every picture.
 
     Args:
-        kind: "swapped": it says what it saw in another picture of the set. "constant": every slot says what its surest
-            slot says. "nan": its tokens are not numbers.
+        kind: "swapped": it says what it saw in another picture of the set. "frozen": of every picture it says what it
+            saw in one. "constant": every slot says what its surest slot says. "nan": its tokens are not numbers.
     """
     return {**features, name: CORRUPTIONS[kind](features[name])}
 

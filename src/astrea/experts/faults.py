@@ -24,6 +24,12 @@ def stuck(part: ExpertFeatures) -> ExpertFeatures:
     return replace(part, tokens=said_BTC)
 
 
+def frozen(part: ExpertFeatures) -> ExpertFeatures:
+    """Every picture gets what the expert saw in one of the batch, the one it had most to say about."""
+    fullest = int((part.confidence > 0).sum(1).argmax())
+    return part.map(lambda values: values[fullest : fullest + 1].expand_as(values))
+
+
 def not_numbers(part: ExpertFeatures) -> ExpertFeatures:
     """Tokens that are NaN; the confidence stays."""
     return replace(part, tokens=torch.full_like(part.tokens, float("nan")))
