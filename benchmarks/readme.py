@@ -194,16 +194,44 @@ def curves_line(arena: dict[str, Any]) -> str:
 
 def adaptivity_line(measured: dict[str, Any]) -> str:
     """What the shares of a finished model tell and save, in sentences."""
-    told, saved, broken = measured["calibration"], measured["saving"], measured["broken"]
+    told, saved = measured["calibration"], measured["saving"]
     return (
         f"On {sum(measured['items'].values()):,} items: average {measured['average']:.1f}; largest load over the mean "
         f"{measured['load_max_over_mean']:.2f}; calibration {told['rank_correlation']:.2f}, {told['relative']:.2f} "
         f"relative, {told['per_task']:.2f} per task. Reading {saved['tokens_share']:.0%} of the tokens changes the "
-        f"average by {saved['difference']:+.1f} ± {saved['standard_error']:.1f}. An expert that tells of another "
-        f"picture costs {broken['swapped']:.1f} points, one that is stuck {broken['constant']:.1f}, one that is not a "
-        f"number {broken['nan']:.1f}, one that is masked {measured['masked']:.1f} "
+        f"average by {saved['difference']:+.1f} ± {saved['standard_error']:.1f}. {broken_line(measured)} "
         f"({measured['broken_items_per_task']} items per task)."
     )
+
+
+def equal_shares_line(measured: dict[str, Any]) -> str:
+    """What a finished concat of equal shares scores and survives, in sentences."""
+    return f"On the same items: average {measured['average']:.1f} with all tokens. {broken_line(measured)}."
+
+
+def broken_line(measured: dict[str, Any]) -> str:
+    """What broken experts cost a finished model, without a full stop."""
+    broken = measured["broken"]
+    return (
+        f"An expert that tells of another picture costs {broken['swapped']:.1f} points, one that tells of one picture "
+        f"for ever {broken['frozen']:.1f}, one that is stuck {broken['constant']:.1f}, one that is not a number "
+        f"{broken['nan']:.1f}, one that is masked {measured['masked']:.1f}"
+    )
+
+
+def fewer_tokens_table(measured: dict[str, Any]) -> str:
+    """Astrea with all and with few visual tokens against concat of equal shares with all of them."""
+    rows = [
+        "| contestant | tokens read | average | seeds | minus equal shares with all tokens (95 %) |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in measured["contestants"].items():
+        form = name if name == "astrea" else variant(name)
+        for way, share in (("all", 1.0), ("fewer", row["tokens_share"])):
+            if way in row:
+                against = "" if way == "all" and name == "allocator" else gap(row[way].get("minus_equal"))
+                rows.append(f"| {form} | {share:.0%} | {spread(row[way])} | {row['seeds']} | {against} |")
+    return "\n".join([*rows, "", f"{sum(measured['items'].values()):,} items."])
 
 
 def size(number: float, unit: str) -> str:
@@ -320,7 +348,9 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "variants": ("arena/arena.json", variants_table),
         "wall": ("arena/arena.json", wall_table),
         "curves": ("arena/arena.json", curves_line),
+        "fewer": ("fewer_tokens.json", fewer_tokens_table),
         "full": ("adaptivity.json", adaptivity_line),
+        "full_equal": ("adaptivity_equal_shares.json", equal_shares_line),
         "long_strategies": ("arena-long/arena.json", arena_table),
         "long_variants": ("arena-long/arena.json", variants_table),
         "long_adaptivity": ("arena-long/arena.json", adaptivity_table),
