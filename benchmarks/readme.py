@@ -110,7 +110,9 @@ def headline(arena: dict[str, Any]) -> str:
     """Astrea and the best other strategy, in sentences."""
     ours, other = arena["strategies"]["astrea"], arena["strategies"][arena["best_other"]["name"]]
     wall = arena["equal_wall"].get(arena["best_other"]["name"])
-    longer = "" if wall is None else f" (given as much time instead of as many steps: {spread(wall['average'])})"
+    longer = (
+        "" if wall is None else f" (given at least as much time instead of as many steps: {spread(wall['average'])})"
+    )
     return (
         f"At equal data, steps and visual tokens Astrea averages {spread(ours['average'])} "
         f"({ours['average']['seeds']} seeds), the best other way to fuse, "
