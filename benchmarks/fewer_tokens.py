@@ -92,7 +92,7 @@ def compared(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for way in ("all", "fewer"):
             if not all(way in cell for cell in own.values()):
                 continue
-            row[way] = {**summary([cell[way]["average"] for cell in own.values()])}
+            row[way] = summary([cell[way]["average"] for cell in own.values()])
             row[way]["tasks"] = {t: float(np.mean([cell[way]["tasks"][t] for cell in own.values()])) for t in TASKS}
             if shared:
                 ours, theirs = stacked([own[s][way] for s in shared]), stacked([equal[s]["all"] for s in shared])
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(description="What reading 60 % of the tokens costs against equal shares.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--names", nargs="+", default=[EQUAL, "astrea"], choices=[EQUAL, "astrea", "with_thrift"])
+    parser.add_argument("--names", nargs="+", default=[EQUAL, "astrea"], choices=[EQUAL, "astrea"])
     parser.add_argument(
         "--out", type=Path, default=RESULTS, help="folder of the models' scores; the summary is beside it"
     )

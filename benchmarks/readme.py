@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from astrea.arena.contestants import variant
+from astrea.arena.contestants import CURVES, variant
 from astrea.arena.trials import FACTORS
 from astrea.scenes.questions import VQA_TASKS
 from astrea.shipping import SHIPPED_MODEL
@@ -279,7 +279,7 @@ def draw_arena(arena: dict[str, Any], path: Path) -> None:
     left.set_xlim(0, 100)
     left.set_xlabel("average over twelve tasks", fontsize=8)
     left.tick_params(labelsize=8)
-    for name, colour in (("astrea", "#2b62c0"), ("sequence_concat", "#c0392b")):
+    for name, colour in zip(CURVES, ("#2b62c0", "#c0392b"), strict=True):
         for number, curve in enumerate(arena["curves"][name].values()):
             label = name.replace("_", " ") if number == 0 else None
             right.plot(*zip(*curve, strict=True), color=colour, linewidth=1, marker=".", label=label)

@@ -175,7 +175,7 @@ def ablations() -> list[Contestant]:
         "expert_dropout": ("no expert dropout", "regular.expert_dropout=0"),
         "warm_language": ("the language model starts fresh", "model.warm_language=false"),
     }
-    # What is not in the default, since it gained nothing (docs/lab-notes.md): so that this stays true.
+    # What left the default when it gained nothing (docs/lab-notes.md): to see whether that is still so.
     on = {
         "with_progressive": ("experts aligned one after another", "align.progressive=true"),
         "with_queue": ("contrast with a queue of 1,024", "contrast.queue=1024"),
