@@ -28,7 +28,7 @@ def test_the_tiny_recipe():
     assert run.language == Language()
     assert run.tune.train == ("adapters", "heads", "fusion", "language_model")
     assert run.pretrain == "shipped"
-    assert not run.align.progressive
+    assert run.align.progressive
 
 
 def test_a_recipe_written_out_is_the_same(tmp_path):

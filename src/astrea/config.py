@@ -269,8 +269,8 @@ class Stage(Part):
     accumulate: PositiveInt = 1
     save_every: int = Field(200, ge=0, description="optimizer steps between checkpoints; 0 = at the stage's end only")
     progressive: bool = Field(
-        False,
-        description="align by contrast only: one expert after another, as the paper does it, instead of all at once",
+        True,
+        description="align by contrast only: one expert after another, as the paper does it; false = all at once",
     )
     kind: Literal["contrast", "next_token"] = Field(
         "contrast",

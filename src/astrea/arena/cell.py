@@ -54,7 +54,7 @@ PROBED = {
 """By kind, the contestants that are also masked, corrupted and so on (see `astrea.evaluation.probes`): what their
 ingredient is for shows there rather than in the average."""
 
-ASTREA = 7
+ASTREA = 8
 """The same for Astrea alone and its ablations: the others need not run again when its own code or defaults change."""
 
 MANY = 12

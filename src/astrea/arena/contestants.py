@@ -157,6 +157,7 @@ def ablations() -> list[Contestant]:
     off = {
         # Aligned as a whole, or there would be nothing to align by.
         "token_alignment": ("no alignment by words", *whole, "align.losses.word=0", "model.word_start=false"),
+        "progressive": ("experts aligned all at once", "align.progressive=false"),
         "word_match": ("no word match in attention", "model.word_match=0"),
         "mixer": ("no mixer", "model.mixer=false"),
         "allocator": (
@@ -177,7 +178,6 @@ def ablations() -> list[Contestant]:
     }
     # What left the default when it gained nothing (docs/lab-notes.md): to see whether that is still so.
     on = {
-        "with_progressive": ("experts aligned one after another", "align.progressive=true"),
         "with_queue": ("contrast with a queue of 1,024", "contrast.queue=1024"),
         "with_confidence": ("the allocator knows how sure experts are", "model.allocator_confidence=true"),
         "with_residual": ("the stochastic residual, with its gates", "model.residual=true"),
