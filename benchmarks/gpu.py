@@ -202,17 +202,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     bench = Bench(run, device, chosen.samples)
     flops = bench.flops()
     ways: dict[str, Any] = {}
-    for compiled in (False,) if chosen.eager_only else (False, True):
-        for data in ("cached", "live"):
-            way = f"{'compiled' if compiled else 'eager'}, {data}"
-            found = bench.measure(compiled=compiled, data=data, steps=chosen.steps, repeats=chosen.repeats)
-            if gpu is not None and data == "cached":
-                seconds = statistics.median(found["seconds_per_step"])
-                found["share_of_datasheet_bf16"] = round(flops / seconds / (gpu.bf16 * 1e12), 4)
-            ways[way] = found
-            print(
-                f"{way:<18} {found['samples_per_second']:9.2f} samples/s  {found['tokens_per_second']:11.1f} tokens/s"
-            )
     results = {
         "command": shlex.join(["python", "benchmarks/gpu.py", *words]),
         "commit": commit(),
@@ -228,7 +217,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     }
     out = chosen.out or RESULTS
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(out, results)
+    for compiled in (False,) if chosen.eager_only else (False, True):
+        for data in ("cached", "live"):
+            way = f"{'compiled' if compiled else 'eager'}, {data}"
+            found = bench.measure(compiled=compiled, data=data, steps=chosen.steps, repeats=chosen.repeats)
+            if gpu is not None and data == "cached":
+                seconds = statistics.median(found["seconds_per_step"])
+                found["share_of_datasheet_bf16"] = round(flops / seconds / (gpu.bf16 * 1e12), 4)
+            ways[way] = found
+            print(
+                f"{way:<18} {found['samples_per_second']:9.2f} samples/s  {found['tokens_per_second']:11.1f} tokens/s"
+            )
+            write_json_atomic(out, results)  # time on a GPU may end before the last way does
     print(f"results: {out}")
     return json.loads(json.dumps(results))
 

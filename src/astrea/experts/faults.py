@@ -37,6 +37,7 @@ def not_numbers(part: ExpertFeatures) -> ExpertFeatures:
 
 def where(chosen_B: torch.Tensor, part: ExpertFeatures, otherwise: ExpertFeatures) -> ExpertFeatures:
     """``part`` for the chosen pictures, ``otherwise`` for the rest."""
+    chosen_B = chosen_B.to(part.tokens.device)
     places = otherwise.places
     if places is not None and part.places is not None:
         places = torch.where(chosen_B[:, None, None], part.places, places)

@@ -1,0 +1,171 @@
+"""Training and answering on another device than the processor: nothing stays behind, and the figures are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from own_files import drawn, mixed_rows, save_pictures, write_jsonl
+from own_shops import SEEING, data_of, fresh, fusing, only_learning
+
+from astrea.config import Run
+from astrea.data.world import WorldData
+from astrea.fingerprint import tensors_fingerprint
+from astrea.fusion.strategies import STRATEGIES
+from astrea.processor import AstreaProcessor
+from astrea.training.checkpoint import (
+    Checkpoint,
+    flatten_optimizer,
+    load_checkpoint,
+    restore_optimizer,
+    rng_state,
+    save_checkpoint,
+)
+from astrea.training.distributed import Distributed
+from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
+from astrea.training.next_token import NextTokenAlignObjective
+from astrea.training.resume import frozen_experts, restore, snapshot
+from astrea.training.run import plan_stages
+from astrea.training.workshop import Workshop
+from other_device import HERE, Far, two_devices
+
+SCHEDULE = Schedule(steps=1, batch=4, lr=1e-3, warmup=1)
+Figures = list[dict[str, float]]
+Steps = Callable[[Workshop], Figures]
+
+
+@pytest.fixture
+def make_own_shop(make_run: Callable[..., Run], world_data: WorldData) -> Callable[..., Workshop]:
+    """A fresh workshop on a device."""
+
+    def make(device: torch.device, **changes: Any) -> Workshop:
+        run = make_run(**{"regular": {"contribution_every": 2, "lies": 0.1}, "experts": SEEING, **changes})
+        torch.manual_seed(1)
+        return Workshop(run, *fresh(run), world_data, Distributed(device=device))
+
+    return make
+
+
+def steps_of(shop: Workshop, objective: Objective) -> Figures:
+    only_learning(shop, objective)
+    figures: Figures = []
+    run_steps(objective, SCHEDULE, build_optimizer(objective, SCHEDULE), on_step=lambda _, told: figures.append(told))
+    return figures
+
+
+def same_on_both(make: Callable[[torch.device], Workshop], steps: Steps) -> None:
+    """The other device computes as the processor does, so its figures are the same to the last bit."""
+    here = steps(make(HERE))
+    with two_devices() as elsewhere:
+        shop = make(elsewhere)
+        there = steps(shop)
+    assert all(isinstance(value, Far) for value in shop.model.alignment.state_dict().values())
+    assert here == there
+
+
+def test_every_stage_with_every_ingredient(make_own_shop):
+    def steps(shop: Workshop) -> Figures:
+        return [told for plan in plan_stages(shop.run) for told in steps_of(shop, plan.build(shop))]
+
+    same_on_both(make_own_shop, steps)
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "astrea"])
+def test_every_strategy(make_own_shop, strategy):
+    options = {"expert": "detection"} if strategy == "single" else {}
+    model = {"strategy": strategy, "contrast_width": 16, "options": options}
+    same_on_both(lambda device: make_own_shop(device, model=model), lambda shop: steps_of(shop, fusing(shop, "tune")))
+
+
+def test_alignment_by_next_tokens(make_own_shop):
+    same_on_both(
+        make_own_shop, lambda shop: steps_of(shop, NextTokenAlignObjective(shop, joining="detection", offset=0))
+    )
+
+
+def test_data_of_ones_own_and_experts_that_learn(make_run, tmp_path):
+    scenes = drawn(8)
+    write_jsonl(tmp_path / "mixed.jsonl", mixed_rows(scenes, save_pictures(scenes, tmp_path)))
+    learn = ["adapters", "heads", "fusion", "language_model", "experts"]
+
+    def make(device: torch.device) -> Workshop:
+        run = make_run(experts=SEEING, tune__train=learn)
+        model, tokenizer = fresh(run)
+        ranks = Distributed(device=device)
+        model.to(device)
+        data = data_of([tmp_path / "mixed.jsonl"], model, tokenizer, ranks=ranks)
+        return Workshop(run, model, tokenizer, data, ranks)
+
+    same_on_both(make, lambda shop: steps_of(shop, fusing(shop, "tune")))
+
+
+def test_checkpoints_travel_between_devices(make_own_shop, tmp_path):
+    """Made after one step on either, they hold the same; and from one of the processor's it goes on elsewhere."""
+
+    def begun(shop: Workshop) -> tuple[Objective, torch.optim.Optimizer]:
+        objective = fusing(shop, "tune")
+        only_learning(shop, objective)
+        return objective, build_optimizer(objective, SCHEDULE)
+
+    def go_on(begun: tuple[Objective, torch.optim.Optimizer], start: int) -> Figures:
+        figures: Figures = []
+        schedule = replace(SCHEDULE, steps=start + 1)
+        run_steps(begun[0], schedule, begun[1], start=start, on_step=lambda _, told: figures.append(told))
+        return figures
+
+    def saved(shop: Workshop, optimizer: torch.optim.Optimizer, name: str) -> Checkpoint:
+        tensors, groups = flatten_optimizer(optimizer)
+        state = {"optimizer": groups, "rng": rng_state(), "experts": tensors_fingerprint(frozen_experts(shop))}
+        save_checkpoint(tmp_path / name, 1, {**snapshot(shop), "optimizer": tensors}, state, config_hash="")
+        return load_checkpoint(tmp_path / name, on_warning=pytest.fail)
+
+    here = make_own_shop(HERE)
+    training = begun(here)
+    go_on(training, 0)
+    kept = saved(here, training[1], "here")
+    with two_devices() as elsewhere:
+        there = make_own_shop(elsewhere)
+        theirs = begun(there)
+        go_on(theirs, 0)
+        for group, tensors in saved(there, theirs[1], "there").tensors.items():
+            assert all(torch.equal(value, kept.tensors[group][name]) for name, value in tensors.items()), group
+        resumed = make_own_shop(elsewhere)
+        restore(resumed, kept)
+        again = begun(resumed)
+        restore_optimizer(again[1], kept.tensors["optimizer"], kept.state["optimizer"])
+        resumed.contrast.queue.load_state_dict(kept.tensors["queue"])
+        further = go_on(again, 1)
+    assert further == go_on(training, 1)
+
+
+def test_answers(tiny_model, tiny_processor: AstreaProcessor, pictures):
+    inputs = tiny_processor(
+        images=[[picture] for picture in pictures[:2]],
+        text=["<bos><image><user>is it red?<assistant>", "<bos><image><user>how many cats are there?<assistant>"],
+    )
+    how = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "suppress_tokens": [0, 1, 2, 3, 4, 5, 6]}
+    here = tiny_model.generate(**inputs, **how)
+    try:
+        with two_devices() as elsewhere:
+            tiny_model.to(elsewhere)
+            there = tiny_model.generate(**{name: value.to(elsewhere) for name, value in inputs.items()}, **how)
+            assert isinstance(there, Far)
+            there = there.to(HERE)
+    finally:
+        with two_devices():
+            tiny_model.to(HERE)
+    assert torch.equal(here, there)
+
+
+def test_tensors_of_both_devices_do_not_meet():
+    """What the other tests rest on."""
+    with two_devices() as elsewhere:
+        far, near = torch.ones(3, device=elsewhere), torch.ones(3)
+        for mixed in (lambda: far + near, lambda: torch.where(near > 0, far, far), lambda: near[far.long()]):
+            with pytest.raises(RuntimeError, match="device"):
+                mixed()
+        assert (far + torch.tensor(1.0))[near.long()].tolist() == [2, 2, 2]
+        assert (far.to(HERE) + near).tolist() == (far + near.to(elsewhere)).tolist() == [2, 2, 2]
