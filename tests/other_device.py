@@ -118,3 +118,22 @@ def two_devices() -> Iterator[torch.device]:
             yield ELSEWHERE
     finally:
         torch.__future__.set_swap_module_params_on_conversion(before)
+
+
+class Waits(TorchDispatchMode):
+    """Counts how often the processor has to wait for the other device: for a number, for how many there are of
+    something, for a copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        leaves = tree_leaves((args, kwargs))
+        if any(isinstance(leaf, Far) for leaf in leaves):
+            asks = func in (aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default)
+            comes = func is aten._to_copy.default and kwargs.get("device") == HERE
+            picks = func is aten.index.Tensor and any(t is not None and t.dtype == torch.bool for t in args[1])
+            self.count += asks or comes or picks
+        return func(*args, **kwargs)

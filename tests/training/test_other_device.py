@@ -30,7 +30,7 @@ from astrea.training.next_token import NextTokenAlignObjective
 from astrea.training.resume import frozen_experts, restore, snapshot
 from astrea.training.run import plan_stages
 from astrea.training.workshop import Workshop
-from other_device import HERE, Far, two_devices
+from other_device import HERE, Far, Waits, two_devices
 
 SCHEDULE = Schedule(steps=1, batch=4, lr=1e-3, warmup=1)
 Figures = list[dict[str, float]]
@@ -158,6 +158,25 @@ def test_answers(tiny_model, tiny_processor: AstreaProcessor, pictures):
         with two_devices():
             tiny_model.to(HERE)
     assert torch.equal(here, there)
+
+
+@pytest.mark.parametrize("stage", ["align", "tune"])
+def test_how_often_a_step_waits_does_not_grow_with_the_batch(make_own_shop, stage):
+    """A GPU that several processes share answers late."""
+    with two_devices() as elsewhere:
+        # Contributions are measured group by group, and seldom.
+        shop = make_own_shop(elsewhere, regular={"contribution_every": 9})
+        plan = plan_stages(shop.run)[0 if stage == "align" else -1]
+        objective = plan.build(shop)
+        only_learning(shop, objective)
+        counts = []
+        for batch in (4, 16):
+            schedule = replace(SCHEDULE, steps=2, batch=batch)
+            with Waits() as waits:
+                run_steps(objective, schedule, build_optimizer(objective, schedule), start=1, on_step=lambda *_: None)
+            counts.append(waits.count)
+    assert counts[0] == counts[1]
+    assert counts[0] < 40
 
 
 def test_tensors_of_both_devices_do_not_meet():

@@ -38,6 +38,8 @@ class WordContrast(nn.Module):
             if count < common * total:
                 weight[word] = torch.log(torch.tensor(total / count))
         self.register_buffer("weight", weight / weight.amax().clamp_min(1e-6), persistent=False)
+        # Asked word by word in every step, for which a GPU would have to be waited for each time.
+        self.counted = frozenset(weight.nonzero()[:, 0].tolist())
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.bias = nn.Parameter(torch.tensor(-5.0))
 
@@ -61,7 +63,7 @@ class WordContrast(nn.Module):
             gather: makes rows of the whole batch of the own ones, with gradient.
         """
         batch = len(captions)
-        words = sorted({word for ids in captions for word in ids if self.weight[word] > 0})  # type: ignore[index]
+        words = sorted({word for ids in captions for word in ids if word in self.counted})
         if not words:
             return tokens_BTD.sum() * 0
         column = {word: k for k, word in enumerate(words)}

@@ -126,7 +126,8 @@ def echo(score_BTT: Tensor, matrix: ExpertMatrix) -> tuple[Tensor, Tensor]:
     """
     score_BTT = score_BTT.masked_fill(~matrix.valid.unsqueeze(1), -2.0)
     member_TE = F.one_hot(matrix.expert, matrix.experts).bool()
-    nearest_BTE = torch.stack([score_BTT[:, :, member].amax(-1) for member in member_TE.T], -1)
+    # Masked, not picked: how many tokens a mask picks, a GPU would have to be waited for.
+    nearest_BTE = torch.stack([score_BTT.masked_fill(~member, -2.0).amax(-1) for member in member_TE.T], -1)
     weight_BTE = (matrix.confidence * matrix.valid).unsqueeze(-1) * member_TE
     total_BE = weight_BTE.sum(1)
     mean_BEE = torch.einsum("bte,btf->bef", weight_BTE, nearest_BTE) / total_BE.clamp_min(1e-6).unsqueeze(-1)
