@@ -125,7 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             file = chosen.out / f"{cell.contestant.name}-{cell.seed}.json"
             if not (file.exists() and json.loads(file.read_text())["digest"] == digest(cell.resolve())):
                 write_json_atomic(file, measure(cell, Path(cache), report))
-    cells = [json.loads(file.read_text()) for file in sorted(chosen.out.glob("*-*.json"))]
+    known = {each.name: each for each in contestants(load_recipe(Run, "tiny", base))}
+    found = [json.loads(file.read_text()) for file in sorted(chosen.out.glob("*-*.json"))]
+    # Other seeds may have been measured before, but not with other settings.
+    cells = [c for c in found if c["digest"] == digest(Cell("tiny", base, known[c["name"]], c["seed"]).resolve())]
     results = {
         "command": shlex.join(["python", "benchmarks/fewer_tokens.py", *words]),
         "commit": ", ".join(sorted({cell["commit"] for cell in cells if cell["commit"]})) or None,
