@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -107,6 +108,15 @@ class _Made(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def _no_gradients(mode: Any) -> None:
+    mode.before = torch.is_grad_enabled()
+    torch.set_grad_enabled(False)
+
+
+def _as_before(mode: Any, *_: object) -> None:
+    torch.set_grad_enabled(mode.before)
+
+
 @contextmanager
 def two_devices() -> Iterator[torch.device]:
     """Within it there is a second device, the one that is yielded."""
@@ -114,7 +124,13 @@ def two_devices() -> Iterator[torch.device]:
     # A parameter's data cannot be replaced by a tensor of another class; and a new parameter would not be a tied one.
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
-        with _Made(), _Dispatch():
+        # In inference mode a view of such a tensor cannot be made; without gradients it can.
+        with (
+            patch.object(torch.inference_mode, "__enter__", _no_gradients),
+            patch.object(torch.inference_mode, "__exit__", _as_before),
+            _Made(),
+            _Dispatch(),
+        ):
             yield ELSEWHERE
     finally:
         torch.__future__.set_swap_module_params_on_conversion(before)

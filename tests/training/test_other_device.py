@@ -13,6 +13,7 @@ from own_shops import SEEING, data_of, fresh, fusing, only_learning
 
 from astrea.config import Run
 from astrea.data.world import WorldData
+from astrea.evaluation.answering import Answerer
 from astrea.fingerprint import tensors_fingerprint
 from astrea.fusion.strategies import STRATEGIES
 from astrea.processor import AstreaProcessor
@@ -33,7 +34,7 @@ from astrea.training.workshop import Workshop
 from other_device import HERE, Far, Waits, two_devices
 
 SCHEDULE = Schedule(steps=1, batch=4, lr=1e-3, warmup=1)
-Figures = list[dict[str, float]]
+Figures = list[dict[str, Any]]
 Steps = Callable[[Workshop], Figures]
 
 
@@ -139,6 +140,25 @@ def test_checkpoints_travel_between_devices(make_own_shop, tmp_path):
         resumed.contrast.queue.load_state_dict(kept.tensors["queue"])
         further = go_on(again, 1)
     assert further == go_on(training, 1)
+
+
+def test_answers_vectors_and_likelihoods_of_a_model_in_training(make_own_shop, world_data):
+    """Asked where the model is, told where the processor is."""
+    features = {name: part.rows(slice(4)) for name, part in world_data.features.items()}
+    asked, told = ["is the sun red?", "how many cats are there?"], ["a red sun.", "two cats."]
+
+    def seen(shop: Workshop) -> Figures:
+        steps_of(shop, fusing(shop, "tune"))
+        answerer = Answerer(shop.model, shop.tokenizer)
+        answered = answerer.answer(asked, features, torch.tensor([0, 3]), longest=2)
+        pictures, words = answerer.embed(features, told)
+        likelihood = torch.cat(answerer.likelihood(features, [[0, 1]] * 4, told))
+        assert answered.shares is not None
+        tensors = {"shares": answered.shares, "pictures": pictures, "words": words, "likelihood": likelihood}
+        assert not any(isinstance(value, Far) for value in tensors.values())
+        return [{"text": "|".join(answered.texts)}, {name: value.tolist() for name, value in tensors.items()}]
+
+    same_on_both(make_own_shop, seen)
 
 
 def test_answers(tiny_model, tiny_processor: AstreaProcessor, pictures):

@@ -30,7 +30,7 @@ class Answered:
 
 
 class Answerer:
-    """Runs a model on pictures whose expert features are already there.
+    """Runs a model, where it is, on pictures whose expert features are already there; what it gives is the processor's.
 
     Args:
         masked: names of experts to take away.
@@ -50,11 +50,16 @@ class Answerer:
 
     def present(self, count: int) -> Tensor:
         """(count, E) bool."""
-        return self.keep.expand(count, -1)
+        return self.keep.expand(count, -1).to(self.model.device)
+
+    def shown(self, features: Features, pictures: Tensor | slice) -> Features:
+        """The features of some pictures."""
+        return {name: part.rows(pictures).map(lambda t: t.to(self.model.device)) for name, part in features.items()}
 
     def prompts(self, questions: Sequence[str], *, pictures: bool) -> dict[str, Tensor]:
         """Left-padded prompts as the chat template writes them, with the question's mask."""
-        return self.packer.prompts(questions, pictures=pictures)
+        made = self.packer.prompts(questions, pictures=pictures)
+        return {name: value.to(self.model.device) for name, value in made.items()}
 
     @torch.inference_mode()
     def answer(
@@ -70,10 +75,9 @@ class Answerer:
             extra = {}
             if features is not None and pictures is not None:
                 rows = pictures[start : start + self.batch]
-                seen = {name: f.rows(rows) for name, f in features.items()}
-                extra = {"features": seen, "present": self.present(len(rows))}
-                shares.append(self.model.shares(**inputs, **extra))
-            made = self.model.generate(**inputs, **extra, max_new_tokens=longest, do_sample=False)
+                extra = {"features": self.shown(features, rows), "present": self.present(len(rows))}
+                shares.append(self.model.shares(**inputs, **extra).cpu())
+            made = self.model.generate(**inputs, **extra, max_new_tokens=longest, do_sample=False).cpu()
             texts += self.tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             tick(min(start + self.batch, len(questions)), len(questions))
         return Answered([text.strip() for text in texts], torch.cat(shares) if shares else None)
@@ -84,9 +88,9 @@ class Answerer:
         count = len(next(iter(features.values())).tokens)
         pictures = [
             self.model.embed_image(
-                features={n: f.rows(slice(i, i + self.batch)) for n, f in features.items()},
+                features=self.shown(features, slice(i, i + self.batch)),
                 present=self.present(min(self.batch, count - i)),
-            )
+            ).cpu()
             for i in range(0, count, self.batch)
         ]
         words = []
@@ -95,7 +99,7 @@ class Answerer:
             length = max(map(len, rows))
             ids = torch.tensor([row + [self.packer.pad] * (length - len(row)) for row in rows])
             mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
-            words.append(self.model.embed_text(ids, mask))
+            words.append(self.model.embed_text(ids.to(self.model.device), mask.to(self.model.device)).cpu())
         return torch.cat(pictures), torch.cat(words)
 
     @torch.inference_mode()
@@ -120,10 +124,13 @@ class Answerer:
             inputs.setdefault("question_mask", (labels == -100) & (segments > 0))
             extra = {}
             if features is not None:
-                seen = {n: f.rows(slice(start, start + len(part))) for n, f in features.items()}
+                seen = self.shown(features, slice(start, start + len(part)))
                 extra = {"features": seen, "present": self.present(len(part))}
-            logits = self.model(**inputs, **extra, use_cache=False).logits.float()
-            token = -F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=-100)
+            there = {name: value.to(self.model.device) for name, value in inputs.items()}
+            logits = self.model(**there, **extra, use_cache=False).logits.float()
+            wanted_BL = labels[:, 1:].to(logits.device)
+            token = -F.cross_entropy(logits[:, :-1].transpose(1, 2), wanted_BL, reduction="none", ignore_index=-100)
+            token = token.cpu()
             for row, captions in enumerate(part):
                 sums = torch.zeros(len(captions) + 1)
                 sums.index_add_(0, segments[row, 1:].clamp_min(0), token[row])

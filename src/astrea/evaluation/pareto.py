@@ -146,12 +146,13 @@ def what_is_read(answerer: Answerer, seen: Seen, tasks: Sequence[str]) -> tuple[
             read_QM = visual.valid
             if visual.bias is not None:
                 read_QM = read_QM & (visual.bias[:, 0] > UNREAD / 2)
+            read_QM = read_QM.cpu()
             tokens.append(read_QM)
             if hasattr(model.fusion, "threshold"):
                 own = [read_QM[:, owner_T == expert].any(1) for expert in range(len(model.experts.names))]
                 experts.append(torch.stack(own, 1))
             else:
-                experts.append(visual.shares[:, 0] > 0)
+                experts.append(visual.shares[:, 0].cpu() > 0)
     return torch.cat(tokens), torch.cat(experts)
 
 
@@ -165,7 +166,7 @@ def shares_for(answerer: Answerer, seen: Seen, tasks: Sequence[str]) -> dict[str
         for start in range(0, len(turns), answerer.batch):
             part = turns[start : start + answerer.batch]
             asked, pictures = [turn.question for _, turn in part], [picture for picture, _ in part]
-            parts.append(fused(answerer, asked, features, pictures).shares[:, 0])
+            parts.append(fused(answerer, asked, features, pictures).shares[:, 0].cpu())
         found[task] = torch.cat(parts)
     return found
 
@@ -176,5 +177,5 @@ def fused(answerer: Answerer, questions: Sequence[str], features: Features, pict
     embeds_QLD = answerer.model.get_input_embeddings()(inputs["input_ids"])
     asked_QL1 = inputs["question_mask"].to(embeds_QLD.dtype).unsqueeze(-1)
     question_QD = (embeds_QLD * asked_QL1).sum(1) / asked_QL1.sum(1)
-    shown = {name: part.rows(torch.tensor(pictures)) for name, part in features.items()}
+    shown = answerer.shown(features, torch.tensor(pictures))
     return answerer.model.fuse(shown, answerer.present(len(pictures)), question_QD.unsqueeze(1), None)

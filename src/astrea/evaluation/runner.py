@@ -165,7 +165,9 @@ def run_retrieval(answerer: Answerer, seen: Seen, tasks: Sequence[str], outcome:
         outcome.per_item[task] = (ranks == 1).astype(float)
     if not blind:
         prompts = answerer.prompts([CAPTION_PROMPT] * count, pictures=True)
-        shares = answerer.model.shares(**prompts, features=seen.pool, present=answerer.present(count))
+        shares = answerer.model.shares(
+            **prompts, features=answerer.shown(seen.pool, slice(None)), present=answerer.present(count)
+        ).cpu()
         outcome.shares.update(dict.fromkeys(tasks, shares))
 
 
