@@ -131,6 +131,7 @@ def adaptivity_table(arena: dict[str, Any]) -> str:
         "fewer_tokens": ("reading 60 % of the tokens costs", 1),
         "masked": ("an expert masked costs", 1),
         "swapped": ("telling of another picture", 1),
+        "frozen": ("of one for ever", 1),
         "constant": ("stuck", 1),
         "nan": ("not a number", 1),
     }
@@ -140,7 +141,7 @@ def adaptivity_table(arena: dict[str, Any]) -> str:
     ]
     for name, row in arena["adaptivity"].items():
         told = [
-            spread({"mean": row[key], "std": row["std"].get(key)}, digits) if row[key] is not None else ""
+            spread({"mean": row[key], "std": row["std"].get(key)}, digits) if row.get(key) is not None else ""
             for key, (_, digits) in columns.items()
         ]
         form = name if name == "astrea" else variant(name)

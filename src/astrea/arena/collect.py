@@ -17,6 +17,7 @@ from astrea.arena.cell import SCHEMA, unpacked_items
 from astrea.arena.statistics import mean_tree, paired_difference, summary
 from astrea.arena.trials import KIND, tried
 from astrea.evaluation.pareto import WANTED
+from astrea.evaluation.robustness import CORRUPTIONS
 from astrea.evaluation.tasks import TASKS
 
 Record = Mapping[str, Any]
@@ -154,7 +155,7 @@ def adaptivity_row(cells: list[Record]) -> dict[str, Any]:
             "tokens": saved.get("tokens_share"),
             "fewer_tokens": -saved["difference"] if saved else None,
             "masked": -float(np.mean(masked)) if masked else None,
-            **{fault: probes["robustness"].get("mean_loss", {}).get(fault) for fault in ("swapped", "constant", "nan")},
+            **{fault: probes["robustness"].get("mean_loss", {}).get(fault) for fault in CORRUPTIONS},
         }
 
     rows = [told(cell) for cell in cells if cell.get("probes")]

@@ -112,6 +112,7 @@ ADAPTIVE = {
     "fewer_tokens": ("which costs", 1),
     "masked": ("An expert masked costs", 1),
     "swapped": ("one telling of another picture", 1),
+    "frozen": ("of one for ever", 1),
     "constant": ("one stuck", 1),
     "nan": ("one that is no number", 1),
 }

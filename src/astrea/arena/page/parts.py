@@ -110,8 +110,8 @@ PARTS = (
         "When an expert breaks",
         robustness,
         _PROBES,
-        "Swapped: an expert says what it saw in another picture; constant: all its slots say the same; nan: its output "
-        f"is no number. {_PROBED}.",
+        "Swapped: an expert says what it saw in another picture; frozen: what it saw in one, for ever; constant: all "
+        f"its slots say the same; nan: its output is no number. {_PROBED}.",
     ),
     Part(
         "curves",
