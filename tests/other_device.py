@@ -46,7 +46,7 @@ class Far(Tensor):
         return made
 
     def tolist(self) -> Any:
-        return self.detach().near.tolist()
+        return self.detach().to(HERE).tolist()
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Far({self.near!r})"

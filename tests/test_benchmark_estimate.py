@@ -13,7 +13,17 @@ from small_recipes import SMALL
 def test_the_benchmark_compares_with_real_steps(tmp_path):
     benchmark = benchmark_script("estimate")
     out = tmp_path / "results" / "estimate.json"
-    words = ["--samples", "8", "--out", str(out), *SMALL, "align.batch=4", "fuse.steps=0", "tune.steps=0"]
+    words = [
+        "--samples",
+        "8",
+        "--out",
+        str(out),
+        *SMALL,
+        "align.progressive=false",
+        "align.batch=4",
+        "fuse.steps=0",
+        "tune.steps=0",
+    ]
     returned = benchmark.main(words)
     assert json.loads(out.read_text()) == returned
     assert list(returned["stages"]) == ["align/joint"]

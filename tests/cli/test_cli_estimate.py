@@ -9,7 +9,15 @@ from small_recipes import SMALL
 
 def test_estimate_on_the_command_line(astrea):
     code, out, err = astrea(
-        "estimate", "tiny", *SMALL, "fuse.steps=0", "tune.steps=0", "--json", "--utilisation", "0.5"
+        "estimate",
+        "tiny",
+        *SMALL,
+        "align.progressive=false",
+        "fuse.steps=0",
+        "tune.steps=0",
+        "--json",
+        "--utilisation",
+        "0.5",
     )
     assert code == 0, err
     told = json.loads(out)

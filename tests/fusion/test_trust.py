@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.fusion.astrea import AstreaFusion
-from astrea.fusion.trust import NEAR, Trust, apart, believed, echo
+from astrea.fusion.trust import NEAR, Trust, apart, believed, echo, tokens_of
 
 
 def test_agreement_is_what_a_loop_finds():
     seen = matrix()
     unit = F.normalize(seen.tokens, dim=-1)
-    found, worst = echo(unit @ unit.transpose(1, 2), seen)
+    found, worst = echo(unit @ unit.transpose(1, 2), seen, tokens_of(seen))
     for b in range(4):
         for e in range(3):
             for f in range(3):

@@ -5,7 +5,7 @@ Letters: B pictures, E experts, T all experts' tokens, D language-model width, P
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +71,8 @@ class Trust(nn.Module):
         unit_BTP = F.normalize(self.look(matrix.tokens), dim=-1)
         cosine_BTT = unit_BTP @ unit_BTP.transpose(1, 2)
         scores = (cosine_BTT, cosine_BTT - apart(matrix.places))
-        found = [part for score_BTT in scores for part in echo(score_BTT, matrix)]
+        members = tokens_of(matrix)
+        found = [part for score_BTT in scores for part in echo(score_BTT, matrix, members)]
         return torch.cat([way for part_BEE in found for way in (part_BEE, part_BEE.transpose(1, 2))], -1)
 
     @torch.no_grad()
@@ -117,8 +118,17 @@ def apart(places_BT2: Tensor) -> Tensor:
     return (squared_BTT / NEAR**2).clamp_max(1.0) * known_BTT
 
 
-def echo(score_BTT: Tensor, matrix: ExpertMatrix) -> tuple[Tensor, Tensor]:
+def tokens_of(matrix: ExpertMatrix) -> list[list[int]]:
+    """Which tokens are each expert's. A GPU is waited for here, and would be for every mask that picks tokens."""
+    owner = matrix.expert.tolist()
+    return [[token for token, whose in enumerate(owner) if whose == e] for e in range(matrix.experts)]
+
+
+def echo(score_BTT: Tensor, matrix: ExpertMatrix, members: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
     """How well the tokens of e are echoed by those of f: for each, the highest score with a token of f.
+
+    Args:
+        members: see `tokens_of`.
 
     Returns:
         (B, E, E) each, first e then f: the confidence-weighted mean over e's tokens, and the worst of them. Zero where
@@ -126,8 +136,7 @@ def echo(score_BTT: Tensor, matrix: ExpertMatrix) -> tuple[Tensor, Tensor]:
     """
     score_BTT = score_BTT.masked_fill(~matrix.valid.unsqueeze(1), -2.0)
     member_TE = F.one_hot(matrix.expert, matrix.experts).bool()
-    # Masked, not picked: how many tokens a mask picks, a GPU would have to be waited for.
-    nearest_BTE = torch.stack([score_BTT.masked_fill(~member, -2.0).amax(-1) for member in member_TE.T], -1)
+    nearest_BTE = torch.stack([score_BTT[:, :, own].amax(-1) for own in members], -1)
     weight_BTE = (matrix.confidence * matrix.valid).unsqueeze(-1) * member_TE
     total_BE = weight_BTE.sum(1)
     mean_BEE = torch.einsum("bte,btf->bef", weight_BTE, nearest_BTE) / total_BE.clamp_min(1e-6).unsqueeze(-1)
