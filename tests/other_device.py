@@ -83,8 +83,8 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     made = func(*near_args, **near_kwargs)
     if func is aten.copy_.default:
         return args[0]
-    stays = target is not None and target != ELSEWHERE if func in MOVES else not far and target != ELSEWHERE
-    if stays or not (far or target == ELSEWHERE):
+    leaves = func in MOVES and target is not None and target != ELSEWHERE
+    if leaves or not (far or target == ELSEWHERE):
         return made
     made = tree_map_only(Tensor, Far, made)
     return return_and_correct_aliasing(func, args, kwargs, made) if far else made
