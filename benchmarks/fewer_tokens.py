@@ -118,17 +118,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the recipe")
     chosen = parser.parse_intermixed_args(words)
     base = (*SHORT, *MANY, *chosen.overrides)
-    everyone = choose(contestants(load_recipe(Run, "tiny", base)), ",".join(chosen.names))
+    known = contestants(load_recipe(Run, "tiny", base))
+    everyone = choose(known, ",".join(chosen.names))
     chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as cache, TerminalReporter() as report:
         for cell in (Cell("tiny", base, each, seed) for seed in chosen.seeds for each in everyone):
             file = chosen.out / f"{cell.contestant.name}-{cell.seed}.json"
             if not (file.exists() and json.loads(file.read_text())["digest"] == digest(cell.resolve())):
                 write_json_atomic(file, measure(cell, Path(cache), report))
-    known = {each.name: each for each in contestants(load_recipe(Run, "tiny", base))}
+    who = {each.name: each for each in known}
     found = [json.loads(file.read_text()) for file in sorted(chosen.out.glob("*-*.json"))]
     # Other seeds may have been measured before, but not with other settings.
-    cells = [c for c in found if c["digest"] == digest(Cell("tiny", base, known[c["name"]], c["seed"]).resolve())]
+    cells = [c for c in found if c["digest"] == digest(Cell("tiny", base, who[c["name"]], c["seed"]).resolve())]
     results = {
         "command": shlex.join(["python", "benchmarks/fewer_tokens.py", *words]),
         "commit": ", ".join(sorted({cell["commit"] for cell in cells if cell["commit"]})) or None,
