@@ -3,14 +3,15 @@
     python benchmarks/gpu.py
     python benchmarks/gpu.py --smoke      # a shrunken architecture, on any machine: whether this script works
 
-Optimizer steps of ``tune`` as training takes them (one micro-step each, contributions not measured), in four ways: the
-language model as it is or compiled, the experts' features cached or the experts looking at each batch's pictures. Of
-each, after steps that are not counted:
+Optimizer steps of ``tune`` as training takes them (one micro-step each, contributions not measured), in six ways: the
+language model as it is or compiled, and with each the experts' features cached, the experts looking at each batch's
+pictures, and cached features in batches that fill a GPU of 80 GB. Of each, after steps that are not counted:
 
 * samples per second (pictures with all their questions), tokens per second (of the language model, without padding);
 * share of the GPU's dense bf16 rate as its maker states it; operations are counted as they are done, so that what
   gradient checkpointing computes twice counts twice;
-* the most memory that tensors took, beside what `astrea estimate` says of such a step.
+* the most memory that tensors took, beside what `astrea estimate` says of such a step;
+* of compiled ways the seconds that compiling took.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ SMOKE = [
 """Changes that shrink everything; the kinds of networks and all ways through the code stay."""
 SAYS_NO_MODEL = ("RTX", "SXM", "40GB", "80GB")
 """Words of the GPUs' names that others share."""
+WAYS = (("cached", 1), ("live", 1), ("cached", 8))
+"""Where features come from, and how many of the recipe's batches make one."""
 
 
 class Live(WorldData):
@@ -126,9 +129,9 @@ class Bench:
         model.train()
         self.optimizer = build_optimizer(self.objective, self.schedule)
 
-    def steps(self, count: int) -> float:
+    def steps(self, count: int, batch: int) -> float:
         """Seconds of so many steps; the first is not step 0, in which contributions are measured."""
-        schedule = Schedule(steps=1 + count, batch=self.schedule.batch, lr=1e-6)
+        schedule = Schedule(steps=1 + count, batch=batch, lr=1e-6)
         self._wait()
         began = time.perf_counter()
         run_steps(self.objective, schedule, self.optimizer, start=1, on_step=lambda *_: None)
@@ -139,31 +142,34 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def measure(self, *, compiled: bool, data: str, steps: int, repeats: int) -> dict[str, Any]:
-        """One of the four ways."""
+    def measure(self, *, compiled: bool, data: str, batch: int, steps: int, repeats: int) -> dict[str, Any]:
+        """One of the ways."""
         self.shop.data = self.data[data]
         machines: Machines = self.run.machines.model_copy(update={"compile": compiled})
         with accelerated(self.shop.model.language_model, machines, self.device):
-            self.steps(steps)  # compiles, and fills allocators; the same steps as those that count
+            # Compiles, and fills allocators; the same steps as those that count.
+            first = self.steps(steps, batch)
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-            seconds = [self.steps(steps) / steps for _ in range(repeats)]
+            seconds = [self.steps(steps, batch) / steps for _ in range(repeats)]
             peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None
-        tokens = tokens_of(self.objective, self.schedule.batch, steps)
+        tokens = tokens_of(self.objective, batch, steps)
         each = statistics.median(seconds)
         return {
+            "batch": batch,
             "seconds_per_step": [round(value, 5) for value in seconds],
-            "samples_per_second": round(self.schedule.batch / each, 3),
+            "samples_per_second": round(batch / each, 3),
             "tokens_per_second": round(tokens / each, 1),
             "peak_bytes": peak,
+            "seconds_compiling": round(first - each * steps, 1) if compiled else None,
         }
 
-    def flops(self) -> int:
+    def flops(self, batch: int) -> int:
         """Operations of one step with cached features."""
         self.shop.data = self.data["cached"]
         machines = self.run.machines
         with accelerated(self.shop.model.language_model, machines, self.device), FlopCounterMode(display=False) as all_:
-            self.steps(1)
+            self.steps(1, batch)
         return all_.get_total_flops()
 
 
@@ -200,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     print(f"{name}; {random_weights(run)}")
     cost = stage_cost(absent_workshop(run, samples=chosen.samples), plan_stages(run)[-1])
     bench = Bench(run, device, chosen.samples)
-    flops = bench.flops()
+    flops = {bench.schedule.batch * times: bench.flops(bench.schedule.batch * times) for _, times in WAYS}
     ways: dict[str, Any] = {}
     results = {
         "command": shlex.join(["python", "benchmarks/gpu.py", *words]),
@@ -210,23 +216,27 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "datasheet": None if gpu is None else gpu.name,
         "smoke": chosen.smoke,
         "note": "a shrunken architecture: says that the script works, nothing of speed" if chosen.smoke else None,
-        "batch": bench.schedule.batch,
-        "flops_per_step": flops,
-        "estimate": {"flops_per_step": cost.plain_step_flops, "peak_bytes": cost.peak},
+        "flops_per_step": {f"batch {batch}": counted for batch, counted in flops.items()},
+        "estimate": {
+            "batch": bench.schedule.batch,
+            "flops_per_step": cost.plain_step_flops,
+            "peak_bytes": cost.peak,
+        },
         "ways": ways,
     }
     out = chosen.out or RESULTS
     out.parent.mkdir(parents=True, exist_ok=True)
     for compiled in (False,) if chosen.eager_only else (False, True):
-        for data in ("cached", "live"):
-            way = f"{'compiled' if compiled else 'eager'}, {data}"
-            found = bench.measure(compiled=compiled, data=data, steps=chosen.steps, repeats=chosen.repeats)
+        for data, times in WAYS:
+            batch = bench.schedule.batch * times
+            way = f"{'compiled' if compiled else 'eager'}, {data}, batch {batch}"
+            found = bench.measure(compiled=compiled, data=data, batch=batch, steps=chosen.steps, repeats=chosen.repeats)
             if gpu is not None and data == "cached":
                 seconds = statistics.median(found["seconds_per_step"])
-                found["share_of_datasheet_bf16"] = round(flops / seconds / (gpu.bf16 * 1e12), 4)
+                found["share_of_datasheet_bf16"] = round(flops[batch] / seconds / (gpu.bf16 * 1e12), 4)
             ways[way] = found
             print(
-                f"{way:<18} {found['samples_per_second']:9.2f} samples/s  {found['tokens_per_second']:11.1f} tokens/s"
+                f"{way:<26} {found['samples_per_second']:9.2f} samples/s  {found['tokens_per_second']:11.1f} tokens/s"
             )
             write_json_atomic(out, results)  # time on a GPU may end before the last way does
     print(f"results: {out}")

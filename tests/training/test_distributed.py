@@ -21,7 +21,6 @@ from astrea.errors import AstreaError
 from astrea.fusion.draws import for_rows, rand_rows
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.training import distributed
-from astrea.training.acceleration import accelerated
 from astrea.training.distributed import ALONE, Distributed, buckets, choose_device
 from astrea.training.fuse import FuseObjective
 from astrea.training.resume import REFUSE, RESUME, START, decide
@@ -269,25 +268,6 @@ def test_each_process_has_a_gpu_of_its_own_or_there_is_none(monkeypatch):
     assert choose_device(Machines(), 0, 3) == torch.device("cpu")
     with pytest.raises(AstreaError, match="share 0 GPUs"):
         choose_device(Machines(device="cuda"), 0, 1)
-
-
-def test_only_the_language_model_computes_in_bfloat16(make_shop, monkeypatch):
-    shop = make_shop()
-    language, cpu = shop.model.language_model, torch.device("cpu")
-    ids = torch.tensor([[5, 6, 7]])
-    before = language(ids).logits
-    with accelerated(language, Machines(), cpu):
-        assert torch.equal(language(ids).logits, before)
-    with accelerated(language, Machines(precision="bf16"), cpu):
-        low = language(ids).logits
-        assert language.base_model.layers[0].mlp(before.new_ones(1, 32)).dtype == torch.float32
-    assert 0 < (low.float() - before).abs().max() < 0.05 * before.abs().max()
-    assert torch.equal(language(ids).logits, before)
-    assert "forward" not in vars(language)
-    compiled: list[dict[str, Any]] = []
-    monkeypatch.setattr(language, "compile", lambda **options: compiled.append(options))
-    with accelerated(language, Machines(compile=True), cpu):
-        assert compiled == [{"dynamic": True}]
 
 
 def test_blocks_that_cannot_be_sharded_are_told(make_shop):

@@ -28,8 +28,9 @@ def accelerated(language: PreTrainedModel, machines: Machines, device: torch.dev
     before = {module: vars(module).get("forward") for module in changed}
     for module in changed:
         module.forward = in_bfloat16(module.forward, device.type)  # type: ignore[method-assign]
-    if machines.compile:
-        language.compile(dynamic=True)
+    compiled = repeated(language) or [language] if machines.compile else []
+    for module in compiled:
+        module.compile(dynamic=True)
     try:
         yield
     finally:
@@ -38,8 +39,15 @@ def accelerated(language: PreTrainedModel, machines: Machines, device: torch.dev
                 del module.forward
             else:
                 module.forward = forward  # type: ignore[method-assign]
-        if machines.compile:
-            language._compiled_call_impl = None
+        for module in compiled:
+            module._compiled_call_impl = None
+
+
+def repeated(language: PreTrainedModel) -> list[nn.Module]:
+    """Blocks that are compiled one by one: the compiler then has one block to look at instead of all of them, and
+    captions, which do not pass the outer model, are read by compiled blocks too. None where the model names none."""
+    names = set(language._no_split_modules or ())
+    return [module for module in language.modules() if type(module).__name__ in names]
 
 
 def in_bfloat16(forward: Any, kind: str) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from astrea.errors import AstreaError
+from astrea.training.acceleration import repeated
 
 if TYPE_CHECKING:
     from astrea.model import AstreaForConditionalGeneration
@@ -90,8 +91,7 @@ def blocks_of(language: PreTrainedModel) -> list[nn.Module]:
     Raises:
         AstreaError: as `sharded`.
     """
-    names = set(language._no_split_modules or ())
-    found = [module for module in language.modules() if type(module).__name__ in names]
+    found = repeated(language)
     if not found:
         raise AstreaError(f"{type(language).__name__} does not name its blocks, so they cannot be sharded", MEND)
     for block in found:
