@@ -314,6 +314,22 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path, metadata={"Software": None})
 
 
+def gpu_table(measured: dict[str, Any]) -> str:
+    """What a real GPU did, one way per row."""
+    rows = [
+        f"{measured['device']}, torch {measured['machine']['torch']}:\n",
+        "| language model, features, pictures per step | samples/s | tokens/s | share of bf16 rate | peak memory | "
+        "compiled in |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for way, row in measured["ways"].items():
+        share, took = row.get("share_of_datasheet_bf16"), row["seconds_compiling"]
+        rates = f"{row['samples_per_second']:.1f} | {row['tokens_per_second']:,.0f}"
+        optional = ("" if share is None else f"{share:.1%}", "" if took is None else f"{took:.0f} s")
+        rows.append(f"| {way} | {rates} | {optional[0]} | {size(row['peak_bytes'], 'B')} | {optional[1]} |")
+    return "\n".join(rows)
+
+
 def fill(text: str, name: str, content: str) -> str:
     """Replace what stands between the marks of ``name``."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -358,7 +374,10 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "long_variants": ("arena-long/arena.json", variants_table),
         "long_adaptivity": ("arena-long/arena.json", adaptivity_table),
     },
-    "docs/estimate.md": {"recipes": ("estimate.json", lambda results: estimate_tables(results["estimated"]))},
+    "docs/estimate.md": {
+        "recipes": ("estimate.json", lambda results: estimate_tables(results["estimated"])),
+        "gpu": ("gpu.json", gpu_table),
+    },
     "docs/add-an-expert.md": {"join": ("join.json", join_table)},
 }
 """page -> mark -> the file with the results (below `RESULTS`, or a whole path), and what is made of it."""

@@ -364,7 +364,7 @@ class Machines(Part):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of the language model's computing; auto = bf16 on a GPU, fp32 on a processor"
     )
-    compile: bool = Field(False, description="compile the language model with torch.compile")
+    compile: bool = Field(False, description="compile the language model's blocks with torch.compile")
     loaders: PositiveInt = Field(2, description="threads of each process that decode the pictures of one's own data")
     timeout: PositiveInt = Field(30, description="minutes until a process that does not answer is given up")
 
