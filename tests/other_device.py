@@ -136,6 +136,18 @@ def two_devices() -> Iterator[torch.device]:
         torch.__future__.set_swap_module_params_on_conversion(before)
 
 
+@contextmanager
+def moved_there(model: Any) -> Iterator[None]:
+    """Within it a model is on the other device; afterwards it is back."""
+    try:
+        with two_devices() as elsewhere:
+            model.to(elsewhere)
+            yield
+    finally:
+        with two_devices():
+            model.to(HERE)
+
+
 class Waits(TorchDispatchMode):
     """Counts how often the processor has to wait for the other device: for a number, for how many there are of
     something, for a copy."""

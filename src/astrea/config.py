@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from astrea.attention import WORD_MATCH
+from astrea.devices import Device
 from astrea.fusion.strategies import STRATEGIES
 from astrea.training.loop import Schedule
 
@@ -82,7 +83,7 @@ class ExpertEntry(Part):
     )
     options: dict[str, Any] = {}
     frozen: bool = Field(False, description="stays as it is also where a stage trains `experts`")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it looks in training; auto: as the rest")
+    device: Device = Field("auto", description="where it looks in training; auto: as the rest")
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -355,7 +356,7 @@ class Pretraining(Part):
 class Machines(Part):
     """What a run is computed on, and how. No part of what the run is: it may go on with other settings."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field(
+    device: Device = Field(
         "auto", description="auto = a GPU for each process where there are any, otherwise the processor"
     )
     language: Literal["replicated", "fsdp"] = Field(

@@ -60,12 +60,12 @@ def explain(
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
     ]
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    inputs = processor(images=[image], text=[text])
+    inputs = processor(images=[image], text=[text]).to(model.device)
     names = model.experts.names
     rows = 1 + (len(names) if masking else 0)
     one = model.see(inputs["pixel_values"])
     features = {name: part.rows(torch.zeros(rows, dtype=torch.long)) for name, part in one.items()}
-    present = torch.cat([torch.ones(1, len(names)), 1 - torch.eye(len(names))])[:rows].bool()
+    present = torch.cat([torch.ones(1, len(names)), 1 - torch.eye(len(names))])[:rows].bool().to(model.device)
     prompt = {key: inputs[key].expand(rows, -1) for key in ("input_ids", "attention_mask", "question_mask")}
     shares = model.shares(**prompt, features=features, present=present)[0]
     made = model.generate(  # type: ignore[misc]
@@ -104,7 +104,7 @@ def answer_likelihood(
 ) -> Tensor:
     """log p(answer | picture, question) in nats, for every row of the prompt."""
     rows, length = prompt["input_ids"].shape
-    told = torch.tensor(answer).expand(rows, -1)
+    told = torch.tensor(answer, device=model.device).expand(rows, -1)
     logits = model(
         input_ids=torch.cat([prompt["input_ids"], told], 1),
         attention_mask=torch.cat([prompt["attention_mask"], torch.ones_like(told)], 1),

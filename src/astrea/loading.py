@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from astrea.configuration import AstreaConfig
+from astrea.devices import Device, choose_device
 from astrea.errors import AstreaError
 from astrea.model import AstreaForConditionalGeneration
 from astrea.processor import AstreaProcessor
@@ -25,7 +26,7 @@ AGAIN = "copy or download the model folder again"
 
 
 def load_model(
-    folder: str | Path, *, trust_remote_code: bool = False
+    folder: str | Path, *, trust_remote_code: bool = False, device: Device = "cpu"
 ) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
     """A saved model, in evaluation mode, and its processor. Nothing is fetched from the network.
 
@@ -33,16 +34,18 @@ def load_model(
         folder: what `astrea train` or ``save_pretrained`` of model and processor wrote; "shipped" is the model that
             comes with the package, unless there is a folder of that name.
         trust_remote_code: whether experts of kind "module:Class" may be imported. Only for folders you trust.
+        device: where the model computes; auto = a GPU if there is one, otherwise the processor.
 
     Raises:
-        AstreaError: a file is missing, cut short, too large or not Astrea's; weights that do not fit the
-            configuration; or an import that was not allowed. Names the file.
+        AstreaError: a file is missing, cut short, too large or not Astrea's; weights that do not fit the configuration;
+            or an import that was not allowed: names the file. Or there is no such device.
     """
     folder = Path(folder)
     if folder == Path(SHIPPED_NAME) and not folder.is_dir():
         from astrea import shipping  # which reads its files with the functions below
 
-        return shipping.load_shipped()
+        model, processor = shipping.load_shipped()
+        return placed(model, device), processor
     if not folder.is_dir():
         raise AstreaError(
             f"model folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}",
@@ -52,7 +55,17 @@ def load_model(
     processor = read_processor(folder)
     model = _load_weights(folder, config, trust_remote_code)
     check_pair(folder, model, processor)
-    return model, processor
+    return placed(model, device), processor
+
+
+def placed(model: AstreaForConditionalGeneration, device: Device) -> AstreaForConditionalGeneration:
+    """The model, moved to where it is wanted.
+
+    Raises:
+        AstreaError: there is no such device.
+    """
+    model.to(choose_device(device))  # type: ignore[arg-type]  # transformers hides what `to` takes
+    return model
 
 
 def read_json(path: Path, most: int) -> dict[str, Any]:

@@ -6,20 +6,23 @@ import json
 import shutil
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from command_line import EXPERTS, QUESTION, Astrea, refused
 
 
-def asked(astrea: Astrea, model: Path, image: Path, question: str = QUESTION) -> dict[str, Any]:
-    result = astrea("ask", model, image, question, "--json")
+def asked(
+    astrea: Astrea, model: Path, image: Path, question: str = QUESTION, more: Sequence[str] = ()
+) -> dict[str, Any]:
+    result = astrea("ask", model, image, question, "--json", *more)
     assert result.code == 0, result.err
     return json.loads(result.out)
 
@@ -190,3 +193,13 @@ def test_a_spoilt_model_is_named(astrea, tiny_folder, picture, tmp_path, name, s
     shutil.copytree(tiny_folder, folder)
     spoil(folder / name)
     refused(astrea("ask", folder, picture, QUESTION), folder / name)
+
+
+def test_the_device_can_be_chosen(astrea: Astrea, tiny_folder: Path, picture: Path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_its_own, told = (asked(astrea, tiny_folder, picture, more=more) for more in ([], ["--device", "cpu"]))
+    assert on_its_own["shares"] == told["shares"]
+    refused(astrea("ask", tiny_folder, picture, QUESTION, "--device", "cuda"), "no GPU")
+    unknown = astrea("ask", tiny_folder, picture, QUESTION, "--device", "tpu")
+    assert unknown.code == 2
+    assert "auto" in unknown.err

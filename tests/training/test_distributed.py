@@ -16,12 +16,11 @@ import torch
 from many_processes import REFUSED, STOPPED
 from safetensors.torch import load_file
 
-from astrea.config import Machines, Run
+from astrea.config import Run
 from astrea.errors import AstreaError
 from astrea.fusion.draws import for_rows, rand_rows
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.training import distributed
-from astrea.training.distributed import ALONE, Distributed, buckets, choose_device
+from astrea.training.distributed import ALONE, Distributed, buckets
 from astrea.training.fuse import FuseObjective
 from astrea.training.resume import REFUSE, RESUME, START, decide
 from astrea.training.run import config_hash
@@ -254,20 +253,6 @@ def test_draws_for_some_rows_are_those_of_the_whole_batch(per_question):
     width = 2 if per_question else 3  # the questions of these rows may be fewer
     some = rand_rows(2, width, 2, generator=generator, per_question=per_question)
     assert torch.equal(some, whole[2:4, :width])
-
-
-def test_each_process_has_a_gpu_of_its_own_or_there_is_none(monkeypatch):
-    assert choose_device(Machines(device="cpu"), 1, 2) == torch.device("cpu")
-    monkeypatch.setattr(distributed.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(distributed.torch.cuda, "device_count", lambda: 2)
-    assert choose_device(Machines(), 1, 2) == torch.device("cuda", 1)
-    assert choose_device(Machines(device="cpu"), 1, 2) == torch.device("cpu")
-    with pytest.raises(AstreaError, match="3 processes on this machine share 2 GPUs"):
-        choose_device(Machines(), 0, 3)
-    monkeypatch.setattr(distributed.torch.cuda, "device_count", lambda: 0)
-    assert choose_device(Machines(), 0, 3) == torch.device("cpu")
-    with pytest.raises(AstreaError, match="share 0 GPUs"):
-        choose_device(Machines(device="cuda"), 0, 1)
 
 
 def test_blocks_that_cannot_be_sharded_are_told(make_shop):

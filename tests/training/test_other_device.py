@@ -31,7 +31,7 @@ from astrea.training.next_token import NextTokenAlignObjective
 from astrea.training.resume import frozen_experts, restore, snapshot
 from astrea.training.run import plan_stages
 from astrea.training.workshop import Workshop
-from other_device import HERE, Far, Waits, two_devices
+from other_device import ELSEWHERE, HERE, Far, Waits, moved_there, two_devices
 
 SCHEDULE = Schedule(steps=1, batch=4, lr=1e-3, warmup=1)
 Figures = list[dict[str, Any]]
@@ -168,15 +168,10 @@ def test_answers(tiny_model, tiny_processor: AstreaProcessor, pictures):
     )
     how = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "suppress_tokens": [0, 1, 2, 3, 4, 5, 6]}
     here = tiny_model.generate(**inputs, **how)
-    try:
-        with two_devices() as elsewhere:
-            tiny_model.to(elsewhere)
-            there = tiny_model.generate(**{name: value.to(elsewhere) for name, value in inputs.items()}, **how)
-            assert isinstance(there, Far)
-            there = there.to(HERE)
-    finally:
-        with two_devices():
-            tiny_model.to(HERE)
+    with moved_there(tiny_model):
+        there = tiny_model.generate(**{name: value.to(ELSEWHERE) for name, value in inputs.items()}, **how)
+        assert isinstance(there, Far)
+        there = there.to(HERE)
     assert torch.equal(here, there)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from astrea.devices import Device
 from astrea.errors import AstreaError
 from astrea.terminal import PlainConsole
 
@@ -50,6 +51,7 @@ PerhapsModel = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+OnDevice = Annotated[Device, typer.Option("--device", help="Where the model computes; auto: on a GPU if there is one.")]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let the model import the expert classes that it names.")
 ]

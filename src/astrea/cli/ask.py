@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from astrea.cli.app import AsJson, PerhapsModel, Trust, app, model_folder, out, print_json, save_picture
+from astrea.cli.app import AsJson, OnDevice, PerhapsModel, Trust, app, model_folder, out, print_json, save_picture
 from astrea.terminal import printable
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def ask(
     question: Annotated[str, typer.Argument(help='Such as "how many umbrellas are there?"')],
     as_json: AsJson = False,
     show: Annotated[Path | None, typer.Option("--show", help="Write a picture of the experts' readings here.")] = None,
+    device: OnDevice = "auto",
     trust_remote_code: Trust = False,
 ) -> None:
     """Ask a question about a picture: the answer, which experts it leaned on, and what each of them saw.
@@ -37,7 +38,7 @@ def ask(
     from astrea.loading import load_model
 
     folder = model_folder(context, model, image, "QUESTION")
-    loaded, processor = load_model(folder, trust_remote_code=trust_remote_code)
+    loaded, processor = load_model(folder, trust_remote_code=trust_remote_code, device=device)
     began = time.perf_counter()
     picture = load_image(image)
     why = explain(loaded, processor, picture, question)

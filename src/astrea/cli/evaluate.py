@@ -11,6 +11,7 @@ import typer
 from astrea.cli.app import (
     AsJson,
     ModelFolder,
+    OnDevice,
     Overrides,
     RunFolder,
     Trust,
@@ -38,6 +39,7 @@ def evaluate(
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
+    device: OnDevice = "auto",
     trust_remote_code: Trust = False,
     data: Annotated[Path | None, typer.Option(help="Public: folder of the official files.", metavar="DIR")] = None,
     mode: Annotated[str, typer.Option(help="Public: official, or normalised as most harnesses do.")] = "official",
@@ -68,7 +70,7 @@ def evaluate(
         with TerminalReporter() as report:
             figures, error = evaluate_public(
                 model, data=data, tasks=tasks, mode=mode, limit=limit, out=folder, predictions=predictions,
-                rerank=rerank, batch=batch, trust_remote_code=trust_remote_code, report=report,
+                rerank=rerank, batch=batch, trust_remote_code=trust_remote_code, device=device, report=report,
             )  # fmt: skip
         print_json(figures) if as_json else out.print(public_table(figures))
         if error is not None:
@@ -93,7 +95,7 @@ def evaluate(
         raise AstreaError(f"unknown task {unknown[0]!r}", f"known tasks: {', '.join(TASKS)}")
     if split not in ("test", "validation"):
         raise AstreaError(f"unknown split {split!r}", "choose test or validation")
-    loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
+    loaded, processor = load_model(model, trust_remote_code=trust_remote_code, device=device)
     world, sizes = measured_on(model, loaded.config.image_size, recipe=recipe, overrides=overrides or [])
     with TerminalReporter() as report:
         results, _, _ = run_evaluation(

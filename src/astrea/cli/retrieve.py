@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from astrea.cli.app import AsJson, PerhapsModel, Trust, app, model_folder, out, print_json, print_path
+from astrea.cli.app import AsJson, OnDevice, PerhapsModel, Trust, app, model_folder, out, print_json, print_path
 from astrea.terminal import printable
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def index(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Replace an index that is damaged, or of another model or folder.")
     ] = False,
+    device: OnDevice = "auto",
     trust_remote_code: Trust = False,
 ) -> None:
     """Look at a folder of pictures once, so that `astrea retrieve` finds among many of them in a moment.
@@ -47,7 +48,7 @@ def index(
     from astrea.retrieval.store import FOLDER
 
     chosen = model_folder(context, model, folder, "FOLDER")
-    loaded, _ = load_model(chosen, trust_remote_code=trust_remote_code)
+    loaded, _ = load_model(chosen, trust_remote_code=trust_remote_code, device=device)
     place = place or folder / FOLDER
     with TerminalReporter() as report:
         done = build_index(loaded, chosen.name, folder, place, report=report, rebuild=rebuild)
@@ -78,6 +79,7 @@ def retrieve(
         int, typer.Option(min=0, help="How many pictures the language model reads again and orders; 0: none.")
     ] = 32,
     as_json: AsJson = False,
+    device: OnDevice = "auto",
     trust_remote_code: Trust = False,
 ) -> None:
     """Find the pictures that fit a text best, in a folder or in an index made by `astrea index`.
@@ -100,7 +102,9 @@ def retrieve(
         context.fail("Missing argument 'FOLDER'.")
     place = places.pop()
     loaded, processor = load_model(
-        model_folder(context, places, place, "FOLDER" if image else "TEXT"), trust_remote_code=trust_remote_code
+        model_folder(context, places, place, "FOLDER" if image else "TEXT"),
+        trust_remote_code=trust_remote_code,
+        device=device,
     )
     with TerminalReporter() as report:
         found = _find(loaded, processor, place, text or "", image, top, rerank, report)

@@ -94,8 +94,8 @@ def _deltas(
         part = rows[start : start + batch]
         packed = packer.pack([[turns[at][1] for at in row] for row in part])
         pictures = torch.tensor([turns[row[0]][0] for row in part])
-        shown = {name: found.rows(pictures) for name, found in features.items()}
-        present_RE = torch.ones(len(part), experts, dtype=torch.bool)
+        shown = {name: found.rows(pictures).map(lambda t: t.to(model.device)) for name, found in features.items()}
+        present_RE = torch.ones(len(part), experts, dtype=torch.bool, device=model.device)
         whole_RS = _losses(model, packed, shown, present_RE)
         for expert in range(experts):
             without_RE = present_RE.clone()
@@ -120,9 +120,10 @@ def _rows(turns: Sequence[tuple[int, Turn]], alone: bool) -> list[list[int]]:
 def _losses(
     model: AstreaForConditionalGeneration, packed: PackedBatch, features: Features, present_RE: Tensor
 ) -> Tensor:
-    """What each answer costs with these experts: (R, S) nats."""
-    logits_RLV = model(**packed.model_inputs(), features=features, present=present_RE, use_cache=False).logits
-    return answer_losses(logits_RLV, packed.labels, packed.segments, int(packed.segments.max()))
+    """What each answer costs with these experts: (R, S) nats, on the processor."""
+    there = {name: value.to(model.device) for name, value in packed.model_inputs().items()}
+    logits_RLV = model(**there, features=features, present=present_RE, use_cache=False).logits
+    return answer_losses(logits_RLV, there["labels"], there["segments"], int(packed.segments.max())).cpu()
 
 
 def _by_condition(seen: Seen, task: str) -> Iterator[tuple[str, Tensor]]:

@@ -18,7 +18,7 @@ from astrea.experts.bank import ExpertBank
 from astrea.experts.captioning import CaptioningExpert
 from astrea.experts.classification import ClassificationExpert
 from astrea.experts.detection import NAMED, DetectionExpert, boxes_from_tokens
-from astrea.experts.protocol import Expert
+from astrea.experts.protocol import Expert, ExpertFeatures
 from astrea.experts.segmentation import SegmentationExpert
 from astrea.experts.truth import collate_truth, per_pixel, pixels_from_scenes
 from astrea.scenes.captions import short_caption
@@ -56,7 +56,7 @@ def judge_detection(expert: Expert, scenes: Sequence[Scene]) -> Scores:
     named = {kind: i for i, kind in enumerate(NAMED)}
     truth: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
-    features = expert(pixels_from_scenes(scenes))
+    features = seen_by(expert, scenes)
     boxes = boxes_from_tokens(features.tokens) * size
     for image, scene in enumerate(scenes):
         for item in scene.objects:
@@ -96,7 +96,7 @@ def judge_segmentation(expert: Expert, scenes: Sequence[Scene]) -> Scores:
     """Mean IoU over the coarse categories and background, at stride 2."""
     truth = collate_truth(scenes)
     wanted = per_pixel(truth.category_BN + 1, truth.instances_BHW[:, ::2, ::2], 0)
-    guess = expert.dense(truth.pixels_B3HW)[0].argmax(1)  # type: ignore[operator]
+    guess = expert.dense(truth.pixels_B3HW.to(place_of(expert)))[0].argmax(1).cpu()  # type: ignore[operator]
     ious = []
     for label in range(len(CATEGORIES) + 1):
         union = ((wanted == label) | (guess == label)).sum()
@@ -111,7 +111,7 @@ def judge_classification(expert: Expert, scenes: Sequence[Scene]) -> Scores:
     for row, scene in enumerate(scenes):
         for item in scene.objects:
             truth[row, item.kind] |= item.area > 0
-    belief = expert(pixels_from_scenes(scenes)).tokens[:, :-1, : len(KINDS)].sum(1)
+    belief = seen_by(expert, scenes).tokens[:, :-1, : len(KINDS)].sum(1)
     precisions = [average_precision(belief[:, k], truth[:, k]) for k in range(len(KINDS)) if truth[:, k].any()]
     guess = belief > 0.5
     both = (guess & truth).sum().item()
@@ -119,6 +119,16 @@ def judge_classification(expert: Expert, scenes: Sequence[Scene]) -> Scores:
         "mAP": 100 * sum(precisions) / len(precisions),
         "F1": 200 * both / max(1, guess.sum().item() + truth.sum().item()),
     }
+
+
+def place_of(expert: Expert) -> torch.device:
+    """Where an expert computes."""
+    return next(expert.parameters()).device
+
+
+def seen_by(expert: Expert, scenes: Sequence[Scene]) -> ExpertFeatures:
+    """What an expert sees in drawn pictures; kept on the processor."""
+    return expert(pixels_from_scenes(scenes).to(place_of(expert))).map(Tensor.cpu)
 
 
 def average_precision(score: Tensor, truth: Tensor) -> float:
@@ -130,7 +140,7 @@ def average_precision(score: Tensor, truth: Tensor) -> float:
 
 def judge_captioning(expert: Expert, scenes: Sequence[Scene]) -> Scores:
     """CIDEr-D (x100) of its short captions, and the share of printed words read right."""
-    said = [reading.caption for reading in expert.readings(pixels_from_scenes(scenes))]
+    said = [reading.caption for reading in expert.readings(pixels_from_scenes(scenes).to(place_of(expert)))]
     told = [[" ".join(short_caption(scene))] for scene in scenes]
     worded = [(s, scene.word) for s, scene in zip(said, scenes, strict=True) if scene.word]
     read = [s.endswith(f"sign {word}") for s, word in worded]

@@ -34,7 +34,7 @@ def finish(run: Run, folder: Path, *, report: Reporter, split: str = "test") -> 
         AstreaError: no model there, or the folder cannot be written.
     """
     # The recipe is the user's own word: what it names has been imported for training already.
-    model, processor = load_model(folder / "model", trust_remote_code=True)
+    model, processor = load_model(folder / "model", trust_remote_code=True, device=run.machines.device)
     results, seen, outcome = evaluate(model, processor.tokenizer, run.world, run.data, split=split, report=report)
     seconds = json.loads((folder / "seconds.json").read_text()) if (folder / "seconds.json").exists() else {}
     results |= {

@@ -146,9 +146,11 @@ class ExpertBank(nn.Module):
         return next(self[name].parameters(), pixels_B3HW).device
 
     def readings(self, pixels_B3HW: Tensor) -> list[dict[str, Reading]]:
-        """Per picture, each expert's reading."""
+        """Per picture, each expert's reading; people look at it, so masks are on the processor."""
         columns = {n: self[n].readings(pixels_B3HW.to(self.place_of(n, pixels_B3HW))) for n in self.names}
-        return [{name: column[row] for name, column in columns.items()} for row in range(len(pixels_B3HW))]
+        return [
+            {name: column[row].on_processor() for name, column in columns.items()} for row in range(len(pixels_B3HW))
+        ]
 
 
 def shared_names(module: nn.Module) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,10 @@ class Reading:
     scores: list[float] = field(default_factory=list)
     mask: Tensor | None = None
     caption: str = ""
+
+    def on_processor(self) -> Reading:
+        """The same, with its mask where it can be drawn."""
+        return self if self.mask is None else replace(self, mask=self.mask.cpu())
 
     def as_dict(self) -> dict[str, object]:
         """JSON-able form; the mask is left out (it is for drawing)."""

@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from astrea.devices import choose_device
 from astrea.errors import AstreaError
 from astrea.training.sharding import is_sharded
 
@@ -229,7 +230,7 @@ def join(machines: Machines) -> Iterator[Distributed]:
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
-    device = choose_device(machines, local, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    device = choose_device(machines.device, local, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world == 1:
@@ -248,20 +249,3 @@ def join(machines: Machines) -> Iterator[Distributed]:
     yield Distributed(rank, world, device, patient)
     # Not after an error: taking leave waits for the others, who may be waiting for this one.
     dist.destroy_process_group()
-
-
-def choose_device(machines: Machines, local: int, processes: int) -> torch.device:
-    """The device of this machine's ``local``-th of so many processes: a GPU of its own where there are any.
-
-    Raises:
-        AstreaError: as `join`.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if machines.device == "cpu" or (machines.device == "auto" and not count):
-        return torch.device("cpu")
-    if count < processes:
-        raise AstreaError(
-            f"{processes} processes on this machine share {count} GPUs",
-            "start one process per GPU (--nproc-per-node), or set machines.device=cpu",
-        )
-    return torch.device("cuda", local)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.table import Table
 from rich.text import Text
 
+from astrea.devices import Device
 from astrea.errors import AstreaError
 from astrea.evaluation.public.items import MODES, Mode
 from astrea.evaluation.public.missing import describe, locate
@@ -34,6 +35,7 @@ def evaluate_public(
     rerank: int = 0,
     batch: int = 16,
     trust_remote_code: bool = False,
+    device: Device = "cpu",
     report: Reporter,
 ) -> tuple[dict[str, Any], AstreaError | None]:
     """Evaluate a model, or what an earlier run kept, on the public tasks whose files are in a folder.
@@ -61,18 +63,18 @@ def evaluate_public(
     settings = Settings(data, out, str(model), cast(Mode, mode), limit, rerank, predictions)
     viewer = None
     if predictions is None and any(locate(task, data)[0] is not None for task in chosen):
-        viewer = _viewer(model, batch, trust_remote_code)
+        viewer = _viewer(model, batch, trust_remote_code, device)
     outcome = run_suite(chosen, settings, viewer, report)
     write_results(settings, outcome)
     return results_of(settings, outcome), _ending(outcome, settings, named=tasks != "all", report=report)
 
 
-def _viewer(model: Path, batch: int, trust_remote_code: bool) -> Viewer:
+def _viewer(model: Path, batch: int, trust_remote_code: bool, device: Device) -> Viewer:
     from astrea.evaluation.answering import Answerer
     from astrea.evaluation.public.answers import Viewer
     from astrea.loading import load_model
 
-    loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
+    loaded, processor = load_model(model, trust_remote_code=trust_remote_code, device=device)
     return Viewer(Answerer(loaded, processor.tokenizer, batch=batch), processor)
 
 
