@@ -97,12 +97,16 @@ def test_the_gpu_script_runs_on_a_processor_and_says_that_it_means_nothing(gpu, 
     assert written["smoke"]
     assert "nothing of speed" in written["note"]
     assert "random weights: experts.captioning" in capsys.readouterr().out
-    assert list(written["ways"]) == ["eager, cached", "eager, live"]
-    for way in written["ways"].values():
+    assert list(written["ways"]) == ["eager, cached, batch 2", "eager, live, batch 2", "eager, cached, batch 16"]
+    for name, way in written["ways"].items():
+        assert name.endswith(f" {way['batch']}")
         assert way["tokens_per_second"] > way["samples_per_second"] > 0
+        assert way["seconds_compiling"] is None
         assert "share_of_datasheet_bf16" not in way or torch.cuda.is_available()
     # What is estimated is what is done.
-    assert written["estimate"]["flops_per_step"] == pytest.approx(written["flops_per_step"], rel=0.2)
+    flops = written["flops_per_step"]
+    assert written["estimate"]["flops_per_step"] == pytest.approx(flops["batch 2"], rel=0.2)
+    assert flops["batch 16"] > 4 * flops["batch 2"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
