@@ -5,7 +5,7 @@
 
 Optimizer steps of ``tune`` as training takes them (one micro-step each, contributions not measured), in six ways: the
 language model as it is or compiled, and with each the experts' features cached, the experts looking at each batch's
-pictures, and cached features in batches that fill a GPU of 80 GB. Of each, after steps that are not counted:
+pictures, and cached features in batches eight times as large. Of each, after steps that are not counted:
 
 * samples per second (pictures with all their questions), tokens per second (of the language model, without padding);
 * share of the GPU's dense bf16 rate as its maker states it; operations are counted as they are done, so that what
