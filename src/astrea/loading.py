@@ -13,6 +13,7 @@ from astrea.configuration import AstreaConfig
 from astrea.devices import Device, choose_device
 from astrea.errors import AstreaError
 from astrea.model import AstreaForConditionalGeneration
+from astrea.paths import exists, is_file, is_folder, list_folder
 from astrea.processor import AstreaProcessor
 from astrea.quiet import quiet
 
@@ -41,14 +42,14 @@ def load_model(
             or an import that was not allowed: names the file. Or there is no such device.
     """
     folder = Path(folder)
-    if folder == Path(SHIPPED_NAME) and not folder.is_dir():
+    if folder == Path(SHIPPED_NAME) and not is_folder(folder):
         from astrea import shipping  # which reads its files with the functions below
 
         model, processor = shipping.load_shipped()
         return placed(model, device), processor
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise AstreaError(
-            f"model folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}",
+            f"model folder {folder} {'is not a folder' if exists(folder) else 'does not exist'}",
             "give the folder that holds config.json and model.safetensors",
         )
     config = read_config(folder, allow_import=trust_remote_code)
@@ -134,7 +135,7 @@ def read_config(folder: Path, *, allow_import: bool = False, apart: str | None =
             f"{path} describes a {described.get('model_type')!r} model",
             "give the folder of an Astrea model; other models load with transformers itself",
         )
-    if (folder / "generation_config.json").exists():
+    if exists(folder / "generation_config.json"):
         read_json(folder / "generation_config.json", MAX_JSON_BYTES)
     try:
         config = AstreaConfig.from_dict(described)
@@ -180,8 +181,8 @@ def _load_weights(folder: Path, config: AstreaConfig, allow_import: bool) -> Ast
 
 def _check_header(path: Path, wanted: dict[str, list[int]], optional: set[str]) -> None:
     """Compare the tensors of a safetensors file with the model's, reading names and shapes only."""
-    if not path.is_file():
-        pickles = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if not is_file(path):
+        pickles = sorted(p.name for p in list_folder(path.parent) if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         hint = f"{', '.join(pickles)} cannot be read instead: pickle files are never loaded; " if pickles else ""
         raise AstreaError(f"{path} is missing", hint + AGAIN)
     try:

@@ -28,11 +28,12 @@ from astrea.experts.bank import COMPACT, ExpertBank
 from astrea.files import sha256_file
 from astrea.loading import MAX_JSON_BYTES, WEIGHTS, check_pair, load_model, read_config, read_json, read_processor
 from astrea.model import AstreaForConditionalGeneration
+from astrea.paths import file_guard, is_file, is_folder
 from astrea.processor import AstreaProcessor
 from astrea.progress import Reporter
 from astrea.recipes.changes import changes_from
 from astrea.recipes.loader import shipped_recipes
-from astrea.training.checkpoint import file_guard, write_json_atomic
+from astrea.training.checkpoint import write_json_atomic
 from astrea.training.parts import CARD, LANGUAGE, SHIPPED, fill, load_experts, read_card, save_part
 
 SHIPPED_MODEL = SHIPPED / "model"
@@ -65,7 +66,7 @@ def load_shipped(
         AstreaError: there is no such folder; a file is missing, altered or damaged; a tensor is missing, unknown or of
             another shape (named); or the parts are not the ones that the card names.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise AstreaError(
             "this build of Astrea ships no trained model",
             "train one in minutes with `astrea quickstart`, then give its folder: runs/quickstart/model",
@@ -83,7 +84,7 @@ def load_shipped(
         model = AstreaForConditionalGeneration(config)
     load_experts(model.experts, entries_of(config.experts), parts)
     fill(learned(model), folder / WEIGHTS, "model")
-    if (folder / "generation_config.json").is_file():
+    if is_file(folder / "generation_config.json"):
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     check_pair(folder, model, processor)
     return model.eval(), processor
@@ -177,7 +178,7 @@ def read_results(run_folder: Path) -> Results:
     """
     path = run_folder / "results.json"
     mend = f"evaluate the run: astrea train --resume {shlex.quote(str(run_folder))}"
-    if not path.is_file():
+    if not is_file(path):
         raise AstreaError(f"{path} is missing, so this run is not finished", mend)
     results = parse_results(read_json(path, MAX_JSON_BYTES), str(path))
     lacking = [task for task in TASKS if task not in results.tasks or results.tasks[task].score is None]

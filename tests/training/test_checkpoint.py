@@ -21,7 +21,6 @@ from astrea.files import sha256_file
 from astrea.fingerprint import tensors_fingerprint
 from astrea.training import checkpoint as module
 from astrea.training.checkpoint import (
-    file_guard,
     load_checkpoint,
     save_checkpoint,
     write_json_atomic,
@@ -368,10 +367,3 @@ def test_json_is_replaced_whole(tmp_path, monkeypatch):
         write_json_atomic(path, {"a": 2})
     assert names(tmp_path) == ["report.json"]
     assert json.loads(path.read_text())["a"][0] == 1
-
-
-def test_the_guard_leaves_other_errors_alone():
-    with pytest.raises(KeyError), file_guard("x"):
-        raise KeyError("k")
-    with pytest.raises(AstreaError, match=r"^x: no such file"), file_guard("x"):
-        open("/nonexistent/file")  # noqa: SIM115

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import sys
 import tempfile
@@ -33,11 +32,12 @@ from astrea.evaluation.runner import Outcome, Seen, condition_scores, look, run_
 from astrea.evaluation.tasks import CAPTION_TASKS, TASKS, build_test_sets
 from astrea.files import sha256_file
 from astrea.loading import load_model
+from astrea.paths import file_guard, read_json
 from astrea.progress import Reporter
 from astrea.provenance import commit, machine
 from astrea.recipes.loader import load_recipe
 from astrea.scenes.vocabulary import CONDITIONS
-from astrea.training.checkpoint import file_guard, finite_or_null, write_json_atomic
+from astrea.training.checkpoint import finite_or_null, write_json_atomic
 from astrea.training.parts import CARD, SHIPPED
 from astrea.training.run import NOT_TRAINING, plan_stages, train
 
@@ -135,7 +135,7 @@ def run_cell(spec: Mapping[str, Any]) -> dict[str, Any]:
         place = train(run, Path(folder) / "run", cache=Path(spec["cache"]), observe=watch, report=report)
         # The recipe is the user's own word: what it names has been imported for training already.
         model, processor = load_model(place, trust_remote_code=True)
-        seconds = json.loads((Path(folder) / "run" / "seconds.json").read_text())
+        seconds = read_json(Path(folder) / "run" / "seconds.json")
     tokenizer = processor.tokenizer
     # Settings are chosen by trials, so these never see the test set.
     split = "validation" if who.kind == "trial" else "test"
@@ -237,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.leash:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        made = run_cell(json.loads(chosen.spec.read_text()))
+        made = run_cell(read_json(chosen.spec))
         write_json_atomic(chosen.out, made)
     except AstreaError as error:
         print(f"error: {error}", file=sys.stderr)

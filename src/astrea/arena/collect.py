@@ -19,6 +19,7 @@ from astrea.arena.trials import KIND, tried
 from astrea.evaluation.pareto import WANTED
 from astrea.evaluation.robustness import CORRUPTIONS
 from astrea.evaluation.tasks import TASKS
+from astrea.paths import is_folder, list_folder
 
 Record = Mapping[str, Any]
 """What a cell's file holds."""
@@ -32,7 +33,8 @@ PROBES = ("masking", "contribution", "calibration", "pareto", "trust")
 def read_cells(folder: Path, *, warn: Callable[[str], None]) -> list[dict[str, Any]]:
     """The cells of ``folder/cells``, by file name; one that cannot be read is told of and passed over."""
     found = []
-    for path in sorted((folder / "cells").glob("*.json")):
+    cells = folder / "cells"
+    for path in (one for one in (list_folder(cells) if is_folder(cells) else []) if one.suffix == ".json"):
         record = read_cell(path)
         if record is None:
             warn(f"{path.name} is no cell of this version; passed over")

@@ -14,8 +14,9 @@ from pathlib import Path
 from astrea.arena.cell import Cell, digest
 from astrea.arena.collect import read_cell
 from astrea.errors import AstreaError
+from astrea.paths import exists, file_guard, open_file, size_of
 from astrea.progress import Reporter
-from astrea.training.checkpoint import file_guard, write_json_atomic
+from astrea.training.checkpoint import write_json_atomic
 
 POLL = 0.2
 """Seconds between two looks at the workers."""
@@ -94,7 +95,7 @@ class Pool:
                 continue
             if record is not None:
                 self.report.say(f"{path.name} is stale (made with other settings); it is run again")
-            elif path.exists():
+            elif exists(path):
                 self.report.say(f"{path.name} is no cell of this version; it is run again")
             found.append(cell)
         if there:
@@ -111,7 +112,9 @@ class Pool:
         # Absolute, since they are read elsewhere; the working directory stays, for expert classes are imported from it.
         write_json_atomic(spec, cell.spec(cache=(self.folder / "cache").absolute(), work=work))
         command = [*self.worker, str(spec), str(self.path(cell).absolute()), "--leash"]
-        with log.open("wb") as out:
+        with file_guard(log):
+            out = log.open("wb")
+        with out:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,  # held open: when this process dies, so do its workers
@@ -129,7 +132,9 @@ class Pool:
             worker.process.stdin.close()
         record = read_cell(self.path(worker.cell)) if worker.process.returncode == 0 else None
         if record is None:
-            said = worker.log.read_text(errors="replace").strip()[-TOLD:]
+            with open_file(worker.log) as log:
+                log.seek(max(0, size_of(worker.log) - TOLD))
+                said = log.read().decode(errors="replace").strip()
             self.fail(worker.cell, said or f"the process ended with status {worker.process.returncode}")
             note = "failed"
         else:

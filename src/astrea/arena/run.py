@@ -16,9 +16,10 @@ from astrea.arena.trials import KIND, trials, trials_of
 from astrea.arena.wall import at_equal_wall
 from astrea.config import Run
 from astrea.errors import AstreaError
+from astrea.paths import file_guard
 from astrea.progress import Reporter
 from astrea.recipes.loader import load_recipe
-from astrea.training.checkpoint import file_guard, write_json_atomic
+from astrea.training.checkpoint import write_json_atomic
 
 QUICK = "astrea,sequence_concat,channel_concat,allocator"
 QUICK_OVERRIDES = (

@@ -7,6 +7,7 @@ command line, 130 when interrupted.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ import typer
 
 from astrea.devices import Device
 from astrea.errors import AstreaError
+from astrea.paths import failed, file_guard, is_file
 from astrea.terminal import PlainConsole
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def model_folder(context: typer.Context, given: list[Path] | None, first: Path, 
 
     if given and len(given) > 1:
         context.fail(f"Got {len(given) - 1} more argument(s) than MODEL and what follows it")
-    if not given and (first / "config.json").is_file():
+    if not given and is_file(first / "config.json"):
         context.fail(f"Missing argument '{last}'.")
     return given[0] if given else Path(SHIPPED_NAME)
 
@@ -79,8 +81,6 @@ def print_path(what: str, path: Path) -> None:
 
 def save_picture(picture: Image, path: Path) -> None:
     """Write a picture in the format that the path's ending names."""
-    from astrea.training.checkpoint import file_guard
-
     with file_guard(path):
         try:
             picture.save(path)
@@ -104,10 +104,36 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: tell(f"note: {message}", "yellow")
-            app(prog_name="astrea")
-    except AstreaError as error:
-        tell(f"error: {error}", "red")
+            try:
+                app(prog_name="astrea")
+            finally:
+                sys.stdout.flush()  # here, where a full device can still be told of
+    except (AstreaError, OSError) as error:
+        tell(f"error: {error if isinstance(error, AstreaError) else _of_system(error)}", "red")
+        _drop_unwritten()
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         tell("interrupted", "")
         raise SystemExit(130) from None
+
+
+def _of_system(error: OSError) -> AstreaError:
+    """What the system refused, and nobody nearer by could say more about: the current folder is gone, or standard
+    output cannot be written."""
+    try:
+        os.getcwd()
+    except OSError:
+        return AstreaError("the current folder is no longer there", "change into another folder")
+    if error.filename is not None:
+        return failed(error.filename, error)
+    return AstreaError(
+        f"writing failed: {(error.strerror or str(error)).lower()}", "free some space on the output's device"
+    )
+
+
+def _drop_unwritten() -> None:
+    """Let standard output go, lest Python tries in vain to write the rest of it once more when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

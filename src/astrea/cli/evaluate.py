@@ -22,6 +22,7 @@ from astrea.cli.app import (
     save_picture,
 )
 from astrea.errors import AstreaError
+from astrea.paths import is_file
 
 
 @app.command()
@@ -166,7 +167,7 @@ def arena(
             raise typer.Exit(130) from None
     out.print(trials_table(made) if trials else arena_table(made))
     print_path("figures", folder / "arena.json")
-    if (folder / "arena.html").is_file():
+    if is_file(folder / "arena.html"):
         print_path("page", folder / "arena.html")
     if failed:
         told = "\n".join(f"{name}: {said}" for name, said in failed.items())

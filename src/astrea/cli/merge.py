@@ -23,7 +23,7 @@ def merge(
     """
     from astrea.language.low_rank import merge as merge_adapters
     from astrea.loading import load_model
-    from astrea.training.checkpoint import file_guard
+    from astrea.paths import file_guard
 
     with file_guard(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -9,6 +9,7 @@ import typer
 
 from astrea.cli.app import Overrides, RunFolder, app, out, print_path
 from astrea.errors import AstreaError
+from astrea.paths import exists
 
 if TYPE_CHECKING:
     from astrea.config import Run
@@ -24,7 +25,7 @@ def quickstart(folder: RunFolder = Path("runs/quickstart"), overrides: Overrides
     from astrea.recipes.loader import load_recipe
 
     run = load_recipe(Run, "tiny", overrides or [])
-    train_and_report(run, folder, resume=(folder / "checkpoints").exists())
+    train_and_report(run, folder, resume=exists(folder / "checkpoints"))
 
 
 @app.command()
@@ -70,9 +71,9 @@ def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bo
     from astrea.evaluation.finish import finish
     from astrea.evaluation.summary import terminal_table
     from astrea.files import write_atomic
+    from astrea.paths import file_guard
     from astrea.progress import Reporter, TerminalReporter
     from astrea.recipes.loader import dump_recipe
-    from astrea.training.checkpoint import file_guard
     from astrea.training.distributed import leads
     from astrea.training.resume import has_checkpoints
     from astrea.training.run import train as run_training

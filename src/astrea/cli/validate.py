@@ -15,6 +15,7 @@ from rich.table import Table
 
 from astrea.cli.app import AsJson, app, out
 from astrea.errors import AstreaError
+from astrea.paths import is_folder
 from astrea.terminal import printable
 
 if TYPE_CHECKING:
@@ -127,9 +128,9 @@ def _copy_paths(sources: list[Source], fixed: Path | None) -> list[Path | None]:
     """Where the copy of each source goes: the path itself for one, files of their names in it for several."""
     if fixed is None:
         return [None] * len(sources)
-    if len(sources) == 1 and not fixed.is_dir():
+    if len(sources) == 1 and not is_folder(fixed):
         return [fixed]
-    from astrea.training.checkpoint import file_guard
+    from astrea.paths import file_guard
 
     with file_guard(fixed):
         fixed.mkdir(parents=True, exist_ok=True)
@@ -145,7 +146,7 @@ def _counter(model: Path, tokens: int | None) -> TokenCounter:
     from astrea.data.records.lengths import ChatCounter
     from astrea.loading import SHIPPED_NAME, load_model, read_processor
 
-    shipped = model == Path(SHIPPED_NAME) and not model.is_dir()
+    shipped = model == Path(SHIPPED_NAME) and not is_folder(model)
     processor = load_model(model)[1] if shipped else read_processor(model)
 
     def count(text: str) -> int:

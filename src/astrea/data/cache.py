@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from astrea.files import atomic_path, sha256_file, write_json_atomic
+from astrea.paths import size_of
 
 Features = dict[str, torch.Tensor]
 
@@ -145,7 +146,7 @@ class FeatureCache:
                     shutil.rmtree(path, ignore_errors=True)
         entries = []
         for paths in files.values():
-            with contextlib.suppress(FileNotFoundError):  # another process pruned it meanwhile
+            with contextlib.suppress(OSError):  # another process pruned it meanwhile
                 status = [path.stat() for path in paths]
                 entries.append((max(s.st_mtime_ns for s in status), sum(s.st_size for s in status), paths))
         return entries
@@ -188,7 +189,7 @@ class FeatureCache:
             record = {
                 "format": _FORMAT,
                 "key": key,
-                "bytes": temporary.stat().st_size,
+                "bytes": size_of(temporary),
                 "sha256": sha256_file(temporary),
                 "tensors": {
                     name: {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}

@@ -28,6 +28,7 @@ from astrea.experts.protocol import Expert, ExpertFeatures
 from astrea.experts.truth import pixels_from_scenes
 from astrea.files import sha256_file
 from astrea.fingerprint import tensors_fingerprint
+from astrea.paths import is_file
 from astrea.scenes.captions import captions
 from astrea.scenes.draw import split_scene
 from astrea.scenes.questions import Balancer, Question
@@ -155,7 +156,7 @@ def source_hash(cls: type) -> str:
     if issubclass(cls, CheckpointExpert):
         files |= {str(path) for path in Path(inspect.getfile(CheckpointExpert)).parent.glob("*.py")}
         versions.append(transformers.__version__)
-    hashes = [sha256_file(Path(file)) for file in sorted(files) if Path(file).is_file()]  # none at a prompt
+    hashes = [sha256_file(Path(file)) for file in sorted(files) if is_file(Path(file))]  # none at a prompt
     return hashlib.sha256(" ".join([*hashes, *versions]).encode()).hexdigest()
 
 

@@ -27,6 +27,7 @@ from astrea.experts.protocol import ExpertFeatures
 from astrea.experts.truth import pixels_from_scenes
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.model import AstreaForConditionalGeneration
+from astrea.paths import is_folder
 from astrea.scenes.captions import captions
 from astrea.scenes.questions import Balancer
 from astrea.scenes.scene import Scene
@@ -141,7 +142,7 @@ def _described_at(checkpoint: str, revision: str | None) -> Path:
         AstreaError: there is none on this machine.
     """
     folder = Path(checkpoint).expanduser()
-    if folder.is_dir():
+    if is_folder(folder):
         return folder
     cached = _cached_config(checkpoint, revision)
     if cached is None:

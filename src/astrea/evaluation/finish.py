@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from astrea.experts.drawing import draw_readings
 from astrea.experts.truth import pixels_from_scenes
 from astrea.loading import load_model
 from astrea.model import AstreaForConditionalGeneration
+from astrea.paths import exists, file_guard, is_file, read_json
 from astrea.progress import Reporter
 from astrea.scenes.captions import captions
 from astrea.scenes.questions import VQA_TASKS
 from astrea.scenes.vocabulary import CONDITIONS
-from astrea.training.checkpoint import file_guard, write_json_atomic
+from astrea.training.checkpoint import write_json_atomic
 
 SAMPLES = 24
 
@@ -36,7 +36,7 @@ def finish(run: Run, folder: Path, *, report: Reporter, split: str = "test") -> 
     # The recipe is the user's own word: what it names has been imported for training already.
     model, processor = load_model(folder / "model", trust_remote_code=True, device=run.machines.device)
     results, seen, outcome = evaluate(model, processor.tokenizer, run.world, run.data, split=split, report=report)
-    seconds = json.loads((folder / "seconds.json").read_text()) if (folder / "seconds.json").exists() else {}
+    seconds = read_json(folder / "seconds.json") if exists(folder / "seconds.json") else {}
     results |= {
         "strategy": run.model.strategy,
         "seed": run.seed,
@@ -101,6 +101,6 @@ def read_run(folder: Path) -> Run:
     from astrea.recipes.loader import load_recipe
 
     path = folder / "recipe.yaml"
-    if not path.is_file():
+    if not is_file(path):
         raise AstreaError(f"{path}: missing, so this is no run folder", "give the folder that `astrea train` wrote")
     return load_recipe(Run, str(path))

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from astrea.config import Data, Run, World
 from astrea.errors import AstreaError
 from astrea.loading import MAX_JSON_BYTES, read_json
+from astrea.paths import is_file
 from astrea.recipes.loader import load_recipe
 
 RECIPE = "recipe.json"
@@ -52,7 +53,7 @@ def own_settings(folder: Path, image_size: int) -> list[str]:
     """What a model folder says of its world, as changes to a recipe. Of all that stands in its recipe only this is
     read: the rest may be long, of another version, or not to be had here."""
     path = folder / RECIPE
-    if not path.is_file():
+    if not is_file(path):
         return [f"world.canvas={image_size}"]
     told = read_json(path, MAX_JSON_BYTES)
     return [

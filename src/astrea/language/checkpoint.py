@@ -23,6 +23,7 @@ from astrea.language.chat_format import ChatFormat
 from astrea.language.check import check_language_model
 from astrea.language.tokenizer import IMAGE, PAD
 from astrea.loading import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, read_json
+from astrea.paths import exists, is_file, is_folder, list_folder
 from astrea.quiet import quiet
 
 AGAIN = "copy or download the checkpoint again"
@@ -125,7 +126,7 @@ def find_checkpoint(name: str, revision: str | None) -> Path:
         AstreaError: there is none, or the commit is not pinned.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if is_folder(folder):
         return folder
     if len(folder.parts) != 2 or folder.is_absolute() or ".." in folder.parts:
         raise AstreaError(f"there is no checkpoint folder {folder}", "give a folder, or a hub id such as owner/name")
@@ -162,17 +163,17 @@ def check_files(folder: Path) -> None:
     if "quantization_config" in described:
         raise AstreaError(f"{folder / 'config.json'} describes a quantised model", "name one with plain weights")
     for name, most in (("tokenizer.json", MAX_TOKENIZER_BYTES), ("tokenizer_config.json", MAX_JSON_BYTES)):
-        if (folder / name).exists():
+        if exists(folder / name):
             read_json(folder / name, most)
     index = folder / "model.safetensors.index.json"
-    if index.exists():
+    if exists(index):
         names = read_json(index, MAX_JSON_BYTES).get("weight_map")
         files = set(names.values()) if isinstance(names, dict) else {None}
         for file in files:
-            if not isinstance(file, str) or Path(file).name != file or not (folder / file).is_file():
+            if not isinstance(file, str) or Path(file).name != file or not is_file(folder / file):
                 raise AstreaError(f"{index} names {file!r:.80}, which is no file beside it", AGAIN)
-    if not any(folder.glob("*.safetensors")):
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if not any(path.suffix == ".safetensors" for path in list_folder(folder)):
+        pickles = sorted(p.name for p in list_folder(folder) if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         hint = f"{', '.join(pickles)} cannot be read instead: pickle files are never loaded; " if pickles else ""
         raise AstreaError(f"{folder} holds no safetensors file", hint + "convert the checkpoint to safetensors")
 
@@ -183,7 +184,7 @@ def check_size(folder: Path, skeleton: nn.Module) -> None:
     Raises:
         AstreaError: it is much larger, or a file is damaged.
     """
-    held = sum(_values_in(path) for path in folder.glob("*.safetensors"))
+    held = sum(_values_in(path) for path in list_folder(folder) if path.suffix == ".safetensors")
     wanted = sum(tensor.numel() for tensor in skeleton.parameters())
     if wanted > 2 * held + SLACK:
         raise AstreaError(

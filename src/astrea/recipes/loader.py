@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from astrea.errors import AstreaError
+from astrea.paths import is_file, is_folder
 from astrea.recipes.problems import explain
 from astrea.recipes.schema import keys_of
 from astrea.recipes.tree import Tree
@@ -69,11 +70,11 @@ def shipped_recipes() -> list[str]:
 def _find(name_or_path: str) -> Path:
     if re.fullmatch(r"[A-Za-z0-9_-]+", name_or_path):
         shipped = SHIPPED / f"{name_or_path}.yaml"
-        if shipped.is_file():
+        if is_file(shipped):
             return shipped
-    if (path := Path(name_or_path)).is_file():
+    if is_file(path := Path(name_or_path)):
         return path
-    what = "a folder, not a recipe" if path.is_dir() else "not a file, nor the name of a shipped recipe"
+    what = "a folder, not a recipe" if is_folder(path) else "not a file, nor the name of a shipped recipe"
     names = shipped_recipes()
     near = difflib.get_close_matches(path.stem, names, n=1)
     known = f"Shipped recipes: {', '.join(names)}." if names else "Give the path of a YAML file."

@@ -16,6 +16,7 @@ import numpy as np
 from astrea.errors import AstreaError
 from astrea.files import sha256_file
 from astrea.model import AstreaForConditionalGeneration
+from astrea.paths import file_guard
 from astrea.progress import Reporter
 from astrea.retrieval.extra import index_library
 from astrea.retrieval.identity import model_fingerprint
@@ -33,7 +34,6 @@ from astrea.retrieval.store import (
     sound,
     write_segment,
 )
-from astrea.training.checkpoint import file_guard
 
 MAX_FILE_BYTES = 1 << 30
 """Of one picture; a larger file is left out before it is read."""
@@ -96,7 +96,7 @@ def build_index(
             one, or cannot be written; another process is at work on it; or ``astrea[index]`` is not installed.
     """
     index_library("faiss")  # not after an hour of work
-    paths = find_pictures(folder)
+    paths = find_pictures(folder, lambda error: report.say(f"left out: {error.message}"))
     identity = ModelId(fingerprint=model_fingerprint(model), name=name)
     where = relative_to_index(folder, out)
     with file_guard(out):
@@ -154,7 +154,8 @@ class _Work:
         """Take a picture over, or read it and let it wait for the model."""
         relative = path.relative_to(self.folder).as_posix()
         relative.encode()  # a name that is no text cannot be written down
-        status = path.stat()
+        with file_guard(path):
+            status = path.stat()
         old = self.known.by_path.get(relative)
         if old is not None and (old[0].size, old[0].mtime_ns) == (status.st_size, status.st_mtime_ns):
             self.found[relative] = old

@@ -43,7 +43,7 @@ def rank_folder(
     """
     shortlist = SHORTLIST if shortlist is None else shortlist
     check_text(processor, text)
-    paths = find_pictures(folder)
+    paths = find_pictures(folder, lambda error: report.say(f"left out: {error.message}"))
     if len(paths) >= MANY:
         report.say(f"{len(paths):,} pictures: `astrea index` looks at each once, and searching then takes a moment")
     answerer = Answerer(model, processor.tokenizer)

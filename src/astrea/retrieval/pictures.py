@@ -5,7 +5,7 @@ Letters: N pictures, S side of the square picture, P contrast width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +16,23 @@ from astrea.data.images import load_image, to_square_array
 from astrea.errors import AstreaError
 from astrea.evaluation.answering import Answerer
 from astrea.model import AstreaForConditionalGeneration
+from astrea.paths import files_below, is_folder
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
-def find_pictures(folder: Path) -> list[Path]:
+def find_pictures(folder: Path, unreadable: Callable[[AstreaError], None]) -> list[Path]:
     """Every file below a folder that is named like a picture, sorted. Links to folders are not followed.
+
+    Args:
+        unreadable: told of every folder and file below that may not be looked at.
 
     Raises:
         AstreaError: there is no such folder.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise AstreaError(f"{folder}: is not a folder", "give a folder of pictures")
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(path for path in files_below(folder, unreadable) if path.suffix.lower() in SUFFIXES)
 
 
 def square_picture(path: Path, size: int) -> np.ndarray:

@@ -18,6 +18,7 @@ import torch
 from astrea.errors import AstreaError
 from astrea.evaluation.answering import Answerer
 from astrea.model import AstreaForConditionalGeneration
+from astrea.paths import file_guard
 from astrea.processor import AstreaProcessor
 from astrea.progress import Reporter
 from astrea.retrieval.extra import index_library
@@ -136,8 +137,9 @@ def changed_since(index: PictureIndex) -> int:
     """How many pictures are new, gone, or of another size or time of writing than the index says."""
     recorded = {entry.path: (entry.size, entry.mtime_ns) for entry in index.manifest.entries}
     found = {}
-    for path in find_pictures(index.pictures):
-        status = path.stat()
+    for path in find_pictures(index.pictures, lambda error: None):
+        with file_guard(path):
+            status = path.stat()
         found[path.relative_to(index.pictures).as_posix()] = (status.st_size, status.st_mtime_ns)
     gone = len(recorded.keys() - found.keys())
     return gone + sum(not _as_recorded(now, recorded.get(path)) for path, now in found.items())

@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 
 from astrea.errors import AstreaError
 from astrea.files import atomic_path, sha256_file
+from astrea.paths import is_file, is_folder, list_folder
 from astrea.retrieval.manifest import Entry, Manifest, ModelId, Vectors, read_manifest, write_manifest
 
 MANIFEST = "manifest.json"
@@ -32,6 +33,7 @@ FOLDER = ".astrea-index"
 
 TENSOR = "vectors"
 _OURS = re.compile(r"vectors-([0-9a-f]{16}|new)\.safetensors|part-\d{6}\.json|\.(vectors-|part-|manifest).*\.tmp|lock")
+_PART = re.compile(r"part-\d{6}\.json")
 _LENGTH = 1e-2
 """How far from 1 the length of a vector may be."""
 
@@ -48,12 +50,14 @@ class Segment:
 
 def is_index(folder: Path) -> bool:
     """Whether a folder holds a whole index (or what claims to be one)."""
-    return (folder / MANIFEST).is_file()
+    return is_file(folder / MANIFEST)
 
 
 def is_begun(folder: Path) -> bool:
     """Whether a folder holds an index, or what an indexing that was stopped left of one."""
-    return folder.is_dir() and any(path.name == MANIFEST or _OURS.fullmatch(path.name) for path in folder.iterdir())
+    return is_folder(folder) and any(
+        path.name == MANIFEST or _OURS.fullmatch(path.name) for path in list_folder(folder)
+    )
 
 
 def pictures_folder(index: Path, manifest: Manifest) -> Path:
@@ -125,17 +129,17 @@ def sound(vectors_NP: np.ndarray) -> np.ndarray:
 
 def part_names(folder: Path) -> list[str]:
     """The parts that an unfinished indexing left, in order."""
-    return sorted(path.name for path in folder.glob("part-*.json"))
+    return [path.name for path in list_folder(folder) if _PART.fullmatch(path.name)]
 
 
 def clean(folder: Path, keep: Iterable[str]) -> None:
     """Remove everything that an index consists of and nothing names any more; other files are left alone."""
     keeping = {*keep, MANIFEST, "lock"}
-    for path in folder.iterdir():
+    for path in list_folder(folder):
         if path.name in keeping or not _OURS.fullmatch(path.name):
             continue
-        if path.is_dir():
-            for leftover in path.iterdir():
+        if is_folder(path):
+            for leftover in list_folder(path):
                 leftover.unlink()
             path.rmdir()
         else:

@@ -8,7 +8,6 @@ removed last. One process writes into a folder at a time. Nothing is ever unpick
 from __future__ import annotations
 
 import base64
-import errno
 import hashlib
 import json
 import math
@@ -32,6 +31,7 @@ from torch import Tensor
 
 from astrea.errors import AstreaError
 from astrea.files import sha256_file
+from astrea.paths import file_guard, is_folder
 from astrea.training.sharding import shard_like, whole
 
 Warn = Callable[[str], None]
@@ -228,9 +228,9 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
+    if is_folder(path) and os.name == "nt":  # Windows cannot open a folder
         return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDONLY if is_folder(path) else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -277,32 +277,6 @@ def _check_keys(value: Any, where: str) -> None:
         if not isinstance(key, str):
             raise TypeError(f"{where}: the key {key!r} is not text")
         _check_keys(item, f"{where}.{key}")
-
-
-@contextmanager
-def file_guard(path: Path | str) -> Iterator[None]:
-    """Turns any OSError inside the block, also one from within safetensors, into an AstreaError that names ``path`` and
-    the mend."""
-    try:
-        yield
-    except SafetensorError as error:
-        if not (code := re.search(r"\(os error (\d+)\)", str(error))):
-            raise
-        raise _told(path, int(code[1]), os.strerror(int(code[1]))) from error
-    except OSError as error:
-        raise _told(path, error.errno or 0, error.strerror or str(error)) from error
-
-
-def _told(path: Path | str, code: int, said: str) -> AstreaError:
-    why, mend = _REASONS.get(code, ("", "Check that the path is right and its disk is healthy."))
-    return AstreaError(f"{path}: {why or said.lower()}", mend)
-
-
-_FULL = ("no space left on the disk", "Free some space, or choose an output folder on another disk.")
-_DENIED = ("permission denied", "Change the permissions, or choose an output folder of your own.")
-_REASONS = {errno.EROFS: ("the disk is read-only", "Choose an output folder that can be written to.")}
-_REASONS |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FULL)
-_REASONS |= dict.fromkeys((errno.EACCES, errno.EPERM), _DENIED)
 
 
 def write_json_atomic(path: Path, obj: Any) -> None:

@@ -34,10 +34,11 @@ from astrea.experts.protocol import Expert, ExpertFeatures
 from astrea.experts.truth import pixels_from_scenes
 from astrea.files import sha256_file
 from astrea.fingerprint import tensors_fingerprint
+from astrea.paths import exists, file_guard
 from astrea.progress import Reporter
 from astrea.scenes.scene import Scene
 from astrea.seeds import sample_indices
-from astrea.training.checkpoint import file_guard, write_json_atomic
+from astrea.training.checkpoint import write_json_atomic
 from astrea.training.halfway import Halfway
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.parts import CARD, load_experts, load_part, read_card, save_part
@@ -195,7 +196,7 @@ def keep(student: nn.Module, folder: Path, card: dict[str, Any]) -> None:
 
 def taught_before(student: Expert, folder: Path, origin: dict[str, Any], report: Reporter) -> float | None:
     """Load a student of the same origin and return the seconds that it took to teach; None where there is none."""
-    if not (folder / CARD).exists():
+    if not exists(folder / CARD):
         return None
     try:
         card = read_card(folder)

@@ -31,10 +31,11 @@ from astrea.fusion.grow import grow_fusion
 from astrea.language.growing import grow_words, grown_tokenizer, in_known_words
 from astrea.language.labels import LabelWords
 from astrea.model import AstreaForConditionalGeneration
+from astrea.paths import file_guard
 from astrea.processor import AstreaProcessor
 from astrea.progress import Reporter
 from astrea.training.align import AlignObjective
-from astrea.training.checkpoint import file_guard, write_json_atomic
+from astrea.training.checkpoint import write_json_atomic
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.parts import SHIPPED, load_experts
 from astrea.training.run import freeze_summary, write_model

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from astrea.errors import AstreaError
-from astrea.training.checkpoint import file_guard, finite_or_null
+from astrea.paths import exists, file_guard
+from astrea.training.checkpoint import finite_or_null
 
 
 class TrainLog:
@@ -122,9 +123,9 @@ def _step_of(line: bytes) -> float:
 
 def _drop_torn_line(path: Path) -> None:
     """A kill in mid-write leaves half a line, to which the next one would be joined."""
-    if not path.exists():
+    if not exists(path):
         return
-    with path.open("rb+") as file:
+    with file_guard(path), path.open("rb+") as file:
         end = file.seek(0, os.SEEK_END)
         tail = b""
         start = end

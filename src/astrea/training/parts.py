@@ -28,6 +28,7 @@ from astrea.language.checkpoint import language_from_architecture, load_language
 from astrea.language.labels import LabelWords
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.model import AstreaForConditionalGeneration
+from astrea.paths import is_file
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 CARD = "card.json"
@@ -73,7 +74,7 @@ def load_part(module: nn.Module, folder: Path, name: str) -> None:
     path = folder / f"{name}.safetensors"
     mend = "make the parts again with `astrea pretrain`, or use pretrain=shipped"
     card = read_card(folder)
-    if not path.is_file():
+    if not is_file(path):
         raise AstreaError(f"{path}: the pretrained part {name!r} is missing", mend)
     if sha256_file(path) != card.get("sha256", {}).get(name):
         raise AstreaError(f"{path}: its sha256 is not the one that {CARD} names", mend)

@@ -20,9 +20,10 @@ from astrea.experts.pretrain import ExpertObjective
 from astrea.files import sha256_file
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.language.warm import WarmObjective, told_accuracy
+from astrea.paths import exists, file_guard, read_json
 from astrea.progress import Reporter
 from astrea.provenance import commit
-from astrea.training.checkpoint import file_guard, write_json_atomic
+from astrea.training.checkpoint import write_json_atomic
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.parts import CARD, LANGUAGE, fill, made_with, save_part
 
@@ -51,7 +52,7 @@ def pretrain(run: Run, folder: Path, *, report: Reporter, only: list[str] | None
         folder.mkdir(parents=True, exist_ok=True)
     for name in wanted:
         path = folder / f"{name}.safetensors"
-        if not path.exists():
+        if not exists(path):
             (warm if name == LANGUAGE else train_expert)(run, folder, name, report)
         elif made_with(path) not in (None, settings_digest(run, name)):
             raise AstreaError(
@@ -123,13 +124,13 @@ def fit(
 def check_gate(run: Run, folder: Path, report: Reporter) -> None:
     """Measure the language model on scenes told without a fault (once), and hold it to the gate."""
     path = folder / GATE
-    if not path.exists():
+    if not exists(path):
         model = tiny_language_model(run.language, tiny_tokenizer())
         fill(model, folder / f"{LANGUAGE}.safetensors", LANGUAGE)
         told = told_accuracy(warm_objective(run, model))
         with file_guard(folder):
             write_json_atomic(path, {"mean": sum(told.values()) / len(told), **told})
-    mean = json.loads(path.read_text())["mean"]
+    mean = read_json(path)["mean"]
     report.say(f"language model on ground-truth tokens: {mean:.1%}")
     if mean < run.pretraining.gate:
         raise AstreaError(
@@ -140,7 +141,7 @@ def check_gate(run: Run, folder: Path, report: Reporter) -> None:
 
 def write_card(run: Run, folder: Path, *, judged: int = JUDGED) -> Path:
     """The card: how the parts were made, what they score (on ``judged`` validation scenes), what their bytes are."""
-    names = [name for name in (*COMPACT, LANGUAGE) if (folder / f"{name}.safetensors").exists()]
+    names = [name for name in (*COMPACT, LANGUAGE) if exists(folder / f"{name}.safetensors")]
     gate = folder / GATE
     card = {
         "command": "astrea pretrain " + run.name,
@@ -151,7 +152,7 @@ def write_card(run: Run, folder: Path, *, judged: int = JUDGED) -> Path:
         "world": run.world.model_dump(),
         "pretraining": run.pretraining.model_dump(),
         "language": run.language.model_dump(),
-        "ground_truth_accuracy": json.loads(gate.read_text()) if LANGUAGE in names and gate.exists() else None,
+        "ground_truth_accuracy": read_json(gate) if LANGUAGE in names and exists(gate) else None,
         "scores": {name: expert_score(run, folder, name, judged) for name in names if name != LANGUAGE and judged},
         "sha256": {name: sha256_file(folder / f"{name}.safetensors") for name in names},
     }

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from astrea.errors import AstreaError
 from astrea.fingerprint import tensors_fingerprint
+from astrea.paths import file_guard, is_folder, list_folder
 from astrea.progress import Reporter
-from astrea.training.checkpoint import Checkpoint, file_guard, load_checkpoint, set_rng_state
+from astrea.training.checkpoint import Checkpoint, load_checkpoint, set_rng_state
 from astrea.training.distributed import Distributed, restarts
 from astrea.training.sharding import gathered
 from astrea.training.workshop import Workshop
@@ -23,7 +24,8 @@ START, RESUME, REFUSE = range(3)
 
 def has_checkpoints(folder: Path) -> bool:
     """Whether a run in ``folder`` has got as far as its first checkpoint."""
-    return any((folder / "checkpoints").glob("step-*"))
+    steps = folder / "checkpoints"
+    return is_folder(steps) and any(path.name.startswith("step-") for path in list_folder(steps))
 
 
 def goes_on(folder: Path, resume: bool, ranks: Distributed) -> bool:

@@ -16,6 +16,7 @@ from astrea.data.records.fields import id_of, kind_of, list_of, text_of
 from astrea.data.records.reader import ListReader, Row, open_guard
 from astrea.data.records.record import FileImage, Record, Where
 from astrea.errors import AstreaError
+from astrea.paths import size_of
 
 MAX_BYTES = 1 << 30
 """The largest annotation file that is read; parsing takes several times its size of memory."""
@@ -30,7 +31,7 @@ def read_document(path: Path, most: int = MAX_BYTES) -> Row:
         AstreaError: it cannot be read, is larger than ``most`` bytes, or is no JSON object; names the line.
     """
     with open_guard(path):
-        size = path.stat().st_size
+        size = size_of(path)
         if size > most:
             raise AstreaError(
                 f"{path} has {size:,} bytes; annotation files of at most {most:,} are read, since all of one is parsed",

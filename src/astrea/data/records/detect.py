@@ -12,9 +12,10 @@ from astrea.data.records.forms import FORMS, form_of
 from astrea.data.records.reader import IndexedReader, JsonReader, Row, RowReader, first_byte, open_guard
 from astrea.data.records.rowjson import MAX_ROW_BYTES, parse_object
 from astrea.data.records.shards import ShardReader
-from astrea.data.records.spans import Track
+from astrea.data.records.spans import DATA_FILE, Track
 from astrea.data.records.tables import TableReader
 from astrea.errors import AstreaError
+from astrea.paths import open_file, size_of
 
 AnyReader = IndexedReader | ShardReader
 """What a data file is read by."""
@@ -46,7 +47,7 @@ def open_reader(path: str | Path, format: str | None = None, track: Track | None
         raise AstreaError(f"unknown format {quoted(format)}", f"known formats: {', '.join(FORMATS)}")
     name = "messages" if name == "openai" else name
     with open_guard(path):
-        size = path.stat().st_size
+        size = size_of(path)
     kind = _container(path)
     fitting = {"shard": ("webdataset",), "table": tuple(FORMS), "json": (*FORMS, *NAMES)}[kind]
     if name and name not in fitting:
@@ -94,7 +95,7 @@ def _is_document(path: Path) -> bool:
     """Whether a JSON file is one object over many lines, or one line that is an annotation file."""
     if path.suffix.lower() != ".json" or first_byte(path) != b"{":
         return False
-    with path.open("rb") as file:
+    with open_file(path, DATA_FILE) as file:
         line = file.readline(MAX_ROW_BYTES)
         more = file.read(1 << 16).strip()
     try:

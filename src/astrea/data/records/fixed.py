@@ -18,7 +18,7 @@ from astrea.data.records.record import Record
 from astrea.data.records.tables import TableReader, TableWriter
 from astrea.errors import AstreaError
 from astrea.files import atomic_path
-from astrea.training.checkpoint import file_guard
+from astrea.paths import exists, file_guard
 
 
 class _Writer(Protocol):
@@ -92,7 +92,7 @@ def fixed_copy(reader: Reader, path: Path, root: ImageRoot, checks: Checks) -> I
     Raises:
         AstreaError: ``path`` exists, cannot be written, or the format cannot be copied.
     """
-    if path.exists():
+    if exists(path):
         raise AstreaError(f"{path} exists already", "give a new name; nothing is overwritten")
     if not isinstance(reader, (JsonReader, TableReader)):
         what = f"{reader.path}: a {reader.format} file cannot be copied without its bad records"
@@ -115,7 +115,8 @@ class _JsonWriter:
 
     def __init__(self, reader: JsonReader, path: Path) -> None:
         self.reader = reader
-        self.file = path.open("wb")
+        with file_guard(path):
+            self.file = path.open("wb")
         self.between = b",\n" if reader.is_array else b"\n"
         self.first = True
         if reader.is_array:

@@ -13,6 +13,7 @@ from astrea.data.images import FORMATS, MAX_PIXELS, load_image
 from astrea.data.records.faults import BadRow, printable, quoted
 from astrea.data.records.record import FileImage, ImageRef, InlineImage, MemberImage
 from astrea.errors import AstreaError
+from astrea.paths import is_folder
 
 MAX_IMAGE_BYTES = 256 << 20
 """The largest image file that is read into memory."""
@@ -34,7 +35,7 @@ class ImageRoot:
 
     def __init__(self, folder: str | Path, option: str = "images") -> None:
         self.folder, self.option = Path(folder), option
-        if not self.folder.is_dir():
+        if not is_folder(self.folder):
             mend = f"give the folder that the paths start at with {option}"
             raise AstreaError(f"image root {self.folder} is not a folder", mend)
         self.real = self.folder.resolve()

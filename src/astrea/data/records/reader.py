@@ -11,9 +11,9 @@ from typing import Any
 from astrea.data.records.faults import BadRow, Fault
 from astrea.data.records.record import Record, Where
 from astrea.data.records.rowjson import parse_object
-from astrea.data.records.spans import BLANK, Track, index_array, index_lines
+from astrea.data.records.spans import BLANK, DATA_FILE, Track, index_array, index_lines
 from astrea.errors import AstreaError
-from astrea.training.checkpoint import file_guard
+from astrea.paths import file_guard, hint_for, is_file, missing, open_file, shown
 
 Row = dict[str, Any]
 Form = Callable[[Row, Where], Record]
@@ -184,9 +184,9 @@ def first_byte(path: Path) -> bytes:
     """The first byte of a file that is no blank and no byte order mark; b"" if there is none in the first 64 KiB.
 
     Raises:
-        OSError: the file cannot be read.
+        AstreaError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_file(path, DATA_FILE) as file:
         return file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip(BLANK)[:1]
 
 
@@ -196,7 +196,7 @@ def open_guard(path: Path) -> Any:
     Raises:
         AstreaError: at once, if ``path`` is not an ordinary file (opening a pipe could wait for ever).
     """
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not an ordinary file" if path.exists() else "does not exist"
-        raise AstreaError(f"data file {path} {what}", "give the path of a data file; see docs/data.md for the formats")
+    if not is_file(path):
+        mend = hint_for(path) or "give the path of a data file; see docs/data.md for the formats"
+        raise AstreaError(f"{DATA_FILE} {shown(path)} {missing(path)}", mend)
     return file_guard(path)

@@ -24,6 +24,8 @@ from astrea.data.records.pictures import MAX_IMAGE_BYTES
 from astrea.data.records.reader import Reader, Row, open_guard
 from astrea.data.records.record import ImageRef, InlineImage, MemberImage, Record, Where
 from astrea.data.records.rowjson import MAX_ROW_BYTES, parse_object
+from astrea.data.records.spans import DATA_FILE
+from astrea.paths import open_file
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
@@ -52,8 +54,7 @@ class ShardReader(Reader):
         super().__init__(paths[0], "webdataset")
         self.paths = [Path(path) for path in paths]
         for path in self.paths:
-            with open_guard(path), path.open("rb"):
-                continue
+            open_file(path, DATA_FILE).close()
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -116,7 +117,7 @@ def _key_of(member: _Member) -> str:
 
 def _members(path: Path, *, read: bool) -> Iterator[_Member]:
     """The files of a shard in order; without ``read``, their keys alone."""
-    with path.open("rb") as file:
+    with open_file(path, DATA_FILE) as file:
         packed = file.read(6).startswith(_COMPRESSED)
     with tarfile.open(path, "r|*" if packed else "r:", tarinfo=_Info) as tar:
         while (info := tar.next()) is not None:

@@ -11,6 +11,7 @@ from astrea.data.records.detect import SHARD_ENDINGS, AnyReader, open_reader, op
 from astrea.data.records.mix import Source
 from astrea.data.records.pictures import ImageRoot
 from astrea.errors import AstreaError
+from astrea.paths import exists, is_file, matching, size_of
 from astrea.progress import Reporter
 
 if TYPE_CHECKING:
@@ -72,18 +73,18 @@ def open_sources(
 
 
 def _files(path: str) -> Sequence[Path]:
-    if not glob.has_magic(path) or Path(path).exists():
+    if not glob.has_magic(path) or exists(Path(path)):
         return [Path(path)]
-    found = sorted(Path(name) for name in glob.glob(path, recursive=True))
+    found = matching(path)
     if not found:
         raise AstreaError(f"no data file is called {path}", "mend the pattern")
     return found
 
 
 def _open(file: Path, format: str | None, report: Reporter | None) -> AnyReader:
-    if report is None or not file.is_file():
+    if report is None or not is_file(file):
         return open_reader(file, format)
-    size, label = file.stat().st_size, f"reading {file.name}"
+    size, label = size_of(file), f"reading {file.name}"
     reader = open_reader(file, format, lambda done: report.track(label, min(done, size), size))
     report.track(label, size, size)
     return reader

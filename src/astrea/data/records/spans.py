@@ -12,9 +12,13 @@ import numpy as np
 
 from astrea.data.records.faults import BadRow
 from astrea.data.records.rowjson import MAX_ROW_BYTES
+from astrea.paths import open_file
 
 Track = Callable[[int], None]
 """Told now and then how many bytes have been looked at."""
+
+DATA_FILE = "data file"
+"""What messages call a file of records."""
 
 CHUNK = 1 << 17
 BLANK = b" \t\r\n"
@@ -55,9 +59,9 @@ class Spans:
         The file is opened anew each time, so that processes and threads may share the spans.
 
         Raises:
-            OSError: the file cannot be read.
+            AstreaError: the file cannot be read.
         """
-        with self.path.open("rb") as file:
+        with open_file(self.path, DATA_FILE) as file:
             file.seek(self.starts[index])
             data = file.read(self.sizes[index])
         body = data.lstrip(BLANK)
@@ -68,10 +72,10 @@ def index_lines(path: Path, track: Track | None = None) -> Spans:
     """The lines of a JSONL file that are not blank. A byte order mark at the beginning is passed over.
 
     Raises:
-        OSError: the file cannot be read.
+        AstreaError: the file cannot be read.
     """
     spans = Spans(path)
-    with path.open("rb") as file:
+    with open_file(path, DATA_FILE) as file:
         position = _skip_bom(file)
         start, line, blank = position, 1, True
         while piece := file.readline(CHUNK):  # of a long line, a part
@@ -95,10 +99,10 @@ def index_array(path: Path, track: Track | None = None) -> Spans:
     What lies between two commas is not judged: an element that is no JSON comes out as a bad row of its own.
 
     Raises:
-        OSError: the file cannot be read.
+        AstreaError: the file cannot be read.
     """
     spans = Spans(path)
-    with path.open("rb") as file:
+    with open_file(path, DATA_FILE) as file:
         base = _skip_bom(file)
         frame = _Frame()
         start, line, start_line, last = base, 1, 1, 0

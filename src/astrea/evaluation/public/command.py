@@ -15,6 +15,7 @@ from astrea.evaluation.public.items import MODES, Mode
 from astrea.evaluation.public.missing import describe, locate
 from astrea.evaluation.public.run import Outcome, Settings, results_of, run_suite, write_results
 from astrea.evaluation.public.suite import choose_tasks
+from astrea.paths import is_folder
 from astrea.progress import Reporter
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def evaluate_public(
     chosen = choose_tasks(tasks)
     if data is None:
         raise AstreaError("the public tasks need --data", "give the folder that docs/public-tasks.md describes")
-    if not data.is_dir():
+    if not is_folder(data):
         raise AstreaError(f"{data} is not a folder", "give the folder that docs/public-tasks.md describes")
     if mode not in MODES:
         raise AstreaError(f"unknown mode {mode!r}", f"choose {' or '.join(MODES)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from astrea.errors import AstreaError
 from astrea.evaluation.public.suite import PublicTask, Wanted
+from astrea.paths import is_file, is_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def check_pictures(pictures: Iterable[Path]) -> None:
         AstreaError: some are not; names the first, and how many of how many.
     """
     asked = dict.fromkeys(pictures)
-    absent = [path for path in asked if not path.is_file()]
+    absent = [path for path in asked if not is_file(path)]
     if absent:
         raise AstreaError(
             f"{absent[0]} is missing ({len(absent):,} of {len(asked):,} pictures are)",
@@ -59,6 +60,6 @@ def check_pictures(pictures: Iterable[Path]) -> None:
 
 def _place(wanted: Wanted, data: Path, *, folder: bool) -> Path | None:
     for path in wanted.paths:
-        if (data / path).is_dir() if folder else (data / path).is_file():
+        if is_folder(data / path) if folder else is_file(data / path):
             return data / path
     return None

@@ -17,7 +17,7 @@ from astrea.evaluation.public.files import Entry, read_lines
 from astrea.evaluation.public.items import Item, Pool
 from astrea.evaluation.public.retrieval import DIRECTIONS
 from astrea.files import write_atomic
-from astrea.training.checkpoint import file_guard
+from astrea.paths import file_guard
 
 SCHEMA = 1
 _AGAIN = "evaluate the model again, or give the folder of a run on the same files"

@@ -26,8 +26,9 @@ from astrea.evaluation.public.retrieval import score_retrieval
 from astrea.evaluation.public.submission import write_submission
 from astrea.evaluation.public.suite import AnswerTask, RetrievalTask, Wanted
 from astrea.files import write_json_atomic
+from astrea.paths import exists, file_guard, is_file
 from astrea.progress import Reporter
-from astrea.training.checkpoint import file_guard, finite_or_null
+from astrea.training.checkpoint import finite_or_null
 
 SCHEMA = 1
 RESULTS = "results.json"
@@ -92,7 +93,7 @@ def _located(task: AnswerTask | RetrievalTask, settings: Settings) -> tuple[Foun
     """As `locate`; pictures are not needed to score what was kept."""
     found, missing = locate(task, settings.data)
     if found is None and settings.predictions is not None and missing == (task.pictures,):
-        files = tuple(next(settings.data / p for p in w.paths if (settings.data / p).is_file()) for w in task.files)
+        files = tuple(next(settings.data / p for p in w.paths if is_file(settings.data / p)) for w in task.files)
         return Found(files, settings.data / task.pictures.paths[0]), ()
     return found, missing
 
@@ -187,7 +188,7 @@ def earlier_results(settings: Settings) -> dict[str, dict[str, Any]]:
         AstreaError: there is such a file, and it is not JSON.
     """
     path = settings.out / RESULTS
-    if not path.exists():
+    if not exists(path):
         return {}
     there = read_object(path).fields
     same = all(there.get(name) == value for name, value in _head(settings).items())

@@ -21,7 +21,7 @@ from pathlib import Path
 from astrea.evaluation.public.items import Item, Mode
 from astrea.evaluation.public.suite import AnswerTask
 from astrea.files import write_atomic
-from astrea.training.checkpoint import file_guard
+from astrea.paths import file_guard
 
 
 def write_submission(

@@ -13,6 +13,7 @@ from typing import Any
 from astrea.data.images import load_image
 from astrea.errors import AstreaError
 from astrea.evaluation.report.results import Results, parse_results
+from astrea.paths import is_folder
 
 MAX_SAMPLES = 48
 COMPONENTS = ("lm", "word", "itc", "agree", "contribution")
@@ -69,7 +70,7 @@ def read_run(run: Path) -> RunFiles:
         AstreaError: the folder or ``results.json`` is missing, or a file is unreadable, damaged, of the wrong form, or
             names a picture outside the folder.
     """
-    if not run.is_dir():
+    if not is_folder(run):
         raise AstreaError(f"{run} is not a folder", "Give the folder of a run, such as runs/tiny.")
     path = run / "results.json"
     text = _text(path)

@@ -11,6 +11,7 @@ from typing import Any
 
 from astrea.errors import AstreaError
 from astrea.loading import MAX_JSON_BYTES, read_json
+from astrea.paths import exists, is_file, is_folder, list_folder, size_of
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
@@ -35,16 +36,16 @@ def checkpoint_folder(checkpoint: str, revision: str | None) -> Path:
             as safetensors.
     """
     folder = Path(checkpoint).expanduser()
-    if folder.is_dir():
+    if is_folder(folder):
         if revision is not None:
             raise AstreaError(f"{folder} is a folder and has no revision {revision!r}", "leave `revision` out")
-    elif folder.exists() or not _HUB_ID.fullmatch(checkpoint):
-        what = "is not a folder" if folder.exists() else "does not exist"
+    elif exists(folder) or not _HUB_ID.fullmatch(checkpoint):
+        what = "is not a folder" if exists(folder) else "does not exist"
         raise AstreaError(f"the checkpoint {checkpoint} {what}", "give a folder, or a hub id such as owner/name")
     else:
         folder = _fetch(checkpoint, revision)
-    if not any((folder / name).is_file() for name in WEIGHTS):
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if not any(is_file(folder / name) for name in WEIGHTS):
+        pickles = sorted(path.name for path in list_folder(folder) if path.suffix in PICKLES)
         found = f"; {', '.join(pickles[:3])} cannot be read instead: pickles are never loaded" if pickles else ""
         raise AstreaError(
             f"the checkpoint {checkpoint} has no {WEIGHTS[0]}{found}",
@@ -80,7 +81,7 @@ def read_config_json(folder: Path) -> dict[str, Any]:
 def read_generation_json(folder: Path) -> dict[str, Any]:
     """The checkpoint's generation_config.json; {} if there is none. Raises AstreaError if it cannot be read."""
     path = folder / "generation_config.json"
-    return read_json(path, MAX_JSON_BYTES) if path.is_file() else {}
+    return read_json(path, MAX_JSON_BYTES) if is_file(path) else {}
 
 
 def read_processor_json(folder: Path) -> dict[str, Any]:
@@ -90,9 +91,9 @@ def read_processor_json(folder: Path) -> dict[str, Any]:
         AstreaError: neither file is there, or one is unreadable.
     """
     alone, joint = folder / "preprocessor_config.json", folder / "processor_config.json"
-    if alone.is_file():
+    if is_file(alone):
         return read_json(alone, MAX_JSON_BYTES)
-    if joint.is_file():
+    if is_file(joint):
         part = read_json(joint, MAX_JSON_BYTES).get("image_processor")
         if isinstance(part, dict):
             return part
@@ -109,5 +110,5 @@ def check_words(folder: Path) -> None:
     """
     for name in WORDS:
         path = folder / name
-        if path.is_file() and path.stat().st_size > MAX_WORDS_BYTES:
+        if is_file(path) and size_of(path) > MAX_WORDS_BYTES:
             raise AstreaError(f"{path} is larger than {MAX_WORDS_BYTES >> 20} MiB", "use the checkpoint's own file")
