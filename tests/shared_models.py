@@ -166,7 +166,8 @@ def build_around(language_checkpoint: Callable[[str], Path]) -> Callable[..., Bu
 
     @functools.cache
     def build(family: str, *overrides: str) -> Built:
-        own = (f"language.checkpoint={language_checkpoint(family)}", *overrides)
+        # Never warmed up with it, but nothing that reads it may lose its tests.
+        own = (f"language.checkpoint={language_checkpoint(family)}", "model.word_match=16", *overrides)
         model, tokenizer = assemble(load_recipe(Run, "tiny", [*SMALL, *own]), None)
         randomise(model)
         processor = AstreaProcessor(AstreaImageProcessor(model.config.image_size), tokenizer, model.num_visual_tokens)

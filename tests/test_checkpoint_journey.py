@@ -134,6 +134,13 @@ def test_every_stage_ran_and_taught_what_it_should(journey: Journey):
     assert not any(name.startswith("experts.") for name in moved)
 
 
+def test_what_the_language_model_still_says_is_noted(journey: Journey):
+    kept = json.loads((journey.run / "language.json").read_text())
+    assert kept["assembled"]["equal"]
+    assert not kept["trained"]["equal"]
+    assert kept["trained"]["surprise_before"] == kept["assembled"]["surprise_before"]
+
+
 def test_the_run_was_evaluated_and_reported(journey: Journey):
     results = json.loads((journey.run / "results.json").read_text())
     assert tuple(results["tasks"]) == TASKS

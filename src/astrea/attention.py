@@ -19,6 +19,9 @@ from torch import Tensor
 WORD_MATCH = 16.0
 """Where gamma, the strength of the word match, starts; the shipped language model was warmed up with it."""
 
+WARMED_UP = "astrea_word_match"
+"""What a language model's configuration calls the word match that it was trained with."""
+
 
 def picture_starts(is_image_BL: Tensor, size: int | None = None) -> Tensor:
     """Where a picture begins: (B, L) bool. Every ``size`` placeholders of a row are one picture; without a size,

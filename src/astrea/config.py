@@ -176,7 +176,10 @@ class Model(Part):
     strategy: str = Field("astrea", description="any name of astrea.fusion.strategies")
     options: dict[str, Any] = Field({}, description="of another strategy's constructor; Astrea's are the keys below")
     word_match: float = Field(
-        WORD_MATCH, ge=0, description="start of gamma, how strongly a word finds its token; 0 = off"
+        WORD_MATCH,
+        ge=0,
+        description="start of gamma, how strongly a word finds its token; 0 = off. Off where nothing is said and the "
+        "language model is not the one built here, for it was never warmed up with it",
     )
     contrast_width: PositiveInt = 64
     adapter_hidden: PositiveInt = 128
@@ -390,6 +393,14 @@ class Run(Part):
     align: Stage
     fuse: Stage
     tune: Stage
+
+    @model_validator(mode="after")
+    def _no_word_match_unless_warmed_up(self) -> Run:
+        # Only the language model built here is warmed up with it. Written into the recipe, so that a run's own copy
+        # says what it was trained with.
+        if not self.language.tiny and "word_match" not in self.model.model_fields_set:
+            object.__setattr__(self, "model", self.model.model_copy(update={"word_match": 0.0}))
+        return self
 
     @model_validator(mode="after")
     def _students_are_taught(self) -> Run:

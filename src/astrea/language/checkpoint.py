@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from astrea.attention import WARMED_UP
 from astrea.config import Language
 from astrea.described import check_agreement, read_architecture
 from astrea.errors import AstreaError
 from astrea.language.chat import settled_template
 from astrea.language.chat_format import ChatFormat
 from astrea.language.check import check_language_model
+from astrea.language.plain import Said, say_plain
 from astrea.language.tokenizer import IMAGE, PAD
 from astrea.loading import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, read_json
 from astrea.paths import exists, is_file, is_folder, list_folder
@@ -31,7 +33,15 @@ SLACK = 1 << 20
 """Values that a model may hold beyond twice those of its files."""
 
 
-def load_language(language: Language, *, warm: bool = True) -> tuple[PreTrainedModel, Tokenizer]:
+class Loaded(NamedTuple):
+    """A checkpoint. said: what it says of plain sentences before anything is changed; None if its weights are fresh."""
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    said: Said | None
+
+
+def load_language(language: Language, *, warm: bool = True) -> Loaded:
     """The language model and tokenizer of a recipe's checkpoint, with ``<image>`` and a padding token.
 
     Args:
@@ -75,8 +85,21 @@ def load_language(language: Language, *, warm: bool = True) -> tuple[PreTrainedM
     if not isinstance(getattr(model.config, "hidden_size", None), int):
         raise AstreaError(f"the checkpoint {folder} is no text-only language model", "name one of text alone")
     check_language_model(model, f"the checkpoint {folder}")
+    said = None
+    if warm:
+        known = max(tokenizer.get_vocab().values()) + 1
+        said = say_plain(lambda ids, _: model(input_ids=ids, use_cache=False).logits, tokenizer, known)
     grow(model, tokenizer, prepare_tokenizer(tokenizer))
-    return model, tokenizer
+    return Loaded(model, tokenizer, said)
+
+
+def warmed_up(config: Any) -> float:
+    """The word match that a language model was trained with before, as its configuration says; 0 where it says nothing.
+
+    A model that never met one cannot bear it: in every layer a word would be drawn to whatever its embedding resembles.
+    """
+    said = getattr(config, WARMED_UP, 0.0)
+    return float(said) if isinstance(said, int | float) else 0.0
 
 
 def language_from_architecture(language: Language, words: int) -> PreTrainedModel:

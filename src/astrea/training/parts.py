@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from astrea.config import ExpertEntry, Run
@@ -24,8 +24,9 @@ from astrea.experts.checkpoint.entry import resolve
 from astrea.experts.checkpoint.fresh import start_fresh
 from astrea.experts.checkpoint.weights import load_checkpoint
 from astrea.files import atomic_path, sha256_file
-from astrea.language.checkpoint import language_from_architecture, load_language, settle_generation
+from astrea.language.checkpoint import language_from_architecture, load_language, settle_generation, warmed_up
 from astrea.language.labels import LabelWords
+from astrea.language.plain import Kept, Said, compare
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.model import AstreaForConditionalGeneration
 from astrea.paths import is_file
@@ -167,7 +168,53 @@ def random_weights(run: Run) -> str | None:
     return f"random weights: {', '.join(named)} (an architecture without a checkpoint; good for measuring only)"
 
 
+class Assembled(NamedTuple):
+    """A recipe's model. said: what its language model said of plain sentences when it was loaded; None if that has no
+    checkpoint, or fresh weights."""
+
+    model: AstreaForConditionalGeneration
+    tokenizer: PreTrainedTokenizerBase
+    said: Said | None
+
+    def kept(self) -> Kept | None:
+        """How much of that the model still says; None where nothing was said."""
+        if self.said is None:
+            return None
+        model, was_training = self.model, self.model.training
+        model.eval()
+        try:
+            return compare(self.said, self._ask, model.embedding_table().dtype)
+        finally:
+            model.train(was_training)
+
+    def _ask(self, ids: Tensor, mask: Tensor) -> Tensor:
+        device = self.model.embedding_table().device
+        logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
+        assert logits is not None
+        return logits
+
+
+def never_warmed_up(run: Run, text: PreTrainedConfig) -> str | None:
+    """A warning for whoever asks for a word match that the language model was never trained with; None if all is
+    well.
+
+    Args:
+        text: the language model's configuration.
+    """
+    if run.language.checkpoint is None or not run.model.word_match or warmed_up(text):
+        return None
+    return (
+        f"warning: model.word_match is {run.model.word_match:g}, and {run.language.checkpoint} was never trained with "
+        "one: whatever it knows is likely lost as soon as it is shown a picture; model.word_match=0 takes it out"
+    )
+
+
 def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
+    """`put_together` without what the language model said."""
+    return put_together(run, parts)[:2]
+
+
+def put_together(run: Run, parts: Path | None) -> Assembled:
     """Build the model of a recipe; fill experts and language model from a parts folder (None: leave them fresh). A
     language model with a checkpoint comes from there instead, and one that is only described has random weights.
 
@@ -179,8 +226,9 @@ def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGenerati
     torch.manual_seed(run.seed)
     language: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    said: Said | None = None
     if run.language.checkpoint is not None:
-        language, tokenizer = load_language(run.language, warm=run.model.warm_language)
+        language, tokenizer, said = load_language(run.language, warm=run.model.warm_language)
     else:
         # The compact experts' words always come first, so that the shipped language model's vocabulary keeps its order.
         tokenizer = tiny_tokenizer([*COMPACT.values(), *extra])
@@ -214,4 +262,4 @@ def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGenerati
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         # Only the older, re-entrant kind of checkpointing needs gradients of frozen word embeddings.
         model.disable_input_require_grads()
-    return model, tokenizer
+    return Assembled(model, tokenizer, said)

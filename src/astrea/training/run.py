@@ -38,7 +38,7 @@ from astrea.training.fuse import FuseObjective
 from astrea.training.log import TrainLog
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.next_token import NextTokenAlignObjective
-from astrea.training.parts import SHIPPED, assemble, random_weights
+from astrea.training.parts import SHIPPED, Assembled, never_warmed_up, put_together, random_weights
 from astrea.training.pretrain import pretrain
 from astrea.training.resume import frozen_experts, goes_on, newest, restore, snapshot, start_alike
 from astrea.training.sharding import sharded
@@ -48,6 +48,9 @@ from astrea.training.workshop import Workshop
 
 Observe = Callable[[Workshop, str, int, float], None]
 """Told after every optimizer step: the workshop, the stage, the steps done in it, the seconds trained so far."""
+
+KEPT = "language.json"
+"""What a run's pretrained language model still says of plain sentences: assembled, and trained."""
 
 NOT_TRAINING = ("pretrain", "features", "waiting")
 """Entries of a run's clock that are no training of their own: spent before it starts, or (steps that wait for their
@@ -178,7 +181,11 @@ def train_with(
         clock["pretrain"] = time.perf_counter() - started + clock.get("pretrain", 0.0)
     if invented := random_weights(run):
         report.say(invented)
-    model, tokenizer = assemble(run, parts)
+    made = put_together(run, parts)
+    model, tokenizer, _ = made
+    if lost := never_warmed_up(run, model.config.text_config):
+        report.say(lost)
+    tell_language(made, folder if ranks.leads else None, "assembled", report)
     kept = FeatureCache(cache or folder.parent / "cache")
     if run.distill is not None:
         with ranks.first():
@@ -212,8 +219,22 @@ def train_with(
                       stopping, observe, report)  # fmt: skip
     if ranks.leads:
         write_model(shop, folder / "model")
+        tell_language(made, folder, "trained", report)
         with file_guard(folder):
             write_json_atomic(folder / "seconds.json", {name: round(s, 2) for name, s in clock.items()})
+
+
+def tell_language(made: Assembled, folder: Path | None, when: str, report: Reporter) -> None:
+    """Say, and note in ``folder/language.json``, what a pretrained language model still says of plain sentences."""
+    kept = made.kept()
+    if kept is None:
+        return
+    report.say(f"{when}: {kept.sentence()}")
+    if folder is not None:
+        with file_guard(folder):
+            path = folder / KEPT
+            before = json.loads(path.read_text()) if path.is_file() and when != "assembled" else {}
+            write_json_atomic(path, before | {when: kept.as_dict()})
 
 
 def run_stage(

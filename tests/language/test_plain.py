@@ -1,0 +1,93 @@
+"""A language model that was trained elsewhere keeps what it knows: what is put around it changes no plain sentence."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from astrea.attention import WARMED_UP, WORD_MATCH
+from astrea.config import Language, Run
+from astrea.language.checkpoint import warmed_up
+from astrea.language.plain import SENTENCES
+from astrea.language.tiny import tiny_language_model, tiny_tokenizer
+from astrea.recipes.loader import dump_recipe, load_recipe
+from astrea.training.parts import never_warmed_up, put_together
+from shared_models import SMALL
+
+
+@pytest.fixture(scope="module")
+def around(language_checkpoint):
+    """The recipe around a family's language model, and changes of it."""
+
+    def recipe(family: str, *overrides: str) -> Run:
+        return load_recipe(Run, "tiny", [*SMALL, f"language.checkpoint={language_checkpoint(family)}", *overrides])
+
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides"),
+    [
+        ("llama_tied", ["language.low_rank.rank=4"]),  # rows of its table that nobody used become tokens
+        ("llama", ["language.attention=sdpa", "model.word_match=16"]),
+        ("gemma3", []),  # embeddings that are scaled, windows
+        ("gpt2", ["language.dtype=bfloat16"]),  # positions that are learned, a table that grows
+    ],
+)
+def test_assembling_changes_no_plain_sentence(around, family, overrides):
+    made = put_together(around(family, *overrides), None)
+    kept = made.kept()
+    assert kept.equal
+    assert kept.sentences == len(SENTENCES)
+    assert kept.tokens > 5 * kept.sentences
+    assert kept.same == 1.0 or made.model.embedding_table().dtype == torch.bfloat16
+    assert kept.surprise_after == pytest.approx(kept.surprise_before, abs=2e-2)
+    assert "as it did before" in kept.sentence()
+
+
+def test_what_has_changed_is_measured(around):
+    made = put_together(around("llama"), None)
+    layer = made.model.language_model.get_submodule("model.layers.0.mlp.down_proj")
+    with torch.no_grad():
+        layer.weight.mul_(-1)
+    kept = made.kept()
+    assert not kept.equal
+    assert kept.same < 1
+    assert kept.moved > 1e-3
+    assert kept.surprise_after != pytest.approx(kept.surprise_before, abs=1e-4)
+    assert "differently" in kept.sentence()
+
+
+def test_fresh_weights_have_nothing_to_keep(around):
+    assert put_together(around("llama", "model.warm_language=false"), None).kept() is None
+    assert put_together(load_recipe(Run, "tiny", SMALL), None).kept() is None
+
+
+def test_no_word_match_unless_the_language_model_was_warmed_up_with_it(around):
+    own = load_recipe(Run, "tiny", SMALL)
+    assert own.model.word_match == WORD_MATCH
+    foreign = around("llama")
+    assert foreign.model.word_match == 0
+    assert put_together(foreign, None).model.fusion.word_match is None
+    assert load_recipe(Run, "tiny", ["language.architecture={model_type: llama}"]).model.word_match == 0
+    assert all(load_recipe(Run, name).model.word_match == 0 for name in ("small", "base", "large"))
+    # A run's own copy of its recipe says what it was.
+    assert "word_match: 0.0" in dump_recipe(foreign)
+
+
+def test_whoever_asks_for_it_is_warned(around):
+    asked = around("llama", "model.word_match=4")
+    model = put_together(asked, None).model
+    assert model.fusion.word_match is not None
+    warning = never_warmed_up(asked, model.config.text_config)
+    assert warning is not None
+    assert "model.word_match=0" in warning
+    assert never_warmed_up(around("llama"), model.config.text_config) is None
+    setattr(model.config.text_config, WARMED_UP, 16.0)
+    assert never_warmed_up(asked, model.config.text_config) is None
+
+
+def test_the_language_model_built_here_says_that_it_was(tmp_path):
+    model = tiny_language_model(Language(width=32, layers=1, heads=2, feed_forward=32), tiny_tokenizer())
+    model.config.save_pretrained(tmp_path)
+    assert warmed_up(type(model.config).from_pretrained(tmp_path)) == WORD_MATCH
