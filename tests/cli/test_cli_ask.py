@@ -55,9 +55,9 @@ def test_ask_for_people(astrea: Astrea, tiny_folder: Path, picture: Path, tmp_pa
 
 
 def test_what_a_model_says_is_neither_markup_nor_obeyed_by_the_terminal(astrea, tiny_folder, picture, monkeypatch):
-    from astrea import explain
+    from astrea import explanation
 
-    real = explain.explain
+    real = explanation.explain
 
     def hostile(*args: Any, **kwargs: Any) -> Any:
         why = real(*args, **kwargs)
@@ -69,7 +69,7 @@ def test_what_a_model_says_is_neither_markup_nor_obeyed_by_the_terminal(astrea, 
         masking = why.masking | {"detection": replace(why.masking["detection"], answer="c\x1bd")}
         return replace(why, answer="a [/bold]\n\x1b]0;b", readings=readings, masking=masking)
 
-    monkeypatch.setattr(explain, "explain", hostile)
+    monkeypatch.setattr(explanation, "explain", hostile)
     result = astrea("ask", tiny_folder, picture, QUESTION)
     assert result.code == 0
     assert "\x1b" not in result.out

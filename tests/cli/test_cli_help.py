@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
+import astrea as package
 from command_line import Astrea
 
 COMMANDS = (
@@ -47,3 +51,54 @@ def test_misuse_has_status_2(astrea: Astrea, arguments: list[str]):
     result = astrea(*arguments)
     assert result.code == 2
     assert "Usage: astrea" in result.out + result.err
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_the_short_option_for_help(astrea: Astrea, command: str):
+    words = [command] if command else []
+    assert astrea(*words, "-h").out == astrea(*words, "--help").out
+
+
+def test_the_version(astrea: Astrea):
+    assert astrea("--version").out == f"astrea {package.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--version"], 0, "astrea "),
+        (["--help"], 0, "quickstart"),
+        (["train", "-h"], 0, "--resume"),
+        (["aks"], 2, "Did you mean 'ask'?"),
+        (["ask", "--nonsense"], 2, "No such option"),
+        (["train", "--resume", "runs/a", "tiny"], 2, "leave RECIPE"),
+    ],
+)
+def test_the_command_line_speaks_before_it_loads_torch(words: list[str], code: int, said: str):
+    # In an interpreter of its own: the one that runs the tests has imported everything. By `python -m astrea`, too.
+    run = f"""
+import atexit, runpy, sys
+atexit.register(lambda: print(sorted({{"torch", "transformers", "numpy"}} & set(sys.modules))))
+sys.argv[1:] = {words!r}
+runpy.run_module("astrea", run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_completion_is_offered(astrea: Astrea, shell: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("typer._completion_shared._get_shell_name", lambda: shell, raising=False)
+    monkeypatch.setattr("typer.completion._get_shell_name", lambda: shell, raising=False)
+    result = astrea("--show-completion")
+    assert result.code == 0, result.err
+    assert "_ASTREA_COMPLETE" in result.out
+
+
+def test_completion_completes(astrea: Astrea, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("_ASTREA_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "astrea qui")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert astrea().out.strip() == "quickstart"

@@ -183,7 +183,7 @@ def test_a_real_run_is_stopped_by_ctrl_c(short, tmp_path):
     folder = tmp_path / "run"
     endless = ["tune.steps=1000000", "tune.save_every=0"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "astrea.cli", "train", "tiny", *short, *endless, "--out", str(folder)],
+        [sys.executable, "-m", "astrea", "train", "tiny", *short, *endless, "--out", str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

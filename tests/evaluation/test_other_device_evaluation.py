@@ -20,7 +20,7 @@ from astrea.evaluation.public.answers import Viewer
 from astrea.evaluation.public.items import Item, Pool
 from astrea.evaluation.public.ranking import rank
 from astrea.evaluation.runner import evaluate
-from astrea.explain import explain
+from astrea.explanation import explain
 from astrea.model import AstreaForConditionalGeneration
 from astrea.progress import Reporter
 from astrea.retrieval import rank_folder

@@ -20,7 +20,7 @@ from astrea.data.world import WorldData
 from astrea.errors import AstreaError
 from astrea.experts.protocol import ExpertFeatures
 from astrea.experts.student import StudentExpert
-from astrea.explain import explain
+from astrea.explanation import explain
 from astrea.files import sha256_file
 from astrea.loading import load_model
 from astrea.progress import Reporter

@@ -17,6 +17,7 @@ import typer
 
 from astrea.devices import Device
 from astrea.errors import AstreaError
+from astrea.installation import __version__
 from astrea.paths import failed, file_guard, is_file
 from astrea.terminal import PlainConsole
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     help="Vision-language models that look through several vision experts at once.",
     epilog="Start with `astrea quickstart`: it trains, evaluates and explains a model in minutes, on a processor.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -57,6 +58,21 @@ OnDevice = Annotated[Device, typer.Option("--device", help="Where the model comp
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let the model import the expert classes that it names.")
 ]
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"astrea {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say the version and end.")
+    ] = False,
+) -> None:
+    """What `astrea` takes without a command."""
 
 
 def model_folder(context: typer.Context, given: list[Path] | None, first: Path, last: str) -> Path:

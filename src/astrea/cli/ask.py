@@ -13,7 +13,7 @@ from astrea.cli.app import AsJson, OnDevice, PerhapsModel, Trust, app, model_fol
 from astrea.terminal import printable
 
 if TYPE_CHECKING:
-    from astrea.explain import Explanation
+    from astrea.explanation import Explanation
 
 
 @app.command()
@@ -34,7 +34,7 @@ def ask(
     [bold]astrea ask MODEL PICTURE "what colour is the cat?"[/bold]  asks one that you trained
     """
     from astrea.data.images import load_image
-    from astrea.explain import explain
+    from astrea.explanation import explain
     from astrea.loading import load_model
 
     folder = model_folder(context, model, image, "QUESTION")

@@ -48,20 +48,21 @@ def train(
     [bold]astrea train tiny pretrain=scratch[/bold]  make the pretrained parts too, first
     [bold]astrea train --resume runs/longer[/bold]   go on after an interruption
     """
-    from astrea.config import Run
-    from astrea.evaluation.finish import read_run
-    from astrea.recipes.loader import load_recipe
-
     if resume is not None:
         if recipe is not None or overrides or folder is not None:
             raise typer.BadParameter(
                 "takes the recipe and the folder from the run itself; leave RECIPE, KEY=VALUE and --out out",
                 param_hint="--resume",
             )
+        from astrea.evaluation.finish import read_run
+
         train_and_report(read_run(resume), resume, resume=True, evaluate_after=evaluate_after)
         return
     if recipe is None:
         raise typer.BadParameter("name one (astrea train tiny) or continue a run (--resume RUN)", param_hint="RECIPE")
+    from astrea.config import Run
+    from astrea.recipes.loader import load_recipe
+
     run = load_recipe(Run, recipe, overrides or [])
     train_and_report(run, folder or Path("runs") / run.name, resume=False, evaluate_after=evaluate_after)
 

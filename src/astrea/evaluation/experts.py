@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astrea.errors import AstreaError
 from astrea.evaluation.captions import cider_d
 from astrea.experts.bank import ExpertBank
 from astrea.experts.captioning import CaptioningExpert
@@ -47,11 +46,9 @@ def expert_scores(bank: ExpertBank, scenes: Sequence[Scene]) -> tuple[dict[str, 
 
 def judge_detection(expert: Expert, scenes: Sequence[Scene]) -> Scores:
     """AP at IoU 0.5 over the detector's own vocabulary (named kinds and "object"), by pycocotools."""
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise AstreaError("AP50 needs pycocotools", 'install it with pip install "astrea[coco]"') from error
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     size = scenes[0].image.shape[0]
     named = {kind: i for i, kind in enumerate(NAMED)}
     truth: list[dict[str, Any]] = []

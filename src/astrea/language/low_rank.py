@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 
 from astrea.config import LowRank
 from astrea.errors import AstreaError
+from astrea.installation import import_extra
 
 MARK = ".lora_"
-INSTALL = 'install it: pip install "astrea[lora]"'
 
 
 def require_peft() -> Any:
@@ -28,11 +28,7 @@ def require_peft() -> Any:
     Raises:
         AstreaError: it is not installed.
     """
-    try:
-        import peft
-    except ImportError as error:
-        raise AstreaError("low-rank tuning needs the library peft, which is not installed", INSTALL) from error
-    return peft
+    return import_extra("peft", "lora", "low-rank tuning")
 
 
 def inject(language_model: PreTrainedModel, options: Mapping[str, Any]) -> None:

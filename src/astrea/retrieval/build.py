@@ -93,7 +93,7 @@ def build_index(
 
     Raises:
         AstreaError: no such folder; ``out`` holds something else, another model's index, another folder's, a damaged
-            one, or cannot be written; another process is at work on it; or ``astrea[index]`` is not installed.
+            one, or cannot be written; another process is at work on it; or the extra ``index`` is not installed.
     """
     index_library("faiss")  # not after an hour of work
     paths = find_pictures(folder, lambda error: report.say(f"left out: {error.message}"))

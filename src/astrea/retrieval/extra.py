@@ -1,11 +1,10 @@
-"""The libraries of the optional extra ``astrea[index]``."""
+"""The libraries of the optional extra ``index``."""
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
-from astrea.errors import AstreaError
+from astrea.installation import import_extra
 
 
 def index_library(name: str) -> ModuleType:
@@ -14,10 +13,4 @@ def index_library(name: str) -> ModuleType:
     Raises:
         AstreaError: it is not installed.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise AstreaError(
-            f"an index needs the library {name}, which is not there ({error})",
-            'pip install "astrea[index]"; without it astrea retrieve searches a plain folder of pictures',
-        ) from error
+    return import_extra(name, "index", "an index", "without it astrea retrieve searches a plain folder of pictures")

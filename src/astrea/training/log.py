@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from astrea.errors import AstreaError
+from astrea.installation import import_extra
 from astrea.paths import exists, file_guard
 from astrea.training.checkpoint import finite_or_null
 
@@ -94,14 +94,8 @@ class TrainLog:
 
 
 def _summary_writer() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise AstreaError(
-            "TensorBoard logging was asked for and TensorBoard is not installed",
-            "Run: pip install 'astrea[tensorboard]', or turn it off.",
-        ) from error
-    return SummaryWriter
+    board = import_extra("torch.utils.tensorboard", "tensorboard", "TensorBoard logging", "or turn it off")
+    return board.SummaryWriter
 
 
 def _plain(value: Any) -> Any:

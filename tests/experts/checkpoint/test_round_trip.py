@@ -16,7 +16,7 @@ from astrea.data.images import to_square_array
 from astrea.errors import AstreaError
 from astrea.experts.bank import ExpertBank, outline, shared_names
 from astrea.experts.checkpoint.entry import resolve
-from astrea.explain import explain
+from astrea.explanation import explain
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.loading import load_model
 from astrea.processor import AstreaImageProcessor

@@ -14,6 +14,7 @@ from astrea.data.records.faults import BadRow, printable
 from astrea.data.records.reader import Form, Row, RowReader, open_guard
 from astrea.data.records.record import Where
 from astrea.errors import AstreaError
+from astrea.installation import import_extra
 
 MAX_GROUP_BYTES = 4 << 30
 """The largest row group, uncompressed, that is read."""
@@ -30,15 +31,9 @@ def load_pyarrow() -> Any:
     Raises:
         AstreaError: it is not installed.
     """
-    try:
-        import pyarrow
-        import pyarrow.ipc
-        import pyarrow.parquet
-    except ImportError:
-        raise AstreaError(
-            "reading Parquet and Arrow files needs pyarrow", 'install it: pip install "astrea[data]"'
-        ) from None
-    return pyarrow
+    for module in ("pyarrow.ipc", "pyarrow.parquet", "pyarrow"):
+        found = import_extra(module, "data", "reading Parquet and Arrow files")
+    return found
 
 
 class TableReader(RowReader):

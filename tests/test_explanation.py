@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from astrea.errors import AstreaError
-from astrea.explain import Explanation, explain
+from astrea.explanation import Explanation, explain
 from astrea.loading import load_model
 
 QUESTION = "how many suns are there?"

@@ -1,5 +1,0 @@
-"""``python -m astrea.cli``."""
-
-from astrea.cli import main
-
-main()
