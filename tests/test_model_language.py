@@ -10,6 +10,7 @@ from builders import FAMILIES
 from transformers import DynamicCache, pipeline
 
 from astrea import AstreaError, AstreaForConditionalGeneration, AstreaProcessor
+from astrea.compat import cache_of
 from astrea.data.packing import Packer, Turn
 from astrea.loading import load_model
 
@@ -124,10 +125,7 @@ def test_decoding_with_a_cache_is_one_pass(built, pictures):
     mask, asked = prompts["attention_mask"], prompts["question_mask"]
     for column in answer.T[:-1]:
         mask = torch.cat([mask, torch.ones(2, 1, dtype=torch.long)], 1)
-        carried = {n: step[n] for n in ("key_bias", "key_words", "key_positions", "next_position") if n in step}
-        step = model(
-            column.unsqueeze(1), attention_mask=mask, past_key_values=step.past_key_values, use_cache=True, **carried
-        )
+        step = model(column.unsqueeze(1), attention_mask=mask, past_key_values=cache_of(step), use_cache=True)
         logits.append(step.logits[:, -1])
     whole = {
         "input_ids": torch.cat([prompts["input_ids"], answer[:, :-1]], 1),
@@ -303,8 +301,8 @@ def test_a_cache_for_windows_is_never_made(build_around, pictures):
     model, processor = build_around("gemma3")
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
     out = model(**packer.prompts(["why?"]), features=see(model, processor, pictures[:1]), use_cache=True)
-    assert isinstance(out.past_key_values, DynamicCache)
-    assert not any(out.past_key_values.is_sliding)
+    assert isinstance(cache_of(out), DynamicCache)
+    assert not any(cache_of(out).is_sliding)
 
 
 def test_soft_caps_and_sdpa_do_not_go_together(build_around):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from astrea import AstreaError
 from astrea.data.packing import Packer, Turn
-from astrea.model import weighted_loss
+from astrea.loss import weighted_loss
 
 LABELS = torch.tensor([[-100, 3, 1, -100], [-100, -100, -100, -100], [-100, -100, 2, 0]])
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from astrea.errors import AstreaError
 from astrea.experts.protocol import ExpertFeatures
@@ -18,37 +19,46 @@ def rows_of_pictures(is_image_BL: Tensor, features: Mapping[str, ExpertFeatures]
     """Which row each picture of ``tokens`` visual tokens belongs to: (N,).
 
     Raises:
-        AstreaError: the placeholders do not fit the pictures.
+        AstreaError: the placeholders do not fit the pictures. A compiled or exported model does not look.
     """
     per_row = is_image_BL.sum(1)
     wanted = 0 if features is None else len(next(iter(features.values())).tokens)
-    if int(per_row.sum()) != wanted * tokens or bool((per_row % tokens).any()):
+    fixed = torch.compiler.is_compiling()
+    if not fixed and (int(per_row.sum()) != wanted * tokens or bool((per_row % tokens).any())):
         raise AstreaError(
             f"{wanted} pictures of {tokens} visual tokens do not fit {per_row.tolist()} image placeholders per row",
             "build the inputs with AstreaProcessor, one <image> per picture, and do not truncate them",
         )
     rows = torch.arange(len(per_row), device=is_image_BL.device)
-    return rows.repeat_interleave(per_row // tokens)
+    return rows.repeat_interleave(per_row // tokens, output_size=wanted)
 
 
-def mean_questions(
-    embeds_BLD: Tensor,
-    is_image_BL: Tensor,
-    real_BL: Tensor,
-    question_mask_BL: Tensor | None,
-    labels_BL: Tensor | None,
-    numbers_BL: Tensor | None,
+def row_mask(mask: Tensor, length: int) -> Tensor:
+    """A mask (B, any) for the last ``length`` tokens of each row, bool. A mask of the prompt alone says nothing of what
+    follows it: false."""
+    mask = mask.bool()
+    return mask[:, -length:] if mask.shape[1] >= length else pad(mask, (0, length - mask.shape[1]))
+
+
+def asked_tokens(
+    is_image_BL: Tensor, real_BL: Tensor, question_mask_BL: Tensor | None, labels_BL: Tensor | None
 ) -> Tensor:
-    """Mean word embedding of every question: (B, S, D). An answer's own tokens never count.
-
-    Args:
-        numbers_BL: which question (1..S) a token belongs to; None = each row is one question.
-    """
+    """Which tokens are a question's: (B, L) bool. An answer's own tokens never are."""
     asked_BL = real_BL & ~is_image_BL
     if question_mask_BL is not None:
-        asked_BL = asked_BL & question_mask_BL.bool()
+        asked_BL = asked_BL & row_mask(question_mask_BL, real_BL.shape[1])
     if labels_BL is not None:
         asked_BL = asked_BL & (labels_BL == -100)
+    return asked_BL
+
+
+def mean_questions(embeds_BLD: Tensor, asked_BL: Tensor, numbers_BL: Tensor | None) -> Tensor:
+    """Mean word embedding of every question: (B, S, D).
+
+    Args:
+        asked_BL: see `asked_tokens`.
+        numbers_BL: which question (1..S) a token belongs to; None = each row is one question.
+    """
     if numbers_BL is None:
         member_BLS = asked_BL.unsqueeze(-1)
     else:

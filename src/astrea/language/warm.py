@@ -30,7 +30,7 @@ from astrea.experts.segmentation import SegmentationExpert
 from astrea.experts.truth import collate_truth
 from astrea.fusion.mixer import Mixer
 from astrea.language.labels import LabelWords
-from astrea.model import weighted_loss
+from astrea.loss import weighted_loss
 from astrea.scenes.captions import captions, short_caption
 from astrea.scenes.draw import split_scene
 from astrea.scenes.phrases import SceneView

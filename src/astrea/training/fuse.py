@@ -200,7 +200,7 @@ class FuseObjective(Objective):
         trust = model.fusion.trust if isinstance(model.fusion, AstreaFusion) else None
         if weights.trust and trust is not None and "fusion" in self.stage.train:
             parts["trust"] = weights.trust * self.judging(trust, batch, seen, step)
-        auxiliary = None if out.visual is None else out.visual.auxiliary
+        auxiliary = out.aux_loss
         if ranks.any(auxiliary is not None):
             # Balanced on each process by itself, as Switch Transformers do: the only loss that knows of a division.
             # Where a process has no pictures it still names the figure, as the others do.
