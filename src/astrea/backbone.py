@@ -150,7 +150,7 @@ class AstreaModel(Embedding, PreTrainedModel):
         self.config.text_config.vocab_size = self.language_model.config.vocab_size
         return found
 
-    def _set_gradient_checkpointing(
+    def _set_gradient_checkpointing(  # type: ignore[override]
         self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **kwargs: Any
     ) -> None:
         """As in transformers, always without re-entrance: the mask learns too (it carries shares and word matches), and
