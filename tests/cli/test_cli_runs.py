@@ -33,7 +33,7 @@ def test_quickstart_twice_and_its_report(astrea, short, tmp_path, few_scenes, mo
     assert f"report:  {folder / 'report.html'}\n" in result.out
     assert f"model:   {folder / 'model'}\n" in result.out
     assert all(task in result.out for task in TASKS)
-    wanted = {"recipe.yaml", "train.jsonl", "seconds.json", "results.json", "samples.json", "report.html"}
+    wanted = {"recipe.yaml", "train.jsonl", "seconds.json", "results.json", "samples.json", "report.html", "lock"}
     assert wanted | {"model", "samples", "checkpoints"} == {path.name for path in folder.iterdir()}
     results = json.loads((folder / "results.json").read_text())
     assert tuple(results["tasks"]) == TASKS

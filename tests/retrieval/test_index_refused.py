@@ -139,10 +139,9 @@ def test_a_manifest_is_not_read_beyond_its_limit(index, album, monkeypatch):
         PictureIndex(album / FOLDER)
 
 
-@pytest.mark.parametrize("library", ["faiss", "filelock"])
-def test_a_missing_library_is_told_before_any_work(index, album, monkeypatch, looked, library):
-    monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(AstreaError, match=library) as caught:
+def test_a_missing_library_is_told_before_any_work(index, album, monkeypatch, looked):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(AstreaError, match="faiss") as caught:
         index(album)
     assert '[index]"' in caught.value.mend
     assert looked == []

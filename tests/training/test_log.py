@@ -55,19 +55,28 @@ def test_nan_tensors_and_numpy_numbers(tmp_path):
 
 def test_a_resumed_log_has_no_duplicates(tmp_path):
     with TrainLog(tmp_path) as log:
-        for step in (1, 2, 2, 3, 4):
+        for step in (1, 2, 3, 4):
             log.write(step, {"run": "first"})
+        log.write(2, {"run": "later"})
     (tmp_path / "train.jsonl").open("a").write('not json\n{"no": "step"}\n[1]\n{"step": "1"}\n')
     with TrainLog(tmp_path) as log:
-        log.truncate_after(2)
+        assert log.truncate_after(2) == f"{tmp_path / 'train.jsonl'}: 4 lines that are none of a log were left out"
         log.write(3, {"run": "second"})
-    assert [(row["step"], row["run"]) for row in rows(tmp_path)] == [
-        (1, "first"),
-        (2, "first"),
-        (2, "first"),
-        (3, "second"),
-    ]
+    assert [(row["step"], row["run"]) for row in rows(tmp_path)] == [(1, "first"), (2, "later"), (3, "second")]
     assert [p.name for p in tmp_path.iterdir()] == ["train.jsonl"]
+
+
+def test_steps_that_a_log_has_lost_are_told(tmp_path):
+    with TrainLog(tmp_path) as log:
+        for step in (1, 4):
+            log.write(step, {})
+        assert log.truncate_after(4) == f"{log.path}: the figures of 2 of the first 4 steps are missing"
+        assert log.truncate_after(1) is None
+    (tmp_path / "train.jsonl").unlink()
+    with TrainLog(tmp_path) as log:
+        assert "3 of the first 3 steps are missing" in str(log.truncate_after(3))
+        log.write(4, {})
+    assert rows(tmp_path) == [{"step": 4}]
 
 
 def test_truncating_to_the_start_empties_it(tmp_path):

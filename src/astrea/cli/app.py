@@ -18,6 +18,7 @@ import typer
 from astrea.devices import Device
 from astrea.errors import AstreaError
 from astrea.installation import __version__
+from astrea.interrupts import interruptions_told
 from astrea.paths import failed, file_guard, is_file
 from astrea.terminal import PlainConsole
 
@@ -118,7 +119,7 @@ def main() -> None:
         PlainConsole(stderr=True).print(text, style=style, highlight=False, soft_wrap=True)
 
     try:
-        with warnings.catch_warnings():
+        with interruptions_told(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: tell(f"note: {message}", "yellow")
             try:
                 app(prog_name="astrea")
@@ -128,8 +129,7 @@ def main() -> None:
         tell(f"error: {error if isinstance(error, AstreaError) else _of_system(error)}", "red")
         _drop_unwritten()
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        tell("interrupted", "")
+    except KeyboardInterrupt:  # has been told
         raise SystemExit(130) from None
 
 

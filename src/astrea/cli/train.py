@@ -71,21 +71,14 @@ def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bo
     """Train into ``folder``, then evaluate and print where everything lies."""
     from astrea.evaluation.finish import finish
     from astrea.evaluation.summary import terminal_table
-    from astrea.files import write_atomic
-    from astrea.paths import file_guard
     from astrea.progress import Reporter, TerminalReporter
-    from astrea.recipes.loader import dump_recipe
     from astrea.training.distributed import leads
-    from astrea.training.resume import has_checkpoints
+    from astrea.training.folder import is_begun
     from astrea.training.run import train as run_training
     from astrea.training.stopping import Interrupted, how_to_go_on
 
     # Under torchrun this runs in every process; one of them speaks and evaluates.
     with TerminalReporter() if leads() else Reporter() as report:
-        with file_guard(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            if leads() and not has_checkpoints(folder):  # whoever has some keeps the recipe they belong to
-                write_atomic(folder / "recipe.yaml", dump_recipe(run).encode())
         try:
             model = run_training(run, folder, resume=resume, report=report)
             results = finish(run, folder, report=report) if evaluate_after and leads() else None
@@ -93,7 +86,7 @@ def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bo
             report.say(str(stopped))
             raise typer.Exit(130) from stopped
         except KeyboardInterrupt:
-            report.say(f"stopped; {how_to_go_on(folder)}")
+            report.say(f"stopped; {how_to_go_on(folder)}" if is_begun(folder) else "stopped before anything was begun")
             raise typer.Exit(130) from None
     if results is not None:
         out.print(terminal_table(results))

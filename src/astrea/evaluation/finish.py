@@ -23,6 +23,7 @@ from astrea.scenes.captions import captions
 from astrea.scenes.questions import VQA_TASKS
 from astrea.scenes.vocabulary import CONDITIONS
 from astrea.training.checkpoint import write_json_atomic
+from astrea.training.folder import alone_in
 
 SAMPLES = 24
 
@@ -31,8 +32,14 @@ def finish(run: Run, folder: Path, *, report: Reporter, split: str = "test") -> 
     """Evaluate ``folder/model`` on the twelve tasks; write results, samples and report into ``folder``.
 
     Raises:
-        AstreaError: no model there, or the folder cannot be written.
+        AstreaError: no model there, another run is at work in the folder, or it cannot be written.
     """
+    with alone_in(folder, report=report):
+        return measure(run, folder, report=report, split=split)
+
+
+def measure(run: Run, folder: Path, *, report: Reporter, split: str) -> dict[str, Any]:
+    """`finish`, with the folder to oneself."""
     # The recipe is the user's own word: what it names has been imported for training already.
     model, processor = load_model(folder / "model", trust_remote_code=True, device=run.machines.device)
     results, seen, outcome = evaluate(model, processor.tokenizer, run.world, run.data, split=split, report=report)

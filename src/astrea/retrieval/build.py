@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from astrea.errors import AstreaError
 from astrea.files import sha256_file
@@ -246,11 +247,10 @@ def _commit(out: Path, identity: ModelId, where: str, kept: list[tuple[Entry, np
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Hold the index's lock; the system lets go of it when the process dies."""
-    filelock = index_library("filelock")
-    lock = filelock.FileLock(out / "lock", timeout=0)
+    lock = FileLock(out / "lock", timeout=0)
     try:
         lock.acquire()
-    except filelock.Timeout as error:
+    except Timeout as error:
         raise AstreaError(f"another process is indexing into {out}", "wait for it, or give another --out") from error
     try:
         yield

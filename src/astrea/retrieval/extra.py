@@ -1,4 +1,4 @@
-"""The libraries of the optional extra ``index``."""
+"""The library of the optional extra ``index``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from astrea.installation import import_extra
 
 
 def index_library(name: str) -> ModuleType:
-    """The module ``name`` (faiss or filelock).
+    """The module ``name`` (faiss).
 
     Raises:
         AstreaError: it is not installed.

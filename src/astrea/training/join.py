@@ -36,9 +36,11 @@ from astrea.processor import AstreaProcessor
 from astrea.progress import Reporter
 from astrea.training.align import AlignObjective
 from astrea.training.checkpoint import write_json_atomic
+from astrea.training.folder import LOCK, alone_in
+from astrea.training.learning import learning_told
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.parts import SHIPPED, load_experts
-from astrea.training.run import freeze_summary, write_model
+from astrea.training.run import write_model
 from astrea.training.sources import world_of
 from astrea.training.workshop import Workshop
 
@@ -88,6 +90,23 @@ def join(
     """
     check(model, run, name, share, folder)
     torch.set_num_threads(run.threads)
+    with alone_in(folder, report=report, leaves_lock=False):
+        return take_in(model, processor, run, name, entry, folder, share=share, cache=cache, report=report)
+
+
+def take_in(
+    model: AstreaForConditionalGeneration,
+    processor: AstreaProcessor,
+    run: Run,
+    name: str,
+    entry: ExpertEntry,
+    folder: Path,
+    *,
+    share: float,
+    cache: Path | None,
+    report: Reporter,
+) -> Joined:
+    """`join`, once it is known that it can be, with the folder to oneself."""
     parts = SHIPPED if run.pretrain in ("shipped", "scratch") else Path(run.pretrain)
     grown, tokenizer = grow(model, processor.tokenizer, name, entry, parts=parts, seed=run.seed)
     kept = FeatureCache(cache or folder.parent / "cache")
@@ -128,7 +147,7 @@ def check(model: AstreaForConditionalGeneration, run: Run, name: str, share: flo
             f"set world.canvas={model.config.image_size}",
         )
     with file_guard(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
             raise AstreaError(
                 f"{folder} is not an empty folder", "choose another one, or remove what is there yourself"
             )
@@ -192,7 +211,7 @@ def align(shop: Workshop, name: str, cache: FeatureCache, report: Reporter) -> N
     for module in (shop.model, shop.contrast, shop.words):
         for parameter in module.parameters():
             parameter.requires_grad_(id(parameter) in learns)
-    report.say(f"join/{name}: {freeze_summary(shop)}")
+    report.say(f"join/{name} {learning_told(shop.model)}")
     schedule = shop.run.align.schedule()
 
     def tell(step: int, figures: dict[str, float]) -> None:

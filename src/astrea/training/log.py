@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,18 +52,23 @@ class TrainLog:
                 if name != "step" and isinstance(value, int | float):
                     self._writer(step).add_scalar(name, value, step)
 
-    def truncate_after(self, step: int) -> None:
+    def truncate_after(self, step: int) -> str | None:
         """On resume: keeps only the lines of steps up to ``step``, so that none is there twice.
+
+        Returns:
+            What the file lacks of the steps up to there and what of it was no line of a log, in words; None: nothing.
 
         Raises:
             AstreaError: the file cannot be written.
         """
         with file_guard(self.path):
             self._file.close()
-            kept = [line for line in self.path.read_bytes().splitlines(keepends=True) if _step_of(line) <= step]
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            # A step that stands there twice was logged by two runs: the later line is of the one that went on.
+            kept = {found: line for line in lines if 0 < (found := _step_of(line)) <= step}
             partial = self.path.with_name(self.path.name + ".tmp")
             with partial.open("wb") as file:
-                file.writelines(kept)
+                file.writelines(kept[found] for found in sorted(kept))
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self.path)
@@ -72,6 +78,11 @@ class TrainLog:
                 self._board = None
             if self._board_class:
                 self._writer(step + 1)
+        garbage = sum(_step_of(line) == math.inf for line in lines)
+        missing = step - len(kept)
+        told = [f"{garbage:,} lines that are none of a log were left out"] * (garbage > 0)
+        told += [f"the figures of {missing:,} of the first {step:,} steps are missing"] * (missing > 0)
+        return f"{self.path}: {'; '.join(told)}" if told else None
 
     def close(self) -> None:
         """Closes the files; a second call does nothing."""
@@ -111,8 +122,8 @@ def _step_of(line: bytes) -> float:
     try:
         step = json.loads(line)["step"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return float("inf")
-    return step if isinstance(step, int) else float("inf")
+        return math.inf
+    return step if isinstance(step, int) else math.inf
 
 
 def _drop_torn_line(path: Path) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,6 +17,7 @@ from astrea.data.cache import FeatureCache
 from astrea.errors import AstreaError
 from astrea.fingerprint import tensors_fingerprint
 from astrea.language.low_rank import merge
+from astrea.memory import peak_told
 from astrea.processor import AstreaImageProcessor, AstreaProcessor
 from astrea.progress import Reporter
 from astrea.quiet import quiet
@@ -34,7 +34,9 @@ from astrea.training.checkpoint import (
 )
 from astrea.training.distill import teach
 from astrea.training.distributed import Distributed, join
+from astrea.training.folder import alone_in, write_recipe
 from astrea.training.fuse import FuseObjective
+from astrea.training.learning import learning_told, model_told
 from astrea.training.log import TrainLog
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.next_token import NextTokenAlignObjective
@@ -139,12 +141,11 @@ def train(
             leave the workshop and the random state as they are.
 
     Raises:
-        AstreaError: anything the user can mend. Interrupted: SIGINT or SIGTERM; a checkpoint has been saved.
+        AstreaError: anything the user can mend, such as another run that is at work in the folder. Interrupted: SIGINT
+            or SIGTERM; a checkpoint has been saved.
     """
     torch.set_num_threads(run.threads)
-    with file_guard(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with join(run.machines) as ranks:
+    with join(run.machines) as ranks, alone_in(folder, ranks=ranks, report=report):
         train_with(ranks, run, folder, resume=resume, cache=cache, observe=observe, report=report)
         ranks.wait()
     return folder / "model"
@@ -170,6 +171,8 @@ def train_with(
     for plan in plans:
         ranks.check_share(plan.schedule.batch, f"{plan.name.split('/')[0]}.batch")
     found = newest(folder, config_hash(run), ranks, report) if goes_on(folder, resume, ranks) else None
+    if ranks.leads and found is None:  # whoever has checkpoints keeps the recipe they belong to
+        write_recipe(run, folder)
     clock = {} if found is None else dict(found.state["seconds"])
     started = time.perf_counter()
     parts = SHIPPED if run.pretrain == "shipped" else Path(run.pretrain)
@@ -181,8 +184,11 @@ def train_with(
         clock["pretrain"] = time.perf_counter() - started + clock.get("pretrain", 0.0)
     if invented := random_weights(run):
         report.say(invented)
+    report.track("loading the model", 0, 1)
     made = put_together(run, parts)
     model, tokenizer, _ = made
+    report.track("loading the model", 1, 1)
+    report.say(model_told(model))
     if lost := never_warmed_up(run, model.config.text_config):
         report.say(lost)
     tell_language(made, folder if ranks.leads else None, "assembled", report)
@@ -207,9 +213,9 @@ def train_with(
         with ranks.first():
             shop.keep_states(kept, report.track, report.say)
         clock["features"] += time.perf_counter() - started
-    with TrainLog(folder) if ranks.leads else nullcontext() as log, stop_on_signal() as stopping:
-        if log is not None:
-            log.truncate_after(0 if found is None else found.step)
+    with TrainLog(folder) if ranks.leads else nullcontext() as log, stop_on_signal(tells=ranks.leads) as stopping:
+        if log is not None and (amiss := log.truncate_after(0 if found is None else found.step)):
+            report.say(amiss)
         for number, plan in enumerate(plans):
             if number < first:
                 continue
@@ -222,6 +228,7 @@ def train_with(
         tell_language(made, folder, "trained", report)
         with file_guard(folder):
             write_json_atomic(folder / "seconds.json", {name: round(s, 2) for name, s in clock.items()})
+        report.say(", ".join(filter(None, [f"trained {len(plans)} stages and phases", peak_told()])))
 
 
 def tell_language(made: Assembled, folder: Path | None, when: str, report: Reporter) -> None:
@@ -257,7 +264,7 @@ def run_stage(
     for module in (shop.model, shop.contrast, shop.words):
         for parameter in module.parameters():
             parameter.requires_grad_(id(parameter) in learns)
-    report.say(f"{plan.name}: {freeze_summary(shop)}")
+    report.say(f"{plan.name} {learning_told(shop.model)}")
     shop.model.train()
     machines, ranks = shop.run.machines, shop.ranks
     stage_name = plan.name.split("/")[0]
@@ -314,28 +321,6 @@ def run_stage(
         save(number + 1, 0)
     if ranks.any(stopping()):
         raise Interrupted(f"stopped after {plan.name}; {how_to_go_on(checkpoints.parent)}")
-
-
-def freeze_summary(shop: Workshop) -> str:
-    """What learns and what is frozen, part by part, in thousands of parameters."""
-    learns: list[str] = []
-    frozen: list[str] = []
-    parts: dict[str, Any] = {
-        "experts": shop.model.experts,
-        **{f"adapter {n}": shop.model.alignment.adapters[n] for n in shop.model.experts.names},
-        "heads": torch.nn.ModuleList([shop.model.alignment.picture_head, shop.model.alignment.text_head]),
-        "fusion": shop.model.fusion,
-        "language model": shop.model.language_model,
-    }
-    for name, part in parts.items():
-        sizes = {True: 0, False: 0}
-        for parameter in part.parameters():
-            sizes[parameter.requires_grad] += parameter.numel()
-        # Of a language model that learns by low-rank adapters most is frozen: it stands in both lists.
-        for learning, told in ((True, learns), (False, frozen)):
-            if sizes[learning] or not (learning or sizes[True]):
-                told.append(f"{name} {sizes[learning] / 1000:.0f}k")
-    return f"trainable [{', '.join(learns)}]  frozen [{', '.join(frozen)}]"
 
 
 def write_model(shop: Workshop, folder: Path) -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from astrea.interrupts import ASKS, acknowledge
+
 
 class Interrupted(Exception):
     """Training was asked to stop, and has saved where it is."""
@@ -20,17 +22,23 @@ def how_to_go_on(folder: Path) -> str:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """While open, SIGINT and SIGTERM ask for a stop at the next step's end; a second SIGINT stops at once."""
+def stop_on_signal(*, tells: bool = True) -> Iterator[Callable[[], bool]]:
+    """While open, SIGINT and SIGTERM ask for a stop at the next step's end; a second one stops at once.
+
+    Args:
+        tells: say so when it happens; of several processes one should.
+    """
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
+        if tells:
+            acknowledge("stopping after this step, with a checkpoint; again to stop at once")
 
     try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, ask) for number in ASKS}
     except ValueError:  # not in the main thread: nothing to catch, the caller's own handling stays
         yield lambda: False
         return

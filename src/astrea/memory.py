@@ -1,0 +1,30 @@
+"""How much memory this process has needed so far."""
+
+from __future__ import annotations
+
+import sys
+
+
+def peak_bytes() -> int | None:
+    """The most main memory that this process has held, in bytes; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def peak_gpu_bytes() -> int:
+    """The most memory that torch has held on a GPU, in bytes; 0 where it has used none."""
+    torch = sys.modules.get("torch")  # whoever has not loaded it has used no GPU
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return max(torch.cuda.max_memory_reserved(device) for device in range(torch.cuda.device_count()))
+
+
+def peak_told() -> str:
+    """Both in words, such as "peak 1.2 GB" or "peak 3.1 GB, GPU 14.0 GB"; "" where nothing is known."""
+    main, gpu = peak_bytes(), peak_gpu_bytes()
+    told = [] if main is None else [f"peak {main / 1e9:.1f} GB"]
+    return ", ".join(told + ([f"GPU {gpu / 1e9:.1f} GB"] if gpu else []))
