@@ -157,8 +157,7 @@ def test_grey_and_transparent_arrays(pictures):
     ("images", "said"),
     [
         ([], "empty"),
-        (np.zeros((8, 8, 3), np.float32), "float32"),
-        (np.zeros((3, 8, 8), np.uint8), r"\(3, 8, 8\)"),
+        (np.zeros((5, 8, 8), np.uint8), r"\(5, 8, 8\)"),
         (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\)"),
         ("https://example.org/cup.png", "URL"),
         ("no/such/file.png", "no/such/file.png"),
@@ -222,7 +221,12 @@ def test_unknown_words_warn(tiny_processor):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"text": prompt(pictures=0), "truncation": True}, "truncation"),
+        ({"text": prompt(pictures=0), "text_kwargs": {"colour": 3}}, "colour"),
+        ({"text": prompt(pictures=0), "max_length": 0}, "max_length=0"),
+        ({"text": prompt(pictures=0), "pad_to_multiple_of": 0}, "pad_to_multiple_of=0"),
+        ({"text": prompt(pictures=0), "return_tensors": "tf"}, "return_tensors='tf'"),
+        ({"text": [prompt(pictures=0), "red?"], "padding": False}, "rows of different lengths"),
+        ({"text": prompt(pictures=0), "videos": []}, "videos"),
         ({"text": prompt(pictures=0), "colour": 3}, "colour"),
         ({"text": prompt(pictures=0), "padding": "twice"}, "twice"),
         ({"text": 3}, "row 0 is a int"),

@@ -16,3 +16,11 @@ class AstreaError(Exception):
         self.message = message
         self.mend = mend
         super().__init__(f"{message}\n  -> {mend}" if mend else message)
+
+
+def shortened(text: str, longest: int = 60) -> str:
+    """A text as messages quote it: whole up to ``longest`` characters, otherwise its beginning and its end."""
+    if len(text) <= longest:
+        return text
+    half = (longest - 3) // 2
+    return f"{text[: longest - 3 - half]}...{text[-half:]}"

@@ -1,102 +1,37 @@
-"""From pictures and chat text to the model's tensors, as transformers processors.
+"""From pictures and chat text to the model's tensors, as a transformers processor.
 
-Letters: B rows of text, N pictures (in reading order over the rows), L text length, S side of the square picture,
-M visual tokens per picture.
+Letters: B rows of text, N pictures (in reading order over the rows), L text length, M visual tokens per picture.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
-from transformers.image_processing_utils import BaseImageProcessor
+from transformers.processing_utils import MultiModalData
 
-from astrea.data.images import load_image, to_square_array
+from astrea.call_options import call_options, sorted_options
 from astrea.errors import AstreaError
-from astrea.language.chat import settled_template
-from astrea.language.chat_format import ChatFormat, known_id
+from astrea.image_processor import AstreaImageProcessor, flat_images, known_tensors, whole_number
+from astrea.language.chat import render, settled_template
+from astrea.language.chat_format import ChatFormat, Encoded, known_id
+from astrea.language.control_tokens import ControlTokens
+from astrea.language.messages import escaped, read_conversation, several
 from astrea.language.tokenizer import ASSISTANT, IMAGE, USER
+from astrea.text_rows import TextRow, check_marks, padded
+
+__all__ = ["AstreaImageProcessor", "AstreaProcessor"]
 
 CHARACTERS_PER_TOKEN = 16
 """A text of more characters than this per allowed token is refused unread: a tokenizer may take a very long word for
 one unknown token, and a very long text takes a while."""
 
-
-class AstreaImageProcessor(BaseImageProcessor):
-    """Pictures of any size and kind -> ``pixel_values`` (N, 3, S, S), float32 in 0..1.
-
-    Args:
-        image_size: S.
-    """
-
-    model_input_names = ["pixel_values"]
-
-    def __init__(self, image_size: int = 64, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.image_size = image_size
-
-    def __call__(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:  # type: ignore[override]
-        return self.preprocess(images, *args, **kwargs)
-
-    def preprocess(self, images: Any, return_tensors: str | None = "pt", **kwargs: Any) -> BatchFeature:  # type: ignore[override]
-        """Load, fit into the square and scale.
-
-        Args:
-            images: a path, the bytes of an image file, a Pillow image, a uint8 array (H, W), (H, W, 1), (H, W, 3) or
-                (H, W, 4), or lists of them, nested as you like; they come out flat, in reading order.
-            return_tensors: "pt", "np" or None.
-
-        Raises:
-            AstreaError: a picture cannot be read (names which), there is none, or an option is unknown.
-        """
-        if kwargs:
-            raise AstreaError(f"unknown image options: {', '.join(kwargs)}", "the image processor takes return_tensors")
-        flat = list(flat_images(images))
-        if not flat:
-            raise AstreaError("the list of images is empty", "pass images=None for text without pictures")
-        pixels = np.stack(
-            [
-                self._square(image, f"image {number} of {len(flat)}" if len(flat) > 1 else None)
-                for number, image in enumerate(flat, 1)
-            ]
-        )
-        return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
-
-    def _square(self, image: Any, name: str | None) -> np.ndarray:
-        """One picture as (3, S, S) float32 in 0..1."""
-        if isinstance(image, np.ndarray):
-            image = _from_array(image, name or "the image")
-        elif isinstance(image, str) and image.startswith(("http://", "https://", "data:")):
-            raise AstreaError(f"{name or 'the image'} is a URL, {image[:60]!r}", "download it and pass the file's path")
-        square = to_square_array(load_image(image, name=name), self.image_size)
-        return square.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-
-
-def flat_images(images: Any) -> Iterator[Any]:
-    """The pictures of arbitrarily nested lists, in reading order; a 4-dimensional array is a list of pictures."""
-    if isinstance(images, (list, tuple)) or (isinstance(images, np.ndarray) and images.ndim == 4):
-        for image in images:
-            yield from flat_images(image)
-    elif images is not None:
-        yield images
-
-
-def _from_array(array: np.ndarray, name: str) -> Image.Image:
-    """A uint8 array as a Pillow image."""
-    if array.dtype != np.uint8:
-        raise AstreaError(f"{name} is an array of {array.dtype}", "pass uint8 values in 0..255")
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise AstreaError(
-            f"{name} is an array of shape {array.shape}", "pass (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
-        )
-    return Image.fromarray(np.ascontiguousarray(array))
+MOST_TOKENS = 1 << 24
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class AstreaProcessor(ProcessorMixin):
@@ -110,7 +45,7 @@ class AstreaProcessor(ProcessorMixin):
         chat_template: None = the tokenizer's, with what it lacks for pictures (see `astrea.language.chat`).
 
     Raises:
-        AstreaError: the tokenizer has no ``<image>`` token.
+        AstreaError: the tokenizer has no ``<image>`` token, or a number is none.
     """
 
     def __init__(
@@ -121,8 +56,8 @@ class AstreaProcessor(ProcessorMixin):
         max_length: int = 1024,
         chat_template: Any = None,
     ) -> None:
-        self.num_visual_tokens = num_visual_tokens
-        self.max_length = max_length
+        self.num_visual_tokens = whole_number(num_visual_tokens, "num_visual_tokens", MOST_TOKENS)
+        self.max_length = whole_number(max_length, "max_length", MOST_TOKENS)
         image, self.user_id, self.assistant_id = (known_id(tokenizer, mark) for mark in (IMAGE, USER, ASSISTANT))
         if image is None:
             raise AstreaError(f"the tokenizer has no {IMAGE} token", f"call tokenizer.add_tokens([{IMAGE!r}])")
@@ -133,7 +68,7 @@ class AstreaProcessor(ProcessorMixin):
 
     @cached_property
     def chat(self) -> ChatFormat:
-        """How the tokenizer writes conversations, for tokenizers without marks."""
+        """How the tokenizer writes conversations."""
         return ChatFormat(self.tokenizer)
 
     @property
@@ -152,170 +87,222 @@ class AstreaProcessor(ProcessorMixin):
         videos: None = None,
         audio: None = None,
         *,
-        max_length: int | None = None,
-        padding: bool | str = True,
-        padding_side: str | None = None,
-        truncation: bool = False,
-        add_special_tokens: bool = True,
         return_tensors: str | None = "pt",
-        **kwargs: Any,
+        **options: Any,
     ) -> BatchFeature:
         """Tensors for the model.
 
         Args:
             images: one picture, a flat list over all rows, or one list per row; see `AstreaImageProcessor`.
             text: one text or a list of B texts, with one ``<image>`` per picture.
-            max_length: the longest text in tokens; None = the processor's.
-            padding: True (to the longest row), "max_length" or False.
-            padding_side: "left" or "right"; None = left, which generation wants.
             return_tensors: "pt", "np" or None (lists).
+            options: max_length, the longest text in tokens; None = the processor's. truncation: cut what is longer,
+                with a warning, instead of an error; pictures are never cut. padding: True (to the longest row),
+                "max_length" or False. padding_side: "left" or "right"; None = left, which generation wants.
+                pad_to_multiple_of. add_special_tokens: those that the tokenizer puts around a text.
+                return_offsets_mapping: also offset_mapping (B, L, 2), each token's characters in its text; a picture's
+                placeholders all have those of its mark. return_mm_token_type_ids: also mm_token_type_ids (B, L), 1 at
+                pictures and 0 at text. input_data_format: of arrays. They may also be given in the dictionaries
+                text_kwargs, images_kwargs and common_kwargs.
 
         Returns:
             input_ids and attention_mask (B, L); question_mask (B, L) bool, the last user turn: with its ``<user>`` and
-            ``<assistant>`` marks where the vocabulary has them, otherwise its words (all text, if it is no prompt of
+            ``<assistant>`` marks where the vocabulary has them, otherwise its words (all text, if it was not written by
             the chat template); pixel_values (N, 3, S, S) if there are pictures. Without text, pixel_values alone.
 
         Raises:
             AstreaError: marks and pictures do not match, a question is empty, a text is too long, a picture cannot be
                 read, or an option is unknown.
         """
-        if truncation or videos is not None or audio is not None or kwargs:
-            wrong = [n for n, v in (("truncation", truncation), ("videos", videos), ("audio", audio)) if v] + [*kwargs]
-            raise AstreaError(
-                f"options not supported: {', '.join(wrong)}", "Astrea reads whole texts and pictures; leave them out"
-            )
+        if videos is not None or audio is not None:
+            raise AstreaError("videos and audio are not supported", "Astrea reads texts and pictures; leave them out")
+        return self._batch(images, text, call_options(options), known_tensors(return_tensors), None)
+
+    def apply_chat_template(  # type: ignore[override]
+        self,
+        conversation: Any,
+        chat_template: str | None = None,
+        *,
+        tools: Any = None,
+        documents: Any = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        return_assistant_tokens_mask: bool = False,
+        tokenize: bool = False,
+        return_tensors: str | None = "pt",
+        return_dict: bool = False,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers. What the template writes is all there is: no further special tokens are added, and
+        control tokens in what people wrote, such as ``<assistant>``, are broken up by a space and so are plain text.
+
+        Args:
+            conversation: one or a list of them, see `astrea.language.messages.read_conversation`.
+            tools, documents: for templates that read them.
+            return_assistant_tokens_mask: also assistant_masks (B, L), 1 where the assistant speaks: as the template's
+                ``{% generation %}`` marks have it, otherwise its words and the token that ends them, found by trial.
+            processor_kwargs: options of `__call__`, which may also be given directly; everything else must be a
+                variable that the template reads.
+
+        Returns:
+            The text (with a list of conversations, texts); with ``tokenize``, input_ids (B, L), or with ``return_dict``
+            everything that `__call__` returns.
+
+        Raises:
+            AstreaError: a message or option has no meaning here, the template refuses the conversation, or as
+                `__call__`.
+        """
+        template = self._template(chat_template)
+        control = ControlTokens(self.tokenizer, template)
+        variables, options = sorted_options(template, {"tools": tools, "documents": documents, **kwargs})
+        conversations, batched = several(conversation)
+        turns, pictures = [], []
+        for number, one in enumerate(conversations):
+            said, shown = read_conversation(one, control, template, f"conversation {number}: " if batched else "")
+            turns.append(said)
+            pictures.append(shown)
+        written = {"continue_final_message": continue_final_message, **escaped(variables, control)}
+        texts = [render(self.tokenizer, template, one, prompt=add_generation_prompt, **written) for one in turns]
+        if not tokenize:
+            return texts if batched else texts[0]
+        options = {"add_special_tokens": False, **options, **(processor_kwargs or {})}
+        images = options.pop("images", None)
+        if images is not None and any(pictures):
+            raise AstreaError("pictures are given in the messages and beside them", "give them in one of the places")
+        answered = None
+        if return_assistant_tokens_mask:
+            more = {"add_generation_prompt": add_generation_prompt, **written}
+            both = zip(turns, texts, strict=True)
+            answered = [self._answered(template, said, text, more) for said, text in both]
+        tensors = "pt" if return_tensors == "auto" else known_tensors(return_tensors)
+        images = pictures if any(pictures) else images
+        found = self._batch(images, texts, call_options(options), tensors, answered)
+        return found if return_dict else found["input_ids"]
+
+    def _batch(
+        self, images: Any, text: Any, options: dict[str, Any], tensors: str | None, answered: Any
+    ) -> BatchFeature:
+        """`__call__` with all its options; ``answered``: per text, 1 for each token of the assistant."""
+        layout = {"input_data_format": options["input_data_format"]}
         if text is None:
             if images is None:
                 raise AstreaError("neither text nor images were given", "pass at least one of them")
-            return self.image_processor(images, return_tensors=return_tensors)
-        limit = self.max_length if max_length is None else max_length
+            return self.image_processor(images, return_tensors=tensors, **layout)
+        limit = options["max_length"]
+        limit = self.max_length if limit is None else whole_number(limit, "max_length", MOST_TOKENS)
+        cut = getattr(options["truncation"], "value", options["truncation"]) not in (None, False, "do_not_truncate")
         texts = _texts(text)
-        short = [self._tokens(row, one, limit, add_special_tokens) for row, one in enumerate(texts)]
-        self._check_marks([ids.count(self.image_token_id) for ids, _ in short], images)
-        rows = [self._expanded(row, ids, limit) for row, (ids, _) in enumerate(short)]
-        asked = [self._question(row, ids, mask) for row, (ids, mask) in enumerate(short)]
-        side = padding_side or "left"
-        data: dict[str, Any] = self._padded(rows, asked, padding, limit, side)
+        rows = [self._row(row, one, limit, options["add_special_tokens"]) for row, one in enumerate(texts)]
+        check_marks([row.ids.count(self.image_token_id) for row in rows], images)
+        if answered is not None:
+            rows = [_with_answers(row, one) for row, one in zip(rows, answered, strict=True)]
+        rows = [self._grown(row, limit, cut) for row in rows]
+        side = options["padding_side"] or "left"
+        columns = padded(
+            rows, self.tokenizer.pad_token_id, options["padding"], side, limit, options["pad_to_multiple_of"]
+        )
+        if not options["return_offsets_mapping"]:
+            del columns["offset_mapping"]
+        if answered is None:
+            del columns["assistant_masks"]
+        if options["return_mm_token_type_ids"]:
+            columns["mm_token_type_ids"] = [
+                [int(i == self.image_token_id) for i in ids] for ids in columns["input_ids"]
+            ]
+        if tensors is not None and len({len(ids) for ids in columns["input_ids"]}) > 1:
+            raise AstreaError("rows of different lengths make no tensor", "pass padding=True, or return_tensors=None")
+        data: dict[str, Any] = dict(columns)
         if any(True for _ in flat_images(images)):
-            data |= self.image_processor(images, return_tensors="np")
-        return BatchFeature(data, tensor_type=return_tensors)
+            data |= self.image_processor(images, return_tensors="np", **layout)
+        return BatchFeature(data, tensor_type=tensors)
 
-    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As in transformers. What the template writes is all there is: no further special tokens are added."""
-        if kwargs.get("tokenize"):
-            given = kwargs.get("processor_kwargs") or {}
-            kwargs["processor_kwargs"] = {"add_special_tokens": False, **given}
-        return super().apply_chat_template(conversation, *args, **kwargs)
+    def _template(self, given: str | None) -> str:
+        """The chat template to use: a text, or the name of one of the processor's."""
+        own = self.chat_template
+        if isinstance(own, Mapping):
+            return str(own.get(given or "default") or given or next(iter(own.values())))
+        return str(given or own)
 
-    def _tokens(self, row: int, text: str, limit: int, add_special_tokens: bool) -> tuple[list[int], list[bool] | None]:
-        """Token ids of a text, one per ``<image>`` mark, and which of them are the question, where the template and
-        not marks tell."""
+    def _row(self, number: int, text: str, limit: int, add_special_tokens: bool) -> TextRow:
+        """A text in tokens, one per ``<image>`` mark."""
         most = limit * CHARACTERS_PER_TOKEN
+        name = f"the text of row {number}"
         if len(text) > most:
             raise AstreaError(
-                f"the text of row {row} has {len(text):,} characters; {limit} tokens hold at most {most:,}",
+                f"{name} has {len(text):,} characters; {limit} tokens hold at most {most:,}",
                 "shorten the question, or raise max_length",
             )
-        if self.marked or not text.endswith(self.chat.tail):
-            return list(self.tokenizer(text, add_special_tokens=add_special_tokens).input_ids), None
-        encoded = self.chat.encode(text)  # a prompt that the template wrote, special tokens and all
-        return encoded.ids, self.chat.asked(text, encoded)
-
-    def _check_marks(self, marks: list[int], images: Any) -> None:
-        """Whether every row has as many marks as pictures."""
-        mend = f"write one {IMAGE} per picture, or put pictures into the messages and use apply_chat_template"
-        nested = isinstance(images, (list, tuple)) and all(isinstance(i, (list, tuple)) or i is None for i in images)
-        if nested and images:
-            counts = [sum(1 for _ in flat_images(row)) for row in images]
-            if len(counts) != len(marks):
-                raise AstreaError(f"{len(marks)} texts but pictures for {len(counts)}", "give one list per text")
-            for row, (marked, given) in enumerate(zip(marks, counts, strict=True)):
-                if marked != given:
-                    raise AstreaError(f"row {row} has {marked} {IMAGE} marks but {given} pictures", mend)
-            return
-        given = sum(1 for _ in flat_images(images))
-        left = given
-        for row, marked in enumerate(marks):
-            last = row == len(marks) - 1
-            if marked > left or (last and marked != left):
-                raise AstreaError(
-                    f"row {row} has {marked} {IMAGE} marks but {left} pictures are left for it "
-                    f"({sum(marks)} marks and {given} pictures in all)",
-                    mend,
-                )
-            left -= marked
-
-    def _expanded(self, row: int, ids: list[int], limit: int) -> list[int]:
-        """The ids with M placeholders per mark."""
-        long = [i for one in ids for i in [one] * (self.num_visual_tokens if one == self.image_token_id else 1)]
-        if len(long) > limit:
-            pictures = ids.count(self.image_token_id)
-            raise AstreaError(
-                f"the text of row {row} has {len(long)} tokens ({pictures} pictures of {self.num_visual_tokens} each "
-                f"among them); the limit is {limit}",
-                "shorten the question or show fewer pictures, or raise max_length",
-            )
-        return long
-
-    def _question(self, row: int, ids: list[int], asked: list[bool] | None) -> list[bool]:
-        """Which tokens of a row are its question, all of a picture's placeholders among the tokens."""
-        outside = {self.image_token_id, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id}
-        if asked is not None:
-            words = [i for i, mine in zip(ids, asked, strict=True) if mine and not self._is_blank(i)]
-        elif not self.marked or self.user_id not in ids:
-            asked = [i not in outside for i in ids]
-            words = [i for i in ids if i not in outside]
+        if self.marked or self.chat.tail not in text:
+            encoded = self._encoded(text, add_special_tokens)
+            asked = self._marked_question(encoded.ids)
         else:
-            start = len(ids) - 1 - ids[::-1].index(self.user_id)
-            stop = ids.index(self.assistant_id, start) if self.assistant_id in ids[start:] else len(ids) - 1
-            asked = [start <= place <= stop and i not in outside for place, i in enumerate(ids)]
-            words = [
-                i for i, mine in zip(ids, asked, strict=True) if mine and i not in (self.user_id, self.assistant_id)
-            ]
+            encoded = self.chat.encode(text)  # the template wrote it, special tokens and all
+            asked = self.chat.asked(text, encoded)
+        self._check_question(number, encoded.ids, asked)
+        return TextRow(name, encoded.ids, asked, encoded.spans, [0] * len(asked))
+
+    def _encoded(self, text: str, add_special_tokens: bool) -> Encoded:
+        options = {"return_offsets_mapping": True} if self.tokenizer.is_fast else {}
+        found = self.tokenizer(text, add_special_tokens=add_special_tokens, **options)
+        ids = list(found.input_ids)
+        spans = [(int(a), int(b)) for a, b in found["offset_mapping"]] if options else [(0, 0)] * len(ids)
+        return Encoded(ids, spans)
+
+    def _marked_question(self, ids: list[int]) -> list[bool]:
+        """Which tokens are the last user's turn with its marks; all text, where there is no ``<user>``."""
+        outside = {self.image_token_id, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id}
+        if not self.marked or self.user_id not in ids:
+            return [i not in outside for i in ids]
+        start = len(ids) - 1 - ids[::-1].index(self.user_id)
+        stop = ids.index(self.assistant_id, start) if self.assistant_id in ids[start:] else len(ids) - 1
+        return [start <= place <= stop and i not in outside for place, i in enumerate(ids)]
+
+    def _check_question(self, row: int, ids: list[int], asked: list[bool]) -> None:
+        """Whether a question has words, and the tokenizer knows one of them."""
+        marks = {self.user_id, self.assistant_id} if self.marked and self.user_id in ids else set()
+        words = [i for i, mine in zip(ids, asked, strict=True) if mine and i not in marks]
+        if not self.marked:
+            words = [i for i in words if str(self.tokenizer.decode([i])).strip()]
         if not words:
             raise AstreaError(f"the question of row {row} is empty", "ask something in words")
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and all(i == unknown for i in words):
             warnings.warn(
                 f"no word of the question of row {row} is known to the model's tokenizer; the answer will be a guess",
-                stacklevel=3,
+                stacklevel=4,
             )
-        return [
-            mine
-            for i, mine in zip(ids, asked, strict=True)
-            for _ in range(self.num_visual_tokens if i == self.image_token_id else 1)
-        ]
 
-    def _is_blank(self, token: int) -> bool:
-        return not str(self.tokenizer.decode([token])).strip()
-
-    def _padded(
-        self, rows: list[list[int]], asked: list[list[bool]], padding: bool | str, limit: int, side: str
-    ) -> dict[str, list[list[Any]]]:
-        """Rows of one length."""
-        if padding not in (True, False, "longest", "max_length", "do_not_pad") or side not in ("left", "right"):
+    def _grown(self, row: TextRow, limit: int, cut: bool) -> TextRow:
+        """The row with M placeholders per mark, and within the limit."""
+        long = row.grown(self.image_token_id, self.num_visual_tokens)
+        if cut:
+            return long.cut(limit, self.tokenizer.truncation_side, self.image_token_id)
+        if len(long.ids) > limit:
+            pictures = row.ids.count(self.image_token_id)
             raise AstreaError(
-                f"padding={padding!r} on the {side!r} is unknown",
-                'padding is True, False or "max_length", padding_side "left" or "right"',
+                f"{row.name} has {len(long.ids)} tokens ({pictures} pictures of {self.num_visual_tokens} each "
+                f"among them); the limit is {limit}",
+                "shorten the question or show fewer pictures, or raise max_length",
             )
-        lengths = [len(ids) for ids in rows]
-        if padding is False or padding == "do_not_pad":
-            gaps = [0] * len(rows)
-        else:
-            wanted = limit if padding == "max_length" else max(lengths)
-            gaps = [wanted - length for length in lengths]
-        fill = self.tokenizer.pad_token_id
-        if fill is None and any(gaps):
-            raise AstreaError("the tokenizer has no padding token", "set tokenizer.pad_token")
+        return long
 
-        def pad(values: list[Any], gap: int, what: Any) -> list[Any]:
-            return [what] * gap + values if side == "left" else values + [what] * gap
+    def _answered(self, template: str, turns: Sequence[Any], text: str, options: dict[str, Any]) -> list[int]:
+        """1 for each token of a rendered conversation that the assistant said."""
+        if GENERATION.search(template):
+            more = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True, **options}
+            return list(self.tokenizer.apply_chat_template(turns, chat_template=template, **more)["assistant_masks"])
+        if template != self.chat.template:
+            raise AstreaError(
+                "this chat template does not tell what the assistant says",
+                "put {% generation %} and {% endgeneration %} around what it writes for the assistant",
+            )
+        return self.chat.answered(turns, text)
 
-        return {
-            "input_ids": [pad(ids, gap, fill) for ids, gap in zip(rows, gaps, strict=True)],
-            "attention_mask": [pad([1] * length, gap, 0) for length, gap in zip(lengths, gaps, strict=True)],
-            "question_mask": [pad(mask, gap, False) for mask, gap in zip(asked, gaps, strict=True)],
-        }
+    def _get_num_multimodal_tokens(self, image_sizes: Any = None, **kwargs: Any) -> MultiModalData:
+        """How many placeholders pictures of these sizes take, as serving engines ask: M each, whatever the size."""
+        count = len(image_sizes or [])
+        return MultiModalData(num_image_tokens=[self.num_visual_tokens] * count, num_image_patches=[1] * count)
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
         return self.tokenizer.batch_decode(*args, **kwargs)
@@ -337,6 +324,15 @@ class AstreaProcessor(ProcessorMixin):
         else:
             answers = [self.chat.answers(row) for row in rows]
         return [self.tokenizer.decode(row, skip_special_tokens=skip_special_tokens, **kwargs) for row in answers]
+
+
+def _with_answers(row: TextRow, answered: list[int]) -> TextRow:
+    if len(answered) != len(row.ids):
+        raise AstreaError(
+            f"{row.name} has {len(row.ids)} tokens with special tokens of its own, {len(answered)} without",
+            "leave add_special_tokens=False, the template has put them",
+        )
+    return TextRow(row.name, row.ids, row.asked, row.spans, answered)
 
 
 def _texts(text: Any) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from astrea.errors import AstreaError
+from astrea.errors import AstreaError, shortened
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
 
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")  # a path object has only one of the slashes
 _FORMATS_TEXT = ", ".join(FORMATS[:-1]) + " or " + FORMATS[-1]
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -121,17 +123,27 @@ def _open_file(path: Path, label: str) -> Iterator[BinaryIO]:
             raise AstreaError(f"{label} is empty (0 bytes)", "Copy or download the file again.")
         file = path.open("rb")
     except FileNotFoundError:
-        raise AstreaError(
-            f"{label} does not exist", "Check the path; relative paths start at the current folder."
-        ) from None
+        raise _not_found(path, label) from None
     except PermissionError:
         raise AstreaError(
             f"{label} may not be read: permission denied", "Give this user read permission to it and to its folders."
         ) from None
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        raise AstreaError(f"{label} cannot be opened: {error}", "Check the path and the disk it is on.") from error
+        if _URL.match(str(path)):
+            raise _not_found(path, label) from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else shortened(str(error))
+        what = f"{label.replace(str(path), shortened(str(path)))} cannot be opened: {why}"
+        raise AstreaError(what, "Check the path and the disk it is on.") from error
     with file:
         yield file
+
+
+def _not_found(path: Path, label: str) -> AstreaError:
+    """A file that is not there may be a URL, or a text that was never a path."""
+    shown = label.replace(str(path), shortened(str(path)))
+    if _URL.match(str(path)):
+        return AstreaError(f"{shown} is a URL, and URLs are not fetched", "Download it and give the file's path.")
+    return AstreaError(f"{shown} does not exist", "Check the path; relative paths start at the current folder.")
 
 
 def _open_and_decode(file: BinaryIO, label: str, max_pixels: int) -> Image.Image:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from astrea.errors import AstreaError
-from astrea.language.chat_format import ChatFormat, Encoded, Said
+from astrea.language.chat_format import ChatFormat
 
 ROLES = ("system", "user", "assistant")
 
@@ -53,7 +53,7 @@ def conversation_segment(
     except AstreaError as error:
         raise AstreaError(f"{name}: {error.message}", error.mend) from error
     encoded = chat.encode(text)
-    ends = answer_ends(chat, messages, text, encoded, said)
+    ends = chat.answer_ends(messages, text, encoded, said)
     length = ends[-1][1]
     labels = [-100] * length
     for first, stop in ends:
@@ -113,30 +113,6 @@ def check_messages(messages: Sequence[Any], name: str) -> None:
             f"{name}: it does not end with an answer" if messages else f"{name}: there are no messages",
             "every conversation ends with an assistant's turn: that is what is learned",
         )
-
-
-def answer_ends(
-    chat: ChatFormat, messages: Sequence[Any], text: str, encoded: Encoded, said: Sequence[Said]
-) -> list[tuple[int, int]]:
-    """The tokens (first, behind the last) of every answer, the token that ends it among them if the template writes one
-    there."""
-    found: list[tuple[int, int]] = []
-    for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        mine = [one for one in said if one.message == number]
-        later = [one.start for one in said if one.message > number]
-        led = text[: mine[0].start].endswith(chat.lead)
-        tokens = encoded.touching(mine[0].start - (len(chat.lead) if led else 0), mine[-1].stop)
-        stop = tokens[-1] + 1
-        for place in range(stop, len(encoded.ids)):
-            if later and encoded.spans[place][0] >= later[0]:
-                break
-            if encoded.ids[place] == chat.stop_id:
-                stop = place + 1
-                break
-        found.append((tokens[0], stop))
-    return found
 
 
 def questions_apart(whole: Segment, picture_tokens: int, image_id: int) -> list[Segment]:

@@ -24,7 +24,7 @@ PLAIN = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] + '\n\n' }}"
     "{% elif message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\nAssistant:' }}"
-    "{% else %}{{ ' ' + message['content'] + eos_token + '\n' }}{% endif %}"
+    "{% else %}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}{{ '\n' }}{% endif %}"
     "{% endfor %}"
 )
 """For a tokenizer without a template: ``User: question``, a new line, ``Assistant: answer`` and the end token."""
@@ -83,9 +83,15 @@ def with_parts(message: Message) -> dict[str, Any]:
 
 
 def render(
-    tokenizer: PreTrainedTokenizerBase, template: str, messages: Sequence[Message], *, prompt: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    messages: Sequence[Message],
+    *,
+    prompt: bool = False,
+    **options: Any,
 ) -> str:
-    """A conversation as text; ``prompt``: with the beginning of the answer that is to come.
+    """A conversation as text; ``prompt``: with the beginning of the answer that is to come; ``options``: as
+    ``apply_chat_template`` of transformers has them, and further variables of the template.
 
     Raises:
         AstreaError: the template refuses the conversation.
@@ -96,6 +102,7 @@ def render(
             chat_template=template,
             tokenize=False,
             add_generation_prompt=prompt,
+            **options,
         )
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]

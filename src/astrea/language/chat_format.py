@@ -134,9 +134,10 @@ class ChatFormat:
         return Encoded(list(found.input_ids), [(int(a), int(b)) for a, b in found["offset_mapping"]])
 
     def asked(self, text: str, encoded: Encoded) -> list[bool]:
-        """Which tokens of a prompt are the words of its last user turn; of any other text, all but special tokens."""
+        """Which tokens of a rendered text are the words of its last user turn, answered or not; of any other text, all
+        but special tokens."""
         outside = {self.image_id, *self.tokenizer.all_special_ids}
-        stop = len(text) - len(self.tail) if text.endswith(self.tail) else -1
+        stop = text.rfind(self.tail)
         if stop < 0 or not self.tokenizer.is_fast:
             return [i not in outside for i in encoded.ids]
         start = text.rfind(self.opening, 0, stop) if self.opening else -1
@@ -180,6 +181,46 @@ class ChatFormat:
                 f"{name_of(self.tokenizer)} does not write out all that is said, in its order", "use another template"
             )
         return text, found
+
+    def answer_ends(
+        self, messages: Sequence[Message], text: str, encoded: Encoded, said: Sequence[Said]
+    ) -> list[tuple[int, int]]:
+        """The tokens (first, behind the last) of every answer, the token that ends it among them if the template writes
+        one there."""
+        found: list[tuple[int, int]] = []
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            mine = [one for one in said if one.message == number]
+            later = [one.start for one in said if one.message > number]
+            led = text[: mine[0].start].endswith(self.lead)
+            tokens = encoded.touching(mine[0].start - (len(self.lead) if led else 0), mine[-1].stop)
+            stop = tokens[-1] + 1
+            for place in range(stop, len(encoded.ids)):
+                if later and encoded.spans[place][0] >= later[0]:
+                    break
+                if encoded.ids[place] == self.stop_id:
+                    stop = place + 1
+                    break
+            found.append((tokens[0], stop))
+        return found
+
+    def answered(self, messages: Sequence[Message], text: str) -> list[int]:
+        """1 for each token of a rendered conversation that belongs to an answer or ends it, 0 for the others.
+
+        Raises:
+            AstreaError: the template leaves something out, or the tokenizer does not tell what its tokens stand for.
+        """
+        if not self.tokenizer.is_fast:
+            raise AstreaError(
+                "the tokenizer does not tell which characters a token stands for, so answers cannot be found",
+                "use the checkpoint's fast tokenizer (tokenizer.json)",
+            )
+        encoded = self.encode(text)
+        found = [0] * len(encoded.ids)
+        for start, stop in self.answer_ends(messages, text, encoded, self.texts(messages)[1]):
+            found[start:stop] = [1] * (stop - start)
+        return found
 
     def answers(self, generated: list[int]) -> list[int]:
         """What follows the last prompt in a row of tokens; the whole row if it holds no prompt."""
