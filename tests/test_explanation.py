@@ -119,7 +119,7 @@ def test_an_answer_ends_with_any_mark_that_the_model_ends_with(tiny_folder, pict
     assert math.log(why.confidence) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("question", ["", "  ", "a" * 100_000, "is it red? " * 10_000, "what is <image>?"])
+@pytest.mark.parametrize("question", ["", "  ", "a" * 100_000, "is it red? " * 10_000])
 def test_bad_questions(tiny_model, tiny_processor, pictures, question):
     with pytest.raises(AstreaError) as caught:
         explain(tiny_model, tiny_processor, pictures[0], question)

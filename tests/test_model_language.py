@@ -211,7 +211,7 @@ def test_only_the_last_turn_is_the_question(eager):
     )
     assert processor.decode(found["input_ids"][0][found["question_mask"][0]]).strip().endswith("is it red?")
     empty = processor.apply_chat_template([{"role": "user", "content": " "}], add_generation_prompt=True)
-    with pytest.raises(AstreaError, match="question of row 0 is empty"):
+    with pytest.raises(AstreaError, match="the question is empty"):
         processor(text=empty)
 
 

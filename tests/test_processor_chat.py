@@ -207,7 +207,7 @@ def test_options_in_dictionaries(tiny_processor):
 
 def test_truncation_is_told_and_never_cuts_pictures(tiny_processor, pictures):
     long = "<bos><image><user>" + "is it red? " * 5 + "<assistant>"
-    with pytest.warns(UserWarning, match="the text of row 0 had 56 tokens and was cut to 40"):
+    with pytest.warns(UserWarning, match="the text had 56 tokens and was cut to 40"):
         found = tiny_processor(images=pictures[0], text=long, truncation=True, max_length=40)
     assert found["input_ids"].shape == (1, 40)
     assert found["question_mask"].any()

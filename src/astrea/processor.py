@@ -22,7 +22,7 @@ from astrea.language.chat_format import ChatFormat, Encoded, known_id
 from astrea.language.control_tokens import ControlTokens
 from astrea.language.messages import escaped, read_conversation, several
 from astrea.language.tokenizer import ASSISTANT, IMAGE, USER
-from astrea.text_rows import TextRow, check_marks, padded
+from astrea.text_rows import TextRow, check_marks, counted, padded
 
 __all__ = ["AstreaImageProcessor", "AstreaProcessor"]
 
@@ -193,7 +193,11 @@ class AstreaProcessor(ProcessorMixin):
         limit = self.max_length if limit is None else whole_number(limit, "max_length", MOST_TOKENS)
         cut = getattr(options["truncation"], "value", options["truncation"]) not in (None, False, "do_not_truncate")
         texts = _texts(text)
-        rows = [self._row(row, one, limit, options["add_special_tokens"]) for row, one in enumerate(texts)]
+        alone = len(texts) == 1
+        rows = [
+            self._row("" if alone else f" of row {row}", one, limit, options["add_special_tokens"])
+            for row, one in enumerate(texts)
+        ]
         check_marks([row.ids.count(self.image_token_id) for row in rows], images)
         if answered is not None:
             rows = [_with_answers(row, one) for row, one in zip(rows, answered, strict=True)]
@@ -224,10 +228,10 @@ class AstreaProcessor(ProcessorMixin):
             return str(own.get(given or "default") or given or next(iter(own.values())))
         return str(given or own)
 
-    def _row(self, number: int, text: str, limit: int, add_special_tokens: bool) -> TextRow:
-        """A text in tokens, one per ``<image>`` mark."""
+    def _row(self, of_row: str, text: str, limit: int, add_special_tokens: bool) -> TextRow:
+        """A text in tokens, one per ``<image>`` mark; ``of_row``: what errors put behind "the text"."""
         most = limit * CHARACTERS_PER_TOKEN
-        name = f"the text of row {number}"
+        name = f"the text{of_row}"
         if len(text) > most:
             raise AstreaError(
                 f"{name} has {len(text):,} characters; {limit} tokens hold at most {most:,}",
@@ -239,7 +243,7 @@ class AstreaProcessor(ProcessorMixin):
         else:
             encoded = self.chat.encode(text)  # the template wrote it, special tokens and all
             asked = self.chat.asked(text, encoded)
-        self._check_question(number, encoded.ids, asked)
+        self._check_question(of_row, encoded.ids, asked)
         return TextRow(name, encoded.ids, asked, encoded.spans, [0] * len(asked))
 
     def _encoded(self, text: str, add_special_tokens: bool) -> Encoded:
@@ -258,18 +262,18 @@ class AstreaProcessor(ProcessorMixin):
         stop = ids.index(self.assistant_id, start) if self.assistant_id in ids[start:] else len(ids) - 1
         return [start <= place <= stop and i not in outside for place, i in enumerate(ids)]
 
-    def _check_question(self, row: int, ids: list[int], asked: list[bool]) -> None:
+    def _check_question(self, of_row: str, ids: list[int], asked: list[bool]) -> None:
         """Whether a question has words, and the tokenizer knows one of them."""
         marks = {self.user_id, self.assistant_id} if self.marked and self.user_id in ids else set()
         words = [i for i, mine in zip(ids, asked, strict=True) if mine and i not in marks]
         if not self.marked:
             words = [i for i in words if str(self.tokenizer.decode([i])).strip()]
         if not words:
-            raise AstreaError(f"the question of row {row} is empty", "ask something in words")
+            raise AstreaError(f"the question{of_row} is empty", "ask something in words")
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and all(i == unknown for i in words):
             warnings.warn(
-                f"no word of the question of row {row} is known to the model's tokenizer; the answer will be a guess",
+                f"no word of the question{of_row} is known to the model's tokenizer; the answer will be a guess",
                 stacklevel=4,
             )
 
@@ -279,10 +283,10 @@ class AstreaProcessor(ProcessorMixin):
         if cut:
             return long.cut(limit, self.tokenizer.truncation_side, self.image_token_id)
         if len(long.ids) > limit:
-            pictures = row.ids.count(self.image_token_id)
+            pictures = counted(row.ids.count(self.image_token_id), "picture")
             raise AstreaError(
-                f"{row.name} has {len(long.ids)} tokens ({pictures} pictures of {self.num_visual_tokens} each "
-                f"among them); the limit is {limit}",
+                f"{row.name} has {len(long.ids)} tokens ({pictures} of {self.num_visual_tokens} each among them); "
+                f"the limit is {limit}",
                 "shorten the question or show fewer pictures, or raise max_length",
             )
         return long

@@ -60,6 +60,11 @@ class TextRow:
         return replace(self, **columns)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things in words."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
 def padded(
     rows: Sequence[TextRow], fill: int | None, padding: Any, side: str, limit: int, multiple: int | None
 ) -> dict[str, list[list[Any]]]:
@@ -109,24 +114,24 @@ def check_marks(marks: list[int], images: Any) -> None:
     Raises:
         AstreaError: one has not; names it.
     """
-    mend = f"write one {IMAGE} per picture, or put pictures into the messages and use apply_chat_template"
     nested = isinstance(images, (list, tuple)) and all(isinstance(i, (list, tuple)) or i is None for i in images)
     if nested and images:
-        counts = [sum(1 for _ in flat_images(row)) for row in images]
-        if len(counts) != len(marks):
-            raise AstreaError(f"{len(marks)} texts but pictures for {len(counts)}", "give one list per text")
-        for row, (marked, given) in enumerate(zip(marks, counts, strict=True)):
-            if marked != given:
-                raise AstreaError(f"row {row} has {marked} {IMAGE} marks but {given} pictures", mend)
-        return
-    given = sum(1 for _ in flat_images(images))
-    left = given
-    for row, marked in enumerate(marks):
-        last = row == len(marks) - 1
-        if marked > left or (last and marked != left):
+        given = [sum(1 for _ in flat_images(row)) for row in images]
+        if len(given) != len(marks):
+            raise AstreaError(f"{len(marks)} texts but pictures for {len(given)}", "give one list per text")
+        total = ""
+    else:
+        left = sum(1 for _ in flat_images(images))
+        total = f" left for it ({counted(sum(marks), 'mark')} and {counted(left, 'picture')} in all)"
+        given = []
+        for row, marked in enumerate(marks):
+            given.append(left if row == len(marks) - 1 else min(left, marked))
+            left -= given[-1]
+    for row, (marked, shown) in enumerate(zip(marks, given, strict=True)):
+        if marked != shown:
+            alone = len(marks) == 1
             raise AstreaError(
-                f"row {row} has {marked} {IMAGE} marks but {left} pictures are left for it "
-                f"({sum(marks)} marks and {given} pictures in all)",
-                mend,
+                f"{'the text' if alone else f'row {row}'} has {counted(marked, IMAGE + ' mark')} but "
+                f"{counted(shown, 'picture')}{'' if alone else total}",
+                f"write one {IMAGE} per picture, or put pictures into the messages and use apply_chat_template",
             )
-        left -= marked

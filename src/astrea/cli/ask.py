@@ -21,7 +21,9 @@ def ask(
     *,
     context: typer.Context,
     model: PerhapsModel = None,
-    image: Annotated[Path, typer.Argument(help="A picture: JPEG, PNG, WEBP, GIF, BMP or TIFF.")],
+    image: Annotated[
+        str, typer.Argument(help="A picture: JPEG, PNG, WEBP, GIF, BMP or TIFF. A path, or a file: or data: URL.")
+    ],
     question: Annotated[str, typer.Argument(help='Such as "how many umbrellas are there?"')],
     as_json: AsJson = False,
     show: Annotated[Path | None, typer.Option("--show", help="Write a picture of the experts' readings here.")] = None,
@@ -33,14 +35,14 @@ def ask(
     [bold]astrea ask PICTURE "what colour is the cat?"[/bold]  asks the model that comes with the package
     [bold]astrea ask MODEL PICTURE "what colour is the cat?"[/bold]  asks one that you trained
     """
-    from astrea.data.images import load_image
+    from astrea.data.image_sources import read_image
     from astrea.explanation import explain
     from astrea.loading import load_model
 
-    folder = model_folder(context, model, image, "QUESTION")
+    folder = model_folder(context, model, Path(image), "QUESTION")
+    picture = read_image(image)
     loaded, processor = load_model(folder, trust_remote_code=trust_remote_code, device=device)
     began = time.perf_counter()
-    picture = load_image(image)
     why = explain(loaded, processor, picture, question)
     seconds = time.perf_counter() - began
     if show is not None:

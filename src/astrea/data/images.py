@@ -140,9 +140,11 @@ def _open_file(path: Path, label: str) -> Iterator[BinaryIO]:
 
 def _not_found(path: Path, label: str) -> AstreaError:
     """A file that is not there may be a URL, or a text that was never a path."""
-    shown = label.replace(str(path), shortened(str(path)))
     if _URL.match(str(path)):
+        shown = label.replace(str(path), shortened(str(path)))
         return AstreaError(f"{shown} is a URL, and URLs are not fetched", "Download it and give the file's path.")
+    # Base64 has no dot in it, and is not to be quoted.
+    shown = label if "." in path.name else label.replace(str(path), shortened(str(path)))
     return AstreaError(f"{shown} does not exist", "Check the path; relative paths start at the current folder.")
 
 
