@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test coverage lint format clean
+.PHONY: quickstart test lint format clean
 .DEFAULT_GOAL := quickstart
 
 # One stamp per set of extras, so that nothing is installed twice.
@@ -20,14 +20,8 @@ $(VENV)/.dev: $(VENV)/.base
 quickstart: $(VENV)/.base
 	$(BIN)/astrea quickstart --out runs/quickstart
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
-
 test: $(VENV)/.dev
-	$(PYTEST)
-
-# Counting which lines ran makes the tests take two fifths longer.
-coverage: $(VENV)/.dev
-	$(PYTEST) --cov=astrea --cov-report=term --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov=astrea --cov-report=term --cov-fail-under=85
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

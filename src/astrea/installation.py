@@ -17,6 +17,7 @@ somebody else's package."""
 
 MODULES = {
     "data": ("pyarrow",),
+    "gguf": ("gguf",),
     "lora": ("peft",),
     "index": ("faiss", "filelock"),
     "lmms": ("lmms_eval",),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from astrea.data.cache import FeatureCache
 from astrea.data.world import WorldData
+from astrea.training.align import AlignObjective
 from astrea.training.workshop import Told, Workshop
+
+LONG = {"align__losses": {"itc": 1.0}, "align__steps": 10_000}
+"""An alignment that reads every text."""
 
 
 def read(shop: Workshop, scenes: list[int], which: list[int]) -> Told:
@@ -51,7 +56,7 @@ def test_text_states_do_not_depend_on_the_batch(make_shop):
 
 
 def test_kept_states_are_what_the_language_model_says_and_only_while_it_is_frozen(make_shop, tmp_path):
-    shop = make_shop()
+    shop = make_shop(**LONG)
     told, everything = read(shop, [3, 0, 11], [1, 2, 0]), slice(None)
     fresh = shop.text_states(told, everything)
     events: list[str] = []
@@ -66,7 +71,7 @@ def test_kept_states_are_what_the_language_model_says_and_only_while_it_is_froze
 
 
 def test_another_language_model_finds_no_states_of_this_one(make_shop, tmp_path):
-    shop = make_shop()
+    shop = make_shop(**LONG)
     for _ in range(2):  # the second time from the file
         shop.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
     assert len(list(tmp_path.glob("*.json"))) == 1
@@ -76,3 +81,38 @@ def test_another_language_model_finds_no_states_of_this_one(make_shop, tmp_path)
     shop.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
     assert len(list(tmp_path.glob("*.json"))) == 2
     assert not torch.allclose(shop.kept_states, before, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("align", "kept"),
+    [
+        ({"align__losses": {"word": 1.0}, "align__steps": 10_000}, False),  # nobody reads them
+        ({"align__losses": {"itc": 1.0}, "align__steps": 2}, False),  # more texts than are looked at
+        (LONG, True),
+    ],
+)
+def test_only_states_that_a_loss_reads_are_computed_ahead(make_shop, tmp_path, align, kept):
+    shop = make_shop(**align)
+    shop.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
+    assert (shop.kept_states is not None) == kept
+
+
+def test_word_alignment_never_runs_the_language_model(make_shop, monkeypatch):
+    shop = make_shop(align__losses={"word": 1.0, "agree": 0.1})
+    monkeypatch.setattr(shop, "states_of", lambda told: pytest.fail("the language model was asked"))
+    objective = AlignObjective(shop, joining="detection", aligned=["captioning"], offset=0)
+    loss, figures = objective.loss(objective.batch(0, 0, 4), 0)
+    objective.after_step(0)
+    assert loss.requires_grad
+    assert set(figures) == {"word", "agree"}
+
+
+def test_states_are_kept_in_the_precision_of_the_run(make_shop, tmp_path):
+    states = []
+    for precision in ("fp32", "bf16"):
+        shop = make_shop(**LONG, machines={"precision": precision})
+        shop.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
+        states.append(shop.kept_states)
+    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert not torch.equal(*states)
+    torch.testing.assert_close(*states, atol=0.1, rtol=0.1)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @contextmanager
 def accelerated(language: PreTrainedModel, machines: Machines, device: torch.device) -> Iterator[None]:
     """Inside the block the language model computes as the recipe's ``machines`` say; its weights stay as they are."""
-    low = machines.precision == "bf16" or (machines.precision == "auto" and device.type == "cuda")
+    low = in_half(machines, device)
     # Captions are read by the inner model alone, answers through the outer one.
     changed: set[nn.Module] = {language, language.base_model} if low else set()
     before = {module: vars(module).get("forward") for module in changed}
@@ -41,6 +41,11 @@ def accelerated(language: PreTrainedModel, machines: Machines, device: torch.dev
                 module.forward = forward  # type: ignore[method-assign]
         for module in compiled:
             module._compiled_call_impl = None
+
+
+def in_half(machines: Machines, device: torch.device) -> bool:
+    """Whether a recipe's language model computes in bfloat16 on a device."""
+    return machines.precision == "bf16" or (machines.precision == "auto" and device.type == "cuda")
 
 
 def repeated(language: PreTrainedModel) -> list[nn.Module]:

@@ -7,7 +7,7 @@ For the k-th expert only its adapter, the heads and the contrast's temperature l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from astrea.alignment.contrast import agreement
 from astrea.data.samples import Samples, named, picked
 from astrea.errors import AstreaError
+from astrea.experts.protocol import ExpertFeatures
 from astrea.training.loop import Objective
 from astrea.training.workshop import Told, Workshop
 
@@ -64,20 +65,11 @@ class AlignObjective(Objective):
         features = picked(shop.seen(samples), own)
         seen = {name: features[name] for name in self.names}
         matrix = alignment(seen)
-        states = shop.text_states(told, own, frozen=True)
-        picture = alignment.picture_head(matrix.tokens, matrix.valid)
-        text = alignment.text_head(states)
-        with torch.no_grad():
-            slow = shop.contrast.copy
-            slow_matrix = slow(seen)
-            picture_key = ranks.gather(slow.picture_head(slow_matrix.tokens, slow_matrix.valid), size)
-            text_key = ranks.gather(slow.text_head(states), size)
         ids = told.ids.to(ranks.device)
         parts: dict[str, Tensor] = {}
+        picture = alignment.picture_head(matrix.tokens, matrix.valid)
         if self.losses.itc:
-            soft = shop.run.contrast.soft_targets * min(1.0, (self.offset + step) / max(1, shop.run.align.steps))
-            itc = shop.contrast.loss(picture, text, picture_key, text_key, ids, soft, own=own)
-            parts["itc"] = self.losses.itc * itc
+            parts["itc"] = self.losses.itc * self.contrast(seen, picture, told, ids, own, step)
         if self.losses.agree and self.joining and self.aligned:
             with torch.no_grad():
                 others = alignment({name: features[name] for name in self.aligned})
@@ -94,8 +86,33 @@ class AlignObjective(Objective):
                 matrix.tokens, matrix.valid, told.tokens, table, own=own, gather=lambda rows: ranks.gather(rows, size)
             )
             parts["word"] = self.losses.word * word
-        self.pending.append((picture_key, text_key, ids))
         return sum(parts.values()), {name: part.item() for name, part in parts.items()}  # type: ignore[return-value]
+
+    def contrast(
+        self,
+        seen: Mapping[str, ExpertFeatures],
+        picture: Tensor,
+        told: Told,
+        ids: Tensor,
+        own: slice,
+        step: int,
+    ) -> Tensor:
+        """Momentum contrast of pictures with their texts: the only loss that wants the language model to read these.
+
+        Args:
+            picture: (own rows, P). ids: (B, 2) as in `Told`.
+        """
+        shop, ranks, size = self.shop, self.shop.ranks, len(told.tokens)
+        states = shop.text_states(told, own, frozen=True)
+        text = shop.model.alignment.text_head(states)
+        with torch.no_grad():
+            slow = shop.contrast.copy
+            slow_matrix = slow(seen)
+            picture_key = ranks.gather(slow.picture_head(slow_matrix.tokens, slow_matrix.valid), size)
+            text_key = ranks.gather(slow.text_head(states), size)
+        self.pending.append((picture_key, text_key, ids))
+        soft = shop.run.contrast.soft_targets * min(1.0, (self.offset + step) / max(1, shop.run.align.steps))
+        return shop.contrast.loss(picture, text, picture_key, text_key, ids, soft, own=own)
 
     def after_step(self, step: int) -> None:
         self.shop.contrast.follow(self.shop.model.alignment)

@@ -23,6 +23,7 @@ from astrea.experts.protocol import ExpertFeatures
 from astrea.fingerprint import tensors_fingerprint
 from astrea.model import AstreaForConditionalGeneration
 from astrea.seeds import generator_for
+from astrea.training.acceleration import accelerated, in_half
 from astrea.training.contribution import Contributions
 from astrea.training.distributed import ALONE, Distributed
 
@@ -130,13 +131,17 @@ class Workshop:
 
     def keep_states(self, cache: FeatureCache, progress: Progress, notify: Callable[[str], None]) -> None:
         """Every text's state in the language model as it is now, from the cache like the experts' features; nothing
-        where there are too many texts.
+        where no loss of align reads them (only ``itc`` does), or where there are more texts than align will look at:
+        these are then read as they come.
 
         Computed text by text in a fixed order: which texts share a batch decides their last bits, and a resumed run
         must find the same ones.
         """
         texts = self.data.every_text()
-        if texts is None:
+        align = self.run.align
+        if texts is None or not align.losses.itc:
+            return
+        if sum(map(len, texts)) > align.steps * align.accumulate * align.batch:
             return
         every = [self.packer.ids(text) for some in texts for text in some]
 
@@ -153,7 +158,11 @@ class Workshop:
             "weights": tensors_fingerprint(self.model.language_model.state_dict()),
             "config": self.model.config.text_config.to_dict(),
         }
-        self.kept_states = cache.get_or_compute(key, compute, on_event=notify)["states"]
+        machines, device = self.run.machines, self.ranks.device
+        if in_half(machines, device):
+            key["precision"] = "bf16"
+        with accelerated(self.model.language_model, machines, device):
+            self.kept_states = cache.get_or_compute(key, compute, on_event=notify)["states"]
 
     def states_of(self, told: list[list[int]]) -> Tensor:
         """Mean hidden states (B, D) of texts in token form."""
