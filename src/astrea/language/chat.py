@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import get_json_schema
 
 from astrea.errors import AstreaError
+from astrea.language.template import render_template, render_unfinished
 from astrea.language.tokenizer import IMAGE
 
 Message = Mapping[str, Any]
@@ -94,23 +95,14 @@ def render(
     ``apply_chat_template`` of transformers has them, and further variables of the template.
 
     Raises:
-        AstreaError: the template refuses the conversation.
+        AstreaError: the template refuses the conversation, or does more than it may (see `astrea.language.template`).
     """
-    try:
-        text = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            chat_template=template,
-            tokenize=False,
-            add_generation_prompt=prompt,
-            **options,
-        )
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise AstreaError(
-            f"{name_of(tokenizer)} refuses a conversation: {said[0][:200]}",
-            "begin with the user (or one system turn), then let assistant and user take turns",
-        ) from error
-    return str(text)
+    unfinished = options.pop("continue_final_message", False)
+    tools = [tool if isinstance(tool, dict) else get_json_schema(tool) for tool in options.pop("tools", None) or ()]
+    usual = {"tools": tools or None, "documents": None, "add_generation_prompt": prompt}
+    write = render_unfinished if unfinished else render_template
+    variables = {**usual, **tokenizer.special_tokens_map, **options}
+    return write(template, messages, name=name_of(tokenizer), **variables).text
 
 
 def settled_template(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Template, nodes, pass_context
 from jinja2.compiler import CodeGenerator
@@ -40,14 +40,26 @@ WORK, WORK_PER_CHARACTER = 1 << 21, 32
 REFUSED = (nodes.Block, nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport, nodes.ScopedEvalContextModifier)
 MEND = "begin with the user (or one system turn), then let assistant and user take turns"
 
+UNFINISHED = "zq-goes-on-here-qz"
+"""Stands at the end of a message that is to be continued while a template is rendered."""
+
 Span = tuple[int, int]
+
+
+class Rendered(NamedTuple):
+    """A conversation as text. said: which characters lie between ``{% generation %}`` and ``{% endgeneration %}``."""
+
+    text: str
+    said: list[Span]
+
+
 _spans: ContextVar[tuple[list[str], list[Span]]] = ContextVar("spans")
 
 
 def render_template(
     template: str, conversation: Iterable[Mapping[str, Any]], *, name: str, **variables: Any
-) -> tuple[str, list[Span]]:
-    """A conversation as text, and which characters of it lie between ``{% generation %}`` and ``{% endgeneration %}``.
+) -> Rendered:
+    """A conversation as text.
 
     Args:
         name: how error messages call the template.
@@ -75,7 +87,30 @@ def render_template(
         raise AstreaError(f"{name} refuses a conversation: {said[0][:200]}", MEND) from error
     finally:
         _spans.reset(told)
-    return "".join(parts), spans
+    return Rendered("".join(parts), spans)
+
+
+def render_unfinished(
+    template: str, conversation: Iterable[Mapping[str, Any]], *, name: str, **variables: Any
+) -> Rendered:
+    """The same without what the template writes behind the last message, so that it can go on.
+
+    Raises:
+        AstreaError: as `render_template`; or there is no text to go on from, or the template leaves it out.
+    """
+    messages = plain(list(conversation))
+    last = messages[-1] if messages else {}
+    parts = last["content"] if isinstance(last.get("content"), list) else [last]
+    ends = [(part, key) for part in parts for key in ("content", "text") if isinstance(part.get(key), str)]
+    if not ends:
+        raise AstreaError("the last message has no text to go on from", "end with a message that says something")
+    part, key = ends[-1]
+    part[key] += UNFINISHED
+    text, said = render_template(template, messages, name=name, **variables)
+    stop = text.rfind(UNFINISHED)
+    if stop < 0:
+        raise AstreaError(f"{name} leaves out what the last message says", "use another chat template")
+    return Rendered(text[:stop], [(first, min(end, stop)) for first, end in said if first < stop])
 
 
 def plain(value: Any) -> Any:
