@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from builders import FAMILIES, HEADERS, INSTRUCTIONS, small_tokenizer
 
 from astrea.data.packing import Packer, Turn
 from astrea.errors import AstreaError
+from astrea.language import template
 from astrea.language.chat_format import ChatFormat
 from astrea.language.checkpoint import prepare_tokenizer
 from astrea.language.tiny import tiny_tokenizer
@@ -241,12 +243,12 @@ def test_templates_that_cannot_be_used_are_named(template, said):
         use()
 
 
-def test_a_date_in_the_template_may_change_between_two_rows():
+def test_a_date_in_the_template_may_change_between_two_rows(monkeypatch):
     tokenizer = small_tokenizer("llama")
-    tokenizer.chat_template = "{{ day }}" + HEADERS
+    tokenizer.chat_template = "{{ strftime_now('%A') }}" + HEADERS
+    today = SimpleNamespace(strftime=lambda how: day[0])
+    monkeypatch.setattr(template, "datetime", SimpleNamespace(now=lambda: today))
     day = ["one"]
-    original = tokenizer.apply_chat_template
-    tokenizer.apply_chat_template = lambda *args, **kwargs: original(*args, day=day[0], **kwargs)
     prepare_tokenizer(tokenizer)
     packer = Packer(tokenizer, PICTURE)
     packer.pack([TURNS[:1]])
