@@ -17,7 +17,7 @@ from transformers.processing_utils import MultiModalData
 from astrea.call_options import call_options, sorted_options
 from astrea.errors import AstreaError
 from astrea.image_processor import AstreaImageProcessor, flat_images, known_tensors, whole_number
-from astrea.language.chat import render, settled_template
+from astrea.language.chat import render, rendered, settled_template
 from astrea.language.chat_format import ChatFormat, Encoded, known_id
 from astrea.language.control_tokens import ControlTokens
 from astrea.language.messages import escaped, read_conversation, several
@@ -294,8 +294,10 @@ class AstreaProcessor(ProcessorMixin):
     def _answered(self, template: str, turns: Sequence[Any], text: str, options: dict[str, Any]) -> list[int]:
         """1 for each token of a rendered conversation that the assistant said."""
         if GENERATION.search(template):
-            more = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True, **options}
-            return list(self.tokenizer.apply_chat_template(turns, chat_template=template, **more)["assistant_masks"])
+            whole, said = rendered(self.tokenizer, template, turns, **options)
+            encoded = self.chat.encode(whole)
+            mine = {token for start, stop in said for token in encoded.touching(start, stop)}
+            return [int(token in mine) for token in range(len(encoded.ids))]
         if template != self.chat.template:
             raise AstreaError(
                 "this chat template does not tell what the assistant says",

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import get_json_schema
 
 from astrea.errors import AstreaError
-from astrea.language.template import render_template, render_unfinished
+from astrea.language.template import Rendered, render_template, render_unfinished
 from astrea.language.tokenizer import IMAGE
 
 Message = Mapping[str, Any]
@@ -97,12 +97,24 @@ def render(
     Raises:
         AstreaError: the template refuses the conversation, or does more than it may (see `astrea.language.template`).
     """
+    return rendered(tokenizer, template, messages, prompt=prompt, **options).text
+
+
+def rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    messages: Sequence[Message],
+    *,
+    prompt: bool = False,
+    **options: Any,
+) -> Rendered:
+    """`render`, and where the template marks what the assistant says. Raises as it does."""
     unfinished = options.pop("continue_final_message", False)
     tools = [tool if isinstance(tool, dict) else get_json_schema(tool) for tool in options.pop("tools", None) or ()]
     usual = {"tools": tools or None, "documents": None, "add_generation_prompt": prompt}
     write = render_unfinished if unfinished else render_template
     variables = {**usual, **tokenizer.special_tokens_map, **options}
-    return write(template, messages, name=name_of(tokenizer), **variables).text
+    return write(template, messages, name=name_of(tokenizer), **variables)
 
 
 def settled_template(tokenizer: PreTrainedTokenizerBase) -> str:
