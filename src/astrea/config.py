@@ -370,6 +370,12 @@ class Machines(Part):
     )
     compile: bool = Field(False, description="compile the language model's blocks with torch.compile")
     loaders: PositiveInt = Field(2, description="threads of each process that decode the pictures of one's own data")
+    kept_features: float = Field(
+        16.0,
+        ge=0,
+        le=1e6,
+        description="GB in the cache for what experts saw in pictures of one's own; 0 = they look anew every time",
+    )
     timeout: PositiveInt = Field(30, description="minutes until a process that does not answer is given up")
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from astrea.config import Run
 from astrea.data.packing import CAPTION_PROMPT, Packer
+from astrea.data.seen import SeenPictures
 from astrea.fusion.strategies import STRATEGIES
 from astrea.processor import AstreaImageProcessor
 from astrea.training.align import AlignObjective
@@ -361,3 +362,39 @@ def test_every_process_has_a_row_and_the_others_stay_the_same(folder, built):
     out = model(**{name: value[1:] for name, value in four.packed.model_inputs().items()}, num_items_in_batch=5.0)
     assert float(out.loss.detach()) == 0
     assert out.loss.requires_grad
+
+
+# What experts look at
+
+
+def test_experts_look_at_each_picture_once(folder, built, tmp_path, monkeypatch):
+    run, model, tokenizer = built()
+    looks: dict[str, int] = dict.fromkeys(model.experts.names, 0)
+    for name in looks:
+        expert, forward = model.experts[name], model.experts[name].forward
+
+        def count(pixels, name=name, forward=forward):
+            looks[name] += len(pixels)
+            return forward(pixels)
+
+        monkeypatch.setattr(expert, "forward", count)
+
+    def seen() -> list[Any]:
+        kept = SeenPictures(tmp_path, 10**8, pytest.fail)
+        data = data_of([folder / "mixed.jsonl"], model, tokenizer, kept=kept)
+        shop = Workshop(run, model, tokenizer, data)
+        size = len(data)
+        draws = [data.draw(size * epoch, size, 0) for epoch in range(2)]
+        draws.append(data.draw(0, size, 0, pairs=True))
+        return [shop.seen(draws[0]), shop.seen_anew(draws[1], learning=False), shop.seen(draws[2])]
+
+    first = seen()
+    assert looks == dict.fromkeys(looks, SCENES)
+    second = seen()  # another run, from the file
+    assert looks == dict.fromkeys(looks, SCENES)
+    for one, other in zip(first, second, strict=True):
+        assert all(torch.equal(one[name].tokens, other[name].tokens) for name in looks)
+    with torch.no_grad():
+        next(model.experts["detection"].parameters()).mul_(1.01)
+    seen()
+    assert looks == {**dict.fromkeys(looks, SCENES), "detection": 2 * SCENES}

@@ -28,6 +28,7 @@ from astrea.data.records.mix import Mixture, Sample, Source
 from astrea.data.records.record import ImageRef, Record
 from astrea.data.records.trainable import Trainable
 from astrea.data.samples import Rows, Samples
+from astrea.data.seen import SeenPictures, expert_key, look_once, picture_key
 from astrea.data.segments import Segment, questions_apart
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
@@ -53,6 +54,7 @@ class RecordData:
         packer: knows how long a conversation is. max_tokens: longer ones are bad records. row_tokens: conversations
             are put into one row up to that many tokens; None = one in each.
         threads: that decode pictures.
+        kept: what experts saw before; None = they look anew every time.
 
     Raises:
         AstreaError: there is no record.
@@ -68,9 +70,11 @@ class RecordData:
         max_tokens: int,
         row_tokens: int | None = None,
         threads: int = 2,
+        kept: SeenPictures | None = None,
         ranks: Distributed = ALONE,
         report: Reporter,
     ) -> None:
+        self.kept, self.expert_keys = kept, dict[str, bytes]()
         self.bank, self.image_size, self.row_tokens, self.ranks = bank, image_size, row_tokens, ranks
         self.sources, self.report, self.trainable = sources, report, Trainable(packer, max_tokens)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
@@ -117,13 +121,14 @@ class RecordData:
         counts = torch.tensor([len(images) for images in shown])
         pictures = [(sample, image) for sample, images in zip(found, shown, strict=True) for image in images]
         pixels = self.pixels(pictures[self.ranks.own(len(pictures))])
+        keys = [] if self.kept is None else [picture_key(one) for one in pixels]
         return Samples(
             names=[called(sample.record) for sample in found],
             ids=torch.tensor([picture_id(sample) for sample in found]),
             texts=[texts_of(sample.record) for sample in found],
             first=torch.where(counts > 0, counts.cumsum(0) - counts, -1),
             pictures=len(pictures),
-            look=lambda names=None: self.look(pixels, len(pictures), names),
+            look=lambda names=None: self.look(pixels, keys, len(pictures), names),
             pixels=lambda: pixels,
             numbers=None,
             content=found,
@@ -142,15 +147,32 @@ class RecordData:
         return torch.from_numpy(stacked.astype(np.float32) / np.float32(255))
 
     @torch.no_grad()
-    def look(self, pixels: Tensor, pictures: int, names: Sequence[str] | None) -> dict[str, ExpertFeatures]:
-        """What the experts, or those named, see in all P pictures of a batch, of which this process holds its own."""
+    def look(
+        self, pixels: Tensor, keys: Sequence[bytes], pictures: int, names: Sequence[str] | None
+    ) -> dict[str, ExpertFeatures]:
+        """What the experts, or those named, see in all P pictures of a batch, of which this process holds its own; only
+        pictures that they have not seen before are shown to them."""
         if not pictures:
             return {}
         # With fewer pictures than processes some have none: they look at nothing, to know its shape.
         own = pixels if len(pixels) else pixels.new_zeros(1, *pixels.shape[1:])
-        parts = [self.bank(some.to(self.ranks.device), names) for some in own.split(LOOKED_AT)]
-        seen = {name: ExpertFeatures.cat([part[name] for part in parts]).rows(slice(len(pixels))) for name in parts[0]}
+        wanted = self.bank.names if names is None else names
+        seen = {name: self.seen_by(name, own, keys).rows(slice(len(pixels))) for name in wanted}
         return {name: part.map(lambda value: self.ranks.gather(value, pictures)) for name, part in seen.items()}
+
+    def seen_by(self, name: str, pixels: Tensor, keys: Sequence[bytes]) -> ExpertFeatures:
+        """What one expert sees in some pictures, where batches are computed."""
+        device = self.ranks.device
+
+        def look(places: Tensor) -> ExpertFeatures:
+            parts = [self.bank(some.to(device), [name])[name] for some in pixels[places].split(LOOKED_AT)]
+            return ExpertFeatures.cat(parts)
+
+        if self.kept is None or not keys:
+            return look(torch.arange(len(pixels)))
+        if name not in self.expert_keys:
+            self.expert_keys[name] = expert_key(self.bank[name], self.bank.options[name])
+        return look_once(self.kept, self.expert_keys[name], keys, look).map(lambda value: value.to(device))
 
     def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
         segments: list[tuple[Segment, int, list[int]]] = []  # with its group and its pictures

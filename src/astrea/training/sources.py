@@ -12,6 +12,7 @@ from astrea.data.cache import FeatureCache
 from astrea.data.packing import Packer
 from astrea.data.records.sources import configured_sources
 from astrea.data.samples import TrainingData
+from astrea.data.seen import SeenPictures
 from astrea.data.world import WorldData, load_world
 from astrea.errors import AstreaError
 from astrea.experts.bank import ExpertBank
@@ -56,6 +57,7 @@ def training_data(
         max_tokens=min(positions, run.data.max_tokens or sys.maxsize),
         row_tokens=run.data.row_tokens,
         threads=run.machines.loaders,
+        kept=SeenPictures(cache.folder, int(run.machines.kept_features * 1e9), report.say),
         ranks=ranks,
         report=report,
     )
