@@ -29,13 +29,13 @@ def room_of(cache: Cache) -> int | None:
     return max((layer.max_cache_len for layer in cache.layers if hasattr(layer, "max_cache_len")), default=None)
 
 
-def keep_every_key(cache: Cache, room: int | None = None) -> None:
+def keep_every_key(cache: Cache, room: int = 0) -> None:
     """Let the layers of an empty cache keep all keys that were made to drop those outside a window.
 
     Args:
-        room: how many keys a layer of fixed room must hold; None = as many as the largest of them does.
+        room: how many keys a layer of fixed room must hold at least; it holds as many as the largest of them anyway.
     """
-    room = room_of(cache) if room is None else room
+    room = max(room, room_of(cache) or 0)
     for index, layer in enumerate(cache.layers):
         if getattr(layer, "is_sliding", False):
-            cache.layers[index] = StaticLayer(room) if hasattr(layer, "max_cache_len") else DynamicLayer()  # type: ignore[arg-type]
+            cache.layers[index] = StaticLayer(room) if hasattr(layer, "max_cache_len") else DynamicLayer()
