@@ -182,6 +182,7 @@ class AstreaModel(Embedding, PreTrainedModel):
     ) -> VisualTokens:
         """Alignment and fusion (the model's own, or another one's) of pictures whose questions are (N, S, D)."""
         matrix = in_full(self.alignment, features, present)
+        question_NSD = question_NSD.to(matrix.tokens.dtype)
         return in_full(self.fusion if fusion is None else fusion, matrix, question_NSD, generator)
 
     def get_image_features(

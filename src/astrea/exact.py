@@ -14,16 +14,20 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def in_full(module: nn.Module, *args: Any, method: str | None = None) -> Any:
+def in_full(module: nn.Module, *args: Any, method: str | None = None, dtype: torch.dtype | None = None) -> Any:
     """Call a module, or a method of it, with its half-precision weights and buffers widened for as long as that takes.
 
     Shares, trust, thresholds and coordinates are compared with one another: they would change their order in half
-    precision. Gradients arrive at the narrow weights. With weights in float32 or wider this is a plain call.
+    precision. Gradients arrive at the weights as they are kept. With weights in float32 or wider this is a plain call.
+
+    Args:
+        dtype: compute in this type instead, whatever the weights are kept in.
     """
     wanted = module if method is None else _Method(module, method)
     held = [*wanted.named_parameters(), *wanted.named_buffers()]
-    widened = {name: t.to(wide(t.dtype)) for name, t in held if t.is_floating_point() and t.dtype.itemsize < 4}
-    return functional_call(wanted, widened, args) if widened else wanted(*args)
+    types = {name: wide(t.dtype) if dtype is None else dtype for name, t in held if t.is_floating_point()}
+    changed = {name: t.to(types[name]) for name, t in held if name in types and t.dtype != types[name]}
+    return functional_call(wanted, changed, args) if changed else wanted(*args)
 
 
 class _Method(nn.Module):

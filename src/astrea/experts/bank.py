@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from astrea.errors import AstreaError
+from astrea.exact import in_full
 from astrea.experts.captioning import CaptioningExpert
+from astrea.experts.checkpoint.base import CheckpointExpert
 from astrea.experts.checkpoint.kinds import CHECKPOINTS
 from astrea.experts.classification import ClassificationExpert
 from astrea.experts.detection import DetectionExpert
@@ -138,8 +140,18 @@ class ExpertBank(nn.Module):
 
     def seen_by(self, name: str, pixels_B3HW: Tensor) -> ExpertFeatures:
         """One expert's features, computed where the expert is, and brought to where the pictures are."""
-        place = self.place_of(name, pixels_B3HW)
-        return self[name](pixels_B3HW.to(place)).map(lambda tensor: tensor.to(pixels_B3HW.device))
+        return self._run(name, pixels_B3HW, "forward").map(lambda tensor: tensor.to(pixels_B3HW.device))
+
+    def _run(self, name: str, pixels_B3HW: Tensor, method: str) -> Any:
+        """A method of an expert on pictures, brought to its place and into a type that it computes in.
+
+        Networks of checkpoints compute in the type that they are kept in; all others in float32.
+        """
+        expert = self[name]
+        pixels = pixels_B3HW.to(self.place_of(name, pixels_B3HW), torch.float32)
+        if isinstance(expert, CheckpointExpert):
+            return getattr(expert, "__call__" if method == "forward" else method)(pixels)
+        return in_full(expert, pixels, method=None if method == "forward" else method, dtype=torch.float32)
 
     def place_of(self, name: str, pixels_B3HW: Tensor) -> torch.device:
         """Where an expert is; one without weights is wherever the pictures are."""
@@ -147,7 +159,7 @@ class ExpertBank(nn.Module):
 
     def readings(self, pixels_B3HW: Tensor) -> list[dict[str, Reading]]:
         """Per picture, each expert's reading; people look at it, so masks are on the processor."""
-        columns = {n: self[n].readings(pixels_B3HW.to(self.place_of(n, pixels_B3HW))) for n in self.names}
+        columns = {name: self._run(name, pixels_B3HW, "readings") for name in self.names}
         return [
             {name: column[row].on_processor() for name, column in columns.items()} for row in range(len(pixels_B3HW))
         ]

@@ -1,0 +1,88 @@
+"""Whether a model in half precision says what it says in float32, on all twelve tasks.
+
+    python benchmarks/half_precision.py shipped data.test_questions=40 data.test_captions=20
+
+For each task: how many of its items have the same outcome (the same answer; for captions the same text; for retrieval
+the same hit or miss), and the score. The experts of each model look at the pictures in that model's precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from astrea.config import Run
+from astrea.evaluation.answering import Answerer
+from astrea.evaluation.runner import Outcome, look, run_tasks
+from astrea.evaluation.tasks import TASKS, build_test_sets
+from astrea.files import write_json_atomic
+from astrea.loading import load_model
+from astrea.progress import Reporter, TerminalReporter
+from astrea.provenance import commit, machine
+from astrea.recipes.loader import load_recipe
+
+RESULTS = Path(__file__).resolve().parent / "results" / "half_precision.json"
+HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def agreement(whole: Outcome, half: Outcome) -> dict[str, float]:
+    """The share of items, in percent, with the same outcome, per task."""
+    found = {}
+    for task in whole.scores:
+        if task in whole.answers:
+            same = [one == two for one, two in zip(whole.answers[task], half.answers[task], strict=True)]
+        else:
+            same = list(whole.per_item[task] == half.per_item[task])
+        found[task] = 100 * float(np.mean(same))
+    return found
+
+
+def measure(run: Run, folder: str, report: Reporter) -> dict[str, Any]:
+    """Everything, on the test split at the recipe's test sizes."""
+    model, processor = load_model(folder)
+    sets = build_test_sets(run.world, run.data)
+    whole = run_tasks(
+        Answerer(model, processor.tokenizer), look(model, sets), TASKS, blind=False, label="float32", report=report
+    )
+    made: dict[str, Any] = {
+        "items": {task: len(items) for task, items in whole.per_item.items()},
+        "float32": {"average": whole.average, "scores": whole.scores},
+    }
+    for name, dtype in HALVES.items():
+        half = copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
+        seen = look(half, sets)
+        answerer = Answerer(half, processor.tokenizer)
+        outcome = run_tasks(answerer, seen, TASKS, blind=False, label=name, report=report)
+        same = agreement(whole, outcome)
+        made[name] = {
+            "average": outcome.average,
+            "scores": outcome.scores,
+            "agreement": same,
+            "mean_agreement": float(np.mean(list(same.values()))),
+            "agreement_of_items": float(np.average(list(same.values()), weights=list(made["items"].values()))),
+        }
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Half precision against float32 on the twelve tasks.")
+    parser.add_argument("model", help='a model folder, or "shipped"')
+    parser.add_argument("changes", nargs="*", help="changes of the tiny recipe, such as data.test_questions=40")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    found = measure(load_recipe(Run, "tiny", args.changes), args.model, TerminalReporter())
+    write_json_atomic(RESULTS, {"commit": commit(), "machine": machine(), "changes": args.changes} | found)
+    json.dump(found, sys.stdout, indent=1)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
