@@ -3,6 +3,7 @@
     load_model(folder)                  a trained model and its processor; "shipped" is the one in the package
     explain(model, processor, picture, question)
                                         an Explanation: the answer, shares, readings, what masking each expert changes
+    example_picture()                   the path of a picture to ask about
     AstreaForConditionalGeneration      the model, a PreTrainedModel of transformers
     AstreaConfig, AstreaProcessor       its configuration and processor
     Expert, ExpertFeatures, Reading     what an expert of one's own derives from, and what it gives
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from astrea.loading import load_model
     from astrea.model import AstreaForConditionalGeneration
     from astrea.processor import AstreaProcessor
+    from astrea.scenes.example import example_picture
 
 __all__ = [
     "AstreaConfig",
@@ -40,6 +42,7 @@ __all__ = [
     "Explanation",
     "Reading",
     "__version__",
+    "example_picture",
     "explain",
     "load_model",
 ]
@@ -52,6 +55,7 @@ _WHERE = {
     "ExpertFeatures": "astrea.experts.protocol",
     "Explanation": "astrea.explanation",
     "Reading": "astrea.experts.protocol",
+    "example_picture": "astrea.scenes.example",
     "explain": "astrea.explanation",
     "load_model": "astrea.loading",
 }

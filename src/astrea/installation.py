@@ -19,7 +19,7 @@ MODULES = {
     "data": ("pyarrow",),
     "gguf": ("gguf",),
     "lora": ("peft",),
-    "index": ("faiss", "filelock"),
+    "index": ("faiss",),
     "lmms": ("lmms_eval",),
     "tensorboard": ("tensorboard",),
 }

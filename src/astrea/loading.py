@@ -52,6 +52,8 @@ def load_model(
             f"model folder {folder} {'is not a folder' if exists(folder) else 'does not exist'}",
             "give the folder that holds config.json and model.safetensors",
         )
+    if not is_file(folder / "config.json") and is_file(folder / "model" / "config.json"):
+        raise AstreaError(f"{folder} is the folder of a run, not of its model", f"give {folder / 'model'}")
     config = read_config(folder, allow_import=trust_remote_code)
     processor = read_processor(folder)
     model = _load_weights(folder, config, trust_remote_code)

@@ -28,6 +28,8 @@ def test_every_command_explains_itself(astrea: Astrea, command: str):
     result = astrea(command, "--help")
     assert result.code == 0
     assert f"Usage: astrea {command}" in result.out
+    assert "…" not in result.out  # at 80 columns, too, every option can be read
+    assert max(map(len, result.out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

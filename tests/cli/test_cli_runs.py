@@ -34,13 +34,15 @@ def test_quickstart_twice_and_its_report(astrea, short, tmp_path, few_scenes, mo
     assert f"model:   {folder / 'model'}\n" in result.out
     assert all(task in result.out for task in TASKS)
     wanted = {"recipe.yaml", "train.jsonl", "seconds.json", "results.json", "samples.json", "report.html", "lock"}
-    assert wanted | {"model", "samples", "checkpoints"} == {path.name for path in folder.iterdir()}
+    assert wanted | {"model", "samples", "readings", "checkpoints"} == {path.name for path in folder.iterdir()}
     results = json.loads((folder / "results.json").read_text())
     assert tuple(results["tasks"]) == TASKS
     assert (results["strategy"], results["seed"], results["recipe"]) == ("astrea", 0, "tiny")
     assert {"features", "waiting", "align", "fuse", "tune", "evaluate"} == results["seconds"].keys()
     samples = json.loads((folder / "samples.json").read_text())
     assert len(samples) == 24
+    # An album of the bare pictures, for `astrea retrieve`.
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == [f"{i:02}.png" for i in range(24)]
     assert all((folder / row["image"]).is_file() and (folder / row["panel"]).is_file() for row in samples)
     assert all(0 < sum(row["shares"].values()) < 1 for row in samples)
 

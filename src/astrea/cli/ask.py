@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from astrea.cli.app import AsJson, OnDevice, PerhapsModel, Trust, app, model_folder, out, print_json, save_picture
+from astrea.paths import exists, is_file
 from astrea.terminal import printable
 
 if TYPE_CHECKING:
@@ -22,9 +24,16 @@ def ask(
     context: typer.Context,
     model: PerhapsModel = None,
     image: Annotated[
-        str, typer.Argument(help="A picture: JPEG, PNG, WEBP, GIF, BMP or TIFF. A path, or a file: or data: URL.")
-    ],
-    question: Annotated[str, typer.Argument(help='Such as "how many umbrellas are there?"')],
+        str | None,
+        typer.Argument(
+            help="JPEG, PNG, WEBP, GIF, BMP or TIFF: a path, a file: or data: URL; example: the one in the package.",
+            metavar="PICTURE",
+            show_default=False,
+        ),
+    ] = None,
+    question: Annotated[
+        str | None, typer.Argument(help='Such as "how many cows are there?"', metavar="QUESTION", show_default=False)
+    ] = None,
     as_json: AsJson = False,
     show: Annotated[Path | None, typer.Option("--show", help="Write a picture of the experts' readings here.")] = None,
     device: OnDevice = "auto",
@@ -32,15 +41,18 @@ def ask(
 ) -> None:
     """Ask a question about a picture: the answer, which experts it leaned on, and what each of them saw.
 
-    [bold]astrea ask PICTURE "what colour is the cat?"[/bold]  asks the model that comes with the package
+    [bold]astrea ask example "what colour is the cat?"[/bold]  the picture and the model that come with the package
+    [bold]astrea ask PICTURE "what colour is the cat?"[/bold]  a picture of yours
     [bold]astrea ask MODEL PICTURE "what colour is the cat?"[/bold]  asks one that you trained
     """
+    chosen, image, question = given(context, model, image, question)
     from astrea.data.image_sources import read_image
     from astrea.explanation import explain
     from astrea.loading import load_model
+    from astrea.scenes.example import EXAMPLE_NAME, example_picture
 
-    folder = model_folder(context, model, Path(image), "QUESTION")
-    picture = read_image(image)
+    folder = model_folder(context, chosen, Path(image), "QUESTION")
+    picture = read_image(example_picture() if image == EXAMPLE_NAME and not exists(image) else image)
     loaded, processor = load_model(folder, trust_remote_code=trust_remote_code, device=device)
     began = time.perf_counter()
     why = explain(loaded, processor, picture, question)
@@ -54,14 +66,40 @@ def ask(
         return
     answer = Text(printable(why.answer) or "(no answer)", style="bold")
     out.print(Text.assemble(answer, f"   (probability {why.confidence:.2f})"))
+    out.print(experts_table(why))
+
+
+def given(
+    context: typer.Context, model: list[Path] | None, image: str | None, question: str | None
+) -> tuple[list[Path] | None, str, str]:
+    """What was given, once it is clear that neither picture nor question was left out.
+
+    Raises:
+        click.UsageError: one was.
+    """
+    if image is not None and question is not None:
+        return model, image, question
+    word = question if image is None else image
+    if word is None:
+        context.fail("Missing arguments 'PICTURE' and 'QUESTION'. Try: astrea ask example \"what colour is the cat?\"")
+    # One word: the picture, if it looks like one, or else the question.
+    picture = is_file(word) or " " not in word.strip()
+    context.fail(f"Missing argument '{'QUESTION' if picture else 'PICTURE'}': {word!r} is all that was given.")
+
+
+def experts_table(why: Explanation) -> Table:
+    """For each expert, the one with the largest share first: what would be answered without it, and what it saw."""
+    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    for justify in ("left", "right", "left"):
+        table.add_column(justify=justify, overflow="fold", no_wrap=False)  # type: ignore[arg-type]
     for name, share in sorted(why.shares.items(), key=lambda item: -item[1]):
-        effect = why.masking[name]
-        without = "same answer" if effect.answer == why.answer else f"would answer {effect.answer!r}"
-        reading = why.readings[name]
+        effect, reading = why.masking[name], why.readings[name]
+        same = "the same answer" if effect.answer == why.answer else repr(effect.answer)
         saw = printable(reading.caption or ", ".join(reading.labels)) or "nothing"
-        out.print(f"  {printable(name):<15} share {share:4.0%}   without it: {without:<28} saw: {saw}", soft_wrap=True)
+        table.add_row(Text(f"  {printable(name)}"), f"share {share:.0%}", Text(f"saw: {saw}\nwithout it: {same}"))
     if (nobody := 1 - sum(why.shares.values())) >= 0.005:
-        out.print(f"  {'(any of them)':<15} share {nobody:4.0%}   what no single expert is needed for")
+        table.add_row("  (any of them)", f"share {nobody:.0%}", "what no single expert is needed for")
+    return table
 
 
 def explanation_json(why: Explanation) -> dict[str, Any]:

@@ -16,12 +16,13 @@ def estimate(
     checkpointing: Annotated[
         bool | None,
         typer.Option(
-            "--gradient-checkpointing/--no-gradient-checkpointing",
+            "--checkpointing/--keep-states",
             help="Compute the language model's inner states twice, do not keep them; by default as the recipe says.",
         ),
     ] = None,
     utilisation: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="Share of a GPU's dense rate that training reaches.")
+        float,
+        typer.Option(min=0.01, max=1.0, metavar="SHARE", help="Share of a GPU's dense rate that training reaches."),
     ] = 0.35,
     as_json: AsJson = False,
 ) -> None:

@@ -44,15 +44,17 @@ def evaluate(
     trust_remote_code: Trust = False,
     data: Annotated[Path | None, typer.Option(help="Public: folder of the official files.", metavar="DIR")] = None,
     mode: Annotated[str, typer.Option(help="Public: official, or normalised as most harnesses do.")] = "official",
-    limit: Annotated[int | None, typer.Option(min=1, help="Public: only the first items of each file.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Public: only the first items of each file.")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Public: folder to write; runs/public by default.")
     ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Public: score what an earlier --out kept; MODEL is not loaded.")
     ] = None,
-    rerank: Annotated[int, typer.Option(min=0, help="Public: rank the best K again by likelihood.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Public: questions at a time.")] = 16,
+    rerank: Annotated[int, typer.Option(min=0, metavar="K", help="Public: rank the best K again by likelihood.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Public: questions at a time.")] = 16,
 ) -> None:
     """Evaluate a model on some or all of the twelve tasks of the embedded world, or of the public data sets.
 
@@ -184,22 +186,38 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder, such as runs/qu
 
 @app.command()
 def scenes(
-    show: Annotated[Path, typer.Option("--show", help="PNG file to write the contact sheet to.")] = Path("scenes.png"),
+    show: Annotated[
+        Path | None, typer.Option("--show", help="Write a contact sheet here; scenes.png without --out.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Write each picture here, with questions and answers.", metavar="DIR")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, validation, test or novel.")] = "train",
     count: Annotated[int, typer.Option(min=1, max=400, help="How many scenes.")] = 32,
     seed: Annotated[int, typer.Option(help="The world's seed.")] = 0,
     canvas: Annotated[int, typer.Option(min=48, max=512, help="Side of a picture in pixels.")] = 64,
     difficulty: Annotated[float, typer.Option(min=0, max=1, help="How strong night, blur, noise, clutter are.")] = 0.5,
 ) -> None:
-    """Draw scenes of the embedded world on a contact sheet to look at."""
+    """Draw scenes of the embedded world: a contact sheet to look at, or pictures to ask about.
+
+    [bold]astrea scenes --show scenes.png[/bold]  a contact sheet
+    [bold]astrea scenes --out pictures --split test[/bold]  single pictures, and questions.jsonl with true answers
+    """
     from astrea.scenes.draw import SPLITS, split_scene
+    from astrea.scenes.folder import QUESTIONS, write_scenes
     from astrea.scenes.sheet import contact_sheet
 
     if split not in SPLITS:
         raise AstreaError(f"unknown split {split!r}", f"choose one of {', '.join(SPLITS)}")
     drawn = [split_scene(split, i, seed, canvas=canvas, difficulty=difficulty) for i in range(count)]
-    save_picture(contact_sheet(drawn), show)
-    print_path(f"{count} scenes", show)
+    if folder is not None:
+        asked = write_scenes(drawn, folder, seed)
+        print_path("pictures", folder)
+        print_path(f"{asked} questions", folder / QUESTIONS)
+    if show is not None or folder is None:
+        show = show or Path("scenes.png")
+        save_picture(contact_sheet(drawn), show)
+        print_path(f"{count} scenes", show)
 
 
 @app.command()

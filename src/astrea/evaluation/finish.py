@@ -67,7 +67,8 @@ def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Ou
             count = len(outcome.answers[task])
             picked.append((task, (number * 37) % count))
     names = model.experts.names
-    (folder / "samples").mkdir(exist_ok=True)
+    for name in ("samples", "readings"):  # apart, so that samples/ is an album of pictures and nothing else
+        (folder / name).mkdir(exist_ok=True)
     written = []
     for number, (task, item) in enumerate(picked):
         answer = outcome.answers[task][item]
@@ -80,7 +81,7 @@ def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Ou
             question, truth = asked.question.text, asked.question.answer
         picture = Image.fromarray(scene.image)
         readings = model.experts.readings(pixels_from_scenes([scene]))[0]
-        image, panel = f"samples/{number:02d}.png", f"samples/{number:02d}-readings.png"
+        image, panel = f"samples/{number:02d}.png", f"readings/{number:02d}.png"
         picture.save(folder / image)
         draw_readings(picture, readings).save(folder / panel)
         written.append(
