@@ -116,7 +116,7 @@ def files_below(folder: Path, unreadable: Callable[[AstreaError], None]) -> Iter
 
 
 def matching(pattern: str) -> list[Path]:
-    """What a pattern with ``*``, ``?``, ``[...]`` or ``**`` finds, sorted; folders that may not be read hold nothing."""
+    """What a pattern with ``*``, ``?``, ``[...]`` or ``**`` finds, sorted; folders that may not be read are empty."""
     try:
         return sorted(Path(name) for name in glob.glob(pattern, recursive=True))
     except ValueError:  # a null byte
