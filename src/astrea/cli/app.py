@@ -121,6 +121,7 @@ def main() -> None:
     try:
         with interruptions_told(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: tell(f"note: {message}", "yellow")
+            _need_a_current_folder()
             try:
                 app(prog_name="astrea")
             finally:
@@ -133,18 +134,20 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-def _of_system(error: OSError) -> AstreaError:
-    """What the system refused, and nobody nearer by could say more about: the current folder is gone, or standard
-    output cannot be written."""
+def _need_a_current_folder() -> None:
+    """Paths start there, and some libraries ask for it when they are imported."""
     try:
         os.getcwd()
-    except OSError:
-        return AstreaError("the current folder is no longer there", "change into another folder")
+    except OSError as error:
+        raise AstreaError("the current folder is no longer there", "change into another folder") from error
+
+
+def _of_system(error: OSError) -> AstreaError:
+    """What the system refused, and nobody nearer by could say more about, such as writing to standard output."""
     if error.filename is not None:
         return failed(error.filename, error)
-    return AstreaError(
-        f"writing failed: {(error.strerror or str(error)).lower()}", "free some space on the output's device"
-    )
+    mend = "free some space on the output's device"
+    return AstreaError(f"writing failed: {(error.strerror or str(error)).lower()}", mend)
 
 
 def _drop_unwritten() -> None:

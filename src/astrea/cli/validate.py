@@ -58,7 +58,7 @@ def validate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look data over: one line per fault with file, line, id and mend. Ends with status 1 if there is any.
+    """Look data over: one line per fault with file, line, id and mend. Ends with status 1 if there is any that costs a record.
 
     [bold]astrea validate train.jsonl --images photos --decode[/bold]
     [bold]astrea validate train.jsonl --fixed clean.jsonl[/bold]
@@ -169,7 +169,7 @@ class _Lines:
 
     def end(self) -> bool:
         """Print what was found; True if nothing was wrong."""
-        from astrea.data.records.faults import KINDS
+        from astrea.data.records.faults import KINDS, NOTES
 
         table = Table("file", "format", "records", "pictures", "faults")
         for column in table.columns[2:]:
@@ -177,7 +177,8 @@ class _Lines:
         faults: Counter[str] = Counter()
         for source, summary in self.files:
             faults.update(summary["faults"])
-            counts = (summary["records"], summary["images"], sum(summary["faults"].values()))
+            bad = sum(count for kind, count in summary["faults"].items() if kind not in NOTES)
+            counts = (summary["records"], summary["images"], bad)
             table.add_row(source.reader.path.name, source.reader.format, *(f"{count:,}" for count in counts))
         out.print(table)
         for kind, count in faults.most_common():
@@ -185,7 +186,7 @@ class _Lines:
         for _, summary in self.files:
             for line in _fixed_lines(summary.get("fixed")):
                 out.print(line, highlight=False, soft_wrap=True)
-        return not faults
+        return faults.keys() <= NOTES
 
 
 def _fixed_lines(fixed: dict[str, Any] | None) -> Iterator[str]:
@@ -208,9 +209,12 @@ class _Json:
 
     def __init__(self) -> None:
         self.files: list[dict[str, Any]] = []
-        self.count = 0
+        self.told = 0
+        self.bad = False
 
     def fault(self, fault: Fault) -> None:
+        from astrea.data.records.faults import NOTES
+
         told = {
             "file": fault.where.file,
             "line": fault.where.number or None,
@@ -219,14 +223,15 @@ class _Json:
             "message": fault.message,
             "mend": fault.mend,
         }
-        sys.stdout.write(('{"faults": [\n' if not self.count else ",\n") + json.dumps(told))
-        self.count += 1
+        sys.stdout.write(('{"faults": [\n' if not self.told else ",\n") + json.dumps(told))
+        self.told += 1
+        self.bad |= fault.kind not in NOTES
 
     def file(self, source: Source, summary: dict[str, Any]) -> None:
         self.files.append({"file": str(source.reader.path), "format": source.reader.format, **summary})
 
     def end(self) -> bool:
         """Close the document; True if nothing was wrong."""
-        sys.stdout.write("\n], " if self.count else '{"faults": [], ')
+        sys.stdout.write("\n], " if self.told else '{"faults": [], ')
         sys.stdout.write(f'"files": {json.dumps(self.files, indent=2)}}}\n')
-        return not self.count
+        return not self.bad

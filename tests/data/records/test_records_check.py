@@ -197,7 +197,7 @@ def test_one_of_each_fault_is_told_in_these_words(faulty: Path) -> None:
         ]
     found = told(faulty, root)
     assert [str(fault) for fault in found] == wanted
-    everywhere_else = {"empty_file", "unusable"}
+    everywhere_else = {"empty_file", "unusable", "merged", "unsorted", "unused"}
     assert {fault.kind for fault in found} == KINDS.keys() - everywhere_else
 
 
@@ -289,7 +289,7 @@ def test_shards_have_faults_per_sample(tmp_path: Path, monkeypatch: pytest.Monke
     found = told(path, tmp_path, Checks())
     assert [(fault.where.number, fault.id, fault.kind) for fault in found] == [
         (2, "1", "image_corrupt"), (3, "2", "encoding"), (4, "3", "unreadable"), (5, "4", "no_text"),
-        (6, "0", "duplicate_id"), (7, "big", "unreadable"),
+        (6, "0", "no_image"), (6, "0", "duplicate_id"), (7, "big", "unreadable"), (0, None, "unsorted"),
     ]  # fmt: skip
     whole = path.read_bytes()
     for spoilt, said in ((whole[:5000], "cut short after sample"), (b"no tar at all", "cut short after sample 0")):

@@ -71,6 +71,11 @@ class Checks:
         if self.need_images and not record.images:
             mend = "leave the row out, or do not ask for pictures"
             yield BadRow("no_image", "the row has no picture", mend)
+        if record.captions and not record.images:
+            yield BadRow("no_image", "there is no picture that the captions describe", "leave the row out")
+        elif len(record.images) > 1 and not record.messages:
+            what = f"captions of {len(record.images)} pictures at once"
+            yield BadRow("image_count", what, "a caption describes one picture: write a row for each")
         if record.messages and record.marks != len(record.images):
             mend = f"write one {IMAGE_MARK} per picture where it is shown"
             what = f"{_number(len(record.images), 'picture')} but {_number(record.marks, f'{IMAGE_MARK} mark')}"
@@ -136,9 +141,14 @@ def _name_faults(record: Record) -> Iterator[BadRow]:
 
 def _turn_faults(record: Record) -> Iterator[BadRow]:
     """Roles and texts: an optional system turn, then user and assistant in turn, the assistant last."""
+    for number, caption in enumerate(record.captions, 1):
+        if IMAGE_MARK in caption:
+            yield BadRow("image_count", f"caption {number} holds the mark {IMAGE_MARK}", "take it out of the caption")
     if not record.messages:
-        if not any(caption.strip() for caption in record.captions) and "boxes" not in record.meta:
-            yield BadRow("no_text", "the record has neither a conversation nor a caption", "write one, or leave it out")
+        if not any(caption.strip() for caption in record.captions):
+            what = "the record has neither a conversation nor a caption"
+            what += ": the picture has no objects to list" if "boxes" in record.meta else ""
+            yield BadRow("no_text", what, "write one, or leave it out")
         return
     roles = [message.role for message in record.messages]
     if "assistant" not in roles:
@@ -150,6 +160,9 @@ def _turn_faults(record: Record) -> Iterator[BadRow]:
             yield BadRow(
                 "empty_assistant", f"turn {number}, the assistant's, is empty", "write the answer, or leave it out"
             )
+        if message.role == "assistant" and IMAGE_MARK in message.text:
+            what = f"turn {number}, the assistant's, shows a picture"
+            yield BadRow("image_count", what, f"write {IMAGE_MARK} in the user's turn, where the picture is shown")
 
 
 def _order_faults(roles: list[str]) -> Iterator[BadRow]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from astrea.data.records.check import SeenIds
-from astrea.data.records.faults import Fault
+from astrea.data.records.faults import NOTES, Fault
 from astrea.data.records.trainable import NO_PAIR
 
 TOLD = 20
@@ -29,11 +29,12 @@ class Complaints:
 
     def __call__(self, fault: Fault) -> None:
         """Take in what is wrong with a record. A record without a picture is no complaint."""
-        if fault.kind == NO_PAIR or self.count == COUNTED or not self._seen.add(str(fault.where)):
+        name = f"{fault.where} {fault.message}" if fault.kind in NOTES else str(fault.where)  # a file can have several
+        if fault.kind == NO_PAIR or self.count == COUNTED or not self._seen.add(name):
             return
         self.count += 1
         if self.count <= TOLD:
-            self.say(f"left out: {fault}")
+            self.say(f"{'note' if fault.kind in NOTES else 'left out'}: {fault}")
         elif self.count == TOLD + 1:
             self.say("left out: more bad records; see all of them with `astrea validate`")
         elif self.count == COUNTED:

@@ -30,8 +30,14 @@ KINDS = {
     "no_labels": "answers entirely beyond the length limit",
     "too_long": "answers that the length limit cuts",
     "unusable": "conversations that the chat template refuses",
+    "merged": "samples that names with dots make of several",
+    "unsorted": "samples whose members are not neighbours",
+    "unused": "members and fields that nothing reads",
 }
 """Every kind of fault, with what a summary calls it."""
+
+NOTES = frozenset({"unused"})
+"""Kinds that are told of and cost no record."""
 
 MENDABLE = frozenset({"whitespace", "duplicate_id", "image_count"})
 """Kinds that can be mended without guessing (``image_count`` only for one picture without any mark)."""

@@ -99,6 +99,10 @@ class Mixture:
         for source, size in zip(sources, self.sizes, strict=True):
             if not size:
                 raise AstreaError(f"data file {source.reader.path} holds no record", "leave it out, or fill it")
+        if on_fault is not None:
+            for source in sources:
+                for note in source.reader.notes():
+                    on_fault(note)
         self.shares = tuple(
             max(1, round(source.weight * size)) for source, size in zip(sources, self.sizes, strict=True)
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from astrea.data.records.faults import BadRow, Fault
+from astrea.data.records.faults import NOTES, BadRow, Fault
 from astrea.data.records.record import Record, Where
 from astrea.data.records.rowjson import parse_object
 from astrea.data.records.spans import BLANK, DATA_FILE, Track, index_array, index_lines
@@ -40,6 +40,10 @@ class Reader(ABC):
     def examine(self) -> Iterator[Record | Fault]:
         """Every record in order, a `Fault` in place of a bad one; then the faults of the file as a whole."""
 
+    def notes(self) -> Iterator[Fault]:
+        """What is to be told of the file as a whole and costs no record by itself; `examine` ends with it."""
+        return iter(())
+
     def __iter__(self) -> Iterator[Record]:
         """Every record in order.
 
@@ -47,9 +51,10 @@ class Reader(ABC):
             AstreaError: a record is bad; names file, line and id.
         """
         for found in self.examine():
-            if isinstance(found, Fault):
+            if isinstance(found, Record):
+                yield found
+            elif found.kind not in NOTES:
                 raise found.error()
-            yield found
 
 
 class IndexedReader(Reader):

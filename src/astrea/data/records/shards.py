@@ -10,24 +10,23 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 
+from astrea.data.endings import NOT_READ
 from astrea.data.records.faults import BadRow, Fault, printable, quoted
-from astrea.data.records.fields import id_of, text_of
-from astrea.data.records.forms import FORMS, form_of
 from astrea.data.records.pictures import MAX_IMAGE_BYTES
-from astrea.data.records.reader import Reader, Row, open_guard
+from astrea.data.records.reader import Reader, open_guard
 from astrea.data.records.record import ImageRef, InlineImage, MemberImage, Record, Where
-from astrea.data.records.rowjson import MAX_ROW_BYTES, parse_object
+from astrea.data.records.rowjson import MAX_ROW_BYTES
+from astrea.data.records.shard_sample import Member, record_of
+from astrea.data.records.shard_survey import MemberName, Survey, member_name, survey
 from astrea.data.records.spans import DATA_FILE
 from astrea.paths import open_file
 
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 _MAX_HEADER = 1 << 20
 _EXTRA_TYPES = (
@@ -57,16 +56,27 @@ class ShardReader(Reader):
             open_file(path, DATA_FILE).close()
 
     @cached_property
+    def surveys(self) -> list[Survey]:
+        """What the names in each shard tell; the first use reads every header."""
+        return [self._survey(path) for path in self.paths]
+
+    @property
     def sizes(self) -> list[int]:
-        """How many samples each shard has; the first use reads every header."""
-        return [self._count(path) for path in self.paths]
+        """How many samples each shard has."""
+        return [found.samples for found in self.surveys]
 
     def __len__(self) -> int:
         return sum(self.sizes)
 
+    def notes(self) -> Iterator[Fault]:
+        for path, found in zip(self.paths, self.surveys, strict=True):
+            for note in found.notes():
+                yield note.at(Where(str(path)))
+
     def examine(self) -> Iterator[Record | Fault]:
         for number in range(len(self.paths)):
             yield from self.shard(number)
+        yield from self.notes()
 
     def shard(self, number: int) -> Iterator[Record | Fault]:
         """The samples of one shard in order; one whose file breaks off ends with a fault."""
@@ -74,32 +84,25 @@ class ShardReader(Reader):
         place = 0
         try:
             with open_guard(path):
-                for place, (key, members) in enumerate(groupby(_members(path, read=True), key=_key_of), 1):
+                for place, (key, members) in enumerate(groupby(_members(path), key=lambda one: one.name.key), 1):
                     where = Where(str(path), place)
                     try:
-                        yield _record(key, list(members), where)
+                        yield record_of(key, list(members), where)
                     except BadRow as bad:
                         yield bad.at(where, key)
         except _TROUBLE as error:
             what = f"the shard is damaged or cut short after sample {place}: {printable(str(error), 120)}"
             yield BadRow("unreadable", what, "copy or download the shard again").at(Where(str(path)))
 
-    def _count(self, path: Path) -> int:
-        count = 0
-        # Whoever reads on to where it breaks off is told by `shard`.
-        with open_guard(path), suppress(*_TROUBLE):
-            for _ in groupby(_members(path, read=False), key=_key_of):
-                count += 1
-        return count
+    def _survey(self, path: Path) -> Survey:
+        def names() -> Iterator[str]:
+            # Whoever reads on to where it breaks off is told by `shard`.
+            with suppress(*_TROUBLE):
+                for _, info, _ in _headers(path):
+                    yield info.name
 
-
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """A member of a sample: a picture, or text, or what is wrong with it."""
-
-    key: str
-    kind: str
-    content: ImageRef | bytes | BadRow | None
+        with open_guard(path):
+            return survey(names())
 
 
 class _Info(tarfile.TarInfo):
@@ -111,77 +114,40 @@ class _Info(tarfile.TarInfo):
         return super()._proc_member(tar)  # type: ignore[misc]
 
 
-def _key_of(member: _Member) -> str:
-    return member.key
-
-
-def _members(path: Path, *, read: bool) -> Iterator[_Member]:
-    """The files of a shard in order; without ``read``, their keys alone."""
+def _headers(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo, bool]]:
+    """The members of a shard that are no folders, in order, and whether the shard is compressed."""
     with open_file(path, DATA_FILE) as file:
         packed = file.read(6).startswith(_COMPRESSED)
     with tarfile.open(path, "r|*" if packed else "r:", tarinfo=_Info) as tar:
         while (info := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # it would remember every header
-            if info.isdir():
-                continue
-            folder, slash, name = info.name.rpartition("/")
-            stem, _, kind = name.partition(".")
-            yield _Member(folder + slash + stem, kind.lower(), _content(tar, info, path, packed) if read else None)
+            if not info.isdir():
+                yield tar, info, packed
 
 
-def _content(tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path, packed: bool) -> ImageRef | bytes | BadRow | None:
-    """A picture, or the bytes of a text; None for a member that is neither."""
-    name = quoted(info.name)
-    ending = info.name.rpartition(".")[2].lower()
-    if ending not in (*IMAGE_ENDINGS, "txt", "json"):
-        return None
+def _members(path: Path) -> Iterator[Member]:
+    """The members of a shard that are part of samples, in order."""
+    for tar, info, packed in _headers(path):
+        if (name := member_name(info.name)) is not None:
+            yield Member(name, _content(tar, info, path, name, packed))
+
+
+def _content(
+    tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path, name: MemberName, packed: bool
+) -> ImageRef | bytes | BadRow:
+    """A picture, or the bytes of a text, or what is wrong with the member."""
+    shown = quoted(info.name)
     if not info.isreg() or info.issparse():
-        return BadRow("unreadable", f"member {name} is a link or no ordinary file", "write the shard with whole files")
-    most = MAX_IMAGE_BYTES if ending in IMAGE_ENDINGS else MAX_ROW_BYTES
+        return BadRow("unreadable", f"member {shown} is a link or no ordinary file", "write the shard with whole files")
+    if name.ending in NOT_READ:
+        what = f"picture {shown} is of the format {name.ending}, which is not read"
+        return BadRow("image_corrupt", what, "convert it to JPEG, PNG or WEBP")
+    most = MAX_IMAGE_BYTES if name.is_picture else MAX_ROW_BYTES
     if info.size > most:
-        return BadRow(
-            "unreadable", f"member {name} has {info.size:,} bytes; at most {most:,} are read", "make it smaller"
-        )
-    if ending in IMAGE_ENDINGS and not packed:
+        what = f"member {shown} has {info.size:,} bytes; at most {most:,} are read"
+        return BadRow("unreadable", what, "make it smaller")
+    if name.is_picture and not packed:
         return MemberImage(str(path), info.name, info.offset_data, info.size)
     file = tar.extractfile(info)
     data = file.read() if file else b""
-    return InlineImage(data, info.name) if ending in IMAGE_ENDINGS else data
-
-
-def _record(key: str, members: list[_Member], where: Where) -> Record:
-    """One sample as a record: its pictures, and what its ``.txt`` and ``.json`` say.
-
-    Raises:
-        BadRow: a member cannot be read, or the JSON says nothing known and there is no text either.
-    """
-    images: list[ImageRef] = []
-    texts: list[str] = []
-    row: Row = {}
-    for member in members:
-        if isinstance(member.content, BadRow):
-            raise member.content
-        if isinstance(member.content, bytes):
-            if member.kind.endswith("json"):
-                row = parse_object(member.content)
-            else:
-                texts.append(_text(member.content).strip())
-        elif member.content is not None:
-            images.append(member.content)
-    if form := form_of(row):
-        if images:
-            row.pop("image", None)
-            row["images" if form != "retrieval" else "image"] = images if form != "retrieval" else images[0]
-        record = FORMS[form](row, where)
-        return replace(record, id=record.id or key, captions=record.captions + tuple(texts))
-    if isinstance(row.get("caption"), str):
-        texts.append(text_of(row["caption"], "caption"))
-    given = id_of(row)
-    return Record(given or key, where, tuple(images), captions=tuple(texts), meta=row)
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadRow("encoding", f"byte {error.start + 1} of the text is not UTF-8", "write it as UTF-8") from None
+    return InlineImage(data, info.name) if name.is_picture else data

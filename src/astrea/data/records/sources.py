@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from astrea.data.records.braces import expanded
 from astrea.data.records.detect import SHARD_ENDINGS, AnyReader, open_reader, open_shards
 from astrea.data.records.mix import Source
 from astrea.data.records.pictures import ImageRoot
 from astrea.errors import AstreaError
-from astrea.paths import exists, is_file, matching, size_of
+from astrea.paths import exists, is_file, matching, shown, size_of
 from astrea.progress import Reporter
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def open_sources(
     """The sources behind one path: one per file, but one for all tar shards that a pattern finds.
 
     Args:
-        path: a file, or a pattern such as ``shards/*.tar``.
+        path: a file, or a pattern such as ``shards/*.tar`` or ``shards/{000..011}.tar``.
         images: the image root; None = the folder of the data file.
         option: what the user gives the image root with, as messages name it.
         format: one of `astrea.data.records.detect.FORMATS`; None = found out.
@@ -73,11 +74,18 @@ def open_sources(
 
 
 def _files(path: str) -> Sequence[Path]:
-    if not glob.has_magic(path) or exists(Path(path)):
+    """What a path stands for: a file of that very name, or else what its braces and its pattern name."""
+    if exists(path):
         return [Path(path)]
-    found = matching(path)
+    return [file for name in expanded(path) for file in _matching(name)]
+
+
+def _matching(name: str) -> Sequence[Path]:
+    if not glob.has_magic(name) or exists(name):
+        return [Path(name)]
+    found = matching(name)
     if not found:
-        raise AstreaError(f"no data file is called {path}", "mend the pattern")
+        raise AstreaError(f"no data file is called {shown(name)}", "mend the pattern; *, ? and [] stand for others")
     return found
 
 

@@ -40,9 +40,6 @@ class Trainable:
             yield from Checks(tokens=_Counter(self.packer, self.max_tokens))(record, root)
         except BadRow as bad:
             yield bad.at(record.source, record.id)
-        if not texts_of(record):
-            silent = BadRow("no_text", "the record has neither a conversation nor a caption", "leave it out")
-            yield silent.at(record.source, record.id)
 
 
 @dataclass(frozen=True)
