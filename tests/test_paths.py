@@ -131,7 +131,7 @@ PROBES = {
     "read_text",
     "read_bytes",
 }
-OF_THE_PACKAGE = {"page.css", "_STYLE", "SHIPPED", "inspect.getfile"}
+OF_THE_PACKAGE = {"page.css", "_STYLE", "SHIPPED", "inspect.getfile", "INSTALLER", "direct_url.json"}
 """What comes with the package is there."""
 
 

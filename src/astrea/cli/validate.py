@@ -58,7 +58,7 @@ def validate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look data over: one line per fault with file, line, id and mend. Ends with status 1 if there is any that costs a record.
+    """Look data over: one line per fault with file, line, id and mend. Status 1 if one costs a record.
 
     [bold]astrea validate train.jsonl --images photos --decode[/bold]
     [bold]astrea validate train.jsonl --fixed clean.jsonl[/bold]

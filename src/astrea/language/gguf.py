@@ -32,7 +32,7 @@ def smollm2_file() -> Path:
     package, name = SMOLLM2
     found = importlib.util.find_spec(package)
     places = [] if found is None else [Path(place) / name for place in found.submodule_search_locations or ()]
-    file = next((place for place in places if place.is_file()), None)
+    file = next((place for place in places if is_file(place)), None)
     if file is None:
         raise AstreaError(
             f"the package {package.replace('_', '-')} is not installed",
