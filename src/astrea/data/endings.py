@@ -12,8 +12,10 @@ READ = (
 )
 """In small letters."""
 
-NOT_READ = (".avif", ".avifs", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".ico", ".tga", ".ppm", ".pgm")
-NOT_READ += (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".eps")
+NOT_READ = (
+    *(".avif", ".avifs", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".ico", ".tga", ".ppm", ".pgm"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".eps"),
+)
 """Pictures of other formats, which are told of rather than passed over."""
 
 CLUTTER = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx"})

