@@ -21,6 +21,7 @@ from pydantic import (
 
 from astrea.attention import WORD_MATCH
 from astrea.devices import Device
+from astrea.experts.names import wrong_with
 from astrea.fusion.strategies import STRATEGIES
 from astrea.training.loop import Schedule
 
@@ -55,6 +56,14 @@ class Data(Part):
     train: str | tuple[str | TrainFile, ...] | None = Field(
         None, description="a data file, or a list of files or of {path, weight, images, format}; null = the world"
     )
+    validation: str | tuple[str | TrainFile, ...] | None = Field(
+        None, description="held-out data of one's own, as train: never learned from, but measured on"
+    )
+    validation_every: PositiveInt = Field(
+        50, description="optimizer steps of fuse and tune between two measurements of the validation loss"
+    )
+    validation_records: PositiveInt = Field(128, description="the first of them that a validation loss is taken on")
+    keep_best: bool = Field(False, description="the finished model is that of the lowest validation loss of `tune`")
     images: str | None = Field(None, description="where the pictures' paths start; null = each data file's folder")
     max_tokens: PositiveInt | None = Field(
         None, description="of one's own data: longer conversations are left out; null = what the language model reads"
@@ -406,6 +415,14 @@ class Run(Part):
         # says what it was trained with.
         if not self.language.tiny and "word_match" not in self.model.model_fields_set:
             object.__setattr__(self, "model", self.model.model_copy(update={"word_match": 0.0}))
+        return self
+
+    @model_validator(mode="after")
+    def _experts_have_names(self) -> Run:
+        teachers = () if self.distill is None else self.distill.teachers
+        for name in (*self.experts, *teachers):
+            if (why := wrong_with(name)) is not None:
+                raise ValueError(why)
         return self
 
     @model_validator(mode="after")

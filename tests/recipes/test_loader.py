@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from astrea.errors import AstreaError
-from astrea.recipes import loader
+from astrea.recipes import based, loader
 from astrea.recipes.loader import dump_recipe, load_recipe
 
 
@@ -108,7 +108,7 @@ def test_a_shipped_name_wins_over_a_file_of_that_name(tmp_path, monkeypatch):
     shipped.mkdir()
     (shipped / "tiny.yaml").write_text("steps: 7")
     (tmp_path / "tiny").write_text("steps: 8")
-    monkeypatch.setattr(loader, "SHIPPED", shipped)
+    monkeypatch.setattr(based, "SHIPPED", shipped)
     monkeypatch.chdir(tmp_path)
     assert load_recipe(Recipe, "tiny").steps == 7
     assert load_recipe(Recipe, "./tiny").steps == 8

@@ -1,6 +1,6 @@
 """The command line: importing a module of this package adds its commands, in the order of `astrea --help`."""
 
-from astrea.cli import train, join, estimate, ask, retrieve, evaluate, validate, merge  # noqa: F401, I001 - the order is that of the help
+from astrea.cli import train, recipe, join, estimate, ask, retrieve, evaluate, validate, merge  # noqa: F401, I001 - the order is that of the help
 from astrea.cli.app import app, main
 
 __all__ = ["app", "main"]

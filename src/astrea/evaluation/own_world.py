@@ -19,7 +19,7 @@ RECIPE = "recipe.json"
 
 BASE = "tiny"
 ELSEWHERE = "name a recipe with --recipe"
-OWN_DATA = {"train", "images"}
+OWN_DATA = {"train", "images", "validation"}
 """Keys of `Data` that say which data of one's own a model was trained on: nothing that the world is tested by."""
 
 

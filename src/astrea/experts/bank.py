@@ -18,6 +18,7 @@ from astrea.experts.checkpoint.base import CheckpointExpert
 from astrea.experts.checkpoint.kinds import CHECKPOINTS
 from astrea.experts.classification import ClassificationExpert
 from astrea.experts.detection import DetectionExpert
+from astrea.experts.names import wrong_with
 from astrea.experts.protocol import Expert, ExpertFeatures, Reading
 from astrea.experts.segmentation import SegmentationExpert
 from astrea.experts.student import StudentExpert
@@ -104,6 +105,8 @@ class ExpertBank(nn.Module):
         self.experts = nn.ModuleDict()
         self.options = {name: dict(entry.get("options", {})) for name, entry in entries.items()}
         for name, entry in entries.items():
+            if (why := wrong_with(name)) is not None:
+                raise AstreaError(why, "rename it in the recipe")
             built = expert_class(entry["kind"], allow_import=allow_import)
             try:
                 self.experts[name] = built(**self.options[name])

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from astrea.errors import AstreaError
-from astrea.paths import is_file, is_folder
+from astrea.recipes.based import based_tree, find_recipe, shipped_recipes
 from astrea.recipes.problems import explain
-from astrea.recipes.schema import keys_of
 from astrea.recipes.tree import Tree
-from astrea.recipes.yaml12 import MAX_BYTES, Dumper, compose
+from astrea.recipes.yaml12 import MAX_BYTES, MAX_NODES, Dumper
+
+__all__ = ["dump_recipe", "load_recipe", "load_with_origins", "shipped_recipes"]
 
 T = TypeVar("T", bound=BaseModel)
 
-SHIPPED = Path(__file__).parent
+SHORTER = "name the files by a pattern (shards/*.tar), or say less."
 
 
 def load_recipe(model: type[T], name_or_path: str, overrides: Sequence[str] = ()) -> T:
@@ -29,7 +27,8 @@ def load_recipe(model: type[T], name_or_path: str, overrides: Sequence[str] = ()
 
     Args:
         model: the pydantic class; it and its nested models should be frozen with ``extra="forbid"``.
-        name_or_path: the name of a shipped recipe (``tiny``) or the path of a YAML file. A shipped name wins.
+        name_or_path: the name of a shipped recipe (``tiny``) or the path of a YAML file. A shipped name wins. Its key
+            ``base`` may name another one, see `astrea.recipes.based`.
         overrides: ``dotted.key=value``; the value is read as YAML, a number in the key indexes a list. ``null`` for an
             entry of a mapping of parts (``experts.detection=null``) takes the entry out.
 
@@ -37,59 +36,38 @@ def load_recipe(model: type[T], name_or_path: str, overrides: Sequence[str] = ()
         AstreaError: a missing, unreadable, oversized or malformed file or override, and every unknown, missing or
             ill-typed key, with its dotted name, its file and line, what was expected and the nearest valid key.
     """
-    path = _find(name_or_path)
-    recipe = Tree()
-    root = compose(_read(path), str(path))
-    if root is None:
-        raise AstreaError(f"{path}: the recipe is empty", f"Write keys into it: {', '.join(keys_of(model)[:12])}.")
-    if not isinstance(root, yaml.MappingNode):
-        where = f"{path}, line {root.start_mark.line + 1}"
-        kind: str = root.id  # type: ignore[attr-defined]
-        raise AstreaError(f"{where}: a recipe is a mapping, not a {kind}", "Write it as lines of 'key: value'.")
-    recipe.data = recipe.build(root, (), lambda node: f"{path}, line {node.start_mark.line + 1}")
+    return load_with_origins(model, name_or_path, overrides)[0]
+
+
+def load_with_origins(model: type[T], name_or_path: str, overrides: Sequence[str] = ()) -> tuple[T, Tree]:
+    """`load_recipe`, and where each value of it was written."""
+    recipe = based_tree(find_recipe(name_or_path), model)
     for text in overrides:
         recipe.override(text, model)
     try:
         # JSON mode is what lets strict validation still take a list for a tuple and text for a path.
-        return model.model_validate_json(json.dumps(recipe.data), strict=True)
+        return model.model_validate_json(json.dumps(recipe.data), strict=True), recipe
     except ValidationError as error:
         raise explain(error, model, recipe) from None
 
 
 def dump_recipe(config: BaseModel) -> str:
-    """The YAML of a configuration, every key written out; ``load_recipe`` reads it back to an equal one."""
+    """The YAML of a configuration, every key written out; ``load_recipe`` reads it back to an equal one.
+
+    Raises:
+        AstreaError: so much is in it that it could not be read back.
+    """
     data = config.model_dump(mode="json", by_alias=True, round_trip=True)
-    return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=10**6)
+    text = yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=10**6)
+    if len(text.encode()) > MAX_BYTES:
+        raise AstreaError(f"the recipe, every key written out, is larger than {MAX_BYTES // 1024} KiB", SHORTER)
+    if count_nodes(data) > MAX_NODES:
+        raise AstreaError(f"the recipe, every key written out, holds more than {MAX_NODES:,} values", SHORTER)
+    return text
 
 
-def shipped_recipes() -> list[str]:
-    """The names of the recipes in the package."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-
-
-def _find(name_or_path: str) -> Path:
-    if re.fullmatch(r"[A-Za-z0-9_-]+", name_or_path):
-        shipped = SHIPPED / f"{name_or_path}.yaml"
-        if is_file(shipped):
-            return shipped
-    if is_file(path := Path(name_or_path)):
-        return path
-    what = "a folder, not a recipe" if is_folder(path) else "not a file, nor the name of a shipped recipe"
-    names = shipped_recipes()
-    near = difflib.get_close_matches(path.stem, names, n=1)
-    known = f"Shipped recipes: {', '.join(names)}." if names else "Give the path of a YAML file."
-    raise AstreaError(f"{name_or_path!r} is {what}", (f"Did you mean {near[0]!r}? " if near else "") + known)
-
-
-def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise AstreaError(f"{path}: larger than {MAX_BYTES // 1024} KiB", "A recipe is short; check the path.")
-        return raw.decode("utf-8-sig")
-    except OSError as error:
-        raise AstreaError(f"{path}: cannot be read ({error.strerror})", "Check the file's permissions.") from error
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise AstreaError(f"{path}, line {line}: not UTF-8 text", "Save the file as UTF-8.") from None
+def count_nodes(data: Any) -> int:
+    """Values of plain data, keys and what holds others counted, as the reader of YAML counts them."""
+    if isinstance(data, dict):
+        return 1 + sum(1 + count_nodes(value) for value in data.values())
+    return 1 + sum(map(count_nodes, data)) if isinstance(data, list | tuple) else 1

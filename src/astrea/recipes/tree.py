@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from astrea.errors import AstreaError
-from astrea.recipes.schema import is_entry
+from astrea.recipes.schema import is_entry, models_at
 from astrea.recipes.trail import Trail, dotted, inside, short
 from astrea.recipes.yaml12 import MAX_BYTES, MAX_DEPTH, MAX_NODES, check_tag, clean, compose, scalar, too_large
 
@@ -26,7 +26,7 @@ class Tree:
         """Turns a node into data; ``at`` says where a node was written."""
         # Aliases share nodes, so visits are counted, not nodes; the depth stops an alias of itself.
         self._visited += 1
-        if self._visited > MAX_NODES or len(trail) > MAX_DEPTH:
+        if self._visited > MAX_NODES or len(trail) >= MAX_DEPTH:
             raise too_large(at(node))
         self.origins.setdefault(trail, at(node))
         if isinstance(node, yaml.ScalarNode):
@@ -56,7 +56,7 @@ class Tree:
         parts = clean(place, where).strip().split(".")
         if not equals or not all(parts):
             raise AstreaError(f"{where} is not an override", "Write it as dotted.key=value, e.g. train.steps=100.")
-        if len(parts) > MAX_DEPTH or len(value) > MAX_BYTES:
+        if len(parts) >= MAX_DEPTH or len(value) > MAX_BYTES:
             raise too_large(where)
         holder: Any = self.data
         trail: Trail = ()
@@ -79,6 +79,37 @@ class Tree:
             what = f"{where}: there is no {dotted((*trail, key))!r} to take out"
             raise AstreaError(what, f"What is there: {', '.join(holder) or 'nothing'}.")
 
+    def lay_over(self, other: Tree, model: type[BaseModel], trail: Trail = ()) -> None:
+        """Put what another tree says on top of this one's: mappings of the configuration key by key, an entry that says
+        its ``kind`` and anything else as a whole; ``null`` for an entry takes it out."""
+        mine, theirs = at(self.data, trail), at(other.data, trail)
+        for key, value in theirs.items():
+            inner = (*trail, key)
+            entry = is_entry(model, inner, self.data)
+            if entry and value is None:
+                if key not in mine:
+                    where = other.origin(inner)
+                    raise AstreaError(f"{where}: there is no {dotted(inner)!r} in the base to take out", "Remove it.")
+                self.forget(inner)
+            elif isinstance(value, dict) and isinstance(mine.get(key), dict) and not (entry and "kind" in value):
+                if any(True for _ in models_at(model, inner, self.data)) or is_entry(model, (*inner, ""), self.data):
+                    self.origins[inner] = other.origin(inner)
+                    self.lay_over(other, model, inner)
+                else:  # plain data, such as options of a constructor
+                    self._take(other, inner, mine, key)
+            else:
+                self._take(other, inner, mine, key)
+
+    def _take(self, other: Tree, trail: Trail, holder: Any, key: str) -> None:
+        self._unwritten(trail)
+        holder[key] = at(other.data, trail)
+        self.origins |= {place: where for place, where in other.origins.items() if place[: len(trail)] == trail}
+
+    def forget(self, trail: Trail) -> None:
+        """Take a key of a mapping out, and where it and all below it was written."""
+        at(self.data, trail[:-1]).pop(trail[-1], None)
+        self._unwritten(trail)
+
     def _step(self, holder: Any, part: str, trail: Trail, where: str) -> str | int:
         if isinstance(holder, dict):
             return part
@@ -88,12 +119,22 @@ class Tree:
         raise AstreaError(f"{where}: {dotted(trail)!r} is {what}, it has no {part!r}", "Set it as a whole.")
 
     def _forget(self, trail: Trail, where: str) -> None:
+        self._unwritten(trail)
+        self.origins[trail] = where
+
+    def _unwritten(self, trail: Trail) -> None:
         for old in [old for old in self.origins if old[: len(trail)] == trail]:
             del self.origins[old]
-        self.origins[trail] = where
 
     def origin(self, trail: Trail) -> str:
         """Where the value came from; for a value that is missing, where the mapping that lacks it did."""
         while trail and trail not in self.origins:
             trail = trail[:-1]
         return self.origins.get(trail, "recipe")
+
+
+def at(data: Any, trail: Trail) -> Any:
+    """What stands at a place that is there."""
+    for part in trail:
+        data = data[part]
+    return data

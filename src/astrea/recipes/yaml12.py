@@ -120,7 +120,10 @@ def scalar(node: yaml.ScalarNode, here: str) -> Any:
         if kind == "int":
             if len(text) > MAX_INT_CHARS:
                 raise ValueError(text)
-            return int(text, {"0x": 16, "0o": 8}.get(text[:2], 10))
+            number = int(text, {"0x": 16, "0o": 8}.get(text[:2], 10))
+            if abs(number) >= 10 ** (MAX_INT_CHARS - 1):  # written in hex: in decimal digits it is too long to be read
+                raise ValueError(text)
+            return number
         if kind == "float":
             return float(re.sub(r"^([-+]?)\.(inf|nan)$", r"\1\2", text.lower()))
     except (KeyError, ValueError):

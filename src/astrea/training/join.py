@@ -10,7 +10,6 @@ Letters: N questions.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from astrea.data.world import WorldData
 from astrea.errors import AstreaError
 from astrea.evaluation.answering import Answerer
 from astrea.experts.checkpoint.entry import resolve
+from astrea.experts.names import wrong_with
 from astrea.fusion.grow import grow_fusion
 from astrea.language.growing import grow_words, grown_tokenizer, in_known_words
 from astrea.language.labels import LabelWords
@@ -49,8 +49,6 @@ SHARE = 0.001
 
 CALIBRATED = 256
 """Pictures of the training data whose questions the share is measured on."""
-
-NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +129,8 @@ def check(model: AstreaForConditionalGeneration, run: Run, name: str, share: flo
     Raises:
         AstreaError: it cannot; says why.
     """
-    if not NAME.fullmatch(name):
-        raise AstreaError(f"{name!r} is no name for an expert", "use small letters, digits and _, such as photo")
+    if (why := wrong_with(name)) is not None:
+        raise AstreaError(why, "such as photo")
     if name in model.experts.names:
         raise AstreaError(
             f"the model already has an expert {name!r}", f"choose a name other than {', '.join(model.experts.names)}"

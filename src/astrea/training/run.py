@@ -54,6 +54,9 @@ Observe = Callable[[Workshop, str, int, float], None]
 KEPT = "language.json"
 """What a run's pretrained language model still says of plain sentences: assembled, and trained."""
 
+MEASURED_ON = {"validation", "validation_every", "validation_records"}
+"""Keys of `Data` that a run may go on with other values of."""
+
 NOT_TRAINING = ("pretrain", "features", "waiting")
 """Entries of a run's clock that are no training of their own: spent before it starts, or (steps that wait for their
 batches) already in the stages'."""
@@ -115,8 +118,11 @@ def plan_stages(run: Run) -> list[Plan]:
 
 
 def config_hash(run: Run) -> str:
-    """Identifies a recipe; a checkpoint of another one is refused. What it is computed on is no part of it."""
-    return hashlib.sha256(run.model_dump_json(exclude={"machines"}).encode()).hexdigest()[:16]
+    """Identifies a recipe; a checkpoint of another one is refused. What it is computed on, and what it is measured on
+    meanwhile, is no part of it."""
+    return hashlib.sha256(run.model_dump_json(exclude={"machines": True, "data": MEASURED_ON}).encode()).hexdigest()[
+        :16
+    ]
 
 
 def train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -88,7 +89,10 @@ def _container(path: Path) -> str:
         if lower.endswith(endings):
             return kind
     known = ", ".join((*JSON_ENDINGS, *TABLE_ENDINGS, *SHARD_ENDINGS))
-    raise AstreaError(f"{path} has the unknown ending {quoted(path.suffix)}", f"known endings: {known}")
+    mend = f"known endings: {known}"
+    if lower.endswith((".yaml", ".yml")):
+        mend = f"a recipe is looked over by: astrea recipe check {shlex.quote(str(path))}"
+    raise AstreaError(f"{path} has the unknown ending {quoted(path.suffix)}", mend)
 
 
 def _is_document(path: Path) -> bool:

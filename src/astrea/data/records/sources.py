@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from astrea.data.records.braces import expanded
 from astrea.data.records.detect import SHARD_ENDINGS, AnyReader, open_reader, open_shards
@@ -22,13 +22,16 @@ OPTION = "data.images"
 """The key of a recipe that says where its data files' pictures start."""
 
 
-def configured_sources(data: Data, report: Reporter | None = None) -> list[Source]:
-    """The sources that ``data.train`` names; [] if it names none.
+def configured_sources(
+    data: Data, report: Reporter | None = None, *, key: Literal["train", "validation"] = "train"
+) -> list[Source]:
+    """The sources that ``data.train`` (or another key of it) names; [] if it names none.
 
     Raises:
         AstreaError: a file cannot be read, or its format is unknown.
     """
-    entries = () if data.train is None else (data.train,) if isinstance(data.train, str) else data.train
+    given = getattr(data, key)
+    entries = () if given is None else (given,) if isinstance(given, str) else given
     sources = []
     for entry in entries:
         if isinstance(entry, str):
@@ -38,7 +41,7 @@ def configured_sources(data: Data, report: Reporter | None = None) -> list[Sourc
             sources += open_sources(
                 entry.path,
                 images=entry.images if own else data.images,
-                option=f"`images` of {entry.path} in data.train" if own else OPTION,
+                option=f"`images` of {entry.path} in data.{key}" if own else OPTION,
                 format=entry.format,
                 weight=entry.weight,
                 report=report,
@@ -67,14 +70,18 @@ def open_sources(
     Raises:
         AstreaError: nothing is found, a file cannot be read, or its format is unknown.
     """
-    found = _files(path)
+    found = matching_files(path)
     if len(found) > 1 and all(file.name.lower().endswith(SHARD_ENDINGS) for file in found):
         return [Source(open_shards(found), ImageRoot(images or found[0].parent, option), weight)]
     return [Source(_open(file, format, report), ImageRoot(images or file.parent, option), weight) for file in found]
 
 
-def _files(path: str) -> Sequence[Path]:
-    """What a path stands for: a file of that very name, or else what its braces and its pattern name."""
+def matching_files(path: str) -> Sequence[Path]:
+    """What a path stands for: a file of that very name, or else what its braces and its pattern name.
+
+    Raises:
+        AstreaError: a pattern finds nothing.
+    """
     if exists(path):
         return [Path(path)]
     return [file for name in expanded(path) for file in _matching(name)]
