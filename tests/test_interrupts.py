@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from astrea import loading
 from astrea.interrupts import interruptions_told
@@ -16,14 +17,14 @@ from astrea.training.stopping import stop_on_signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("words", [["ask", "no.png", "what is there?"], ["evaluate", "shipped"]])
+@pytest.mark.parametrize("words", [["ask", "red.png", "what is there?"], ["evaluate", "shipped"]])
 def test_commands_say_that_they_were_interrupted(astrea, monkeypatch, tmp_path, words, number):
     def load(*args, **options):
         os.kill(os.getpid(), number)
         time.sleep(10)
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "no.png").write_bytes(b"")
+    Image.new("RGB", (8, 8)).save(tmp_path / "red.png")
     monkeypatch.setattr(loading, "load_model", load)
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     result = astrea(*words)

@@ -53,12 +53,20 @@ def test_quickstart_twice_and_its_report(astrea, short, tmp_path, few_scenes, mo
 
     weights = tensors(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "finish", lambda *args, **kwargs: results)
+        patch.setattr(finish, "finish", lambda *args, **kwargs: pytest.fail("evaluated again"))
         again = astrea("quickstart", "--out", folder, *short)
     assert again.code == 0, again.err
-    assert "resuming from" in again.err
+    assert f"{folder}: this run is finished and evaluated" in again.err
+    assert again.out == result.out
+    evaluated = []
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "finish", lambda *args, **kwargs: evaluated.append(args) or results)
+        assert astrea("train", "--resume", folder, "--evaluate").code == 0
+        (folder / "results.json").unlink()
+        assert astrea("train", "--resume", folder).code == 0
+    assert len(evaluated) == 2
     assert all(torch.equal(weights[name], value) for name, value in tensors(folder).items())
-    refused(astrea("quickstart", "--out", folder, *short, "seed=5"), "has configuration")
+    refused(astrea("quickstart", "--out", folder, *short, "seed=5"), "another recipe: seed is 5 here and 0 there")
 
 
 def test_sigint_says_how_to_go_on_and_resume_gives_the_same_bits(astrea, short, tmp_path, monkeypatch):

@@ -301,7 +301,7 @@ def test_another_recipe_is_refused(recipe, runs, stopped):
     folder = runs / "other-recipe"
     shutil.copytree(stopped, folder)
     before = fingerprint(folder)
-    with pytest.raises(AstreaError, match="has configuration"):
+    with pytest.raises(AstreaError, match=r"another recipe: tune.lr is 0.5 here and 0.0005 there"):
         train(load_recipe(Run, str(recipe), ["tune.lr=0.5"]), folder, resume=True, report=Reporter())
     assert fingerprint(folder) == before
 

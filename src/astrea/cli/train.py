@@ -39,8 +39,13 @@ def train(
         Path | None, typer.Option("--resume", help="Continue this run folder, bit-exactly.", metavar="RUN")
     ] = None,
     evaluate_after: Annotated[
-        bool, typer.Option("--evaluate/--no-evaluate", help="Evaluate and report when done.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--evaluate/--no-evaluate",
+            help="Evaluate and report when done; by default unless a finished run has been evaluated already.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train a recipe: align, fuse, tune.
 
@@ -67,21 +72,30 @@ def train(
     train_and_report(run, folder or Path("runs") / run.name, resume=False, evaluate_after=evaluate_after)
 
 
-def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bool = True) -> None:
-    """Train into ``folder``, then evaluate and print where everything lies."""
-    from astrea.evaluation.finish import finish
+def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bool | None = None) -> None:
+    """Train into ``folder``, then evaluate and print where everything lies.
+
+    Args:
+        evaluate_after: None = unless the run was finished and evaluated before.
+    """
+    from astrea.evaluation.finish import finish, results_of
     from astrea.evaluation.summary import terminal_table
     from astrea.progress import Reporter, TerminalReporter
     from astrea.training.distributed import leads
     from astrea.training.folder import is_begun
+    from astrea.training.run import is_finished
     from astrea.training.run import train as run_training
     from astrea.training.stopping import Interrupted, how_to_go_on
 
     # Under torchrun this runs in every process; one of them speaks and evaluates.
     with TerminalReporter() if leads() else Reporter() as report:
         try:
+            results = results_of(folder) if resume and is_finished(run, folder) else None
+            if results is not None:
+                report.say(f"{folder}: this run is finished and evaluated; --evaluate evaluates it again")
             model = run_training(run, folder, resume=resume, report=report)
-            results = finish(run, folder, report=report) if evaluate_after and leads() else None
+            if evaluate_after or (evaluate_after is None and results is None):
+                results = finish(run, folder, report=report) if leads() else None
         except Interrupted as stopped:
             report.say(str(stopped))
             raise typer.Exit(130) from stopped

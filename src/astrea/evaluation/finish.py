@@ -57,6 +57,15 @@ def measure(run: Run, folder: Path, *, report: Reporter, split: str) -> dict[str
     return results
 
 
+def results_of(folder: Path) -> dict[str, Any] | None:
+    """What `finish` has written; None where it has not, or what is there cannot be read."""
+    try:
+        found = read_json(folder / "results.json")
+    except AstreaError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Outcome, folder: Path) -> None:
     """Test pictures with drawn readings, question, answer, truth and shares: ``samples.json`` and its pictures."""
     picked: list[tuple[str, int]] = []

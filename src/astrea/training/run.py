@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from astrea.errors import AstreaError
 from astrea.fingerprint import tensors_fingerprint
 from astrea.language.low_rank import merge
 from astrea.memory import peak_told
+from astrea.paths import file_guard, is_file
 from astrea.processor import AstreaImageProcessor, AstreaProcessor
 from astrea.progress import Reporter
 from astrea.quiet import quiet
@@ -25,7 +25,6 @@ from astrea.training.acceleration import accelerated
 from astrea.training.align import AlignObjective
 from astrea.training.checkpoint import (
     Checkpoint,
-    file_guard,
     flatten_optimizer,
     restore_optimizer,
     rng_state,
@@ -34,15 +33,16 @@ from astrea.training.checkpoint import (
 )
 from astrea.training.distill import teach
 from astrea.training.distributed import Distributed, join
-from astrea.training.folder import alone_in, write_recipe
+from astrea.training.folder import RECIPE, alone_in, write_recipe
 from astrea.training.fuse import FuseObjective
+from astrea.training.identity import config_hash, refuse_another
 from astrea.training.learning import learning_told, model_told
 from astrea.training.log import TrainLog
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.next_token import NextTokenAlignObjective
 from astrea.training.parts import SHIPPED, Assembled, never_warmed_up, put_together, random_weights
 from astrea.training.pretrain import pretrain
-from astrea.training.resume import frozen_experts, goes_on, newest, restore, snapshot, start_alike
+from astrea.training.resume import frozen_experts, goes_on, has_checkpoints, newest, restore, snapshot, start_alike
 from astrea.training.sharding import sharded
 from astrea.training.sources import training_data
 from astrea.training.stopping import Interrupted, how_to_go_on, stop_on_signal
@@ -53,9 +53,6 @@ Observe = Callable[[Workshop, str, int, float], None]
 
 KEPT = "language.json"
 """What a run's pretrained language model still says of plain sentences: assembled, and trained."""
-
-MEASURED_ON = {"validation", "validation_every", "validation_records"}
-"""Keys of `Data` that a run may go on with other values of."""
 
 NOT_TRAINING = ("pretrain", "features", "waiting")
 """Entries of a run's clock that are no training of their own: spent before it starts, or (steps that wait for their
@@ -117,12 +114,11 @@ def plan_stages(run: Run) -> list[Plan]:
     return [plan for plan in plans if plan.schedule.steps > 0]
 
 
-def config_hash(run: Run) -> str:
-    """Identifies a recipe; a checkpoint of another one is refused. What it is computed on, and what it is measured on
-    meanwhile, is no part of it."""
-    return hashlib.sha256(run.model_dump_json(exclude={"machines": True, "data": MEASURED_ON}).encode()).hexdigest()[
-        :16
-    ]
+def is_finished(run: Run, folder: Path) -> bool:
+    """Whether this run's last step has been done, and its model and its times been written."""
+    last = f"step-{sum(plan.schedule.steps for plan in plan_stages(run)):08d}"
+    there = (folder / "checkpoints" / last / "manifest.json", folder / "model" / "config.json", folder / "seconds.json")
+    return all(is_file(path) for path in there)
 
 
 def train(
@@ -176,7 +172,11 @@ def train_with(
     plans = plan_stages(run)
     for plan in plans:
         ranks.check_share(plan.schedule.batch, f"{plan.name.split('/')[0]}.batch")
-    found = newest(folder, config_hash(run), ranks, report) if goes_on(folder, resume, ranks) else None
+    found = None
+    if goes_on(folder, resume, ranks):
+        if has_checkpoints(folder):
+            refuse_another(run, folder / RECIPE)
+        found = newest(folder, config_hash(run), ranks, report)
     if ranks.leads and found is None:  # whoever has checkpoints keeps the recipe they belong to
         write_recipe(run, folder)
     clock = {} if found is None else dict(found.state["seconds"])

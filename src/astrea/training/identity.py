@@ -1,0 +1,59 @@
+"""Which recipe a run is of, and what two recipes differ in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from astrea.config import Run
+from astrea.errors import AstreaError
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.trail import short
+
+MEASURED_ON = {"validation", "validation_every", "validation_records"}
+"""Keys of `Data` that a run may go on with other values of."""
+
+NO_PART: Any = {"machines": True, "data": MEASURED_ON}
+SHOWN = 3
+
+
+def config_hash(run: Run) -> str:
+    """Identifies a recipe; a checkpoint of another one is refused. What it is computed on, and what it is measured on
+    meanwhile, is no part of it."""
+    return hashlib.sha256(run.model_dump_json(exclude=NO_PART).encode()).hexdigest()[:16]
+
+
+def refuse_another(run: Run, path: Path) -> None:
+    """Whether a run can go on with this recipe.
+
+    Args:
+        path: the recipe that the run was started with. Where it cannot be read, its checkpoints tell.
+
+    Raises:
+        AstreaError: it was started with another one; names the keys that differ.
+    """
+    try:
+        other = load_recipe(Run, str(path))
+    except AstreaError:
+        return
+    if config_hash(other) == config_hash(run):
+        return
+    here, there = (one.model_dump(mode="json", exclude=NO_PART) for one in (run, other))
+    found = [f"{key} is {short(mine)} here and {short(theirs)} there" for key, mine, theirs in differences(here, there)]
+    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    told = "; ".join(found[:SHOWN]) or "the experts stand in another order"
+    raise AstreaError(
+        f"{path.parent} holds a run of another recipe: {told}{more}",
+        "go on with the run's own recipe (astrea train --resume), or choose another folder",
+    )
+
+
+def differences(here: Any, there: Any, trail: tuple[str, ...] = ()) -> Iterator[tuple[str, Any, Any]]:
+    """The dotted keys whose values differ, with both values; null where there is none."""
+    if isinstance(here, dict) and isinstance(there, dict):
+        for key in dict.fromkeys([*here, *there]):
+            yield from differences(here.get(key), there.get(key), (*trail, key))
+    elif here != there:
+        yield ".".join(trail), here, there
