@@ -12,11 +12,13 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from astrea.data.image_limits import Costly, check_memory, check_size, check_structure, exif_is_bounded
+from astrea.data.image_modes import to_rgb
 from astrea.errors import AstreaError, shortened
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -58,21 +60,20 @@ def load_image(
             image is larger than allowed.
     """
     if isinstance(source, Image.Image):
-        return _decode(source, name or "the image", max_pixels)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        label = name or f"the image ({len(source):,} bytes)"
-        if not len(source):
-            raise AstreaError(f"{label} is empty (0 bytes)", "Give the bytes of a whole image file.")
-        return _open_and_decode(io.BytesIO(source), label, max_pixels)
-    if not isinstance(source, (str, Path)):
-        raise AstreaError(
-            f"{name or 'the image'} is a {type(source).__name__}",
-            "Give a path, the bytes of an image file, or a Pillow image.",
-        )
-    path = Path(source)
-    label = f"{name}: image {path}" if name else f"image {path}"
-    with _open_file(path, label) as file:
-        return _open_and_decode(file, label, max_pixels)
+        _check_limits(source, name or "the image", max_pixels)
+        return _decode(source, name or "the image")
+    with _file_of(source, name) as (file, label), _opened(file, label, max_pixels) as image:
+        return _decode(image, label, ours=True)
+
+
+def check_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> None:
+    """Whether `load_image` would begin to decode a file, by its structure and size alone.
+
+    Raises:
+        AstreaError: as `load_image`, except that damage to the pixels is not seen.
+    """
+    with _file_of(source, name) as (file, label):
+        _opened(file, label, max_pixels).close()
 
 
 def to_square_array(image: Image.Image, size: int) -> np.ndarray:
@@ -107,6 +108,26 @@ def to_square_array(image: Image.Image, size: int) -> np.ndarray:
     top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = inner
     return square
+
+
+@contextlib.contextmanager
+def _file_of(source: Any, name: str | None) -> Iterator[tuple[BinaryIO, str]]:
+    """A path or bytes as an open file, and what errors call it."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        label = name or f"the image ({len(source):,} bytes)"
+        if not len(source):
+            raise AstreaError(f"{label} is empty (0 bytes)", "Give the bytes of a whole image file.")
+        yield io.BytesIO(source), label
+        return
+    if not isinstance(source, (str, Path)):
+        raise AstreaError(
+            f"{name or 'the image'} is a {type(source).__name__}",
+            "Give a path, the bytes of an image file, or a Pillow image.",
+        )
+    path = Path(source)
+    label = f"{name}: image {path}" if name else f"image {path}"
+    with _open_file(path, label) as file:
+        yield file, label
 
 
 @contextlib.contextmanager
@@ -148,10 +169,13 @@ def _not_found(path: Path, label: str) -> AstreaError:
     return AstreaError(f"{shown} does not exist", "Check the path; relative paths start at the current folder.")
 
 
-def _open_and_decode(file: BinaryIO, label: str, max_pixels: int) -> Image.Image:
-    """Open the image in ``file`` (which stays the caller's to close) and decode it."""
+def _opened(file: BinaryIO, label: str, max_pixels: int) -> Image.Image:
+    """The image in ``file``, of which nothing but its header is read, and that may be decoded."""
     try:
+        check_structure(file)
         image = Image.open(file, formats=FORMATS)
+    except Costly as error:
+        raise _costly(label, error) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         # Far above Pillow's own limit it raises without telling the size; users should still see it.
         raise _too_large(label, _size_in_header(file), max_pixels) from None
@@ -162,21 +186,36 @@ def _open_and_decode(file: BinaryIO, label: str, max_pixels: int) -> Image.Image
         ) from None
     except Exception as error:  # damaged headers make Pillow raise nearly any type
         raise _damaged(label, error) from error
-    with image:
-        return _decode(image, label, max_pixels)
+    try:
+        _check_limits(image, label, max_pixels)
+    except AstreaError:
+        image.close()
+        raise
+    return image
 
 
-def _decode(image: Image.Image, label: str, max_pixels: int) -> Image.Image:
-    """Check the size of an opened image, decode it, and bring it to upright RGB."""
+def _check_limits(image: Image.Image, label: str, max_pixels: int) -> None:
+    """Whether an opened image is small enough to be decoded."""
     width, height = image.size
     if width < 1 or height < 1:
         raise AstreaError(f"{label} has no pixels: its size is {width} x {height}", "Give an image of at least 1 x 1.")
     if width * height > _limit(max_pixels):
         raise _too_large(label, image.size, max_pixels)
     try:
+        check_size(width, height)
+        check_memory(image)
+    except Costly as error:
+        raise _costly(label, error) from None
+
+
+def _decode(image: Image.Image, label: str, *, ours: bool = False) -> Image.Image:
+    """Decode an opened image and bring it to upright RGB; if it is ``ours``, it is closed as soon as possible."""
+    try:
         image.load()
-        rgb = _to_rgb(image)
         turn = _UPRIGHT.get(_orientation(image))
+        rgb = to_rgb(image)
+        if ours:
+            image.close()  # turning needs its memory
         if turn is not None:
             rgb = rgb.transpose(turn)
     except Exception as error:  # damaged data makes the decoders raise nearly any type
@@ -186,54 +225,13 @@ def _decode(image: Image.Image, label: str, max_pixels: int) -> Image.Image:
     return rgb
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a decoded image of any mode to a new RGB image."""
-    if image.mode.startswith("I;16"):
-        return _sixteen_bit_to_rgb(image)
-    if image.mode in ("I", "F"):
-        return Image.fromarray(_wide_to_bytes(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        # Pillow has no direct way out of La.
-        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
-    """16-bit grey to RGB by the high byte; a grey value declared transparent (PNG) becomes white."""
-    values = np.asarray(image)
-    grey = (values >> 8).astype(np.uint8)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _wide_to_bytes(values: np.ndarray) -> np.ndarray:
-    """32-bit integers or floats (H, W) to uint8 (H, W).
-
-    Nothing in the file says which range is meant, so it is told by the values: floats in 0..1 are scaled by 255,
-    0..255 is taken as it is, 0..65535 is divided by 256, and any other range is stretched to fill 0..255. NaN counts
-    as 0, infinities as the nearest finite value.
-    """
-    finite = values[np.isfinite(values)].astype(np.float64)
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=high, neginf=low)
-    if low >= 0 and high <= 1 and values.dtype.kind == "f":
-        scaled = numbers * 255
-    elif low >= 0 and high <= 255:
-        scaled = numbers
-    elif low >= 0 and high <= 65535:
-        scaled = np.floor(numbers / 256)
-    else:
-        scaled = (numbers - low) * (255 / max(high - low, 1e-12))
-    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
-
-
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8. A damaged EXIF block is ignored, as image viewers do: the pixels are fine."""
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        exif = image.info.get("exif")
+        if exif is None and "Raw profile type exif" in image.info:
+            exif = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
+        value = image.getexif().get(_ORIENTATION_TAG, 1) if exif_is_bounded(exif or b"") else 1
     except Exception:  # the EXIF reader raises nearly any type as well
         return 1
     return value if isinstance(value, int) else 1
@@ -263,6 +261,10 @@ def _too_large(label: str, size: tuple[int, int] | None, max_pixels: int) -> Ast
     mend = "Make the image smaller"
     mend += ", or raise max_pixels." if limit == max_pixels else ", or raise PIL.Image.MAX_IMAGE_PIXELS."
     return AstreaError(f"{label} is too large: {what}; the limit is {limit:,} pixels", mend)
+
+
+def _costly(label: str, error: Costly) -> AstreaError:
+    return AstreaError(f"{label} {error}", "Save the picture again, smaller, with any image program.")
 
 
 def _damaged(label: str, error: Exception) -> AstreaError:
