@@ -1,0 +1,1 @@
+"""Model folders: read as data with limits, whoever made them."""
