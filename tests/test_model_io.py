@@ -271,7 +271,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "config huge": (write("config.json", b" " * (MAX_JSON_BYTES + 1)), r"config\.json has 4,194,305 bytes"),
     "generation cut short": (cut("generation_config.json", 0.5), r"generation_config\.json is not valid JSON"),
     "tokenizer cut short": (cut("tokenizer.json", 0.5), r"tokenizer\.json is not valid JSON"),
-    "tokenizer foreign": (write("tokenizer.json", b'{"version": "9"}'), "processor files"),
+    "tokenizer foreign": (write("tokenizer.json", b'{"version": "9"}'), r"tokenizer\.json describes a tokenizer that"),
     "other processor": (edit_json("processor_config.json", processor_class="LlavaProcessor"), "AstreaProcessor"),
     "audio tokenizer": (edit_json("processor_config.json", audio_tokenizer={}), "AstreaProcessor"),
     "other model type": (edit_json("config.json", model_type="llama"), "describes a 'llama' model"),

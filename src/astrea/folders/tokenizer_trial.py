@@ -21,7 +21,8 @@ PROBES = (
     "",
     "what color is the big cup? it's 3.14, isn't it?",
     'The Quick BROWN fox; x = f(y) != "z" {[<|~`@#$%^&*_-+\\/>]}',
-    "été naïve Straße ﬁ Ⅷ ½ ﷺ ΑΩ привет שלום مرحبا नमस्ते 你好，世界 こんにちは 한국어 🙂 \u0301\u200b\ufeff\u202e\U000e0001",
+    "\u0301\u200b\ufeff\u202e\U000e0001",
+    "été naïve Straße ﬁ Ⅷ ½ ﷺ ΑΩ привет שלום مرحبا नमस्ते 你好，世界 こんにちは 한국어 🙂",
     "\t\n\r  \x00\x01\x7f line\u2028line",
 )
 
