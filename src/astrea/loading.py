@@ -16,7 +16,7 @@ from astrea.folders.processor import read_processor
 from astrea.folders.skeleton import build_skeleton, check_description
 from astrea.folders.weights import check_shapes, read_shapes
 from astrea.model import AstreaForConditionalGeneration
-from astrea.paths import exists, is_folder
+from astrea.paths import exists, is_file, is_folder
 from astrea.processor import AstreaProcessor
 from astrea.quiet import quiet
 
