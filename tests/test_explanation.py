@@ -5,7 +5,10 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 
+from astrea.doubt.doubt import Doubt
+from astrea.doubt.familiar import learn_familiar
 from astrea.errors import AstreaError
 from astrea.explanation import Explanation, explain
 from astrea.loading import load_model
@@ -56,6 +59,23 @@ def test_the_answer_is_the_one_the_model_gives(why, tiny_model, tiny_processor, 
     assert why.answer == tiny_processor.tokenizer.decode(told, skip_special_tokens=True).strip()
     expected = log_likelihood(tiny_model, tiny_processor, pictures[0], everything, told)
     assert math.log(why.confidence) == pytest.approx(expected, abs=1e-3)
+
+
+def test_without_a_word_on_doubt_confidence_is_the_probability(why):
+    assert why.confidence == why.probability
+    assert (why.calibrated, why.answerable, why.doubts) == (False, True, ())
+
+
+def test_with_one_a_strange_picture_is_not_answered_about(tiny_model, tiny_processor, pictures, monkeypatch):
+    """Familiar is what the four pictures look like; the stranger is nothing like them."""
+    features = tiny_model.see(tiny_processor(images=pictures)["pixel_values"])
+    familiar = {name: learn_familiar(part) for name, part in features.items()}
+    monkeypatch.setattr(tiny_model, "doubt", Doubt(familiar))
+    page = Image.new("RGB", (64, 64), "white")
+    strange = explain(tiny_model, tiny_processor, page, "is there a banjo?", longest=LONGEST, masking=False)
+    assert not strange.answerable
+    assert strange.doubts[0].startswith("this picture is unlike what I was trained on (")
+    assert strange.doubts[1] == "I do not know the word 'banjo'"
 
 
 def test_shares_leave_something_to_nobody(why, tiny_model):

@@ -76,6 +76,23 @@ class Data(Part):
     test_questions: PositiveInt = Field(150, description="per VQA task")
     test_captions: PositiveInt = 150
     test_retrieval_groups: PositiveInt = Field(40, description="each has 4 pictures that differ in one attribute")
+    paraphrases: float = Field(
+        0.0, ge=0, le=1, description="of the world: share of training questions that are asked in other words"
+    )
+    unanswerable: float = Field(
+        0.0, ge=0, lt=1, description='of the world: share of training questions answered "none" or "cannot tell"'
+    )
+
+    @model_validator(mode="after")
+    def _is_of_the_world(self) -> Data:
+        if self.train is not None and (self.paraphrases or self.unanswerable):
+            raise ValueError("paraphrases and unanswerable are of the world's questions, and data.train names others")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What a run says nothing about is not written, so that it compares with those from before there was more.
+        return {key: value for key, value in dump(self).items() if value or key not in ("paraphrases", "unanswerable")}
 
 
 class ExpertEntry(Part):
@@ -395,6 +412,9 @@ class Run(Part):
     seed: int = 0
     threads: int = Field(2, ge=1)
     pretrain: str = Field("shipped", description='"shipped", "scratch" or a folder of pretrained parts')
+    start: str | None = Field(
+        None, description='a finished model to go on from ("shipped" or its folder), instead of parts; null = none'
+    )
     world: World = World()
     data: Data = Data()
     experts: dict[str, ExpertEntry]
@@ -408,6 +428,11 @@ class Run(Part):
     align: Stage
     fuse: Stage
     tune: Stage
+
+    @model_serializer(mode="wrap")
+    def _without_start(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As with the data's newer keys.
+        return {key: value for key, value in dump(self).items() if key != "start" or value is not None}
 
     @model_validator(mode="after")
     def _no_word_match_unless_warmed_up(self) -> Run:

@@ -1,4 +1,5 @@
-"""Why an answer: the answer, each expert's share and reading, and what masking each expert does to it."""
+"""Why an answer: the answer, how sure it is and what speaks against it, each expert's share and reading, and what
+masking each expert does to it."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from astrea.doubt.doubt import Doubt, Verdict
+from astrea.doubt.signs import Signs, believed_experts, refuses, strangeness, unknown_share, unknown_words
 from astrea.experts.protocol import ExpertFeatures, Reading
 
 if TYPE_CHECKING:
@@ -29,13 +32,26 @@ class MaskingEffect:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """An answer with its reasons. ``confidence`` is the answer's probability under the model, 0..1."""
+    """An answer with its reasons.
+
+    answer: what the model says; the best guess, where it is not ``answerable``.
+    confidence: 0..1, how likely the answer is right, if ``calibrated``; otherwise its ``probability``.
+    probability: of the answer's words under the model, 0..1. It says little about being right.
+    calibrated: whether the model folder says what confidence was worth on validation data.
+    answerable: False where "can't tell" is the better answer.
+    doubts: what speaks against the answer, the weightiest first: words that the model does not know, a picture unlike
+        those of training, experts that contradict the others.
+    """
 
     answer: str
     confidence: float
     shares: dict[str, float]
     readings: dict[str, Reading]
     masking: dict[str, MaskingEffect]
+    probability: float = float("nan")
+    calibrated: bool = False
+    answerable: bool = True
+    doubts: tuple[str, ...] = ()
 
 
 @torch.inference_mode()
@@ -79,9 +95,45 @@ def explain(
         for i, name in enumerate(names if masking else [])
     }
     readings = model.experts.readings(inputs["pixel_values"])[0]
+    verdict = judged(model, processor, question, answers[0], likelihood[:1], one)
+    probability = float(likelihood[0].exp())
     return Explanation(
-        answers[0], float(likelihood[0].exp()), dict(zip(names, shares.tolist(), strict=True)), readings, effects
+        answers[0],
+        probability if verdict.confidence is None else verdict.confidence,
+        dict(zip(names, shares.tolist(), strict=True)),
+        readings,
+        effects,
+        probability,
+        verdict.confidence is not None,
+        verdict.answerable,
+        verdict.doubts,
     )
+
+
+def judged(
+    model: AstreaForConditionalGeneration,
+    processor: AstreaProcessor,
+    question: str,
+    answer: str,
+    likelihood_1: Tensor,
+    features: dict[str, ExpertFeatures],
+) -> Verdict:
+    """How far one answer is to be believed, by what the model folder says about doubt; without it, by unknown words and
+    refusals alone.
+
+    Args:
+        features: of the one picture.
+    """
+    doubt = model.doubt or Doubt({})
+    present = torch.ones(1, len(model.experts.names), dtype=torch.bool, device=model.device)
+    signs = Signs(
+        torch.tensor([refuses(answer)]),
+        likelihood_1.cpu(),
+        strangeness(doubt.familiar, features),
+        believed_experts(model, features, present).cpu(),
+        torch.tensor([unknown_share(question, processor.tokenizer)]),
+    )
+    return doubt.judge(signs, [unknown_words(question, processor.tokenizer)], model.experts.names)[0]
 
 
 def up_to_end(told_L: Tensor, model: AstreaForConditionalGeneration) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from astrea.configuration import AstreaConfig
 from astrea.devices import Device, choose_device
+from astrea.doubt.doubt import read_doubt
 from astrea.errors import AstreaError
 from astrea.folders.files import AGAIN, MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, WEIGHTS, foreign, read_json
 from astrea.folders.generation import check_generation
@@ -69,7 +70,13 @@ def load_model(
     processor = read_processor(folder)
     model = _load_weights(folder, config, trust_remote_code)
     check_pair(folder, model, processor)
+    model.doubt = read_doubt(folder, widths_of(model))
     return placed(model, device), processor
+
+
+def widths_of(model: AstreaForConditionalGeneration) -> dict[str, int]:
+    """The width of each expert's tokens, by name."""
+    return {name: model.experts[name].width for name in model.experts.names}
 
 
 def placed(model: AstreaForConditionalGeneration, device: Device) -> AstreaForConditionalGeneration:

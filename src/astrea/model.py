@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache
 from transformers.utils.generic import can_return_tuple
 
 from astrea.backbone import AstreaModel, Features
+from astrea.doubt.doubt import Doubt
 from astrea.errors import AstreaError
 from astrea.fusion.protocol import FusionStrategy
 from astrea.generation import Decoding
@@ -29,6 +30,9 @@ class AstreaForConditionalGeneration(Decoding, AstreaModel, GenerationMixin):
     ``import astrea``. ``model`` is the `AstreaModel` inside, ``lm_head`` the layer that makes scores of its states.
     Gemma, Granite and others do more to the scores than that layer; what `forward` returns has it done.
     """
+
+    doubt: Doubt | None = None
+    """When an answer is not to be believed, if the model's folder says so; see `astrea.doubt`."""
 
     @property
     def model(self) -> AstreaModel:

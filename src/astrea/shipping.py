@@ -18,6 +18,8 @@ from torch import nn
 from transformers import GenerationConfig
 
 from astrea.config import Data, ExpertEntry, Run, World
+from astrea.doubt.doubt import FILE as DOUBT
+from astrea.doubt.doubt import read_doubt
 from astrea.errors import AstreaError
 from astrea.evaluation.answering import Answerer
 from astrea.evaluation.finish import read_run
@@ -26,7 +28,17 @@ from astrea.evaluation.runner import look, run_tasks
 from astrea.evaluation.tasks import TASKS, build_test_sets
 from astrea.experts.bank import COMPACT, ExpertBank
 from astrea.files import sha256_file
-from astrea.loading import MAX_JSON_BYTES, WEIGHTS, check_pair, load_model, read_config, read_json, read_processor
+from astrea.loading import (
+    MAX_JSON_BYTES,
+    SHIPPED_NAME,
+    WEIGHTS,
+    check_pair,
+    load_model,
+    read_config,
+    read_json,
+    read_processor,
+    widths_of,
+)
 from astrea.model import AstreaForConditionalGeneration
 from astrea.paths import file_guard, is_file, is_folder
 from astrea.processor import AstreaProcessor
@@ -50,6 +62,9 @@ FILES = (
 
 SUBSET = Data(test_questions=20, test_captions=20, test_retrieval_groups=5)
 """Of the test split: few enough for a test to measure them again, on the model as it is packed."""
+
+FIRST = "FIRST/model"
+"""How a card's command calls the model that the run went on from."""
 
 INSTALL = "install Astrea again; whoever builds it: pack the model again with `astrea pack`"
 
@@ -87,6 +102,7 @@ def load_shipped(
     if is_file(folder / "generation_config.json"):
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     check_pair(folder, model, processor)
+    model.doubt = read_doubt(folder, widths_of(model))
     return model.eval(), processor
 
 
@@ -141,7 +157,9 @@ def pack(
     with file_guard(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise AstreaError(f"{out} is not an empty folder", "choose another one, or remove what is there yourself")
-    command = how_to_make(run)
+    before = None if run.start is None else started_from(run.start)
+    run = run.model_copy(update={"pretrain": "shipped", "start": None if before is None else FIRST})
+    command = how_to_make(run, None if before is None else Run.model_validate(before["recipe"]))
     model, processor = load_model(run_folder / "model")
     needs = expert_parts(model.config.experts, parts)
     check_experts(model, run_folder, parts)
@@ -149,6 +167,8 @@ def pack(
         out.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             shutil.copyfile(run_folder / "model" / name, out / name)
+        if is_file(run_folder / "model" / DOUBT):
+            shutil.copyfile(run_folder / "model" / DOUBT, out / DOUBT)
         save_part(learned(model), out / WEIGHTS)
     card = {
         "command": command,
@@ -156,7 +176,8 @@ def pack(
         "python": sys.version.split()[0],
         "torch": torch.__version__,
         "seed": run.seed,
-        "recipe": run.model_copy(update={"pretrain": "shipped"}).model_dump(mode="json"),
+        "recipe": run.model_dump(mode="json"),
+        **({} if before is None else {"start": before}),
         "scores": scores_of(results),
         "limits": limits(run, results, len(processor.tokenizer)),
         "experts": needs,
@@ -193,6 +214,8 @@ def check_start(run: Run, run_folder: Path, parts: Path) -> None:
     Raises:
         AstreaError: it did not.
     """
+    if run.start is not None:
+        return  # whatever that model started from, its experts are compared
     start = {"shipped": SHIPPED, "scratch": run_folder / "parts"}.get(run.pretrain, Path(run.pretrain))
     its, wanted = (read_card(folder).get("sha256", {}).get(LANGUAGE) for folder in (start, parts))
     if run.model.warm_language and its != wanted:
@@ -220,15 +243,37 @@ def check_experts(model: AstreaForConditionalGeneration, run_folder: Path, parts
             )
 
 
-def how_to_make(run: Run) -> str:
-    """The two commands that train and pack the model again.
+def started_from(start: str) -> dict[str, Any]:
+    """What is known of the model that a run went on from: its recipe, and its card's command and digest if it has one.
+
+    Raises:
+        AstreaError: there is no such model, or nothing says how it was made.
+    """
+    if start == SHIPPED_NAME and not is_folder(start):
+        card = read_json(SHIPPED_MODEL / CARD, MAX_JSON_BYTES)
+        return {name: card[name] for name in ("recipe", "commit", "sha256")}
+    folder = Path(start)
+    return {"recipe": read_json(folder / "recipe.json", MAX_JSON_BYTES), "sha256": sha256_file(folder / WEIGHTS)}
+
+
+def how_to_make(run: Run, before: Run | None = None) -> str:
+    """The commands that train and pack the model again.
+
+    Args:
+        before: the run whose model it went on from.
 
     Raises:
         AstreaError: no overrides of a shipped recipe make this one.
     """
+    first = "" if before is None else f"{how_to_train(before, 'FIRST')} && "
+    return f"{first}{how_to_train(run, 'RUN')} && astrea pack RUN --out FOLDER"
+
+
+def how_to_train(run: Run, folder: str) -> str:
+    """The command that trains it again."""
     base = run.name if run.name in shipped_recipes() else "tiny"
     words = changes_from(base, run.model_copy(update={"pretrain": "shipped"}))
-    return f"{shlex.join(['astrea', 'train', base, *words])} --out RUN && astrea pack RUN --out FOLDER"
+    return f"{shlex.join(['astrea', 'train', base, *words])} --out {folder}"
 
 
 def scores_of(results: Results) -> dict[str, Any]:
@@ -245,9 +290,11 @@ def limits(run: Run, results: Results, words: int) -> list[str]:
     scores = {task: results.tasks[task].score or 0.0 for task in TASKS}
     weakest = sorted(TASKS, key=lambda task: scores[task])[:3]
     return [
-        "It knows the embedded world of drawn scenes and nothing else; what it says of a photograph means nothing.",
+        "It knows the embedded world of drawn scenes and nothing else; what it says of a photograph means nothing"
+        + (", and it says so of most." if run.data.unanswerable else "."),
         f"It is weakest at {', '.join(f'{task} ({scores[task]:.1f})' for task in weakest)}.",
-        f"It reads and writes English only, with {words} words and word pieces, and questions like the world's own.",
+        f"It reads and writes English only, with {words} words and word pieces, and questions like the world's own"
+        + (" and a dozen rewordings of each." if run.data.paraphrases else "."),
         f"Every picture is scaled to {run.world.canvas}x{run.world.canvas} pixels; what is too small there is lost.",
     ]
 

@@ -30,9 +30,13 @@ def asked(
 
 def test_ask_as_json(astrea: Astrea, tiny_folder: Path, picture: Path):
     told = asked(astrea, tiny_folder, picture)
-    assert told.keys() == {"answer", "confidence", "shares", "readings", "masking", "seconds"}
+    how_sure = {"answerable", "confidence", "calibrated", "probability", "doubts"}
+    assert told.keys() == {"answer", "shares", "readings", "masking", "seconds", *how_sure}
     assert isinstance(told["answer"], str)
+    # Nothing in this folder says what the model's confidence is worth.
+    assert told["confidence"] == told["probability"]
     assert 0 <= told["confidence"] <= 1
+    assert (told["answerable"], told["calibrated"], told["doubts"]) == (True, False, [])
     assert list(told["shares"]) == list(told["readings"]) == list(told["masking"]) == EXPERTS
     assert 0 < sum(told["shares"].values()) < 1
     for reading in told["readings"].values():
@@ -59,13 +63,48 @@ def test_ask_for_people(astrea: Astrea, tiny_folder: Path, picture: Path, tmp_pa
     show = tmp_path / "readings.png"
     result = astrea("ask", tiny_folder, picture, QUESTION, "--show", show)
     assert result.code == 0
-    assert "probability" in result.out
+    assert "not calibrated" in result.out
     assert all(name in result.out for name in EXPERTS)
     with Image.open(show) as drawn:
         assert min(drawn.size) > 64
     told = asked(astrea, tiny_folder, picture)
     # A long answer goes over several lines.
     assert " ".join(told["answer"].split()) in " ".join(result.out.split())
+
+
+def test_unknown_words_are_named(astrea: Astrea, tiny_folder: Path, picture: Path):
+    question = "how many giraffes and banjos are there?"
+    assert asked(astrea, tiny_folder, picture, question)["doubts"] == ["I do not know the words 'giraffes', 'banjos'"]
+    assert "doubtful: I do not know the words 'giraffes', 'banjos'\n" in astrea(
+        "ask", tiny_folder, picture, question
+    ).out  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verdict", "first", "second"),
+    [
+        ({"answer": "blue"}, "blue   (0.93 likely right)", None),
+        ({"answer": "blue", "doubts": ("odd",)}, "blue   (0.93 likely right)", "  doubtful: odd"),
+        (
+            {"answer": "blue", "answerable": False, "doubts": ("unlike", "odd")},
+            "can't tell: unlike   (best guess: blue, 0.93 likely right)",
+            "  also: odd",
+        ),
+        ({"answer": "none", "answerable": False, "doubts": ("it is not there",)}, "can't tell: it is not there", None),
+    ],
+)
+def test_how_an_answer_is_told(astrea, tiny_folder, picture, monkeypatch, verdict, first, second):
+    from astrea import explanation
+
+    real = explanation.explain
+
+    def judged(*args: Any, **kwargs: Any) -> Any:
+        return replace(real(*args, **kwargs), confidence=0.93, calibrated=True, **verdict)
+
+    monkeypatch.setattr(explanation, "explain", judged)
+    lines = astrea("ask", tiny_folder, picture, QUESTION).out.splitlines()
+    assert lines[0] == first
+    assert lines[1] == second if second else "share" in lines[1]
 
 
 def test_what_a_model_says_is_neither_markup_nor_obeyed_by_the_terminal(astrea, tiny_folder, picture, monkeypatch):

@@ -39,7 +39,8 @@ def ask(
     device: OnDevice = "auto",
     trust_remote_code: Trust = False,
 ) -> None:
-    """Ask a question about a picture: the answer, which experts it leaned on, and what each of them saw.
+    """Ask a question about a picture: the answer, how likely it is right, which experts it leaned on, and what each of
+    them saw; or "can't tell", and why not.
 
     [bold]astrea ask example "what colour is the cat?"[/bold]  the picture and the model that come with the package
     [bold]astrea ask PICTURE "what colour is the cat?"[/bold]  a picture of yours
@@ -64,8 +65,8 @@ def ask(
     if as_json:
         print_json(explanation_json(why) | {"seconds": round(seconds, 3)})
         return
-    answer = Text(printable(why.answer) or "(no answer)", style="bold")
-    out.print(Text.assemble(answer, f"   (probability {why.confidence:.2f})"))
+    for line in verdict_lines(why):
+        out.print(line, soft_wrap=True)
     out.print(experts_table(why))
 
 
@@ -102,11 +103,31 @@ def experts_table(why: Explanation) -> Table:
     return table
 
 
+def verdict_lines(why: Explanation) -> list[Text]:
+    """The answer, or that there is none to be had, with how sure it is; then what speaks against it."""
+    from astrea.doubt.signs import refuses
+
+    said = printable(why.answer) or "(no answer)"
+    sure = f"{why.confidence:.2f} likely right"
+    if not why.calibrated:
+        sure = f"probability {why.probability:.2f}, not calibrated"
+    doubts = [printable(doubt) for doubt in why.doubts]
+    if why.answerable:
+        return [Text.assemble((said, "bold"), f"   ({sure})"), *(Text(f"  doubtful: {doubt}") for doubt in doubts)]
+    guess = "" if refuses(why.answer) else f"   (best guess: {said}, {sure})"
+    first = f": {doubts[0]}" if doubts else ""
+    return [Text.assemble(("can't tell", "bold"), first, guess), *(Text(f"  also: {doubt}") for doubt in doubts[1:])]
+
+
 def explanation_json(why: Explanation) -> dict[str, Any]:
     """An explanation as a program reads it."""
     return {
         "answer": why.answer,
+        "answerable": why.answerable,
         "confidence": round(why.confidence, 4),
+        "calibrated": why.calibrated,
+        "probability": round(why.probability, 4),
+        "doubts": list(why.doubts),
         "shares": {name: round(share, 4) for name, share in why.shares.items()},
         "readings": {name: reading.as_dict() for name, reading in why.readings.items()},
         "masking": {n: {"answer": e.answer, "nats_lost": round(e.nats_lost, 4)} for n, e in why.masking.items()},

@@ -90,6 +90,7 @@ def retrieve(
     """
     from astrea.loading import load_model
     from astrea.progress import TerminalReporter
+    from astrea.retrieval.doubtful import doubts_about_text, trusted_first
 
     places = [*(model or []), *(Path(word) for word in (folder, text) if word is not None)]
     if image is None:
@@ -107,12 +108,24 @@ def retrieve(
         device=device,
     )
     with TerminalReporter() as report:
-        found = _find(loaded, processor, place, text or "", image, top, rerank, report)
+        found = _find(loaded, processor, place, text or "", image, max(top, rerank), rerank, report)
+        general = () if image is not None else doubts_about_text(processor, text or "")
+        sorted_out = trusted_first(loaded, found, top)
     if as_json:
-        print_json([{"image": str(hit.path), "score": round(hit.score, 4)} for hit in found])
+        print_json(
+            [
+                {"image": str(hit.path), "score": round(hit.score, 4), "doubts": [*general, *([own] if own else [])]}
+                for hit, own in sorted_out
+            ]
+        )
         return
-    for hit in found:
-        out.print(f"{hit.score:9.3f}  {printable(str(hit.path))}", highlight=False, soft_wrap=True)
+    for hit, own in sorted_out:
+        doubtful = f"   doubtful: {printable(own)}" if own else ""
+        out.print(f"{hit.score:9.3f}  {printable(str(hit.path))}{doubtful}", highlight=False, soft_wrap=True)
+    against = [*general, *(own for _, own in sorted_out[:1] if own)]
+    if sorted_out and against:
+        said = printable("; ".join(against))
+        out.print(f"The best match is not to be trusted: {said}", highlight=False, soft_wrap=True)
 
 
 def _find(

@@ -31,9 +31,11 @@ from astrea.fingerprint import tensors_fingerprint
 from astrea.paths import is_file
 from astrea.scenes.captions import captions
 from astrea.scenes.draw import split_scene
+from astrea.scenes.paraphrases import reworded
 from astrea.scenes.questions import Balancer, Question
 from astrea.scenes.scene import Scene
 from astrea.scenes.templates import WORDINGS
+from astrea.scenes.unanswerable import UNANSWERABLE, unanswerable
 from astrea.seeds import sample_indices
 
 GROUPS = (*WORDINGS, "caption")
@@ -61,9 +63,10 @@ class WorldData:
     def __len__(self) -> int:
         return len(self.questions)
 
-    @property
+    @cached_property
     def groups(self) -> Sequence[str]:
-        return GROUPS
+        vain = any(question.template == UNANSWERABLE for asked in self.questions for question in asked)
+        return (*GROUPS, UNANSWERABLE) if vain else GROUPS
 
     def rows(self, index: Tensor) -> dict[str, ExpertFeatures]:
         """Features of some pictures."""
@@ -102,7 +105,7 @@ class WorldData:
         for asked, texts, c in zip(samples.content, samples.texts, which.tolist(), strict=True):
             told = Turn(CAPTION_PROMPT, texts[c], CAPTION_WEIGHT)
             rows.append([*(Turn(q.text, q.answer) for q in asked), told])
-            groups.append([*(GROUPS.index(q.template) for q in asked), GROUPS.index("caption")])
+            groups.append([self.groups.index(name) for name in (*(q.template for q in asked), "caption")])
         shown = list(range(len(rows)))
         if per_question:
             shown = [at for at, turns in enumerate(rows) for _ in turns]
@@ -166,11 +169,14 @@ def load_world(
     *,
     count: int,
     per_scene: int,
+    paraphrases: float = 0.0,
+    vain: float = 0.0,
     cache: FeatureCache,
     progress: Progress,
     notify: Callable[[str], None],
 ) -> WorldData:
-    """The training split: texts made anew (cheap), features from the cache, one file per expert.
+    """The training split: texts made anew (cheap), features from the cache, one file per expert. See
+    `astrea.config.Data` for what is asked in other words, and in vain.
 
     An expert's file is found by a fingerprint of its options and weights, the world's settings and the number of
     scenes, so a stale one is never used: any change gives another name.
@@ -184,8 +190,24 @@ def load_world(
         asked = balancer.choose(scene, rng)
         # Tasks come in a fixed order: the first few would always be the same ones.
         questions.append(asked if len(asked) <= per_scene else rng.sample(asked, per_scene))
+    if paraphrases or vain:
+        questions = [
+            asked_otherwise(scene, asked, paraphrases, vain) for scene, asked in zip(scenes, questions, strict=True)
+        ]
     told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
     return WorldData(features, questions, told, world)
+
+
+def asked_otherwise(scene: Scene, asked: list[Question], paraphrases: float, vain: float) -> list[Question]:
+    """A scene's questions, these shares of them in other words, and such that the scene does not answer."""
+    rng = random.Random(f"wordings/{scene.spec.seed}")
+    found = []
+    for question in asked:
+        if rng.random() < vain:
+            found.append(unanswerable(scene, rng, reworded=paraphrases))
+        else:
+            found.append(reworded(question, rng) if rng.random() < paraphrases else question)
+    return found
 
 
 def train_scenes(world: World, count: int, progress: Progress) -> list[Scene]:

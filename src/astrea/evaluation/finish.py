@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from transformers import PreTrainedTokenizerBase
 
 from astrea.config import Run
 from astrea.data.packing import CAPTION_PROMPT
+from astrea.doubt.doubt import Doubt, save_doubt
+from astrea.doubt.world import PICTURES, QUESTIONS, learn_doubt
 from astrea.errors import AstreaError
 from astrea.evaluation.report import write_report
 from astrea.evaluation.runner import Outcome, Seen, evaluate
@@ -42,6 +45,11 @@ def measure(run: Run, folder: Path, *, report: Reporter, split: str) -> dict[str
     """`finish`, with the folder to oneself."""
     # The recipe is the user's own word: what it names has been imported for training already.
     model, processor = load_model(folder / "model", trust_remote_code=True, device=run.machines.device)
+    if run.data.train is None:  # of data of one's own it was learned in training what is familiar
+        report.say("measuring on validation questions how sure to be")
+        model.doubt = doubt_of(run, model, processor.tokenizer)
+        with file_guard(folder):
+            save_doubt(model.doubt, folder / "model")
     results, seen, outcome = evaluate(model, processor.tokenizer, run.world, run.data, split=split, report=report)
     seconds = read_json(folder / "seconds.json") if exists(folder / "seconds.json") else {}
     results |= {
@@ -64,6 +72,13 @@ def results_of(folder: Path) -> dict[str, Any] | None:
     except AstreaError:
         return None
     return found if isinstance(found, dict) else None
+
+
+def doubt_of(run: Run, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> Doubt:
+    """What a run's model should doubt, measured on as little as its test is."""
+    pictures = max(8, min(PICTURES, run.data.train_scenes))
+    questions = min(QUESTIONS, 6 * run.data.test_questions)
+    return learn_doubt(model, tokenizer, run.world, pictures=pictures, questions=questions)
 
 
 def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Outcome, folder: Path) -> None:

@@ -41,15 +41,21 @@ def grown_tokenizer(
         return tokenizer, {}
     first = len(tokenizer)
     vocabulary.update({word: first + number for number, word in enumerate(pieces)})
-    grown = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(described)),
+    grown = with_backend(tokenizer, Tokenizer.from_str(json.dumps(described)))
+    return grown, pieces
+
+
+def with_backend(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> PreTrainedTokenizerBase:
+    """A tokenizer with the same special tokens, settings and chat template around another core."""
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
         **{f"{name}_token": getattr(tokenizer, f"{name}_token") for name in ("bos", "eos", "unk", "pad")},
         additional_special_tokens=list(getattr(tokenizer, "extra_special_tokens", [])),
         padding_side=tokenizer.padding_side,
         model_max_length=tokenizer.model_max_length,
     )
-    grown.chat_template = tokenizer.chat_template
-    return grown, pieces
+    made.chat_template = tokenizer.chat_template
+    return made
 
 
 def falls_apart(parts: list[str]) -> bool:

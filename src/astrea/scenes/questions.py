@@ -6,7 +6,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from astrea.scenes.phrases import CATEGORY_NOUNS, NOVEL_PHRASES, RELATIONS, SceneView, with_article
 from astrea.scenes.scene import Scene
@@ -30,19 +30,20 @@ _CATEGORY: dict[str, str] = {kind.name: kind.category for kind in KINDS}
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question and its true, one-word answer."""
+    """One question and its true answer. ``args``: what its wording was filled with."""
 
     task: str
     template: str
     text: str
     answer: str
+    args: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 def _render(template: str, args: tuple[str, ...], answer: str, rng: random.Random) -> Question:
     wordings = WORDINGS[template]
     wording = wordings[int(rng.random() * len(wordings))]
     articles = {f"a{i}": with_article(arg) for i, arg in enumerate(args)} if "{a" in wording else {}
-    return Question(template.partition(".")[0], template, wording.format(*args, **articles), answer)
+    return Question(template.partition(".")[0], template, wording.format(*args, **articles), answer, args)
 
 
 def candidates(scene: Scene, rng: random.Random) -> list[Question]:

@@ -13,6 +13,8 @@ import torch
 
 from astrea.config import Run
 from astrea.data.cache import FeatureCache
+from astrea.doubt.doubt import save_doubt
+from astrea.doubt.records import doubt_of_records
 from astrea.errors import AstreaError
 from astrea.fingerprint import tensors_fingerprint
 from astrea.language.low_rank import merge
@@ -40,11 +42,12 @@ from astrea.training.learning import learning_told, model_told
 from astrea.training.log import TrainLog
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.next_token import NextTokenAlignObjective
-from astrea.training.parts import SHIPPED, Assembled, never_warmed_up, put_together, random_weights
+from astrea.training.parts import SHIPPED, Assembled, never_warmed_up, random_weights
 from astrea.training.pretrain import pretrain
 from astrea.training.resume import frozen_experts, goes_on, has_checkpoints, newest, restore, snapshot, start_alike
 from astrea.training.sharding import sharded
 from astrea.training.sources import training_data
+from astrea.training.start import beginning
 from astrea.training.stopping import Interrupted, how_to_go_on, stop_on_signal
 from astrea.training.workshop import Workshop
 
@@ -191,7 +194,7 @@ def train_with(
     if invented := random_weights(run):
         report.say(invented)
     report.track("loading the model", 0, 1)
-    made = put_together(run, parts)
+    made = beginning(run, parts)
     model, tokenizer, _ = made
     report.track("loading the model", 1, 1)
     report.say(model_told(model))
@@ -229,8 +232,13 @@ def train_with(
             start = at if number == first else 0
             run_stage(shop, plan, number, before, start, found if start else None, folder / "checkpoints", log, clock,
                       stopping, observe, report)  # fmt: skip
+    shop.model.eval()
+    doubt = doubt_of_records(shop, report)
     if ranks.leads:
         write_model(shop, folder / "model")
+        if doubt is not None:
+            with file_guard(folder):
+                save_doubt(doubt, folder / "model")
         tell_language(made, folder, "trained", report)
         with file_guard(folder):
             write_json_atomic(folder / "seconds.json", {name: round(s, 2) for name, s in clock.items()})

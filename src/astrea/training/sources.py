@@ -78,6 +78,8 @@ def world_of(run: Run, experts: ExpertBank, *, cache: FeatureCache, report: Repo
         run.world,
         count=run.data.train_scenes,
         per_scene=run.data.questions_per_scene,
+        paraphrases=run.data.paraphrases,
+        vain=run.data.unanswerable,
         cache=cache,
         progress=report.track,
         notify=report.say,

@@ -1,0 +1,54 @@
+"""Which of the pictures found are not to be trusted: something is always the nearest, however far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from astrea.doubt.signs import strangeness, unknown_words
+from astrea.errors import AstreaError
+from astrea.model import AstreaForConditionalGeneration
+from astrea.processor import AstreaProcessor
+from astrea.retrieval.pictures import square_picture, to_pixels
+from astrea.retrieval.rerank import Hit
+
+BATCH = 64
+UNLIKE = "unlike what I was trained on"
+
+
+def doubts_about_text(processor: AstreaProcessor, text: str) -> tuple[str, ...]:
+    """What speaks against any find for this text: words that the model does not know."""
+    words = unknown_words(text, processor.tokenizer)
+    known = f"I do not know the {'word' if len(words) == 1 else 'words'} {', '.join(map(repr, words))}"
+    return (known,) if words else ()
+
+
+@torch.inference_mode()
+def doubts_about_pictures(model: AstreaForConditionalGeneration, hits: Sequence[Hit]) -> list[str | None]:
+    """For each picture found what speaks against it, None where nothing does: that it is unlike those of training (if
+    the model's folder says what those are like), or cannot be read any more."""
+    familiar = {} if model.doubt is None else model.doubt.familiar
+    found: list[str | None] = []
+    for start in range(0, len(hits), BATCH):
+        arrays, readable = [], []
+        for hit in hits[start : start + BATCH]:
+            try:
+                arrays.append(square_picture(hit.path, model.config.image_size))
+            except AstreaError as error:
+                found.append(error.message)
+            else:
+                readable.append(len(found))
+                found.append(None)
+        if arrays and familiar:
+            far = (strangeness(familiar, model.see(to_pixels(model, arrays))) > 0).any(1).tolist()
+            for place, unlike in zip(readable, far, strict=True):
+                found[place] = UNLIKE if unlike else None
+    return found
+
+
+def trusted_first(model: AstreaForConditionalGeneration, hits: Sequence[Hit], top: int) -> list[tuple[Hit, str | None]]:
+    """The ``top`` hits with what speaks against each: those that nothing speaks against first, in their order. How well
+    a text fits a picture unlike all of training means nothing, however well it is."""
+    doubts = doubts_about_pictures(model, hits)
+    return sorted(zip(hits, doubts, strict=True), key=lambda found: found[1] is not None)[:top]

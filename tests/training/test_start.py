@@ -1,0 +1,80 @@
+"""Going on from a finished model: its weights are the start, another recipe's model is refused, words are learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from astrea.config import Run
+from astrea.errors import AstreaError
+from astrea.processor import AstreaImageProcessor, AstreaProcessor
+from astrea.recipes.loader import dump_recipe, load_recipe
+from astrea.training.parts import put_together
+from astrea.training.start import beginning
+
+
+@pytest.fixture(scope="module")
+def small(small_overrides: list[str]) -> Run:
+    return load_recipe(Run, "tiny", small_overrides)
+
+
+@pytest.fixture(scope="module")
+def finished(small: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder as training leaves it, with weights of its own."""
+    folder = tmp_path_factory.mktemp("finished")
+    model, tokenizer, _ = put_together(small, Path(small.pretrain))
+    with torch.no_grad():
+        next(iter(model.alignment.state_dict().values())).add_(0.25)
+    model.eval().save_pretrained(folder)
+    processor = AstreaProcessor(AstreaImageProcessor(small.world.canvas), tokenizer, model.num_visual_tokens)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_it_starts_where_the_other_run_ended(small, finished):
+    made = beginning(small.model_copy(update={"start": str(finished)}), None)
+    fresh = put_together(small, Path(small.pretrain))
+    first = next(iter(made.model.alignment.state_dict()))
+    assert not torch.equal(made.model.alignment.state_dict()[first], fresh.model.alignment.state_dict()[first])
+    torch.testing.assert_close(
+        made.model.alignment.state_dict()[first], fresh.model.alignment.state_dict()[first] + 0.25
+    )
+    assert len(made.tokenizer) == len(fresh.tokenizer)
+
+
+@pytest.mark.parametrize("share", ["paraphrases", "unanswerable"])
+def test_with_other_words_it_learns_theirs(small, finished, share):
+    data = small.data.model_copy(update={share: 0.5})
+    for start in (None, str(finished)):
+        made = beginning(small.model_copy(update={"data": data, "start": start}), Path(small.pretrain))
+        rows = len(made.model.get_input_embeddings().weight)
+        assert rows == len(made.tokenizer) == made.model.config.text_config.vocab_size
+        assert "cannot" in made.tokenizer.get_vocab()
+
+
+def test_another_recipe_s_model_is_refused(small, finished):
+    other = small.model_copy(update={"start": str(finished), "model": small.model.model_copy(update={"mixer": False})})
+    with pytest.raises(AstreaError, match="has fusion=") as caught:
+        beginning(other, None)
+    assert "recipe.json" in caught.value.mend
+
+
+def test_no_such_model(small, tmp_path):
+    with pytest.raises(AstreaError, match="nowhere"):
+        beginning(small.model_copy(update={"start": str(tmp_path / "nowhere")}), None)
+
+
+def test_a_recipe_that_says_nothing_of_it_is_written_as_before(small, tmp_path):
+    assert not {"start", "paraphrases", "unanswerable"} & {*small.model_dump(), *small.model_dump()["data"]}
+    told = small.model_copy(update={"start": "shipped", "data": small.data.model_copy(update={"unanswerable": 0.25})})
+    path = tmp_path / "again.yaml"
+    path.write_text(dump_recipe(told))
+    again = load_recipe(Run, str(path))
+    assert (again.start, again.data.unanswerable, again.data.paraphrases) == ("shipped", 0.25, 0.0)
+
+
+def test_one_s_own_data_has_no_such_questions():
+    with pytest.raises(AstreaError, match="of the world's questions"):
+        load_recipe(Run, "tiny", ["data.train=mine.jsonl", "data.paraphrases=0.5"])
