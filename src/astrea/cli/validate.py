@@ -19,7 +19,7 @@ from astrea.paths import is_folder
 from astrea.terminal import printable
 
 if TYPE_CHECKING:
-    from astrea.data.records.check import Checks, TokenCounter
+    from astrea.data.records.check import Checks
     from astrea.data.records.faults import Fault
     from astrea.data.records.fixed import FixedCopy
     from astrea.data.records.mix import Source
@@ -69,7 +69,7 @@ def validate(
 
     if tokens is not None and model is None:
         raise typer.BadParameter("--tokens needs --model")
-    checks = Checks(decode, need_images, _counter(model, tokens) if model is not None else None)
+    checks = Checks(decode, need_images) if model is None else _checks_of(model, tokens, decode, need_images)
     with TerminalReporter() as report:
         sources = [
             source
@@ -141,18 +141,16 @@ def _copy_paths(sources: list[Source], fixed: Path | None) -> list[Path | None]:
     return list(paths)
 
 
-def _counter(model: Path, tokens: int | None) -> TokenCounter:
-    """Counts tokens as a model's processor does."""
-    from astrea.data.records.lengths import ChatCounter
+def _checks_of(model: Path, tokens: int | None, decode: bool, need_images: bool) -> Checks:
+    """What training of a model asks of records."""
+    from astrea.data.packing import Packer
+    from astrea.data.records.trainable import training_checks
     from astrea.loading import SHIPPED_NAME, load_model, read_processor
 
     shipped = model == Path(SHIPPED_NAME) and not is_folder(model)
     processor = load_model(model)[1] if shipped else read_processor(model)
-
-    def count(text: str) -> int:
-        return len(processor.tokenizer(text, add_special_tokens=False).input_ids)
-
-    return ChatCounter(count, processor.num_visual_tokens, tokens or processor.max_length)
+    packer = Packer(processor.tokenizer, processor.num_visual_tokens)
+    return training_checks(packer, tokens or processor.max_length, decode=decode, need_images=need_images)
 
 
 class _Lines:

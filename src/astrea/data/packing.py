@@ -25,6 +25,8 @@ from astrea.data.segments import Segment, conversation_segment, joined
 from astrea.errors import AstreaError
 from astrea.language.chat import assistant, name_of, user
 from astrea.language.chat_format import TEMPLATE, ChatFormat
+from astrea.language.control_tokens import ControlTokens
+from astrea.language.tokenizer import IMAGE
 
 CAPTION_PROMPT = "describe the picture."
 NOTE_PROMPT = "list."
@@ -90,6 +92,7 @@ class Packer:
         self.tokenizer = tokenizer
         self.picture_tokens, self.max_length = picture_tokens, max_length
         self.format = ChatFormat(tokenizer)
+        self.control = ControlTokens(tokenizer)
         self.image = self.format.image_id
         pad: Any = tokenizer.pad_token_id
         if pad is None:
@@ -101,12 +104,16 @@ class Packer:
         self.frame = self._frame()
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
+        """Token ids of a text, without special tokens, also where it spells one: what people write is text."""
         found = self.seen.get(text)
         if found is None:
-            found = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+            found = list(self.tokenizer(self.plain(text), add_special_tokens=False).input_ids)
             self.seen.put(text, found, len(text) + len(found))
         return found
+
+    def plain(self, text: str) -> str:
+        """A text whose control tokens are broken up, see `ControlTokens`; the marks of pictures stay."""
+        return IMAGE.join(map(self.control.escape, text.split(IMAGE)))
 
     def prompt(self, question: str, *, pictures: bool = True) -> Prompt:
         """A question as the template asks it, about one picture or none.
@@ -144,7 +151,7 @@ class Packer:
         if kept is None:
             prompt = self.prompt(question, pictures=pictures)
             start = [*prompt.prefix, *prompt.rest]
-            talk = [user(question, int(pictures)), assistant(answer)]
+            talk = [user(self.plain(question), int(pictures)), assistant(self.plain(answer))]
             whole = self.format.encode(self.format.render(talk)).ids
             if whole[: len(start)] != start or self.format.stop_id not in whole[len(start) :]:
                 raise AstreaError(
@@ -169,7 +176,20 @@ class Packer:
             AstreaError: a turn is malformed or an answer empty, nothing is to be learned, the template refuses the
                 roles' order, or it is longer than ``max_length``; says by how much.
         """
-        return conversation_segment(self.format, messages, self.picture_tokens, weight, name, self.max_length)
+        said = [self._plain_message(message) for message in messages]
+        return conversation_segment(self.format, said, self.picture_tokens, weight, name, self.max_length)
+
+    def _plain_message(self, message: Any) -> Any:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, str):
+            return {**message, "content": self.plain(content)}
+        if not isinstance(content, list):
+            return message  # which `conversation_segment` refuses
+        parts = [
+            {**part, "text": self.plain(str(part["text"]))} if isinstance(part, dict) and "text" in part else part
+            for part in content
+        ]
+        return {**message, "content": parts}
 
     def pack(self, rows: Sequence[Sequence[Turn]], *, pictures: bool = True) -> PackedBatch:
         """Lay out rows, padded on the right. Without ``pictures`` there is none in the prefix (a blind row).
@@ -225,7 +245,7 @@ class Packer:
         return prompts
 
     def _rendered(self, question: str, pictures: bool) -> Prompt:
-        text = self.format.render([user(question, int(pictures))], prompt=True)
+        text = self.format.render([user(self.plain(question), int(pictures))], prompt=True)
         encoded = self.format.encode(text)
         ids = encoded.ids
         cut = ids.index(self.image) + 1 if self.image in ids else 0

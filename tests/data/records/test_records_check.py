@@ -13,11 +13,10 @@ import pytest
 from record_rows import data_url, picture, write_jsonl, write_tar
 
 from astrea.data.records import ImageRoot, Record, open_reader
-from astrea.data.records.check import Checks, examine
-from astrea.data.records.faults import KINDS, MENDABLE, Fault, printable
+from astrea.data.records.check import Checks, Layout, examine
+from astrea.data.records.faults import KINDS, MENDABLE, NOTES, Fault, printable
 from astrea.data.records.fixed import FixedCopy, fixed_copy
-from astrea.data.records.lengths import ChatCounter
-from astrea.data.records.record import FileImage, InlineImage, MemberImage, Where
+from astrea.data.records.record import IMAGE_MARK, FileImage, InlineImage, MemberImage, Where
 from astrea.errors import AstreaError
 
 
@@ -180,7 +179,25 @@ def faulty(tmp_path: Path) -> Path:
     return path
 
 
-CHECKS = Checks(decode=True, need_images=True, tokens=ChatCounter(lambda text: len(text.split()), 10, 30))
+class Words:
+    """Counts a token per word and ten per picture: one to begin with, one before each turn, one behind each answer."""
+
+    limit = 30
+
+    def layout(self, record: Record) -> Layout:
+        place, images_end, first_label = 1, 0, None
+        for message in record.messages:
+            pictures = message.text.count(IMAGE_MARK)
+            place += 10 * pictures
+            images_end = place if pictures else images_end
+            place += 1
+            if message.role == "assistant" and first_label is None:
+                first_label = place
+            place += len(message.text.replace(IMAGE_MARK, " ").split()) + (message.role == "assistant")
+        return Layout(place, images_end, place if first_label is None else first_label)
+
+
+CHECKS = Checks(decode=True, need_images=True, tokens=Words())
 
 
 def told(path: Path, root: Path, checks: Checks = CHECKS) -> list[Fault]:
@@ -197,7 +214,7 @@ def test_one_of_each_fault_is_told_in_these_words(faulty: Path) -> None:
         ]
     found = told(faulty, root)
     assert [str(fault) for fault in found] == wanted
-    everywhere_else = {"empty_file", "unusable", "merged", "unsorted", "unused"}
+    everywhere_else = {"empty_file", "unusable", "merged", "unsorted", *NOTES}
     assert {fault.kind for fault in found} == KINDS.keys() - everywhere_else
 
 

@@ -56,7 +56,7 @@ def test_clutter_and_other_members_are_told_and_cost_nothing(tmp_path: Path) -> 
     records, faults = looked_over(path)
     assert [record.captions for record in records] == [("a cat",), ("a dog",)]
     assert len(open_reader(path)) == 2
-    assert {fault.kind for fault in faults} == {"unused"} == NOTES
+    assert {fault.kind for fault in faults} == {"unused"} <= NOTES
     said = "\n".join(map(str, faults))
     for words in ("4 members of macOS or Windows", "1 member with the ending '.md'", "'.cls' not used", "'LICENSE'"):
         assert words in said

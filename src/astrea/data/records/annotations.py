@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from astrea.data.records.faults import BadRow, Fault, quoted
-from astrea.data.records.fields import id_of, kind_of, list_of, text_of
-from astrea.data.records.reader import ListReader, Row, open_guard
+from astrea.data.records.fields import id_of, is_id, kind_of, list_of, text_of
+from astrea.data.records.reader import ListReader, Row, open_guard, row_id
 from astrea.data.records.record import FileImage, Record, Where
 from astrea.errors import AstreaError
 from astrea.paths import size_of
@@ -105,7 +105,7 @@ def _each(document: Row, path: Path, make: Any) -> Iterator[Record | Fault]:
             if made is not None:
                 yield made
         except BadRow as bad:
-            yield bad.at(where, str(image["id"]) if isinstance(image, dict) and "id" in image else None)
+            yield bad.at(where, row_id(image) if isinstance(image, dict) else None)
 
 
 def _by_image(document: Row) -> dict[Any, list[tuple[int, Row]]]:
@@ -114,7 +114,7 @@ def _by_image(document: Row) -> dict[Any, list[tuple[int, Row]]]:
     grouped: dict[Any, list[tuple[int, Row]]] = defaultdict(list)
     for number, note in enumerate(notes):
         key = note.get("image_id") if isinstance(note, dict) else None
-        if not isinstance(key, (int, str)):
+        if not is_id(key):
             what = f"'annotations[{number}]' has no image_id"
             raise BadRow("wrong_type", what, "every annotation is an object with the id of its picture")
         grouped[key].append((number, note))
@@ -135,7 +135,7 @@ def _captions(document: Row, path: Path) -> Iterator[Record | Fault]:
 def _instances(document: Row, path: Path) -> Iterator[Record | Fault]:
     notes = _by_image(document)
     kinds = list_of(document.get("categories"), "categories", 'the file needs a list "categories"')
-    names = {kind.get("id"): str(kind.get("name")) for kind in kinds if isinstance(kind, dict)}
+    names = _names_of_kinds(kinds)
 
     def make(image: Row, where: Where) -> Record:
         boxes = [_box(note, number, names) for number, note in notes.get(_key(image), [])]
@@ -143,6 +143,17 @@ def _instances(document: Row, path: Path) -> Iterator[Record | Fault]:
         return Record(id_of(image), where, (_file(image),), captions=_listing(boxes), meta=meta)
 
     return _each(document, path, make)
+
+
+def _names_of_kinds(kinds: list[Any]) -> dict[int | str, str]:
+    """What the categories are called, by id."""
+    names: dict[int | str, str] = {}
+    for number, kind in enumerate(kinds):
+        here = f"categories[{number}]"
+        if not isinstance(kind, dict) or not is_id(kind.get("id")):
+            raise BadRow("wrong_type", f"'{here}' has no id", "every category is an object with an id and a name")
+        names[kind["id"]] = text_of(kind.get("name"), f"{here}.name")
+    return names
 
 
 def _box(note: Row, number: int, names: Mapping[Any, str]) -> dict[str, Any]:
@@ -153,7 +164,7 @@ def _box(note: Row, number: int, names: Mapping[Any, str]) -> dict[str, Any]:
     if not numbers or not all(isinstance(side, (int, float)) and abs(side) < 1e9 for side in sides or []):
         raise BadRow("wrong_type", f"'{here}.bbox' is not four numbers", "write it as [x, y, width, height] in pixels")
     kind = note.get("category_id")
-    if not isinstance(kind, (int, str)) or kind not in names:
+    if not is_id(kind) or kind not in names:
         what = f"'{here}.category_id' is {quoted(kind)}, which no category has"
         raise BadRow("wrong_type", what, 'add the category to "categories"')
     return {"label": names[kind], "box": sides, "crowd": bool(note.get("iscrowd"))}
@@ -183,7 +194,7 @@ def _karpathy(document: Row, path: Path, wanted: frozenset[str] | None) -> Itera
         folder = image.get("filepath") or ""
         name = text_of(image.get("filename"), "filename")
         path_told = f"{text_of(folder, 'filepath')}/{name}" if folder else name
-        given = next((str(image[key]) for key in ("cocoid", "imgid") if isinstance(image.get(key), int)), None)
+        given = next((str(image[key]) for key in ("cocoid", "imgid") if is_id(image.get(key))), None)
         return Record(given, where, (FileImage(path_told),), captions=texts, meta={"split": split})
 
     return _each(document, path, make)
@@ -191,7 +202,7 @@ def _karpathy(document: Row, path: Path, wanted: frozenset[str] | None) -> Itera
 
 def _key(image: Row) -> int | str:
     key = image.get("id")
-    if not isinstance(key, (int, str)):
+    if not is_id(key):
         raise BadRow("wrong_type", f"'id' of the picture is {kind_of(key)}", "every picture has an id")
     return key
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from astrea.data.records.control import Find, control_notes, usual_control_tokens
 from astrea.data.records.faults import BadRow, Fault, quoted
 from astrea.data.records.pictures import ImageRoot
 from astrea.data.records.reader import Reader
@@ -37,7 +38,11 @@ class TokenCounter(Protocol):
         ...
 
     def layout(self, record: Record) -> Layout:
-        """Where the record's pictures and answers lie."""
+        """Where the record's pictures and answers lie.
+
+        Raises:
+            BadRow: the record cannot be written as a conversation.
+        """
         ...
 
 
@@ -49,11 +54,13 @@ class Checks:
         decode: decode every picture in full, instead of reading its header.
         need_images: a record without a picture is a fault.
         tokens: knows the records' length; None = length is not checked.
+        control: finds control tokens in texts, which are noted.
     """
 
     decode: bool = False
     need_images: bool = False
     tokens: TokenCounter | None = None
+    control: Find = usual_control_tokens
 
     def __call__(self, record: Record, root: ImageRoot) -> Iterator[Fault]:
         """Every fault of one record by itself."""
@@ -62,9 +69,13 @@ class Checks:
         yield from self._each(record, self._image_faults(record, root))
         if self.tokens is not None:
             yield from self._each(record, _length_faults(record, self.tokens))
+        yield from self._each(record, control_notes(record, self.control))
 
     def _each(self, record: Record, found: Iterator[BadRow]) -> Iterator[Fault]:
-        for bad in found:
+        try:
+            for bad in found:
+                yield bad.at(record.source, record.id)
+        except BadRow as bad:
             yield bad.at(record.source, record.id)
 
     def _image_faults(self, record: Record, root: ImageRoot) -> Iterator[BadRow]:

@@ -10,7 +10,17 @@ from pathlib import Path
 from astrea.data.records.annotations import NAMES, annotation_reader, name_of_document, read_document
 from astrea.data.records.faults import BadRow, quoted
 from astrea.data.records.forms import FORMS, form_of
-from astrea.data.records.reader import IndexedReader, JsonReader, Row, RowReader, first_byte, open_guard
+from astrea.data.records.reader import (
+    IndexedReader,
+    JsonReader,
+    ListReader,
+    Row,
+    RowReader,
+    first_byte,
+    form_record,
+    open_guard,
+)
+from astrea.data.records.record import Where
 from astrea.data.records.rowjson import MAX_ROW_BYTES, parse_object
 from astrea.data.records.shards import ShardReader
 from astrea.data.records.spans import DATA_FILE, Track
@@ -61,7 +71,9 @@ def open_reader(path: str | Path, format: str | None = None, track: Track | None
         document = read_document(path)
         found = name or name_of_document(document)
         if found is None:
-            raise _unknown(path, document)
+            if (form := form_of(document)) is None:
+                raise _unknown(path, document)
+            return ListReader(path, form, [form_record(FORMS[form], document, Where(str(path), 1))])
         return annotation_reader(path, found, document, split or None)
     first = next(iter(FORMS))  # until the rows tell
     reader: RowReader

@@ -32,11 +32,12 @@ KINDS = {
     "unusable": "conversations that the chat template refuses",
     "merged": "samples that names with dots make of several",
     "unsorted": "samples whose members are not neighbours",
+    "control_token": "texts that spell a control token",
     "unused": "members and fields that nothing reads",
 }
 """Every kind of fault, with what a summary calls it."""
 
-NOTES = frozenset({"unused"})
+NOTES = frozenset({"unused", "control_token"})
 """Kinds that are told of and cost no record."""
 
 MENDABLE = frozenset({"whitespace", "duplicate_id", "image_count"})

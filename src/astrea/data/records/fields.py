@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from astrea.data.records.faults import BadRow, quoted
 from astrea.data.records.record import IMAGE_MARK, ROLES, FileImage, ImageRef, InlineImage, MemberImage
@@ -33,6 +33,11 @@ def text_of(value: Any, name: str) -> str:
     return value
 
 
+def is_id(value: Any) -> TypeGuard[int | str]:
+    """Whether a value can name something: text, or a whole number."""
+    return isinstance(value, (int, str)) and not isinstance(value, bool)
+
+
 def id_of(row: Mapping[str, Any], name: str = "id") -> str | None:
     """The row's id as text; None if it has none.
 
@@ -42,7 +47,7 @@ def id_of(row: Mapping[str, Any], name: str = "id") -> str | None:
     given = row.get(name)
     if given is None:
         return None
-    if isinstance(given, int) and not isinstance(given, bool):
+    if isinstance(given, int) and is_id(given):
         return str(given)
     return text_of(given, name)
 

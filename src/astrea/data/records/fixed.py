@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from astrea.data.records.check import Checks, SeenIds
-from astrea.data.records.faults import MENDABLE, Fault
+from astrea.data.records.faults import MENDABLE, NOTES, Fault
 from astrea.data.records.mend import mended
 from astrea.data.records.pictures import ImageRoot
 from astrea.data.records.reader import JsonReader, Reader, Row, RowReader, form_record, row_id
@@ -53,6 +53,7 @@ class FixedCopy:
         """Row ``index`` with all its faults; the next one has the next number. What is no row is passed over."""
         if index >= len(self.reader):
             return
+        faults = [fault for fault in faults if fault.kind not in NOTES]
         if not faults and (record is None or record.id is None or self._ids.add(record.id)):
             self.writer.copy(index)
             self.kept += 1
@@ -69,7 +70,7 @@ class FixedCopy:
             return False
         row = mended(row, self.reader.format)
         record = form_record(self.reader.form, row, where)
-        if isinstance(record, Fault) or any(self.checks(record, self.root)):
+        if isinstance(record, Fault) or any(fault.kind not in NOTES for fault in self.checks(record, self.root)):
             return False
         given = row_id(row)
         if given is not None and not self._ids.add(given):

@@ -29,7 +29,7 @@ def llava(row: Row, where: Where) -> Record:
         if not isinstance(turn, Mapping):
             raise BadRow("wrong_type", f"{here!r} is {kind_of(turn)}, not an object", mend)
         turns.append(Message(role_of(turn.get("from"), f"{here}.from"), text_of(turn.get("value"), f"{here}.value")))
-    return Record(id_of(row), where, tuple(images_of(row, "image", "images")), tuple(turns))
+    return Record(id_of(row), where, tuple(images_of(row, "image", "images")), tuple(_with_system(row, turns)))
 
 
 def messages(row: Row, where: Where) -> Record:
@@ -92,10 +92,28 @@ def _chat(row: Row, where: Where, turns: list[Any], name: str) -> Record:
     if own and brought:
         what = f"the row has {len(own)} pictures of its own and its messages bring {len(brought)} more"
         raise BadRow("image_count", what, 'give pictures either in "images" or in the messages')
-    record = Record(id_of(row), where, tuple(own or brought), tuple(told))
+    record = Record(id_of(row), where, tuple(own or brought), tuple(_with_system(row, told)))
     if own and record.marks == 0:
         return _marked(record)
     return record
+
+
+def _with_system(row: Row, turns: list[Message]) -> list[Message]:
+    """The turns behind the row's own ``system`` text, if it has one.
+
+    Raises:
+        BadRow: there is a system turn too, of other words.
+    """
+    said = row.get("system")
+    if said is None or said == "":
+        return turns
+    first = Message("system", text_of(said, "system"))
+    if turns and turns[0].role == "system":
+        if turns[0].text.strip() != first.text.strip():
+            what = "the row has a 'system' text and a system turn with other words"
+            raise BadRow("role_order", what, "keep one of them")
+        return turns
+    return [first, *turns]
 
 
 def _marked(record: Record) -> Record:

@@ -13,7 +13,7 @@ from itertools import count, islice
 from PIL import Image
 
 from astrea.data.records.detect import AnyReader
-from astrea.data.records.faults import BadRow, Fault
+from astrea.data.records.faults import NOTES, BadRow, Fault
 from astrea.data.records.order import GroupedOrder, stream_order
 from astrea.data.records.pictures import ImageRoot
 from astrea.data.records.quota import BLOCK, block_plan
@@ -162,7 +162,12 @@ class Mixture:
     def _verdict(self, number: int, found: Record | Fault) -> Record | Fault:
         """A record that passes the check, or what is wrong with it."""
         if isinstance(found, Record) and self.check is not None:
-            found = next(iter(self.check(found, self.sources[number].root)), found)
+            for fault in self.check(found, self.sources[number].root):
+                if fault.kind not in NOTES:
+                    found = fault
+                    break
+                if self.on_fault is not None:
+                    self.on_fault(fault)
         if isinstance(found, Fault):
             if self.on_fault is None:
                 raise found.error()

@@ -12,10 +12,13 @@ from astrea.data.images import check_image, load_image
 from astrea.data.records.faults import BadRow, printable, quoted
 from astrea.data.records.record import FileImage, ImageRef, InlineImage, MemberImage
 from astrea.errors import AstreaError
-from astrea.paths import is_folder
+from astrea.paths import hint_for, is_folder
 
 MAX_IMAGE_BYTES = 256 << 20
 """The largest image file that is read into memory."""
+
+HINTS = 20
+"""Missing pictures for which the folder is searched for one of a like name."""
 
 _REMOTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _ABSOLUTE = re.compile(r"[/\\]|[a-zA-Z]:[/\\]")
@@ -38,6 +41,7 @@ class ImageRoot:
             mend = f"give the folder that the paths start at with {option}"
             raise AstreaError(f"image root {self.folder} is not a folder", mend)
         self.real = self.folder.resolve()
+        self._hints_left = HINTS
 
     def resolve(self, path: str) -> Path:
         """The file that a path of the data means, with every link followed. It need not exist.
@@ -80,12 +84,20 @@ class ImageRoot:
             path.stat()
         except (FileNotFoundError, NotADirectoryError):
             what = f"picture {quoted(image.path)} does not exist under {self.folder}"
-            raise BadRow("image_missing", what, f"mend the path, or give the right root with {self.option}") from None
+            raise BadRow("image_missing", what, self._hint(image.path)) from None
         except PermissionError:
             return path  # `load_image` says what to do about it
         except OSError:  # a name that no file can have
             raise _nowhere(image.path) from None
         return path
+
+    def _hint(self, path: str) -> str:
+        """Why a picture may be missing. A few times, since the folder is listed for it."""
+        known = ""
+        if self._hints_left > 0:
+            self._hints_left -= 1
+            known = "write its path with / between folders" if "\\" in path else hint_for(self.real / path)
+        return printable(known, 300) or f"mend the path, or give the right root with {self.option}"
 
     def load(self, image: ImageRef) -> Image.Image:
         """The picture, upright RGB, decoded by `astrea.data.images.load_image`.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from astrea.data.records.faults import NOTES, BadRow, Fault
+from astrea.data.records.fields import is_id
 from astrea.data.records.record import Record, Where
 from astrea.data.records.rowjson import parse_object
 from astrea.data.records.spans import BLANK, DATA_FILE, Track, index_array, index_lines
@@ -181,8 +182,7 @@ def form_record(form: Form, row: Row, where: Where) -> Record | Fault:
 def row_id(row: Row) -> str | None:
     """The id a row gives itself, whatever else is wrong with it."""
     given = row.get("id")
-    plain = isinstance(given, (str, int)) and not isinstance(given, bool)
-    return str(given) if plain else None
+    return str(given) if is_id(given) else None
 
 
 def first_byte(path: Path) -> bytes:

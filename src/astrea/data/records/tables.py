@@ -36,6 +36,11 @@ def load_pyarrow() -> Any:
     return found
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether a table is a Parquet file, by its ending; else it is an Arrow one."""
+    return path.suffix.lower() == ".parquet"
+
+
 class TableReader(RowReader):
     """A ``.parquet`` file, or an ``.arrow`` (``.feather``, ``.ipc``) one as a file or a stream.
 
@@ -58,7 +63,7 @@ class TableReader(RowReader):
         arrow = load_pyarrow()
         with open_guard(self.path), _damaged(self.path):
             self.file: Any
-            if self.path.suffix == ".parquet":
+            if is_parquet(self.path):
                 self.file = arrow.parquet.ParquetFile(self.path)
                 groups = [self.file.metadata.row_group(number) for number in range(self.file.num_row_groups)]
                 self._sizes = [group.num_rows for group in groups]
@@ -82,7 +87,7 @@ class TableReader(RowReader):
 
     @property
     def groups(self) -> list[int]:
-        return list(self._sizes) if self.path.suffix == ".parquet" else [len(self)]
+        return list(self._sizes) if is_parquet(self.path) else [len(self)]
 
     def row(self, index: int) -> tuple[Where, Row | BadRow]:
         where = Where(str(self.path), index + 1)
@@ -105,7 +110,7 @@ class TableReader(RowReader):
     @property
     def schema(self) -> Any:
         """The columns' names and types."""
-        return self.file.schema_arrow if self.path.suffix == ".parquet" else self.file.schema
+        return self.file.schema_arrow if is_parquet(self.path) else self.file.schema
 
     def _batch_shape(self, number: int) -> tuple[int, int]:
         batch = self.file.get_batch(number)
@@ -119,7 +124,7 @@ class TableReader(RowReader):
         if self._bytes[group] > MAX_GROUP_BYTES:
             what = f"row group {group + 1} has {self._bytes[group]:,} bytes; at most {MAX_GROUP_BYTES:,} are read"
             raise BadRow("unreadable", what, "write the file with smaller row groups (row_group_size)")
-        if self.path.suffix == ".parquet":
+        if is_parquet(self.path):
             table = self.file.read_row_group(group)
         else:
             table = self.file.get_batch(group)
@@ -184,7 +189,7 @@ class TableWriter:
         self.rows: list[Any] = []
         self.writer = (
             self.arrow.parquet.ParquetWriter(path, self.schema)
-            if path.suffix == ".parquet"
+            if is_parquet(path)
             else self.arrow.ipc.new_file(path, self.schema)
         )
 

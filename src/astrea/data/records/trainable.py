@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from astrea.data.packing import Packer
 from astrea.data.records.check import Checks, Layout
@@ -30,16 +31,31 @@ class Trainable:
     max_tokens: int
     pictured: bool = False
 
+    @cached_property
+    def _checks(self) -> Checks:
+        return training_checks(self.packer, self.max_tokens)
+
     def __call__(self, record: Record, root: ImageRoot) -> Iterator[Fault]:
         """The faults of a record, one by one."""
         if self.pictured and not record.images:
             # First, as it is the only one that costs nothing to find, and whole files may be without pictures.
             blind = BadRow(NO_PAIR, "the record has no picture", "alignment passes it over")
             yield blind.at(record.source, record.id)
-        try:
-            yield from Checks(tokens=_Counter(self.packer, self.max_tokens))(record, root)
-        except BadRow as bad:
-            yield bad.at(record.source, record.id)
+        yield from self._checks(record, root)
+
+
+def training_checks(packer: Packer, max_tokens: int, *, decode: bool = False, need_images: bool = False) -> Checks:
+    """What training asks of every record, and `astrea validate --model` with it.
+
+    Args:
+        packer: writes conversations as training does, for any chat template. max_tokens: the longest one.
+        decode, need_images: see `Checks`.
+    """
+
+    def control(text: str) -> list[str]:
+        return [found.token for found in packer.control.find(text)]
+
+    return Checks(decode, need_images, _Counter(packer, max_tokens), control)
 
 
 @dataclass(frozen=True)
