@@ -36,6 +36,11 @@ class AstreaConfig(PreTrainedConfig):
 
     model_type = "astrea"
     sub_configs = {"text_config": AutoConfig}
+    # Trainer.predict gathers all that a model returns, row by row. Pictures are no rows, and a cache no tensor.
+    keys_to_ignore_at_inference = [
+        *("past_key_values", "cache", "shares", "image_hidden_states", "aux_loss"),
+        *("hidden_states", "attentions"),
+    ]
 
     def __init__(
         self,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from astrea.backbone import AstreaModel
 from astrea.configuration import AstreaConfig
 from astrea.model import AstreaForConditionalGeneration
 from astrea.processor import AstreaImageProcessor, AstreaProcessor
@@ -16,6 +17,7 @@ def register() -> None:
     # By this name rather than image_processor_classes, which older releases do not have.
     AutoImageProcessor.register(AstreaConfig, slow_image_processor_class=AstreaImageProcessor, exist_ok=True)
     AutoProcessor.register(AstreaConfig, AstreaProcessor, exist_ok=True)
+    AutoModel.register(AstreaConfig, AstreaModel, exist_ok=True)
     AutoModelForImageTextToText.register(AstreaConfig, AstreaForConditionalGeneration, exist_ok=True)
     # The pipeline looks its models up in this table, and logs an error for those that are registered only.
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.setdefault(
