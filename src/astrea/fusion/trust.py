@@ -101,12 +101,13 @@ def believed(trust: Callable[[ExpertMatrix], Tensor], matrix: ExpertMatrix, judg
         judged_E: whom trust was trained with; the others are believed.
     """
     stays_BE = torch.ones_like(matrix.present)
-    for _ in range(int(judged_E.sum()) - 1):
+    for _ in range(matrix.experts - 1):
         heard = matrix.with_presence(stays_BE)
         here_BE = heard.present & judged_E
         lowest_B1, who_B1 = trust(heard).masked_fill(~here_BE, torch.inf).min(-1, keepdim=True)
         goes_B1 = (lowest_B1 <= 0) & (here_BE.sum(-1, keepdim=True) > 1)
-        if not goes_B1.any():
+        # A compiled or exported model cannot look; once nobody goes, nobody goes any more.
+        if not torch.compiler.is_compiling() and not goes_B1.any():
             break
         stays_BE = stays_BE.scatter(1, who_B1, stays_BE.gather(1, who_B1) & ~goes_B1)
     return stays_BE
@@ -118,13 +119,16 @@ def apart(places_BT2: Tensor) -> Tensor:
     return (squared_BTT / NEAR**2).clamp_max(1.0) * known_BTT
 
 
-def tokens_of(matrix: ExpertMatrix) -> list[list[int]]:
-    """Which tokens are each expert's. A GPU is waited for here, and would be for every mask that picks tokens."""
+def tokens_of(matrix: ExpertMatrix) -> list[list[int]] | None:
+    """Which tokens are each expert's; None in a compiled or exported model, which cannot look. A GPU is waited for here,
+    and would be for every mask that picks tokens."""
+    if torch.compiler.is_compiling():
+        return None
     owner = matrix.expert.tolist()
     return [[token for token, whose in enumerate(owner) if whose == e] for e in range(matrix.experts)]
 
 
-def echo(score_BTT: Tensor, matrix: ExpertMatrix, members: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+def echo(score_BTT: Tensor, matrix: ExpertMatrix, members: Sequence[list[int]] | None) -> tuple[Tensor, Tensor]:
     """How well the tokens of e are echoed by those of f: for each, the highest score with a token of f.
 
     Args:
@@ -136,7 +140,11 @@ def echo(score_BTT: Tensor, matrix: ExpertMatrix, members: Sequence[list[int]]) 
     """
     score_BTT = score_BTT.masked_fill(~matrix.valid.unsqueeze(1), -2.0)
     member_TE = F.one_hot(matrix.expert, matrix.experts).bool()
-    nearest_BTE = torch.stack([score_BTT[:, :, own].amax(-1) for own in members], -1)
+    if members is None:
+        of_each = [score_BTT.masked_fill(~member_TE[:, e], -torch.inf).amax(-1) for e in range(matrix.experts)]
+    else:
+        of_each = [score_BTT[:, :, own].amax(-1) for own in members]
+    nearest_BTE = torch.stack(of_each, -1)
     weight_BTE = (matrix.confidence * matrix.valid).unsqueeze(-1) * member_TE
     total_BE = weight_BTE.sum(1)
     mean_BEE = torch.einsum("bte,btf->bef", weight_BTE, nearest_BTE) / total_BE.clamp_min(1e-6).unsqueeze(-1)
