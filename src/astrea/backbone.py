@@ -130,6 +130,18 @@ class AstreaModel(Embedding, PreTrainedModel):
         """The type of adapters and fusion. Each expert and the language model may have one of its own."""
         return next(self.alignment.parameters()).dtype
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """As in torch, but what a language model computes its positions with (tables that no folder holds) is never
+        narrowed: in half precision far positions would be the same."""
+        before = unsaved_buffers(self.language_model) if "language_model" in self._modules else {}
+        super()._apply(fn, recurse)
+        for name, table in before.items():
+            holder = self.language_model.get_submodule(name.rpartition(".")[0])
+            now = holder._buffers[name.rpartition(".")[2]]
+            if now is not None and table.is_floating_point() and now.dtype.itemsize < table.dtype.itemsize:
+                holder._buffers[name.rpartition(".")[2]] = table.to(now.device)
+        return self
+
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Every part initialises itself; nothing here may overwrite a zero start or pretrained weights."""
 
