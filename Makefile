@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test lint format compat compat-newest clean
 .DEFAULT_GOAL := quickstart
 
 # One stamp per set of extras, so that nothing is installed twice.
@@ -32,5 +32,12 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The wheel in fresh environments without constraints: the newest and the oldest release of every library it allows.
+compat:
+	$(PYTHON) .ci/compat.py
+
+compat-newest:
+	$(PYTHON) .ci/compat.py --only newest
+
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .compat runs .pytest_cache .ruff_cache .mypy_cache

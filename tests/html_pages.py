@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "br", "line", "path"}
+VOID = {"meta", "img", "br", "line", "path", "input"}
 
 
 class Page(HTMLParser):

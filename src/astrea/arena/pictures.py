@@ -80,7 +80,8 @@ def intervals(rows: Sequence[Interval], label: str) -> str:
             f'<circle cx="{x(row.mean):.1f}" cy="{y:.1f}" r="4.5" style="fill:{colour}">'
             f"<title>{escape(told)}</title></circle>"
         )
-    return _figure(parts, bottom + 22, label)
+    parts.append(_text((left + _WIDTH - 20) / 2, bottom + 32, "points of the average", anchor="middle"))
+    return _figure(parts, bottom + 40, label)
 
 
 def chart(series: Sequence[Series], label: str, across: str, up: str) -> str:

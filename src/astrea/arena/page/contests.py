@@ -7,11 +7,12 @@ from typing import Any
 
 from astrea.arena.contestants import variant
 from astrea.arena.page.cells import apart_cells, deviation, difference_dots, heat, own_class, spread, whole
-from astrea.arena.page.reading import SELF, by_mean, figure, part, task_names
+from astrea.arena.page.reading import SELF, by_mean, figure, own_mean, part, task_names
 from astrea.arena.pictures import Series, chart, key
 from astrea.arena.trials import FACTORS
 from astrea.evaluation.report.markup import absent, cell, escape, number, row, table, words
 from astrea.evaluation.report.scores import duration
+from astrea.evaluation.report.spreadsheet import csv_link
 
 
 def strategies(arena: Mapping[str, Any]) -> str:
@@ -40,9 +41,35 @@ def strategies(arena: Mapping[str, Any]) -> str:
     body = table("Strategies from best to worst", heads, ["".join(lines)], classes="figures")
     return (
         body
+        + _strategies_csv(rows)
         + difference_dots({n: r for n, r in rows.items() if n != SELF}, "Strategies minus Astrea")
         + _equal_time(arena)
     )
+
+
+def _strategies_csv(rows: Mapping[str, Any]) -> str:
+    """The table of strategies and what they score on each task, for a spreadsheet."""
+    columns = {
+        "average": ("average", "mean"),
+        "std": ("average", "std"),
+        "seeds": ("average", "seeds"),
+        "minus_astrea": ("difference", "mean"),
+        "low": ("difference", "low"),
+        "high": ("difference", "high"),
+        "trained_parameters": ("params_trainable",),
+        "visual_tokens": ("visual_tokens",),
+        "flops_per_question": ("flops_per_sample",),
+        "latency_ms": ("latency_ms",),
+        "training_seconds": ("wall_s",),
+    }
+    names = by_mean(rows, "average")
+    tasks = list(dict.fromkeys(task for name in names for task in part(rows, name, "tasks")))
+    lines = [
+        [name, *(figure(rows[name], *keys) for keys in columns.values())]
+        + [own_mean(part(rows, name, "tasks").get(task)) for task in tasks]
+        for name in names
+    ]
+    return csv_link("strategies.csv", ["strategy", *columns, *tasks], lines)
 
 
 def _equal_time(arena: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from astrea.evaluation.report.load import COMPONENTS, Curve
 from astrea.evaluation.report.markup import absent, escape, plain, section, words
 
-_WIDTH, _HEIGHT = 340, 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 8, 24
+_WIDTH, _HEIGHT = 340, 206
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 8, 40
 _POINTS = 240  # as many as the panel can show; a longer log is averaged down to it
 _COLOURS = {"loss": "var(--ink)"} | {name: f"var(--e{index})" for index, name in enumerate(COMPONENTS)}
 
@@ -70,7 +70,10 @@ def _svg(curve: Curve, label: str) -> str:
         parts.append(f'<text x="{_LEFT - 5}" y="{y(tick) + 4:.1f}" text-anchor="end">{text}</text>')
     anchors = {left: "start", (left + right) // 2: "middle", right: "end"} if right > left else {left: "start"}
     for step, anchor in anchors.items():
-        parts.append(f'<text x="{x(step):.1f}" y="{_HEIGHT - 7}" text-anchor="{anchor}">{step}</text>')
+        parts.append(f'<text x="{x(step):.1f}" y="{_HEIGHT - 23}" text-anchor="{anchor}">{step}</text>')
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2, (_TOP + _HEIGHT - _BOTTOM) / 2
+    parts.append(f'<text x="{middle[0]:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">step</text>')
+    parts.append(f'<text transform="translate(12 {middle[1]:.0f}) rotate(-90)" text-anchor="middle">loss</text>')
     for name in reversed(list(smooth)):  # the total comes first, and so lies on top
         colour = _COLOURS[name]
         parts.append(path(thinned(curve.series[name]), f"stroke:{colour};stroke-width:1;opacity:.28"))

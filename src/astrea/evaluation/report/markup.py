@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+_MANY = 6
+_SIDEWAYS = "There is more to the right: the table scrolls sideways."
 MISSING = '<span class="none">not measured</span>'
 
 
@@ -78,9 +80,10 @@ def table(caption: str, heads: Sequence[str], bodies: Sequence[str], *, classes:
     """
     head = "".join(f'<th scope="col">{h}</th>' if h else "<td></td>" for h in heads)
     body = "".join(f"<tbody>{b}</tbody>" for b in bodies)
+    hint = f'<p class="hint">{_SIDEWAYS}</p>' if len(heads) > _MANY else ""
     box = "scroll fit" if "fit" in classes.split() else "scroll"
     return (
-        f'<div class="{box}" tabindex="0" role="region" aria-label="{caption}"><table class="{classes}">'
+        f'{hint}<div class="{box}" tabindex="0" role="region" aria-label="{caption}"><table class="{classes}">'
         f'<caption class="hidden">{caption}</caption><thead><tr>{head}</tr></thead>{body}</table></div>'
     )
 

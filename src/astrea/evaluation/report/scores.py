@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+from astrea.evaluation.report.interval import wilson
 from astrea.evaluation.report.load import RunFiles
 from astrea.evaluation.report.markup import (
     MISSING,
@@ -20,6 +19,7 @@ from astrea.evaluation.report.markup import (
     words,
 )
 from astrea.evaluation.report.results import FAMILIES, TASKS, Results, TaskScore
+from astrea.evaluation.report.spreadsheet import csv_link
 
 # Metrics that are the mean of one number between 0 and 1 per question; only these have the margin worked out below.
 _MEANS = ("accuracy", "match", "recall", "scene_f1")
@@ -85,19 +85,20 @@ def count(value: float) -> str:
     return plain(value, digits=0)
 
 
-def margin(task: TaskScore) -> float | None:
-    """Half the width of the widest 95 % interval that a mean of ``n`` numbers in 0..1 can have; None for others."""
+def interval(task: TaskScore) -> tuple[float, float] | None:
+    """The 95 % interval of a score (0..100) that is a mean of ``n`` numbers in 0..1, as wide as if each were 0 or 1;
+    None for other scores."""
     if task.score is None or not task.n or task.n < 1 or not 0 <= task.score <= 100:
         return None
     if not any(name in (task.metric or "").lower() for name in _MEANS):
         return None
-    share = task.score / 100
-    return 100 * 1.96 * math.sqrt(share * (1 - share) / task.n)
+    low, high = wilson(task.score / 100, round(task.n))
+    return 100 * low, 100 * high
 
 
 def tasks_section(results: Results) -> str:
     """The table of the twelve tasks."""
-    heads = ["Task", "Score", "±", "", "Blind", "Above blind", "Samples", "Metric", "Other metrics"]
+    heads = ["Task", "Score", "95 % interval", "", "Blind", "Above blind", "Samples", "Metric", "Other metrics"]
     others = tuple(name for name in results.tasks if name not in TASKS)
     families = {**FAMILIES, "Other tasks": others} if others else FAMILIES
     bodies = [
@@ -109,20 +110,31 @@ def tasks_section(results: Results) -> str:
     bodies.append(_task_row("average", average, classes="total"))
     note = (
         "Bars run from 0 to 100. The upright mark is the blind score, of the same model answering without the picture: "
-        "the pale part could be guessed, the full part comes from looking. ± is the 95 % margin, at its widest, for so "
-        "many independent questions; it is given where the metric is a mean over questions."
+        "the pale part could be guessed, the full part comes from looking. The 95 % interval (Wilson) is what so many "
+        "independent questions leave open; it is given where the metric is a mean over questions."
     )
-    return section("tasks", "Twelve tasks", table("Scores of the twelve tasks", heads, bodies, classes="scores"), note)
+    shown = table("Scores of the twelve tasks", heads, bodies, classes="scores")
+    return section("tasks", "Twelve tasks", shown + _tasks_csv(results), note)
+
+
+def _tasks_csv(results: Results) -> str:
+    heads = ("task", "metric", "score", "low", "high", "blind", "n")
+    rows = []
+    for name, task in results.tasks.items():
+        low, high = interval(task) or (None, None)
+        rows.append((name, task.metric, task.score, low, high, task.blind, task.n))
+    rows.append(("average", None, results.average, None, None, results.blind_average, None))
+    return csv_link("tasks.csv", heads, rows)
 
 
 def _task_row(name: str, task: TaskScore, *, classes: str = "") -> str:
-    half = margin(task)
+    sure = interval(task)
     mark = task.blind / 100 if task.blind is not None else None
     drawn = bar((task.score or 0) / 100, mark=mark, guess=mark) if task.score is not None or mark is not None else ""
     secondary = " · ".join(f"{words(metric)} {number(value)}" for metric, value in task.secondary.items())
     cells = [
         cell(number(task.score)),
-        cell(plain(half) if half is not None else "", classes="num half"),
+        cell(f"{plain(sure[0])} to {plain(sure[1])}" if sure else "", classes="num half"),
         cell(drawn, classes="wide"),
         cell(number(task.blind)),
         cell(number(task.gain, sign=True)),
