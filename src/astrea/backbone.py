@@ -32,6 +32,7 @@ from astrea.keys import Keys, past_mask, recall
 from astrea.language.low_rank import inject
 from astrea.language.windows import windows_of
 from astrea.outputs import AstreaModelOutput
+from astrea.question_span import find_questions
 from astrea.reading import Text, placeholders, read
 from astrea.rows import rows_of_pictures
 from astrea.step import Step
@@ -246,6 +247,7 @@ class AstreaModel(Embedding, PreTrainedModel):
             if pixel_values is None and features is None:
                 # Without a picture to put there it is a word like others; drafts of an answer may hold it.
                 is_image = torch.zeros_like(is_image)
+        question_mask = self._question_mask(question_mask, None if past or segments is not None else input_ids)
         text = Text(embeds, is_image, attention_mask, question_mask, labels, segments, questions)
         if features is None and pixel_values is not None:
             features = self.see(pixel_values)
@@ -257,6 +259,14 @@ class AstreaModel(Embedding, PreTrainedModel):
         reading = read(text, visual, rows, fusion.word_match, fusion.num_tokens, known)
         self._check_length(reading.keys.positions.shape[1], reading.positions)
         return Step(reading, cache, use_cache, visual)
+
+    def _question_mask(self, given: Tensor | None, input_ids: Tensor | None) -> Tensor | None:
+        """The mask of the questions; found anew, if the configuration tells how, where there is none, or one of prompts
+        that have been moved and answered since."""
+        span = self.config.question_span
+        if span is None or input_ids is None or (given is not None and given.shape == input_ids.shape):
+            return given
+        return find_questions(input_ids, span)
 
     def _check_cache(self, cache: Cache | None, new: int) -> int:
         """How many keys a cache holds; an empty one is made fit for this model's windows."""

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from astrea.errors import AstreaError
+from astrea.question_span import check_span
 
 ATTENTION = ("eager", "sdpa")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -29,6 +30,7 @@ class AstreaConfig(PreTrainedConfig):
             for. The others take no mask of four dimensions.
         language_dtype: type of the language model's weights, such as "bfloat16"; None = that of all the others.
         low_rank: low-rank adapters in the language model, as `astrea.config.LowRank` has them; None = none.
+        question_span: the tokens around a user's words, see `astrea.question_span`; None = not known.
 
     Raises:
         AstreaError: the experts and their names do not match, or an option is unknown.
@@ -56,6 +58,7 @@ class AstreaConfig(PreTrainedConfig):
         attention: str | None = None,
         language_dtype: str | None = None,
         low_rank: dict[str, Any] | None = None,
+        question_span: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -80,6 +83,7 @@ class AstreaConfig(PreTrainedConfig):
             raise AstreaError(f"language_dtype is {language_dtype!r:.80}", f"use one of {', '.join(DTYPES)}")
         self.language_dtype = language_dtype
         self.low_rank = low_rank
+        self.question_span = check_span(question_span)
         kwargs["attn_implementation"] = kwargs.get("attn_implementation") or self.attention
         # transformers would take another name for code on the hub, and fetch it.
         if kwargs["attn_implementation"] not in (None, *ATTENTION) or self.attention not in (None, *ATTENTION):

@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache
 
 from astrea.compat import CACHE, cache_of, keep_every_key, take_back
 from astrea.keys import Keys, recall
+from astrea.question_span import find_questions
 from astrea.rows import asked_tokens, row_mask
 
 PICTURES = ("pixel_values", "features", "present")
@@ -144,7 +145,9 @@ class Decoding(GenerationMixin):
         prompt = input_ids if prompt is None else prompt[..., 0]
         if model_kwargs.get("question_mask") is None:
             # What is generated is never part of the question.
-            model_kwargs["question_mask"] = torch.ones_like(prompt, dtype=torch.bool)
+            span = self.config.question_span if prompt is input_ids else None
+            every = torch.ones_like(prompt, dtype=torch.bool)
+            model_kwargs["question_mask"] = every if span is None else find_questions(prompt, span)
         pictures = {name: model_kwargs.pop(name) for name in PICTURES if model_kwargs.get(name) is not None}
         if expand_size > 1 and pictures and input_ids is not None:
             per_row = (input_ids == self.config.image_token_id).sum(1) // self.num_visual_tokens

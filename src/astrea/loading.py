@@ -58,6 +58,8 @@ def load_model(
         from astrea import shipping  # which reads its files with the functions below
 
         model, processor = shipping.load_shipped()
+        if model.config.question_span is None:  # packed before that was written down
+            model.config.question_span = processor.chat.question_span
         return placed(model, device), processor
     if not is_folder(folder):
         raise AstreaError(

@@ -10,11 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image
-
-from astrea import AstreaError
-from astrea.data import image_limits
-from astrea.data.images import check_image, load_image
 from hostile_pictures import (
     FAMILIES,
     chunk,
@@ -27,6 +22,11 @@ from hostile_pictures import (
     tiff,
     zeros,
 )
+from PIL import Image
+
+from astrea import AstreaError
+from astrea.data import image_limits
+from astrea.data.images import check_image, load_image
 
 RGB = Image.new("RGB", (16, 16), (10, 200, 30))
 JPEG = encoded(RGB, "JPEG")

@@ -29,6 +29,7 @@ from astrea.language.chat import (
     with_parts,
 )
 from astrea.language.tokenizer import ASSISTANT, IMAGE, USER
+from astrea.question_span import MOST_MARKS
 
 TEMPLATE = "use a template whose add_generation_prompt writes exactly what every answer begins with"
 SLOT = re.compile(r"zq(\d+)qz")
@@ -121,6 +122,35 @@ class ChatFormat:
             found = _common_end(found, ruled[: ruled.index(QUESTION)])
         return str(found)
 
+    @cached_property
+    def question_span(self) -> dict[str, Any] | None:
+        """The tokens in front of and behind a user's words in every turn, see `astrea.question_span`; None if turns
+        have nothing in common there, or the tokenizer does not tell."""
+        if self.marked:
+            marks = [int(known_id(self.tokenizer, mark) or 0) for mark in (USER, ASSISTANT)]
+            return {"start": marks[:1], "stop": marks[1:], "included": True}
+        if not self.tokenizer.is_fast:
+            return None
+        talk = [user(QUESTION, 0), assistant(ANSWER), user(AGAIN, 0)]
+        text = self.render(talk, prompt=True)
+        encoded = self.encode(text)
+        before = [
+            encoded.ids[: encoded.touching(text.index(words), text.index(words) + 1)[0]] for words in (QUESTION, AGAIN)
+        ]
+        if FOLD not in self.template:
+            text = self.render([{"role": "system", "content": SYSTEM}, user(QUESTION, 0)], prompt=True)
+            encoded = self.encode(text)
+            before.append(encoded.ids[: encoded.touching(text.index(QUESTION), text.index(QUESTION) + 1)[0]])
+        start = before[0]
+        for other in before[1:]:
+            start = _common_end(start, other)
+        while start and not str(self.tokenizer.decode(start[-1:])).strip(" "):
+            start = start[:-1]  # a space grows together with the word behind it
+        stop = self.tail_ids
+        if not start or not stop:
+            return None
+        return {"start": start[-MOST_MARKS:], "stop": stop[:MOST_MARKS], "included": False}
+
     def render(self, messages: Sequence[Message], *, prompt: bool = False) -> str:
         """A conversation as text, see `astrea.language.chat.render`."""
         return render(self.tokenizer, self.template, [with_parts(message) for message in messages], prompt=prompt)
@@ -137,11 +167,10 @@ class ChatFormat:
         """Which tokens of a rendered text are the words of its last user turn, answered or not; of any other text, all
         but special tokens."""
         outside = {self.image_id, *self.tokenizer.all_special_ids}
-        stop = text.rfind(self.tail)
+        start = text.rfind(self.opening) + len(self.opening) if self.opening in text else 0
+        stop = text.find(self.tail, start) if self.opening in text and self.opening else text.rfind(self.tail)
         if stop < 0 or not self.tokenizer.is_fast:
             return [i not in outside for i in encoded.ids]
-        start = text.rfind(self.opening, 0, stop) if self.opening else -1
-        start = start + len(self.opening) if start >= 0 else 0
         mine = set(encoded.touching(start, stop))
         return [place in mine and i not in outside for place, i in enumerate(encoded.ids)]
 

@@ -24,6 +24,7 @@ from astrea.experts.checkpoint.entry import resolve
 from astrea.experts.checkpoint.fresh import start_fresh
 from astrea.experts.checkpoint.weights import load_checkpoint
 from astrea.files import atomic_path, sha256_file
+from astrea.language.chat_format import ChatFormat
 from astrea.language.checkpoint import language_from_architecture, load_language, settle_generation, warmed_up
 from astrea.language.labels import LabelWords
 from astrea.language.plain import Kept, Said, compare
@@ -243,6 +244,7 @@ def put_together(run: Run, parts: Path | None) -> Assembled:
     whole = not run.language.tiny or run.language.low_rank is not None
     image_token_id: Any = tokenizer.convert_tokens_to_ids("<image>")
     config = configure(run, entries, language.config, image_token_id)
+    config.question_span = ChatFormat(tokenizer).question_span
     model = AstreaForConditionalGeneration(config, allow_import=True, language_model=language if whole else None)
     if not whole:
         model.language_model.load_state_dict(language.state_dict())
