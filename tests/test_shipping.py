@@ -340,6 +340,7 @@ def test_a_folder_called_shipped_goes_first(astrea, comes_with_the_package, albu
 @pytest.mark.parametrize("arguments", [("ask", "a.png", QUESTION), ("retrieve", "a", "a sun"), ("evaluate", "shipped")])
 def test_without_a_shipped_model_it_says_so(astrea, monkeypatch, tmp_path, arguments):
     monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("a.png")
     monkeypatch.setattr(shipping, "load_shipped", partial(load_shipped, tmp_path / "none"))
     code, out, err = astrea(*arguments)
     assert (code, out) == (1, "")
