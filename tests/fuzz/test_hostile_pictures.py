@@ -10,7 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hostile_pictures import (
+from PIL import Image
+
+from astrea import AstreaError
+from astrea.data import image_limits
+from astrea.data.images import check_image, load_image
+from fuzz.hostile_pictures import (
     FAMILIES,
     chunk,
     encoded,
@@ -22,11 +27,6 @@ from hostile_pictures import (
     tiff,
     zeros,
 )
-from PIL import Image
-
-from astrea import AstreaError
-from astrea.data import image_limits
-from astrea.data.images import check_image, load_image
 
 RGB = Image.new("RGB", (16, 16), (10, 200, 30))
 JPEG = encoded(RGB, "JPEG")
