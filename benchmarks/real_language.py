@@ -60,7 +60,8 @@ CAPITAL = FACTS[0][0]
 RECIPE = (
     "threads=1", "language.low_rank.rank=16", "language.dtype=float32",
     "data.train_scenes=600", "data.test_questions=2", "data.test_captions=2", "data.test_retrieval_groups=1",
-    "align.steps=20", "align.batch=32", "fuse.batch=4", "tune.batch=4", "tune.save_every=0", "fuse.save_every=0",
+    "data.questions_per_scene=3", "regular.contribution_every=10", "align.steps=20", "align.batch=32", "fuse.batch=2",
+    "tune.batch=2", "tune.save_every=0", "fuse.save_every=0",
 )  # fmt: skip
 STEPS = ("fuse.steps=20", "tune.steps=40")
 
@@ -189,7 +190,7 @@ def first(checkpoint: Path, work: Path) -> dict[str, Any]:
     return found
 
 
-def train(checkpoint: Path, work: Path, *changes: str) -> dict[str, Any]:
+def train(checkpoint: Path, work: Path, *changes: str, evaluated: bool) -> dict[str, Any]:
     """The part `train`."""
     overrides = recipe(checkpoint, *changes)
     picture = a_picture()
@@ -198,7 +199,7 @@ def train(checkpoint: Path, work: Path, *changes: str) -> dict[str, Any]:
     del model
     folder = work / "-".join(["train", *(change.replace("=", "_") for change in changes)])
     began = time.perf_counter()
-    told = run_train(overrides, folder)
+    told = run_train(overrides, folder, *(() if evaluated else ("--no-evaluate",)))
     model, processor = load_model(folder / "model")
     return {
         **told,
@@ -236,6 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--work", type=Path, default=Path("runs/real_language"), help="folder for runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     parser.add_argument("--parts", nargs="+", default=["facts", "first", "train", "estimate"])
+    parser.add_argument("--evaluate", action="store_true", help="evaluate the trained model too, and watch its memory")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if not chosen.checkpoint.is_dir():
@@ -248,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         elif part == "first":
             results["first"] = first(chosen.checkpoint, chosen.work)
         elif part == "train":
-            results["train"] = train(chosen.checkpoint, chosen.work)
+            results["train"] = train(chosen.checkpoint, chosen.work, evaluated=chosen.evaluate)
         elif part == "estimate":
             results["estimate"] = estimate(chosen.checkpoint, results["train"])
         else:

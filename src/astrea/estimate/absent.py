@@ -58,17 +58,23 @@ class _Absent(TorchDispatchMode):
         if func is aten._to_copy.default and args[0].device == _META:
             return func(*args, **{**kwargs, "device": _META})  # what is absent is so on every device
         tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
+        there = [tensor for tensor in tensors if tensor.device != _META]
         if kwargs.get("device") is not None and torch.device(kwargs["device"]) == _META:
-            if not any(tensor.device == _META for tensor in tensors) and _whole(func, args, kwargs, tensors):
+            if len(there) == len(tensors) and _whole(func, args, kwargs, tensors):
                 kwargs["device"] = torch.device("cpu")
                 return func(*args, **kwargs)
-        elif not any(tensor.device == _META for tensor in tensors):
+        elif len(there) == len(tensors):
             return func(*args, **kwargs)
         if func in _INDEXED:
             indices = [part for index in args[1] for part in _as_numbers(index)]
             args = (args[0], indices, *args[2:])
-        args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to(_META), (args, kwargs))
+        if there:  # most operations have nothing to move, and looking at every argument again takes long
+            args, kwargs = tree_map_only(Tensor, _gone, (args, kwargs))
         return func(*args, **kwargs)
+
+
+def _gone(tensor: Tensor) -> Tensor:
+    return tensor if tensor.device == _META else tensor.to(_META)
 
 
 def _whole(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> bool:

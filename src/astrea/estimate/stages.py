@@ -129,12 +129,13 @@ def stage_cost(shop: Workshop, plan: Plan, *, every: int = 0) -> StageCost:
             scale = micros / micro
             return (ledger.flops - before - once) * scale + once, (objective.forward - forward) * scale
 
-        steps(every + 1, micro=1)
+        # The optimizer's first step makes its states; what is needed at most is seen once they are there.
+        plain = steps(every + 1, micro=min(2, micros))
         ledger.adopt(_tensors_in(optimizer), "optimizer")
         ledger.adopt(_state_of(modules), "weights")
         ledger.forget_peak()
-        plain = steps(every + 1, micro=min(2, micros))
-        rare = steps(every, micro=min(2, micros)) if every else plain
+        later = steps(every or 1, micro=min(2, micros))
+        rare = later if every else plain
         memory = {kind: ledger.at_peak[kind] for kind in KINDS}
         for handle in handles:
             handle.remove()
