@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from transformers import LlamaConfig
@@ -10,8 +12,10 @@ from astrea.estimate import gpus
 from astrea.estimate.build import absent_model, absent_workshop, language_config, workshop_of
 from astrea.estimate.ledger import KINDS
 from astrea.estimate.precision import computes_low
+from astrea.estimate.process import ProcessCost, evaluation_peak, process_cost
 from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
-from astrea.estimate.table import Estimate, for_terminal, parameters
+from astrea.estimate.table import BUILDING, STAGES, Estimate, estimate, for_terminal, parameters
+from astrea.progress import Reporter
 from astrea.recipes.loader import load_recipe
 from astrea.training.acceleration import accelerated
 from astrea.training.parts import assemble
@@ -302,7 +306,8 @@ def test_time_is_work_over_rate():
 def made(peak: int) -> Estimate:
     memory = dict.fromkeys(KINDS, 0) | {"activations": peak}
     stage = StageCost("tune", 4, 400, 10, 1e9, 3e9, 12 * 10**9, memory)
-    return Estimate("made up", {"all": (100, 10)}, 5e6, [stage], True, False, 0.5)
+    process = ProcessCost(10**9, 3 * 10**9, peak, 2 * 10**9, 10**8, on_gpu=False)
+    return Estimate("made up", {"all": (100, 10)}, 5e6, [stage], True, False, 0.5, process)
 
 
 def test_the_table_says_what_fits_and_how_long(capsys):
@@ -313,10 +318,60 @@ def test_the_table_says_what_fits_and_how_long(capsys):
     assert told["gpu_bytes"] == 34 * 10**9
     assert told["seconds_per_1000_samples"]["A100 40GB"] == pytest.approx(3e12 / (312e12 * 0.5))
     assert "L4" not in told["seconds_per_1000_samples"]
-    console = Console(width=200)
+    console = Console(width=80)
     console.print(for_terminal(made(30 * 10**9)))
     console.print(for_terminal(made(10**13)))
     out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for heading in ("training step", "optimizer", "gradients", "kept", "smallest", "s per 1,000 samples", "evaluates"):
+        assert heading.lower() in out.lower()
+    assert "…" not in out
     assert "A100 40GB" in out
     assert "30 GB" in out
     assert "none" in out
+
+
+# The whole process
+
+
+def test_a_process_needs_what_its_most_expensive_part_needs():
+    cost = ProcessCost(libraries=5, loading=20, training=70, evaluation=40, kept=3, on_gpu=False)
+    assert cost.peak == 5 + 3 + 70
+    assert cost.as_dict()["peak"] == cost.peak
+    assert dataclasses.replace(cost, on_gpu=True).peak == 5 + 3 + 20
+
+
+def test_evaluation_is_counted_like_the_steps(run, shop):
+    torch.manual_seed(0)
+    model, tokenizer = assemble(run, None)
+    real = workshop_of(run, model, tokenizer, samples=SAMPLES)
+    assert evaluation_peak(shop) == pytest.approx(evaluation_peak(real), rel=0.05)
+    assert shop.model.training
+
+
+def test_loading_a_checkpoint_takes_its_weights_twice(run, tuning, language_checkpoint):
+    own = run.language.model_copy(update={"checkpoint": str(language_checkpoint("llama_tied"))})
+    there = absent_workshop(run.model_copy(update={"language": own}), samples=SAMPLES)
+    # Its own tokenizer counts, with what a run adds to it.
+    assert there.tokenizer.convert_tokens_to_ids("<image>") == there.model.config.image_token_id
+    assert len(there.tokenizer) <= there.model.config.text_config.vocab_size
+    weights = sum(p.numel() * 4 for p in there.model.parameters())
+    language = sum(p.numel() * 4 for p in there.model.language_model.parameters())
+    cost = process_cost(there, [tuning])
+    assert cost.loading == pytest.approx(weights + language, rel=0.01)
+    assert cost.training == tuning.peak
+    assert not cost.on_gpu
+    one = {name: part.rows(slice(1)) for name, part in there.data.features.items()}
+    tokens = sum(part.tokens.numel() + part.confidence.numel() for part in one.values())
+    assert cost.kept == pytest.approx(4 * tokens * run.data.train_scenes, rel=0.3)  # and places
+
+
+def test_the_wait_is_told(run):
+    said = []
+    report = Reporter()
+    report.track = lambda *what: said.append(what)
+    estimate(run.model_copy(update={"tune": run.tune.model_copy(update={"steps": 0})}), report=report)
+    assert said[0][0] == BUILDING
+    stages = [what for what in said if what[0] == STAGES]
+    assert stages[0][1] == 0
+    assert stages[-1][1] == stages[-1][2]

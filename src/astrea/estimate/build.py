@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from astrea.config import Run
 from astrea.data.world import WorldData, join_features, scenes_of
@@ -25,9 +25,11 @@ from astrea.experts.checkpoint.captioning import CaptionCheckpoint
 from astrea.experts.checkpoint.entry import from_architecture, from_folder
 from astrea.experts.protocol import ExpertFeatures
 from astrea.experts.truth import pixels_from_scenes
+from astrea.language.checkpoint import prepare_tokenizer
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.model import AstreaForConditionalGeneration
 from astrea.paths import is_folder
+from astrea.quiet import quiet
 from astrea.scenes.captions import captions
 from astrea.scenes.questions import Balancer
 from astrea.scenes.scene import Scene
@@ -36,9 +38,11 @@ from astrea.training.parts import configure
 from astrea.training.workshop import Workshop
 
 PICTURES_AT_ONCE = 32
+SAMPLES = 32
+"""Pictures that batches are drawn from, over and over: their texts are real, and texts are much alike."""
 
 
-def absent_workshop(run: Run, *, samples: int = 128) -> Workshop:
+def absent_workshop(run: Run, *, samples: int = SAMPLES) -> Workshop:
     """What a run's stages share, with a model and features that hold no numbers.
 
     Args:
@@ -52,7 +56,7 @@ def absent_workshop(run: Run, *, samples: int = 128) -> Workshop:
 
 
 def workshop_of(
-    run: Run, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, *, samples: int = 128
+    run: Run, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, *, samples: int = SAMPLES
 ) -> Workshop:
     """The same for a model that was built somewhere else; one that has its numbers keeps them."""
     scenes = list(scenes_of("train", samples, run.world))
@@ -165,14 +169,34 @@ def _cached_config(checkpoint: str, revision: str | None) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
+def own_tokenizer(run: Run) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of the recipe's checkpoint, prepared as training does it, if it is on this machine."""
+    language = run.language
+    if language.checkpoint is None:
+        return None
+    safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(language.checkpoint, revision=language.revision, **safe)
+    except Exception:  # there is none, or one that cannot be used: transformers raises nearly any type
+        return None
+    with torch.device("cpu"):
+        prepare_tokenizer(tokenizer)
+    return tokenizer
+
+
 def _around(run: Run) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
-    """Astrea around a language model of which only the configuration is there. So is no tokenizer of its own: the
-    embedded world's stands in for it, which cuts texts into somewhat more tokens than one with a large vocabulary."""
+    """Astrea around a language model of which only the configuration is there. Where its tokenizer is not, the embedded
+    world's stands in for it, which makes fewer tokens of the same texts."""
     text, entries = language_config(run), expert_entries(run)
     declared: list[Any] = [expert for expert in outline(entries).values() if expert not in COMPACT.values()]
-    tokenizer = tiny_tokenizer([*COMPACT.values(), *declared])
+    stand_in = tiny_tokenizer([*COMPACT.values(), *declared])
+    own = own_tokenizer(run)
+    tokenizer: PreTrainedTokenizerBase = stand_in if own is None else own
     if text is None:
-        text = tiny_language_model(run.language, tokenizer).config
+        text = tiny_language_model(run.language, stand_in).config
+    elif own is not None and text.vocab_size < len(own):  # it grows by <image>, as in a run
+        text.vocab_size = len(own)
     if text.vocab_size < len(tokenizer):
         raise AstreaError(
             f"the language model knows {text.vocab_size} tokens; an estimate needs {len(tokenizer)}",

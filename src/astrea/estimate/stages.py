@@ -100,7 +100,7 @@ def stage_cost(shop: Workshop, plan: Plan, *, every: int = 0) -> StageCost:
     Args:
         every: steps between measurements of the experts' contributions; 0 = never.
     """
-    with Ledger() as ledger, absent(), lowered(shop.model.language_model, _low(shop)):
+    with Ledger() as ledger, absent(), lowered(shop.model.language_model, computes_low_here(shop)):
         inner = plan.build(shop)
         objective = _Watched(inner, ledger)
         learns = {id(parameter): parameter for _, parameter, _ in objective.trainable()}
@@ -181,12 +181,12 @@ def with_gradient_checkpointing(shop: Workshop, wanted: bool) -> None:
         raise AstreaError("this language model has no gradient checkpointing", "estimate without it")
     # Chance has no state on a device without numbers.
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-    if _low(shop):
+    if computes_low_here(shop):
         options["context_fn"] = recomputing
     getattr(language, f"{kind}_checkpointing_enable")(options)
 
 
-def _low(shop: Workshop) -> bool:
+def computes_low_here(shop: Workshop) -> bool:
     """Whether bfloat16 is to be made believe; with numbers torch's own autocast is there for whoever wants it."""
     return shop.model.device.type == "meta" and computes_low(shop.run.machines)
 

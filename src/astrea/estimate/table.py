@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -14,16 +15,23 @@ from astrea.estimate.build import absent_workshop
 from astrea.estimate.gpus import GPUS, Gpu, needed, seconds, smallest
 from astrea.estimate.ledger import KINDS
 from astrea.estimate.precision import computes_low
+from astrea.estimate.process import ProcessCost, process_cost
 from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
 from astrea.progress import Reporter
 from astrea.training.run import plan_stages
 from astrea.training.workshop import Workshop
 
+BUILDING, STAGES = "model without weights", "steps of each stage"
+"""What is being done, for the person who waits."""
+
+HEADINGS = {"activations": "kept", "temporary": "other"}
+"""Short words for some of `KINDS`, so that a table fits a terminal of 80 columns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """What a recipe costs. parameters: (all, those that learn in some stage) by part. look_flops: of the experts, per
-    picture. half: the language model computes in half precision."""
+    picture. half: the language model computes in half precision. process: memory of a whole run's process."""
 
     recipe: str
     parameters: dict[str, tuple[int, int]]
@@ -32,6 +40,7 @@ class Estimate:
     half: bool
     checkpointing: bool
     utilisation: float
+    process: ProcessCost
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -42,6 +51,7 @@ class Estimate:
             "gradient_checkpointing": self.checkpointing,
             "utilisation": self.utilisation,
             "rate": "bf16" if self.half else "fp32",
+            "process": self.process.as_dict(),
             "stages": [
                 stage.as_dict()
                 | {
@@ -72,7 +82,9 @@ def estimate(
         AstreaError: as `astrea.estimate.build.absent_workshop` does.
     """
     report = report or Reporter()
+    report.track(BUILDING, 0, 1)
     shop = absent_workshop(run)
+    report.track(BUILDING, 1, 1)
     if checkpointing is None:
         checkpointing = run.language.gradient_checkpointing
     with_gradient_checkpointing(shop, checkpointing)
@@ -85,6 +97,7 @@ def estimate(
         half=run.language.dtype != "float32" or computes_low(run.machines),
         checkpointing=checkpointing,
         utilisation=utilisation,
+        process=process_cost(shop, stages),
     )
 
 
@@ -94,10 +107,11 @@ def costs(shop: Workshop, report: Reporter) -> list[StageCost]:
     phases = [plan for plan in plans if plan.name.startswith("align")]
     plans = [plan for plan in plans if plan not in phases[:-2]]
     found = []
-    for number, plan in enumerate(plans, 1):
+    for number, plan in enumerate(plans):
+        report.track(STAGES, number, len(plans), plan.name)
         every = 0 if plan.name.startswith("align") else shop.run.regular.contribution_every
         found.append(stage_cost(shop, plan, every=every))
-        report.track("estimating", number, len(plans), plan.name)
+    report.track(STAGES, len(plans), len(plans))
     return found
 
 
@@ -125,43 +139,42 @@ def parameters(shop: Workshop) -> dict[str, tuple[int, int]]:
 
 
 def for_terminal(found: Estimate) -> Group:
-    """Tables for a person."""
-    sizes = Table("part", title=f"Parameters of {found.recipe}", title_justify="left")
-    work = Table("stage", title="Work per sample", title_justify="left")
-    memory = Table("stage", title="Memory at the peak, one device", title_justify="left")
-    for table, columns in (
-        (sizes, ("all", "learn")),
-        (work, ("batch", "learning", "forward", "training step")),
-        (memory, (*KINDS, "peak", "smallest GPU", "s per 1,000 samples")),
-    ):
-        for column in columns:
-            table.add_column(column, justify="right")
-    for name, (every, learning) in found.parameters.items():
-        sizes.add_row(name, _count(every), _count(learning))
+    """Tables for a person, 80 columns wide at most."""
+    sizes = _table("part", f"Parameters of {found.recipe}", "all", "learn")
+    work = _table("stage", "Work per sample", "batch", "learning", "forward", "training step")
+    memory = _table("stage", "Memory at the peak, one device", *(HEADINGS.get(kind, kind) for kind in KINDS), "peak")
+    rented = _table("stage", "Smallest GPU that holds it", "needed", "GPU", "s per 1,000 samples")
+    process = _table("while it", "Memory of the whole process", "GB")
+    for name, (every, learns) in found.parameters.items():
+        sizes.add_row(name, _count(every), _count(learns))
     sizes.add_row("all together", *(_count(sum(row[i] for row in found.parameters.values())) for i in (0, 1)))
     for stage in found.stages:
         gpu = smallest(stage.peak)
-        work.add_row(
-            stage.name,
-            str(stage.batch),
-            _count(stage.trainable),
-            f"{_count(stage.forward_flops)}FLOP",
-            f"{_count(stage.step_flops)}FLOP",
-        )
-        memory.add_row(
-            stage.name,
-            *(_bytes(stage.memory[kind]) for kind in KINDS),
-            _bytes(stage.peak),
-            "none" if gpu is None else gpu.name,
-            "-" if gpu is None else f"{found.per_thousand(stage, gpu):.3g}",
-        )
+        learning, flops = _count(stage.trainable), (stage.forward_flops, stage.step_flops)
+        work.add_row(stage.name, str(stage.batch), learning, *(f"{_count(number)}FLOP" for number in flops))
+        memory.add_row(stage.name, *(_bytes(stage.memory[kind]) for kind in KINDS), _bytes(stage.peak))
+        time = "-" if gpu is None else f"{found.per_thousand(stage, gpu):.3g}"
+        rented.add_row(stage.name, _bytes(needed(stage.peak)), "none" if gpu is None else gpu.name, time)
+    cost = found.process
+    standing = cost.libraries + cost.kept
+    for name, number in (("loads", cost.loading), ("trains", cost.training), ("evaluates", cost.evaluation)):
+        process.add_row(name, f"{(number + (0 if cost.on_gpu and name != 'loads' else standing)) / 1e9:.2f}")
     note = (
         f"The experts look once per picture: {_count(found.look_flops)}FLOP. Gradient checkpointing "
-        f"{'on' if found.checkpointing else 'off'}. Time at {found.utilisation:.0%} of the dense "
-        f"{'bf16' if found.half else 'fp32'} rate; small models reach far less. A GPU must hold the peak, "
-        "10 % more and 1 GB."
+        f"{'on' if found.checkpointing else 'off'}. Kept: activations for the backward pass; other: logits and what "
+        f"operations hand to each other. Time at {found.utilisation:.0%} of the dense "
+        f"{'bf16' if found.half else 'fp32'} rate; small models reach far less. A GPU must hold the peak, 10 % more "
+        "and 1 GB. "
+        + ("It trains and evaluates on a GPU, and loads on the processor." if cost.on_gpu else "All on the processor.")
     )
-    return Group(sizes, work, memory, Text(note))
+    return Group(sizes, work, memory, rented, process, Text(note))
+
+
+def _table(first: str, title: str, *columns: str) -> Table:
+    table = Table(first, title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
 
 
 def _fits(stage: StageCost, gpu: Gpu) -> bool:

@@ -28,6 +28,9 @@ MIN_ITEMS = 5
 NOISE = 0.002
 """Nats below which a measured contribution says nothing."""
 
+ROWS = 16
+"""Rows that are answered together, each with all questions about its picture."""
+
 Cells = dict[str, dict[str, dict[str, float]]]
 """task -> condition of the picture -> expert -> mean."""
 
@@ -53,7 +56,7 @@ def contributions(
     seen: Seen,
     tasks: Sequence[str],
     *,
-    batch: int = 16,
+    batch: int = ROWS,
     report: Reporter,
 ) -> dict[str, Tensor]:
     """Loss without each expert minus loss with all of them: (Q, E) nats per token of the true answer, for each task.

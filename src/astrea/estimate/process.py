@@ -1,0 +1,114 @@
+"""The most memory that one process of a run ever has, from loading to evaluation: what a machine must offer.
+
+A stage's peak counts what training steps need on a device. A process has more: the libraries themselves, a checkpoint
+that is there twice while it is read, and the evaluation at the end.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from astrea.data.packing import Packer, Turn, answer_losses
+from astrea.data.world import scenes_of
+from astrea.estimate.absent import absent
+from astrea.estimate.ledger import Ledger
+from astrea.estimate.precision import lowered
+from astrea.estimate.stages import StageCost, computes_low_here
+from astrea.evaluation.contribution import ROWS
+from astrea.scenes.questions import Balancer
+from astrea.training.workshop import Workshop
+
+LIBRARIES = 620_000_000
+"""Bytes of Python with torch, transformers and all else that training imports; measured on Linux, torch for a
+processor."""
+
+ASKED = 64
+"""Prompts that evaluation reads together."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessCost:
+    """Bytes of one process while it loads, trains (its most expensive stage), and evaluates.
+
+    kept: what experts saw in the embedded world's pictures, which is there all the time. on_gpu: training and
+    evaluation happen on a GPU, where the libraries' share is not.
+    """
+
+    libraries: int
+    loading: int
+    training: int
+    evaluation: int
+    kept: int
+    on_gpu: bool
+
+    @property
+    def peak(self) -> int:
+        """The most of all, where everything happens on the processor; else of the processor's memory: loading."""
+        most = self.loading if self.on_gpu else max(self.loading, self.training, self.evaluation)
+        return self.libraries + self.kept + most
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"peak": self.peak}
+
+
+def process_cost(shop: Workshop, stages: Sequence[StageCost]) -> ProcessCost:
+    """What a run's process takes.
+
+    Args:
+        shop: without numbers. stages: what its stages cost.
+    """
+    language = shop.model.language_model
+    own = _bytes(language.state_dict().values())
+    # A checkpoint's file is mapped into memory while its tensors are copied.
+    loading = _bytes(shop.model.state_dict().values()) + (own if shop.run.language.checkpoint is not None else 0)
+    samples = len(shop.data)  # type: ignore[arg-type]
+    features = [part for seen in shop.data.features.values() for part in (seen.tokens, seen.confidence, seen.places)]  # type: ignore[attr-defined]
+    per_picture = _bytes(part for part in features if part is not None) / samples
+    own_data = shop.run.data.train is not None
+    return ProcessCost(
+        libraries=LIBRARIES,
+        loading=loading,
+        training=max((stage.peak for stage in stages), default=0),
+        evaluation=evaluation_peak(shop),
+        kept=0 if own_data else round(per_picture * shop.run.data.train_scenes),
+        on_gpu=shop.run.machines.device != "cpu",
+    )
+
+
+@torch.no_grad()
+def evaluation_peak(shop: Workshop) -> int:
+    """Bytes where most are in use while a finished model is evaluated: when contributions are measured over rows of
+    many questions, or when many prompts are read together."""
+    model, packer = shop.model, Packer(shop.tokenizer, shop.model.num_visual_tokens)
+    scenes = list(scenes_of("train", ROWS, shop.run.world))
+    balancer, rng = Balancer(), random.Random(0)
+    asked = [balancer.choose(scene, rng) for scene in scenes]
+    with Ledger() as ledger, absent(), lowered(model.language_model, computes_low_here(shop)):
+        ledger.adopt([*model.parameters(), *model.buffers()], "weights")
+        model.eval()
+
+        def seen(rows: int) -> dict[str, Any]:
+            return shop.data.rows(torch.arange(rows) % len(shop.data))  # type: ignore[attr-defined, arg-type, no-any-return]
+
+        packed = packer.pack([[Turn(q.text, q.answer) for q in some] for some in asked])
+        inputs = packed.model_inputs()
+        logits = model(**inputs, features=seen(ROWS), use_cache=False).logits
+        answer_losses(logits, inputs["labels"], inputs["segments"], int(packed.segments.max()))
+        del logits
+        texts = [q.text for some in asked for q in some]
+        prompts = packer.prompts([texts[at % len(texts)] for at in range(ASKED)], pictures=True)
+        model(**prompts, features=seen(ASKED), use_cache=True, logits_to_keep=1)
+        model.train()
+    return ledger.peak
+
+
+def _bytes(tensors: Any) -> int:
+    """Of tensors, those that share memory counted once."""
+    held = {id(tensor.untyped_storage()): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(held.values())
