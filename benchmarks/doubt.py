@@ -24,9 +24,8 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -93,8 +92,7 @@ ASKED_OF_ANYTHING = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One question: its kind, its picture (a scene or an array of the model's size), and the truth ("" = none)."""
 
     kind: str
@@ -217,9 +215,9 @@ def figures(folder: str, items: Sequence[Item]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def percent(values: torch.Tensor) -> float:
-    """Share of true values in per cent."""
-    return round(100 * float(values.float().mean()), 2) if len(values) else float("nan")
+def percent(values: torch.Tensor) -> float | None:
+    """Share of true values in per cent; None of nothing."""
+    return round(100 * float(values.float().mean()), 2) if len(values) else None
 
 
 def cost(folder: str, world: World, data: Data, card: dict[str, Any]) -> dict[str, Any]:
@@ -228,7 +226,8 @@ def cost(folder: str, world: World, data: Data, card: dict[str, Any]) -> dict[st
     seen = look(model, build_test_sets(world, data))
     answerer = Answerer(model, processor.tokenizer)
     doubt = model.doubt or Doubt({})
-    kept, raw = {}, {}
+    kept: dict[str, Any] = {}
+    raw: dict[str, Any] = {}
     for task in VQA_TASKS:
         items = [item for item in seen.sets.questions if item.question.task == task]
         texts, places = [item.question.text for item in items], [item.scene for item in items]

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
+from skimage import data
 
 from astrea.config import Data, Run, World
 from astrea.evaluation.tasks import TASKS
+from astrea.explanation import explain
 from astrea.progress import Reporter
+from astrea.scenes.draw import split_scene
+from astrea.scenes.vocabulary import KINDS
 from astrea.shipping import SHIPPED_MODEL, how_to_make, load_shipped, subset_scores
 from astrea.training.parts import CARD
 
@@ -24,10 +29,49 @@ def card() -> dict:
 
 
 @pytest.fixture(scope="module")
-def measured(card) -> dict[str, float]:
-    model, processor = load_shipped()
+def shipped():
+    return load_shipped()
+
+
+@pytest.fixture(scope="module")
+def measured(card, shipped) -> dict[str, float]:
+    model, processor = shipped
     world, data = World.model_validate(card["recipe"]["world"]), Data.model_validate(card["subset"]["data"])
     return subset_scores(model, processor, world, data, report=Reporter())
+
+
+@pytest.mark.parametrize("question", ["is there a cat?", "is there a dog?", "what color is the heart?"])
+@pytest.mark.parametrize("picture", ["cat", "page"])
+def test_it_cannot_tell_what_is_on_a_photograph_or_an_empty_page(shipped, picture, question):
+    model, processor = shipped
+    shown = Image.fromarray(data.chelsea()) if picture == "cat" else Image.new("RGB", (64, 64), "white")
+    why = explain(model, processor, shown, question, masking=False)
+    assert why.calibrated
+    assert not why.answerable
+    assert "unlike" in why.doubts[0]
+    assert ("dog" in " ".join(why.doubts)) == ("dog" in question)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "doubtful"),
+    [
+        ("what color is the cat?", "white", ""),
+        ("could you tell me what colour the cat is?", "white", ""),
+        ("which object has the color orange?", "rook", ""),
+        ("what colour is the umbrella?", None, "does not say"),
+        ("how many giraffes are there?", None, "'giraffes'"),
+        ("how old is the cat?", None, "does not say"),
+    ],
+)
+def test_it_understands_other_words_and_knows_what_a_picture_does_not_say(shipped, question, answer, doubtful):
+    model, processor = shipped
+    scene = split_scene("test", 0, 0)
+    assert {"cat", "rook"} <= {KINDS[item.kind].name for item in scene.objects}
+    why = explain(model, processor, Image.fromarray(scene.image), question, masking=False)
+    assert why.answerable == (answer is not None)
+    if answer is not None:
+        assert why.answer == answer
+    assert doubtful in " ".join(why.doubts)
 
 
 def average(scores: dict[str, float]) -> float:

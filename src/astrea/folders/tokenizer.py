@@ -130,8 +130,8 @@ def _check_pipeline(path: str, described: dict[str, Any]) -> None:
     for step in (step for part in PARTS for step in _levels(described.get(part))):
         pattern = step.get("pattern")
         if step.get("type") == "Replace" and isinstance(pattern, dict):
-            found = pattern.get("String")
-            # A pattern may match nothing at all, between any two characters.
+            found = pattern.get("String") or _plain_words(pattern.get("Regex"))
+            # Any other pattern may match nothing at all, between any two characters.
             growth *= max(1.0, len(step["content"]) / len(found) if found else 1 + len(step["content"]))
         if isinstance(pattern, dict) and isinstance(regex := pattern.get("Regex"), str) and _may_take_for_ever(regex):
             raise AstreaError(f"{path} has the pattern {regex!r:.80}, which some texts take for ever", AGAIN)
@@ -139,6 +139,12 @@ def _check_pipeline(path: str, described: dict[str, Any]) -> None:
             growth *= 1 + len(prefix) / 64
     if growth > MOST_GROWTH:
         raise AstreaError(f"{path} makes texts up to {growth:,.0f} times as long", AGAIN)
+
+
+def _plain_words(regex: Any) -> str:
+    """What a pattern of whole words matches, such as ``\\bcolor\\b``; "" for any other."""
+    words = re.fullmatch(r"\\b((?:[\w' ]|\\[ -])+)\\b", regex) if isinstance(regex, str) else None
+    return words[1].replace("\\", "") if words else ""
 
 
 def _may_take_for_ever(regex: str) -> bool:
