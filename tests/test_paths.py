@@ -92,7 +92,8 @@ def test_files_below_tells_of_the_folders_it_may_not_read(place: Path, monkeypat
 
     monkeypatch.setattr(paths.os, "scandir", locked)
     told: list[AstreaError] = []
-    assert [path.name for path in paths.files_below(place, told.append)] == ["file"]
+    found = paths.files_below(place, lambda path, error: told.append(error))
+    assert [path.name for path in found] == ["file"]
     assert len(told) == 1
     assert "inner may not be read: permission denied" in str(told[0])
 

@@ -98,13 +98,17 @@ def list_folder(folder: str | Path) -> list[Path]:
         raise failed(folder, error) from error
 
 
-def files_below(folder: Path, unreadable: Callable[[AstreaError], None]) -> Iterator[Path]:
+def files_below(folder: Path, unreadable: Callable[[Path, AstreaError], None]) -> Iterator[Path]:
     """Every ordinary file below a folder, in no order. Links to folders are not followed.
 
     Args:
         unreadable: told of every folder and file that may not be looked at.
     """
-    for parent, folders, names in os.walk(folder, onerror=lambda error: unreadable(failed(error.filename, error))):
+
+    def locked(error: OSError) -> None:
+        unreadable(Path(error.filename), failed(error.filename, error))
+
+    for parent, folders, names in os.walk(folder, onerror=locked):
         folders.sort()
         for name in names:
             path = Path(parent, name)
@@ -112,7 +116,7 @@ def files_below(folder: Path, unreadable: Callable[[AstreaError], None]) -> Iter
                 if is_file(path):
                     yield path
             except AstreaError as error:
-                unreadable(error)
+                unreadable(path, error)
 
 
 def matching(pattern: str) -> list[Path]:
@@ -224,6 +228,15 @@ def shown(path: Path | str) -> str:
     text = str(path)
     fits = len(text) <= _LONGEST and max(map(len, Path(text).parts), default=0) <= 255
     return text if fits else f"{text[:_SHORT]}... ({len(text):,} characters)"
+
+
+def is_text(path: str | Path) -> bool:
+    """Whether a name is text that can be written down, not bytes that are no UTF-8."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def hint_for(path: str | Path) -> str:

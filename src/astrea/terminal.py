@@ -22,6 +22,11 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def counted(number: int, what: str, several: str | None = None) -> str:
+    """A number of things in words: "1 picture", "1,000 pictures"; ``several`` where the plural has not just an s."""
+    return f"{number:,} {what if number == 1 else several or what + 's'}"
+
+
 class PlainConsole(Console):
     """A console that shows what it is given letter by letter: strings hold no markup and no emoji codes, and what is
     not printable is escaped, in tables and styled texts too. Newlines stay: `printable` is for what must be one line.

@@ -114,6 +114,8 @@ def test_public_tasks(same_on_both, tiny_model, tiny_processor, album):
         items = [Item(n, album / f"{n % 3}.png", "", "is it red?", None) for n in range(3)]
         pool = Pool([0, 1], [item.picture for item in items[:2]], [TEXT, "a blue cow."], [0, 1])
         ranked = dataclasses.asdict(rank(viewer, pool, rerank=2, track=lambda _: tick))
-        return viewer.answer(items, 2, tick), {name: ranks.tolist() for name, ranks in ranked.items()}
+        answers: list[str] = []
+        viewer.answer(items, 2, tick, lambda asked, texts: answers.extend(texts))
+        return answers, {name: ranks.tolist() for name, ranks in ranked.items()}
 
     same_on_both(made)

@@ -40,7 +40,7 @@ def test_an_index_within_the_folder_is_found(astrea, album, tiny_folder):
     assert "looking again" in err
     assert "changed" not in err
     (album / "a.png").unlink()
-    assert "1 pictures have changed" in astrea("retrieve", tiny_folder, album, TEXT, "--rerank", 0, "--json")[2]
+    assert "1 picture has changed" in astrea("retrieve", tiny_folder, album, TEXT, "--rerank", 0, "--json")[2]
 
 
 def test_left_out_pictures_give_status_1(astrea, album, tiny_folder):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from astrea.cli.app import AsJson, OnDevice, PerhapsModel, Trust, app, model_folder, out, print_json, print_path
-from astrea.terminal import printable
+from astrea.terminal import counted, printable
 
 if TYPE_CHECKING:
     from astrea.model import AstreaForConditionalGeneration
@@ -53,7 +53,7 @@ def index(
     with TerminalReporter() as report:
         done = build_index(loaded, chosen.name, folder, place, report=report, rebuild=rebuild)
     out.print(
-        f"{done.total:,} pictures: {done.embedded:,} looked at, {done.known:,} known already, "
+        f"{counted(done.total, 'picture')}: {done.embedded:,} looked at, {done.known:,} known already, "
         f"{done.removed:,} gone, {len(done.skipped):,} left out",
         highlight=False,
     )
@@ -151,10 +151,15 @@ def _find(
             )
         return rank_folder(loaded, processor, place, text, top=top, report=report, shortlist=rerank)
     found = PictureIndex(where)
+    if not found.manifest.count:
+        raise AstreaError(
+            f"the index {where} holds no picture", f"put pictures into {found.pictures} and run astrea index again"
+        )
     if where != place:
         changed = changed_since(found)
         if changed:
-            report.say(f"{changed:,} pictures have changed since {where} was made: astrea index brings it up to date")
+            have = "picture has" if changed == 1 else "pictures have"
+            report.say(f"{changed:,} {have} changed since {where} was made: astrea index brings it up to date")
     if image is not None:
         return search_by_picture(loaded, found, image, top=top)
     return search_by_text(loaded, processor, found, text, top=top, rerank=rerank, report=report)

@@ -116,6 +116,27 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], mode: Mode = "official
     return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
 
 
+def textvqa_words(answer: str) -> str:
+    """An answer as the scorer of TextVQA sees it before it normalises: lower case, no commas or question marks, and
+    "'s" a word of its own."""
+    return answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+
+
+def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """VQA accuracy as TextVQA is scored, 0..1: both sides are always normalised, unanimous answers too.
+
+    Args:
+        prediction, answers: as for :func:`vqa_accuracy`.
+
+    Raises:
+        ValueError: no answers.
+
+    Source: Singh et al. 2019 (arXiv:1904.08920) and the evaluator published with MMF (M4C), which LLaVA and most
+    harnesses take over: "Nokia" earns 1.0 against ten times "nokia", where the scorer of VQAv2 gives 0.
+    """
+    return vqa_accuracy(textvqa_words(prediction), [textvqa_words(answer) for answer in answers], "normalised")
+
+
 def gqa_answer(prediction: str, mode: Mode = "official") -> str:
     """A prediction as GQA's scorer should see it: no spaces around it, no full stops at its end, in lower case; in
     normalised mode also without articles and punctuation."""

@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 
 from astrea.errors import AstreaError
 from astrea.folders.files import AGAIN, MAX_JSON_BYTES, read_json
+from astrea.paths import exists
 
 GENERATION = "generation_config.json"
 MOST_TOKENS, MOST_BEAMS, MOST_LISTED = 1 << 20, 32, 4096
@@ -63,7 +64,7 @@ def check_generation(folder: Path, words: int) -> None:
         AstreaError: it is not; names the key.
     """
     path = folder / GENERATION
-    if not path.exists():
+    if not exists(path):
         return
     usual = GenerationConfig()
     for key, value in read_json(path, MAX_JSON_BYTES).items():

@@ -17,16 +17,17 @@ from filelock import FileLock, Timeout
 from astrea.errors import AstreaError
 from astrea.files import sha256_file
 from astrea.model import AstreaForConditionalGeneration
-from astrea.paths import file_guard
+from astrea.paths import failed, file_guard, is_text
 from astrea.progress import Reporter
 from astrea.retrieval.extra import index_library
 from astrea.retrieval.identity import model_fingerprint
-from astrea.retrieval.manifest import Entry, ModelId
+from astrea.retrieval.manifest import Entry, ModelId, Unread
 from astrea.retrieval.pictures import find_pictures, picture_vectors, square_picture
 from astrea.retrieval.store import (
     MANIFEST,
     clean,
     is_begun,
+    is_below,
     is_index,
     part_names,
     pictures_folder,
@@ -97,7 +98,8 @@ def build_index(
             one, or cannot be written; another process is at work on it; or the extra ``index`` is not installed.
     """
     index_library("faiss")  # not after an hour of work
-    paths = find_pictures(folder, lambda error: report.say(f"left out: {error.message}"))
+    unreadable: list[tuple[Path, AstreaError]] = []
+    paths = find_pictures(folder, lambda path, error: unreadable.append((path, error)))
     identity = ModelId(fingerprint=model_fingerprint(model), name=name)
     where = relative_to_index(folder, out)
     with file_guard(out):
@@ -113,9 +115,11 @@ def build_index(
             summary, found = IndexSummary(), dict[str, tuple[Entry, np.ndarray]]()
             work = _Work(model, identity, folder, out, where, report, known, summary, found, parts, flush)
             work.run(paths, batch)
+            work.hold(unreadable)
             kept = [found[path] for path in sorted(found)]
-            summary.total, summary.removed = len(kept), len(recorded - found.keys())
-            _commit(out, identity, where, kept, model.config.contrast_width)
+            there = found.keys() | {one.path for one in work.unread}
+            summary.total, summary.removed = len(kept), len(recorded - there)
+            _commit(work, kept)
     return summary
 
 
@@ -136,6 +140,8 @@ class _Work:
     flush: int
     waiting: list[tuple[Entry, np.ndarray]] = field(default_factory=list)
     unwritten: list[tuple[Entry, np.ndarray]] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
+    locked: list[str] = field(default_factory=list)
 
     def run(self, paths: list[Path], batch: int) -> None:
         began = time.perf_counter()
@@ -143,9 +149,9 @@ class _Work:
             try:
                 self.take(path)
             except AstreaError as error:
-                self.skip(error.message)
-            except (OSError, ValueError) as error:  # gone meanwhile; a name that is no text
-                self.skip(f"image {str(path).encode(errors='replace').decode()}: {error}")
+                self.skip(path, error.message)
+            except OSError as error:  # gone meanwhile
+                self.skip(path, failed(path, error).message)
             if len(self.waiting) == batch or number == len(paths):
                 self.embed()
             rate = number / max(time.perf_counter() - began, 1e-9)
@@ -154,7 +160,6 @@ class _Work:
     def take(self, path: Path) -> None:
         """Take a picture over, or read it and let it wait for the model."""
         relative = path.relative_to(self.folder).as_posix()
-        relative.encode()  # a name that is no text cannot be written down
         with file_guard(path):
             status = path.stat()
         old = self.known.by_path.get(relative)
@@ -183,7 +188,8 @@ class _Work:
             vectors_NP = picture_vectors(self.model, [array for _, array in self.waiting])
             for (entry, _), vector, good in zip(self.waiting, vectors_NP, sound(vectors_NP), strict=True):
                 if not good:
-                    self.skip(f"image {self.folder / entry.path}: the model's vector of it is not finite")
+                    path = self.folder / entry.path
+                    self.skip(path, f"image {path}: the model's vector of it is not finite")
                     continue
                 self.found[entry.path] = (entry, vector)
                 self.known.by_content[entry.sha256] = vector
@@ -197,9 +203,28 @@ class _Work:
             write_segment(self.out, name, self.identity, self.where, list(entries), np.stack(vectors))
             self.unwritten.clear()
 
-    def skip(self, why: str) -> None:
+    def skip(self, path: Path, why: str) -> None:
+        """Tell of a picture that is left out, and remember how it is now."""
         self.report.say(f"left out: {why}")
         self.summary.skipped.append(why)
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            doubtful = status.st_mtime_ns > time.time_ns() - DOUBT_NS
+            mtime = -1 if doubtful else status.st_mtime_ns
+            name = path.relative_to(self.folder).as_posix()
+            self.unread.append(Unread(path=name, size=status.st_size, mtime_ns=mtime))
+
+    def hold(self, unreadable: list[tuple[Path, AstreaError]]) -> None:
+        """Tell of what may not be looked at; what is known of it stays, for a locked folder is not gone."""
+        for path, error in unreadable:
+            self.report.say(f"left out: {error.message}")
+            self.summary.skipped.append(error.message)
+            if is_text(path):
+                self.locked.append(path.relative_to(self.folder).as_posix())
+        for name, old in self.known.by_path.items():
+            if name not in self.found and is_below(name, self.locked):
+                self.found[name] = old
+                self.summary.known += 1
 
 
 def _read_known(out: Path, folder: Path, identity: ModelId) -> _Known:
@@ -237,11 +262,15 @@ def _read_parts(out: Path, known: _Known, identity: ModelId, where: str, report:
     return int(names[-1][5:11]) if names else 0
 
 
-def _commit(out: Path, identity: ModelId, where: str, kept: list[tuple[Entry, np.ndarray]], width: int) -> None:
+def _commit(work: _Work, kept: list[tuple[Entry, np.ndarray]]) -> None:
     """Put the new index in the place of the old one, then tidy up."""
-    vectors_NP = np.stack([vector for _, vector in kept]) if kept else np.zeros((0, width), np.float32)
-    manifest = write_segment(out, MANIFEST, identity, where, [entry for entry, _ in kept], vectors_NP)
-    clean(out, [] if manifest.vectors is None else [manifest.vectors.file])
+    none = np.zeros((0, work.model.config.contrast_width), np.float32)
+    vectors_NP = np.stack([vector for _, vector in kept]) if kept else none
+    entries = [entry for entry, _ in kept]
+    manifest = write_segment(
+        work.out, MANIFEST, work.identity, work.where, entries, vectors_NP, unread=work.unread, locked=work.locked
+    )
+    clean(work.out, [] if manifest.vectors is None else [manifest.vectors.file])
 
 
 @contextlib.contextmanager

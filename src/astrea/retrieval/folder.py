@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
+from astrea.data.endings import READ
 from astrea.data.world import join_features
 from astrea.errors import AstreaError
 from astrea.evaluation.answering import Answerer
 from astrea.model import AstreaForConditionalGeneration
 from astrea.processor import AstreaProcessor
 from astrea.progress import Reporter
-from astrea.retrieval.pictures import SUFFIXES, find_pictures, square_picture, to_pixels
+from astrea.retrieval.pictures import find_pictures, square_picture, to_pixels
 from astrea.retrieval.rerank import SHORTLIST, Hit, check_text, per_token_likelihood
 
 MANY = 500
@@ -43,7 +44,7 @@ def rank_folder(
     """
     shortlist = SHORTLIST if shortlist is None else shortlist
     check_text(processor, text)
-    paths = find_pictures(folder, lambda error: report.say(f"left out: {error.message}"))
+    paths = find_pictures(folder, lambda path, error: report.say(f"left out: {error.message}"))
     if len(paths) >= MANY:
         report.say(f"{len(paths):,} pictures: `astrea index` looks at each once, and searching then takes a moment")
     answerer = Answerer(model, processor.tokenizer)
@@ -60,7 +61,7 @@ def rank_folder(
             arrays.clear()
         report.track("looking", number, len(paths))
     if not kept:
-        raise AstreaError(f"{folder}: holds no readable picture", f"looked for {', '.join(SUFFIXES)}")
+        raise AstreaError(f"{folder}: holds no readable picture", f"looked for {', '.join(READ)}")
     features = join_features(parts)
     pictures, words = answerer.embed(features, [text])
     best = (pictures @ words.T).flatten().topk(min(max(shortlist, top), len(kept)))

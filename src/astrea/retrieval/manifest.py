@@ -49,6 +49,15 @@ class Entry(_Part):
         return path
 
 
+class Unread(_Part):
+    """A picture that could not be read, as it was then: until it changes, nobody needs to be told again. Attributes as
+    `Entry` has them."""
+
+    path: str = Field(min_length=1, max_length=4096)
+    size: int = Field(ge=0)
+    mtime_ns: int
+
+
 class ModelId(_Part):
     """Which model made the vectors: what identifies it, and what its folder was called."""
 
@@ -66,7 +75,8 @@ class Vectors(_Part):
 class Manifest(_Part):
     """An index, or a part of one being made.
 
-    pictures: the folder of pictures, relative to the index folder where that is possible.
+    pictures: the folder of pictures, relative to the index folder where that is possible. unread: pictures in it that
+    have no vector. locked: folders in it that could not be looked into; what was known of them is kept.
     """
 
     format: Literal["astrea-index-1"] = "astrea-index-1"
@@ -76,6 +86,8 @@ class Manifest(_Part):
     pictures: str
     vectors: Vectors | None
     entries: list[Entry]
+    unread: list[Unread] = []
+    locked: list[str] = []
 
     @model_validator(mode="after")
     def _adds_up(self) -> Manifest:

@@ -12,27 +12,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astrea.data.endings import NOT_READ, READ, is_clutter
 from astrea.data.images import load_image, to_square_array
 from astrea.errors import AstreaError
 from astrea.evaluation.answering import Answerer
 from astrea.model import AstreaForConditionalGeneration
-from astrea.paths import files_below, is_folder
+from astrea.paths import files_below, hint_for, is_folder, is_text, shown
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+Unreadable = Callable[[Path, AstreaError], None]
+"""Told of a path and what is wrong with it."""
 
 
-def find_pictures(folder: Path, unreadable: Callable[[AstreaError], None]) -> list[Path]:
-    """Every file below a folder that is named like a picture, sorted. Links to folders are not followed.
+def find_pictures(folder: Path, unreadable: Unreadable) -> list[Path]:
+    """Every file below a folder that is named like a picture, sorted. Links to folders are not followed, and what
+    systems leave beside pictures (``._name``) is passed over.
 
     Args:
-        unreadable: told of every folder and file below that may not be looked at.
+        unreadable: told of folders and files below that may not be looked at, of pictures of formats that are not read,
+            and of names that are no text.
 
     Raises:
         AstreaError: there is no such folder.
     """
     if not is_folder(folder):
-        raise AstreaError(f"{folder}: is not a folder", "give a folder of pictures")
-    return sorted(path for path in files_below(folder, unreadable) if path.suffix.lower() in SUFFIXES)
+        raise AstreaError(f"{shown(folder)}: is not a folder", hint_for(folder) or "give a folder of pictures")
+    found = []
+    for path in files_below(folder, unreadable):
+        ending = path.suffix.lower()
+        if ending not in (*READ, *NOT_READ) or is_clutter(path.relative_to(folder).as_posix()):
+            continue
+        if ending in NOT_READ:
+            mend = "convert it to JPEG, PNG or WEBP"
+            unreadable(path, AstreaError(f"image {path} is of the format {ending}, which is not read", mend))
+        elif not is_text(path):
+            unreadable(path, AstreaError(f"image {path}: its name is no text (UTF-8)", "give it another name"))
+        else:
+            found.append(path)
+    return sorted(found)
 
 
 def square_picture(path: Path, size: int) -> np.ndarray:

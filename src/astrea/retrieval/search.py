@@ -23,10 +23,10 @@ from astrea.processor import AstreaProcessor
 from astrea.progress import Reporter
 from astrea.retrieval.extra import index_library
 from astrea.retrieval.identity import model_fingerprint
-from astrea.retrieval.manifest import Manifest
+from astrea.retrieval.manifest import Entry, Manifest, Unread
 from astrea.retrieval.pictures import find_pictures, picture_vectors, square_picture, text_vector, to_pixels
 from astrea.retrieval.rerank import SHORTLIST, Hit, check_text, per_token_likelihood
-from astrea.retrieval.store import FOLDER, is_begun, is_index, pictures_folder, read_segment
+from astrea.retrieval.store import FOLDER, is_begun, is_below, is_index, pictures_folder, read_segment
 
 
 class PictureIndex:
@@ -134,14 +134,22 @@ def search_by_picture(
 
 
 def changed_since(index: PictureIndex) -> int:
-    """How many pictures are new, gone, or of another size or time of writing than the index says."""
-    recorded = {entry.path: (entry.size, entry.mtime_ns) for entry in index.manifest.entries}
+    """How many pictures are new, gone, or of another size or time of writing than the index says. What could not be
+    read then and is as it was, and what may not be looked at, then or now, has not changed."""
+    manifest = index.manifest
+    known: list[Entry | Unread] = [*manifest.unread, *manifest.entries]
+    recorded = {one.path: (one.size, one.mtime_ns) for one in known}
+    locked = list(manifest.locked)
+
+    def unreadable(path: Path, error: AstreaError) -> None:
+        locked.append(path.relative_to(index.pictures).as_posix())
+
     found = {}
-    for path in find_pictures(index.pictures, lambda error: None):
+    for path in find_pictures(index.pictures, unreadable):
         with file_guard(path):
             status = path.stat()
         found[path.relative_to(index.pictures).as_posix()] = (status.st_size, status.st_mtime_ns)
-    gone = len(recorded.keys() - found.keys())
+    gone = sum(not is_below(path, locked) for path in recorded.keys() - found.keys())
     return gone + sum(not _as_recorded(now, recorded.get(path)) for path, now in found.items())
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 from astrea.errors import AstreaError
 from astrea.files import atomic_path, sha256_file
 from astrea.paths import is_file, is_folder, list_folder
-from astrea.retrieval.manifest import Entry, Manifest, ModelId, Vectors, read_manifest, write_manifest
+from astrea.retrieval.manifest import Entry, Manifest, ModelId, Unread, Vectors, read_manifest, write_manifest
 
 MANIFEST = "manifest.json"
 FOLDER = ".astrea-index"
@@ -105,7 +105,15 @@ def read_segment(folder: Path, name: str = MANIFEST, mend: str = REBUILD) -> Seg
 
 
 def write_segment(
-    folder: Path, name: str, model: ModelId, pictures: str, entries: list[Entry], vectors_NP: np.ndarray
+    folder: Path,
+    name: str,
+    model: ModelId,
+    pictures: str,
+    entries: list[Entry],
+    vectors_NP: np.ndarray,
+    *,
+    unread: Sequence[Unread] = (),
+    locked: Sequence[str] = (),
 ) -> Manifest:
     """Write a segment: its vectors first, then the manifest that makes them count. Raises OSError."""
     named = None
@@ -116,7 +124,16 @@ def write_segment(
             named = Vectors(file=f"vectors-{digest[:16]}.safetensors", sha256=digest)
         os.replace(folder / "vectors-new.safetensors", folder / named.file)
     width = int(vectors_NP.shape[1])
-    manifest = Manifest(model=model, width=width, count=len(entries), pictures=pictures, vectors=named, entries=entries)
+    manifest = Manifest(
+        model=model,
+        width=width,
+        count=len(entries),
+        pictures=pictures,
+        vectors=named,
+        entries=entries,
+        unread=list(unread),
+        locked=list(locked),
+    )
     write_manifest(folder / name, manifest)
     return manifest
 
@@ -125,6 +142,11 @@ def sound(vectors_NP: np.ndarray) -> np.ndarray:
     """Which vectors are finite and of length 1: (N,) bool."""
     with np.errstate(invalid="ignore", over="ignore"):
         return np.abs(np.linalg.norm(vectors_NP, axis=1) - 1) < _LENGTH
+
+
+def is_below(name: str, folders: Iterable[str]) -> bool:
+    """Whether a path is one of ``folders`` or lies below one; all relative, with forward slashes."""
+    return any(folder == "." or name == folder or name.startswith(f"{folder}/") for folder in folders)
 
 
 def part_names(folder: Path) -> list[str]:

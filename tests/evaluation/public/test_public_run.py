@@ -185,6 +185,54 @@ def test_a_bad_file_or_picture_stops_one_task_only(data: Path, tmp_path: Path) -
     assert len([line for line in lines if " stopped: " in line]) == 4
 
 
+def test_what_is_answered_is_kept_and_a_second_run_asks_what_is_left(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    answer = Answerer.answer
+
+    def counting(self: Answerer, questions: Any, *rest: Any, **named: Any) -> Any:
+        asked.extend(questions)
+        return answer(self, questions, *rest, **named)
+
+    monkeypatch.setattr(Answerer, "answer", counting)
+    whole, _, _ = evaluate(data, tmp_path / "whole", tasks="textvqa")
+    every = list(asked)
+    picture = data / "textvqa/train_images/001a.jpg"
+    good = picture.read_bytes()
+    picture.write_bytes(b"no picture")
+    asked.clear()
+    results, error, _ = evaluate(data, tmp_path / "out", tasks="textvqa")
+    assert results["tasks"] == {}
+    assert "1 picture cannot be read; all else is answered and kept" in str(error)
+    assert picture.name in str(error)
+    kept = tmp_path / "out/predictions/textvqa.part.jsonl"
+    first = list(asked)
+    assert 0 < len(first) < len(every)
+    assert len(kept.read_text().splitlines()) == 1 + len(first)
+    with kept.open("a") as file:
+        file.write('{"id": 1, "predi')  # a kill in the middle of a line
+    picture.write_bytes(good)
+    asked.clear()
+    results, error, lines = evaluate(data, tmp_path / "out", tasks="textvqa")
+    assert error is None
+    assert sorted(first + asked) == sorted(every)
+    assert f"{len(first)} answer of an earlier run kept, {len(asked)} item left to ask" in lines[0].replace("s ", " ")
+    assert results["tasks"]["textvqa"]["score"] == whole["tasks"]["textvqa"]["score"]
+    assert not kept.exists()
+    two = [(tmp_path / run / "predictions/textvqa.jsonl").read_bytes() for run in ("whole", "out")]
+    assert two[0] == two[1]
+
+
+def test_the_prompt_is_kept_to_the_letter_beside_the_score(whole: tuple[Path, dict[str, Any]], viewer: Viewer) -> None:
+    out, results = whole
+    prompt = results["tasks"]["gqa"]["prompt"]
+    assert "Answer the question using a single word or phrase." in prompt
+    question = prompt[prompt.index("<user>") + len("<user>") : prompt.index("<assistant>")]
+    assert prompt == viewer.asked(question.strip())
+    assert json.loads((out / "predictions/gqa.jsonl").read_text().splitlines()[0])["prompt"] == prompt
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [

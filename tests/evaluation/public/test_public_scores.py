@@ -10,7 +10,7 @@ import pytest
 from test_public_readers import read
 
 from astrea.evaluation.captions import cider_d
-from astrea.evaluation.public.items import by_group, per_cent
+from astrea.evaluation.public.items import Item, by_group, per_cent
 from astrea.evaluation.public.submission import write_submission
 from astrea.evaluation.public.suite import AnswerTask, choose_tasks
 from astrea.evaluation.public.vqa import vizwiz_answer
@@ -28,6 +28,52 @@ def test_vqa_tells_kinds_of_answers_apart_and_modes_differ(whole_data: Path) -> 
     assert official.details["groups"]["yes/no"] == {"score": 0.0, "n": 1}
     normalised = scored("vqav2", whole_data, ["Yes", "Two.", "the red"], "normalised")
     assert normalised.score == pytest.approx(100)
+
+
+ALL = ("nokia",) * 10
+MIXED = ("nokia",) * 3 + ("the nokia", "Nokia!") + ("phone",) * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "answers", "wanted"),
+    [
+        # visualqa.org's scorer compares the answers of people who all agree raw.
+        ("vqav2", "Nokia", ALL, 0.0),
+        ("okvqa", "Nokia", ALL, 0.0),
+        ("vizwiz", "Nokia", ALL, 0.0),
+        ("vqav2", "nokia", ALL, 100.0),
+        ("okvqa", "a Nokia.", MIXED, 100.0),
+        ("vqav2", "Phone!", MIXED, 100.0),
+        ("vqav2", "two", ("2", "two", *["three"] * 8), 60.0),
+        # MMF's evaluator, which LLaVA's calls, puts both sides through its answer processor first.
+        ("textvqa", "Nokia", ALL, 100.0),
+        ("textvqa", "The Nokia.", ALL, 100.0),
+        ("textvqa", "nokia, phone?", ("nokia phone",) * 10, 100.0),
+        ("textvqa", "McDonald's", ("mcdonald 's",) * 10, 100.0),
+        ("textvqa", "1,000", ("1000", *["x"] * 9), 30.0),
+        ("textvqa", "motorola", ALL, 0.0),
+    ],
+)
+def test_each_set_is_scored_as_its_own_scorer_does(
+    name: str, said: str, answers: tuple[str, ...], wanted: float
+) -> None:
+    (task,) = choose_tasks(name)
+    assert isinstance(task, AnswerTask)
+    item = Item(1, Path("1.jpg"), "what?", "what?", answers)
+    assert task.score([item], [said], "official").score == pytest.approx(wanted)
+    normalised = task.score([item], [said], "normalised").score
+    assert normalised == pytest.approx(100.0 if said == "Nokia" else wanted)
+
+
+def test_cider_of_one_picture_is_noted() -> None:
+    (task,) = choose_tasks("coco_caption")
+    assert isinstance(task, AnswerTask)
+    told = [("a red cat sits", "a cat on a sofa"), ("a blue dog runs", "a dog on a beach")]
+    items = [Item(n, Path("1.jpg"), "", "", truth) for n, truth in enumerate(told)]
+    one = task.score(items[:1], ["a red cat sits"], "official")
+    assert one.score == 0.0
+    assert "of one picture it is always 0" in one.details["note"]
+    assert "note" not in task.score(items, ["a red cat sits", "a blue dog runs"], "official").details
 
 
 def test_without_public_answers_there_is_no_score(whole_data: Path) -> None:

@@ -6,16 +6,24 @@ Letters: N pictures, C captions, P contrast width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from astrea.errors import AstreaError
 from astrea.evaluation.answering import Answerer, Features
 from astrea.evaluation.public.items import Item
+from astrea.language.chat import user
 from astrea.processor import AstreaProcessor
+from astrea.retrieval.identity import model_fingerprint
+from astrea.terminal import counted
 
 Tick = Callable[[int, int], None]
+Keep = Callable[[Sequence[Item], Sequence[str]], None]
+NAMED = 5
+"""How many unreadable pictures are named."""
 
 
 class Viewer:
@@ -43,25 +51,53 @@ class Viewer:
         pixels = self.processor(images=[str(path) for path in pictures])["pixel_values"]
         return self.model.see(pixels.to(self.model.device))
 
-    def answer(self, items: Sequence[Item], longest: int, tick: Tick) -> list[str]:
-        """One greedy answer for each item, in their order.
+    @cached_property
+    def fingerprint(self) -> str:
+        """64 hex digits from the model's weights and settings."""
+        return model_fingerprint(self.model)
+
+    def asked(self, prompt: str) -> str:
+        """A prompt about one picture to the letter, as the chat template writes it."""
+        return self.answerer.packer.format.render([user(prompt, 1)], prompt=True)
+
+    def answer(self, items: Sequence[Item], longest: int, tick: Tick, keep: Keep) -> None:
+        """One greedy answer for each item. A picture that cannot be read stops nothing but what is asked about it.
 
         Args:
             longest: the most tokens of an answer.
             tick: told how many of how many are done.
+            keep: given items and their answers as they come.
+
+        Raises:
+            AstreaError: at the end, if there were pictures that could not be read; names some of them.
         """
-        answers = [""] * len(items)
         done = 0
+        unread: dict[Path, AstreaError] = {}
         for rows in _by_picture(items, self.batch):
-            places = {picture: at for at, picture in enumerate(dict.fromkeys(items[row].picture for row in rows))}
-            features = self.look(list(places))
-            which = torch.tensor([places[items[row].picture] for row in rows], device=self.model.device)
-            made = self.answerer.answer([items[row].prompt for row in rows], features, which, longest=longest)
-            for row, text in zip(rows, made.texts, strict=True):
-                answers[row] = text
+            features, places = self._seen(list(dict.fromkeys(items[row].picture for row in rows)), unread)
+            mine = [items[row] for row in rows if items[row].picture in places]
+            if mine:
+                which = torch.tensor([places[item.picture] for item in mine], device=self.model.device)
+                made = self.answerer.answer([item.prompt for item in mine], features, which, longest=longest)
+                keep(mine, made.texts)
             done += len(rows)
             tick(done, len(items))
-        return answers
+        if unread:
+            told = "\n".join(error.message for error in list(unread.values())[:NAMED])
+            more = f"\n... and {len(unread) - NAMED:,} more" if len(unread) > NAMED else ""
+            what = f"{counted(len(unread), 'picture')} cannot be read; all else is answered and kept:\n{told}{more}"
+            raise AstreaError(what, "mend or replace them; the same command then asks only what is left")
+
+    def _seen(self, pictures: list[Path], unread: dict[Path, AstreaError]) -> tuple[Features | None, dict[Path, int]]:
+        """Features of those pictures that can be read, and which row is whose; the others go to ``unread``."""
+        try:
+            return self.look(pictures), {picture: at for at, picture in enumerate(pictures)}
+        except AstreaError as error:
+            if len(pictures) == 1:
+                unread[pictures[0]] = error
+                return None, {}
+        good = [picture for picture in pictures if self._seen([picture], unread)[1]]
+        return (self.look(good) if good else None), {picture: at for at, picture in enumerate(good)}
 
     @torch.inference_mode()
     def embed_pictures(self, pictures: Sequence[Path], tick: Tick) -> Tensor:

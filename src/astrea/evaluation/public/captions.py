@@ -61,6 +61,9 @@ def score_captions(items: Sequence[Item], predictions: Sequence[str], mode: Mode
     """CIDEr-D times 100. A domain is scored as a data set of its own, as published NoCaps figures are."""
     groups = list(dict.fromkeys(item.group for item in items if item.group))
     whole = _figures(items, predictions)
+    if len(items) == 1:
+        # The weight of a word is the logarithm of pictures / pictures with it: of one picture, 0.
+        whole["note"] = "CIDEr weighs words by how few pictures have them: of one picture it is always 0"
     if not groups:
         return Score(whole["cider"], whole)
     parts = {}

@@ -17,6 +17,7 @@ from astrea.evaluation.public.run import Outcome, Settings, results_of, run_suit
 from astrea.evaluation.public.suite import choose_tasks
 from astrea.paths import is_folder
 from astrea.progress import Reporter
+from astrea.terminal import counted
 
 if TYPE_CHECKING:
     from astrea.evaluation.public.answers import Viewer
@@ -87,7 +88,7 @@ def _ending(outcome: Outcome, settings: Settings, *, named: bool, report: Report
     if outcome.missing:
         listed = describe(outcome.missing, settings.data)
         if named or not outcome.tasks:
-            lines.append(f"missing, for {len(outcome.missing)} tasks:\n{listed}")
+            lines.append(f"missing, for {counted(len(outcome.missing), 'task')}:\n{listed}")
         else:
             report.say(f"left out for want of files: {', '.join(outcome.missing)}\n{listed}")
     if not lines:

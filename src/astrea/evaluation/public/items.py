@@ -11,7 +11,7 @@ from astrea.evaluation.vqa import Mode
 
 MODES: tuple[Mode, ...] = ("official", "normalised")
 """official: to the letter what the published scorer does. normalised: answers of both sides are always normalised
-first, as most evaluation harnesses do. Caption and retrieval figures are alike in both."""
+first, as most evaluation harnesses do. TextVQA, caption and retrieval figures are alike in both."""
 
 
 @dataclass(frozen=True, slots=True)

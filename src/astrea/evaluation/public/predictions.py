@@ -25,13 +25,14 @@ _AGAIN = "evaluate the model again, or give the folder of a run on the same file
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a predictions file is of."""
+    """What a predictions file is of; ``prompt``: what the model read of the first item, to the letter."""
 
     task: str
     model: str
     limit: int | None
     n: int
     rerank: int = 0
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ def read_header(folder: Path, task: str) -> Header:
     if first is None or first.fields.get("schema") != SCHEMA or first.fields.get("task") != task:
         raise AstreaError(f"{path}: line 1: does not say that these are predictions for {task}", _AGAIN)
     limit = first.whole("limit") if first.has("limit") else None
-    return Header(task, first.text("model"), limit, first.whole("n"), first.whole("rerank"))
+    prompt = first.text("prompt") if first.has("prompt") else ""
+    return Header(task, first.text("model"), limit, first.whole("n"), first.whole("rerank"), prompt)
 
 
 def read_answers(folder: Path, task: str, items: Sequence[Item]) -> list[str]:

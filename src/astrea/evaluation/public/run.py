@@ -11,7 +11,8 @@ from typing import Any
 from astrea.errors import AstreaError
 from astrea.evaluation.public.answers import Tick, Viewer
 from astrea.evaluation.public.files import read_object
-from astrea.evaluation.public.items import Mode, Score
+from astrea.evaluation.public.items import Item, Mode, Score
+from astrea.evaluation.public.journal import Journal
 from astrea.evaluation.public.missing import Found, check_pictures, locate
 from astrea.evaluation.public.predictions import (
     Header,
@@ -28,6 +29,7 @@ from astrea.evaluation.public.suite import AnswerTask, RetrievalTask, Wanted
 from astrea.files import write_json_atomic
 from astrea.paths import exists, file_guard, is_file
 from astrea.progress import Reporter
+from astrea.terminal import counted
 from astrea.training.checkpoint import finite_or_null
 
 SCHEMA = 1
@@ -116,11 +118,12 @@ def run_task(
                 "leave out --limit when scoring kept predictions",
             )
     if isinstance(task, AnswerTask):
-        score, count = _answered(task, found, settings, viewer, report, header)
+        score, count, prompt = _answered(task, found, settings, viewer, report, header)
     else:
-        score, count = _ranked(task, found, settings, viewer, report, header)
+        (score, count), prompt = _ranked(task, found, settings, viewer, report, header), ""
     told = "no public answers" if score.score is None else f"{task.metric} {score.score:.1f}"
-    report.say(f"{task.name}: {told} on {count:,} items")
+    asked = f", asked as {prompt!r}" if prompt else ""
+    report.say(f"{task.name}: {told} on {counted(count, 'item')}{asked}")
     return {
         "title": task.title,
         "metric": task.metric,
@@ -129,6 +132,7 @@ def run_task(
         "official_n": task.count,
         "complete": count == task.count,
         "details": score.details,
+        "prompt": prompt,
         "model": header.model,
         "seconds": time.perf_counter() - started,
     }
@@ -136,7 +140,7 @@ def run_task(
 
 def _answered(
     task: AnswerTask, found: Found, settings: Settings, viewer: Viewer | None, report: Reporter, header: Header
-) -> tuple[Score, int]:
+) -> tuple[Score, int, str]:
     items = task.read(found.files, found.pictures, header.limit)
     if not items:
         raise AstreaError(f"{found.files[0]}: holds no item of {task.title}", "check that it is the file of this split")
@@ -144,11 +148,34 @@ def _answered(
         predictions = read_answers(settings.predictions, task.name, items)
     else:
         check_pictures(item.picture for item in items)
-        tick = report.track
-        predictions = _needed(viewer).answer(items, task.longest, lambda done, total: tick(task.name, done, total))
-        write_answers(settings.out, replace(header, n=len(items)), items, predictions)
+        model = _needed(viewer)
+        header = replace(header, n=len(items), prompt=model.asked(items[0].prompt))
+        predictions = _asked(model, items, task, settings, report, header)
     write_submission(settings.out, task, items, predictions, settings.mode)
-    return task.score(items, predictions, settings.mode), len(items)
+    return task.score(items, predictions, settings.mode), len(items), header.prompt
+
+
+def _asked(
+    viewer: Viewer, items: Sequence[Item], task: AnswerTask, settings: Settings, report: Reporter, header: Header
+) -> list[str]:
+    """Ask the model whatever an earlier run of the same command has not, and keep all answers."""
+    journal = Journal(settings.out, header, fingerprint=viewer.fingerprint, longest=task.longest)
+    known = journal.read(items)
+    left = [item for item in items if item.id not in known]
+    if known:
+        there = counted(len(known), "answer")
+        report.say(f"{task.name}: {there} of an earlier run kept, {counted(len(left), 'item')} left to ask")
+    journal.begin(known, items)
+
+    def keep(asked: Sequence[Item], answers: Sequence[str]) -> None:
+        journal.add(asked, answers)
+        known.update((item.id, answer) for item, answer in zip(asked, answers, strict=True))
+
+    viewer.answer(left, task.longest, lambda done, total: report.track(task.name, done, total), keep)
+    predictions = [known[item.id] for item in items]
+    write_answers(settings.out, header, items, predictions)
+    journal.end()
+    return predictions
 
 
 def _ranked(

@@ -135,7 +135,7 @@ TASKS: tuple[AnswerTask | RetrievalTask, ...] = (
         (_file("textvqa", "TextVQA_0.5.1_val.json", source="TextVQA v0.5.1 (textvqa.org)"),),
         Wanted(("textvqa/train_images",), "train_val_images.zip of TextVQA"),
         vqa.read_textvqa,
-        vqa.score_vqa,
+        vqa.score_textvqa,
         vqa.submit_vqa,
     ),
     AnswerTask(
@@ -253,7 +253,7 @@ SERVER_TASKS: tuple[AnswerTask, ...] = (
         (_file("textvqa", "TextVQA_0.5.1_test.json", source="TextVQA v0.5.1 (textvqa.org)"),),
         Wanted(("textvqa/test_images",), "test_images.zip of TextVQA"),
         vqa.read_textvqa,
-        vqa.score_vqa,
+        vqa.score_textvqa,
         vqa.submit_vqa,
     ),
     AnswerTask(

@@ -1,4 +1,8 @@
-"""VQAv2, OK-VQA, TextVQA and VizWiz: questions with several people's answers, scored by VQA accuracy."""
+"""VQAv2, OK-VQA, TextVQA and VizWiz: questions with several people's answers, scored by VQA accuracy.
+
+Each has its own published scorer: those of VQAv2, OK-VQA and VizWiz compare unanimous answers raw, TextVQA's normalises
+always.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ from typing import Any
 from astrea.errors import AstreaError
 from astrea.evaluation.public.files import Entry, read_list, read_object, unique
 from astrea.evaluation.public.items import Item, Mode, Score, by_group, per_cent
-from astrea.evaluation.vqa import clean_spaces, normalise_answer, vqa_accuracy
+from astrea.evaluation.vqa import clean_spaces, normalise_answer, textvqa_accuracy, vqa_accuracy
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 IF_UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
 UNANSWERABLE = "unanswerable"
+PRIVATE = "answers are not public: hand the submission file to the task's server"
 
 
 def read_vqa(files: Sequence[Path], pictures: Path, limit: int | None) -> list[Item]:
@@ -80,9 +85,16 @@ def vizwiz_answer(prediction: str) -> str:
 def score_vqa(items: Sequence[Item], predictions: Sequence[str], mode: Mode) -> Score:
     """VQA accuracy in per cent, told apart by kind of answer where the file says it."""
     if any(item.truth is None for item in items):
-        return Score(None, {"note": "answers are not public: hand the submission file to the task's server"})
+        return Score(None, {"note": PRIVATE})
     right = [vqa_accuracy(p, item.truth, mode) for item, p in zip(items, predictions, strict=True)]
     return Score(per_cent(right), {"groups": by_group((item.group for item in items), right)})
+
+
+def score_textvqa(items: Sequence[Item], predictions: Sequence[str], mode: Mode) -> Score:
+    """TextVQA's accuracy in per cent: its scorer normalises always, so both modes give the same."""
+    if any(item.truth is None for item in items):
+        return Score(None, {"note": PRIVATE})
+    return Score(per_cent([textvqa_accuracy(p, item.truth) for item, p in zip(items, predictions, strict=True)]), {})
 
 
 def score_vizwiz(items: Sequence[Item], predictions: Sequence[str], mode: Mode) -> Score:
