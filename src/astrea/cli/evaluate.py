@@ -22,14 +22,16 @@ from astrea.cli.app import (
     save_picture,
 )
 from astrea.errors import AstreaError
-from astrea.paths import is_file
+from astrea.paths import is_file, is_folder
 
 
 @app.command()
 def evaluate(
     model: ModelFolder,
     tasks: Annotated[str, typer.Option(help="Comma-separated tasks, or all.")] = "all",
-    suite: Annotated[str, typer.Option(help="world: the embedded world; public: data sets you have.")] = "world",
+    suite: Annotated[
+        str, typer.Option(help="world: the embedded world; public: data sets you have; --data FILE: your own.")
+    ] = "world",
     masking: Annotated[bool, typer.Option("--masking/--no-masking", help="Also mask each expert in turn.")] = False,
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
     recipe: Annotated[
@@ -42,38 +44,66 @@ def evaluate(
     as_json: AsJson = False,
     device: OnDevice = "auto",
     trust_remote_code: Trust = False,
-    data: Annotated[Path | None, typer.Option(help="Public: folder of the official files.", metavar="DIR")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Data file of your own, or a pattern; public: folder of the official files.", metavar="PATH"),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Own data: where the pictures' paths start; left out: the file's folder.")
+    ] = None,
     mode: Annotated[str, typer.Option(help="Public: official, or normalised as most harnesses do.")] = "official",
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Public: only the first items of each file.")
+        int | None, typer.Option(min=1, metavar="N", help="Public, own data: only the first items of each file.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Public: folder to write; runs/public by default.")
+        Path | None, typer.Option("--out", help="Folder to write; public: runs/public by default.")
     ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Public: score what an earlier --out kept; MODEL is not loaded.")
     ] = None,
     rerank: Annotated[int, typer.Option(min=0, metavar="K", help="Public: rank the best K again by likelihood.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Public: questions at a time.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Public, own data: questions at a time.")] = 16,
 ) -> None:
-    """Evaluate a model on some or all of the twelve tasks of the embedded world, or of the public data sets.
+    """Evaluate a model on the twelve tasks of the embedded world, on public data sets, or on data of your own.
 
+    [bold]astrea evaluate runs/mine/model --data held-out.jsonl[/bold]  by kind of answer, beside blind answers
+    [bold]astrea evaluate runs/mine[/bold]  what the run's recipe names; writes its report anew
     [bold]astrea evaluate runs/quickstart/model --tasks counting,spatial[/bold]
     [bold]astrea evaluate MODEL --suite public --data DIR --tasks gqa,pope[/bold]
     """
+    from astrea.cli.own_data import evaluate_file, evaluate_run, is_run, print_table
+
+    run = model if is_run(model) else None
+    model = model if run is None else run / "model"
+    world = bool(overrides or masking or split != "test" or recipe is not None)
+    if suite == "world" and data is not None and not is_folder(data):
+        if world or tasks != "all" or predictions or rerank:
+            raise AstreaError(
+                "--tasks, --masking, --split, --recipe, --predictions, --rerank and KEY=VALUE are not for own data",
+                "leave them out with --data FILE",
+            )
+        results = evaluate_file(
+            model, data, images=images, limit=limit, folder=folder, batch=batch, device=device,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        print_json(results) if as_json else print_table(results, folder)
+        return
+    if images is not None:
+        raise AstreaError("--images is for data of one's own", "add --data FILE")
     if suite == "public":
         from astrea.evaluation.public.command import evaluate_public, public_table
         from astrea.progress import TerminalReporter
 
-        if overrides or masking or split != "test" or recipe is not None:
+        if world:
             raise AstreaError(
                 "--masking, --split, --recipe and KEY=VALUE are for the embedded world",
                 "leave them out with --suite public",
             )
         with TerminalReporter() as report:
             figures, error = evaluate_public(
-                model, data=data, tasks=tasks, mode=mode, limit=limit, out=folder, predictions=predictions,
-                rerank=rerank, batch=batch, trust_remote_code=trust_remote_code, device=device, report=report,
+                model, data=Path(data) if data else None, tasks=tasks, mode=mode, limit=limit, out=folder,
+                predictions=predictions, rerank=rerank, batch=batch, trust_remote_code=trust_remote_code,
+                device=device, report=report,
             )  # fmt: skip
         print_json(figures) if as_json else out.print(public_table(figures))
         if error is not None:
@@ -83,8 +113,12 @@ def evaluate(
         raise AstreaError(f"unknown suite {suite!r}", "choose world or public")
     if data or folder or predictions or limit or rerank:
         raise AstreaError(
-            "--data, --out, --predictions, --limit and --rerank are for the public tasks", "add --suite public"
+            "--data DIR, --out, --predictions, --limit and --rerank are for the public tasks", "add --suite public"
         )
+    if run is not None and tasks == "all" and not world:
+        results = evaluate_run(run, trust_remote_code=trust_remote_code)
+        print_json(results) if as_json else print_table(results, run)
+        return
     from astrea.evaluation.own_world import measured_on
     from astrea.evaluation.runner import evaluate as run_evaluation
     from astrea.evaluation.summary import terminal_table
@@ -99,10 +133,10 @@ def evaluate(
     if split not in ("test", "validation"):
         raise AstreaError(f"unknown split {split!r}", "choose test or validation")
     loaded, processor = load_model(model, trust_remote_code=trust_remote_code, device=device)
-    world, sizes = measured_on(model, loaded.config.image_size, recipe=recipe, overrides=overrides or [])
+    drawn, sizes = measured_on(model, loaded.config.image_size, recipe=recipe, overrides=overrides or [])
     with TerminalReporter() as report:
         results, _, _ = run_evaluation(
-            loaded, processor.tokenizer, world, sizes, tasks=chosen, masking=masking, split=split, report=report
+            loaded, processor.tokenizer, drawn, sizes, tasks=chosen, masking=masking, split=split, report=report
         )
     print_json(results) if as_json else out.print(terminal_table(results))
 

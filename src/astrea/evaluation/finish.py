@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ from transformers import PreTrainedTokenizerBase
 
 from astrea.config import Run
 from astrea.data.packing import CAPTION_PROMPT
+from astrea.data.records.sources import configured_sources
 from astrea.doubt.doubt import Doubt, save_doubt
 from astrea.doubt.world import PICTURES, QUESTIONS, learn_doubt
 from astrea.errors import AstreaError
+from astrea.evaluation.own.held_out import measure
+from astrea.evaluation.own.output import write_measured
 from astrea.evaluation.report import write_report
 from astrea.evaluation.runner import Outcome, Seen, evaluate
 from astrea.evaluation.tasks import CAPTION_TASKS
@@ -21,6 +25,7 @@ from astrea.experts.truth import pixels_from_scenes
 from astrea.loading import load_model
 from astrea.model import AstreaForConditionalGeneration
 from astrea.paths import exists, file_guard, is_file, read_json
+from astrea.processor import AstreaProcessor
 from astrea.progress import Reporter
 from astrea.scenes.captions import captions
 from astrea.scenes.questions import VQA_TASKS
@@ -31,33 +36,60 @@ from astrea.training.folder import alone_in
 SAMPLES = 24
 
 
-def finish(run: Run, folder: Path, *, report: Reporter, split: str = "test") -> dict[str, Any]:
-    """Evaluate ``folder/model`` on the twelve tasks; write results, samples and report into ``folder``.
+def finish(
+    run: Run, folder: Path, *, report: Reporter, split: str = "test", trust_remote_code: bool = True
+) -> dict[str, Any]:
+    """Evaluate ``folder/model`` on ``data.validation`` or, where the recipe names none, on the embedded world's twelve
+    tasks; write results, samples and report into ``folder``.
+
+    Args:
+        trust_remote_code: import the experts that the model names. By default so: the recipe is the user's own word,
+            and what it names has been imported for training already.
 
     Raises:
         AstreaError: no model there, another run is at work in the folder, or it cannot be written.
     """
     with alone_in(folder, report=report):
-        return measure(run, folder, report=report, split=split)
+        model, processor = load_model(folder / "model", trust_remote_code=trust_remote_code, device=run.machines.device)
+        held_out = configured_sources(run.data, report, key="validation")
+        if held_out:
+            measured = measure(model, processor, held_out, report=report)
+            measured.results.update(told_of(run, folder, measured.results))
+            write_measured(model, processor, measured, folder)
+            return measured.results
+        if run.data.train is not None:
+            report.say("no data.validation is named, so the embedded world is asked, which is not what was learned")
+        return measure_world(run, folder, model, processor, report=report, split=split)
 
 
-def measure(run: Run, folder: Path, *, report: Reporter, split: str) -> dict[str, Any]:
-    """`finish`, with the folder to oneself."""
-    # The recipe is the user's own word: what it names has been imported for training already.
-    model, processor = load_model(folder / "model", trust_remote_code=True, device=run.machines.device)
+def told_of(run: Run, folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What results say of the run that they are of."""
+    seconds = read_json(folder / "seconds.json") if exists(folder / "seconds.json") else {}
+    return {
+        "strategy": run.model.strategy,
+        "seed": run.seed,
+        "recipe": run.name,
+        "seconds": {**seconds, **results["seconds"]},
+    }
+
+
+def measure_world(
+    run: Run,
+    folder: Path,
+    model: AstreaForConditionalGeneration,
+    processor: AstreaProcessor,
+    *,
+    report: Reporter,
+    split: str,
+) -> dict[str, Any]:
+    """`finish` on the twelve tasks, with the folder to oneself."""
     if run.data.train is None:  # of data of one's own it was learned in training what is familiar
         report.say("measuring on validation questions how sure to be")
         model.doubt = doubt_of(run, model, processor.tokenizer)
         with file_guard(folder):
             save_doubt(model.doubt, folder / "model")
     results, seen, outcome = evaluate(model, processor.tokenizer, run.world, run.data, split=split, report=report)
-    seconds = read_json(folder / "seconds.json") if exists(folder / "seconds.json") else {}
-    results |= {
-        "strategy": run.model.strategy,
-        "seed": run.seed,
-        "recipe": run.name,
-        "seconds": {**seconds, **results["seconds"]},
-    }
+    results |= told_of(run, folder, results)
     with file_guard(folder):
         write_json_atomic(folder / "results.json", results)
         write_samples(model, seen, outcome, folder)

@@ -58,7 +58,8 @@ def write_report(run: Path) -> Path:
 def render(files: RunFiles) -> str:
     """The page as HTML."""
     results = files.results
-    links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title in _CONTENTS.items())
+    contents = _CONTENTS | ({"tasks": "Kinds of answers"} if results.own_data else {})
+    links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title in contents.items())
     body = "".join(
         [
             headline(files),

@@ -80,6 +80,7 @@ class Load(_Part):
 class Results(_Part):
     """All of ``results.json``."""
 
+    suite: str | None = None
     strategy: str | None = None
     seed: int | str | None = None
     recipe: str | None = None
@@ -97,6 +98,11 @@ class Results(_Part):
     seconds: Table[Number] = {}
     params: Table[Number] = {}
 
+    @property
+    def own_data(self) -> bool:
+        """Whether these are scores on data of one's own, and not on the embedded world."""
+        return self.suite == "own"
+
     def expert_names(self) -> list[str]:
         """Every expert that anything here speaks of, in the order in which they first appear."""
         tables: list[Mapping[str, object]] = [
@@ -109,8 +115,8 @@ class Results(_Part):
         return list(dict.fromkeys(name for table in tables for name in table))
 
     def task_names(self) -> list[str]:
-        """The twelve tasks, then any others that were measured."""
-        return list(dict.fromkeys([*TASKS, *self.tasks]))
+        """The twelve tasks, then any others that were measured; on data of one's own, those alone."""
+        return list(self.tasks) if self.own_data else list(dict.fromkeys([*TASKS, *self.tasks]))
 
 
 def parse_results(value: object, name: str) -> Results:

@@ -101,6 +101,9 @@ def tasks_section(results: Results) -> str:
     heads = ["Task", "Score", "95 % interval", "", "Blind", "Above blind", "Samples", "Metric", "Other metrics"]
     others = tuple(name for name in results.tasks if name not in TASKS)
     families = {**FAMILIES, "Other tasks": others} if others else FAMILIES
+    if results.own_data:
+        families = {"Kinds of answers": others}
+    title = "Kinds of answers" if results.own_data else "Twelve tasks"
     bodies = [
         f'<tr class="family"><th scope="rowgroup" colspan="{len(heads)}">{family}</th></tr>'
         + "".join(_task_row(name, results.tasks.get(name, TaskScore())) for name in names)
@@ -113,8 +116,8 @@ def tasks_section(results: Results) -> str:
         "the pale part could be guessed, the full part comes from looking. The 95 % interval (Wilson) is what so many "
         "independent questions leave open; it is given where the metric is a mean over questions."
     )
-    shown = table("Scores of the twelve tasks", heads, bodies, classes="scores")
-    return section("tasks", "Twelve tasks", shown + _tasks_csv(results), note)
+    shown = table(f"Scores of the {title.lower()}", heads, bodies, classes="scores")
+    return section("tasks", title, shown + _tasks_csv(results), note)
 
 
 def _tasks_csv(results: Results) -> str:
