@@ -94,6 +94,12 @@ class Data(Part):
         # What a run says nothing about is not written, so that it compares with those from before there was more.
         return {key: value for key, value in dump(self).items() if value or key not in ("paraphrases", "unanswerable")}
 
+    @model_validator(mode="after")
+    def _best_of_something(self) -> Data:
+        if self.keep_best and self.validation is None:
+            raise ValueError("keep_best goes by the loss on held-out data; name some as data.validation")
+        return self
+
 
 class ExpertEntry(Part):
     """One expert: a built-in or registered kind, or "module:Class", and the options of its constructor; or, with

@@ -39,7 +39,8 @@ from astrea.recipes.loader import load_recipe
 from astrea.scenes.vocabulary import CONDITIONS
 from astrea.training.checkpoint import finite_or_null, write_json_atomic
 from astrea.training.parts import CARD, SHIPPED
-from astrea.training.run import NOT_TRAINING, plan_stages, train
+from astrea.training.plan import plan_stages
+from astrea.training.run import NOT_TRAINING, train
 
 SCHEMA = 1
 """To be raised whenever code, or another default of the configuration, makes other cells of the same recipe."""

@@ -18,7 +18,7 @@ from astrea.estimate.precision import computes_low
 from astrea.estimate.process import ProcessCost, process_cost
 from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
 from astrea.progress import Reporter
-from astrea.training.run import plan_stages
+from astrea.training.plan import plan_stages
 from astrea.training.workshop import Workshop
 
 BUILDING, STAGES = "model without weights", "steps of each stage"

@@ -12,7 +12,7 @@ from astrea.errors import AstreaError
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.trail import short
 
-MEASURED_ON = {"validation", "validation_every", "validation_records"}
+MEASURED_ON = {"validation", "validation_every", "validation_records", "keep_best"}
 """Keys of `Data` that a run may go on with other values of."""
 
 NO_PART: Any = {"machines": True, "data": MEASURED_ON}

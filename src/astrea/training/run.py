@@ -6,14 +6,14 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from astrea.config import Run
 from astrea.data.cache import FeatureCache
-from astrea.doubt.doubt import save_doubt
+from astrea.doubt.doubt import Doubt, save_doubt
 from astrea.doubt.records import doubt_of_records
 from astrea.errors import AstreaError
 from astrea.fingerprint import tensors_fingerprint
@@ -24,7 +24,6 @@ from astrea.processor import AstreaImageProcessor, AstreaProcessor
 from astrea.progress import Reporter
 from astrea.quiet import quiet
 from astrea.training.acceleration import accelerated
-from astrea.training.align import AlignObjective
 from astrea.training.checkpoint import (
     Checkpoint,
     flatten_optimizer,
@@ -36,19 +35,19 @@ from astrea.training.checkpoint import (
 from astrea.training.distill import teach
 from astrea.training.distributed import Distributed, join
 from astrea.training.folder import RECIPE, alone_in, write_recipe
-from astrea.training.fuse import FuseObjective
 from astrea.training.identity import config_hash, refuse_another
 from astrea.training.learning import learning_told, model_told
 from astrea.training.log import TrainLog
-from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
-from astrea.training.next_token import NextTokenAlignObjective
+from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.parts import SHIPPED, Assembled, never_warmed_up, random_weights
+from astrea.training.plan import Plan, plan_stages
 from astrea.training.pretrain import pretrain
 from astrea.training.resume import frozen_experts, goes_on, has_checkpoints, newest, restore, snapshot, start_alike
 from astrea.training.sharding import sharded
-from astrea.training.sources import training_data
+from astrea.training.sources import training_data, validation_data
 from astrea.training.start import beginning
 from astrea.training.stopping import Interrupted, how_to_go_on, stop_on_signal
+from astrea.training.validation import Validation
 from astrea.training.workshop import Workshop
 
 Observe = Callable[[Workshop, str, int, float], None]
@@ -57,64 +56,9 @@ Observe = Callable[[Workshop, str, int, float], None]
 KEPT = "language.json"
 """What a run's pretrained language model still says of plain sentences: assembled, and trained."""
 
-NOT_TRAINING = ("pretrain", "features", "waiting")
+NOT_TRAINING = ("pretrain", "features", "waiting", "validation")
 """Entries of a run's clock that are no training of their own: spent before it starts, or (steps that wait for their
 batches) already in the stages'."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One stage (or phase of a stage) to run."""
-
-    name: str
-    schedule: Schedule
-    build: Callable[[Workshop], Objective]
-
-
-def align_phases(run: Run) -> list[str | None]:
-    """Who joins in each phase of align; None = all experts together."""
-    names: list[str | None] = list(run.experts)
-    if run.align.kind == "next_token":
-        return names
-    return [*names, None] if run.align.progressive else [None]
-
-
-def align_objective(shop: Workshop, phase: int, offset: int) -> Objective:
-    """What a phase of align learns; ``offset`` is the number of align's steps before it."""
-    joining = align_phases(shop.run)[phase]
-    if shop.run.align.kind == "next_token" and joining:
-        return NextTokenAlignObjective(shop, joining=joining, offset=offset)
-    aligned = list(shop.run.experts)[:phase] if joining else []
-    return AlignObjective(shop, joining=joining, aligned=aligned, offset=offset)
-
-
-def plan_stages(run: Run) -> list[Plan]:
-    """Stages as data: align (one phase per expert, then all together), fuse, tune."""
-    plans: list[Plan] = []
-    phases = align_phases(run)
-    done = 0
-    for number, joining in enumerate(phases):
-        steps = run.align.steps * (number + 1) // len(phases) - done
-        plans.append(
-            Plan(
-                f"align/{joining or 'joint'}",
-                run.align.schedule(steps),
-                lambda shop, n=number, o=done: align_objective(shop, n, o),  # type: ignore[misc]
-            )
-        )
-        done += steps
-    start, end = (run.model.residual_start, run.model.residual_end) if run.model.residual else (1.0, 1.0)
-    plans.append(
-        Plan("fuse", run.fuse.schedule(), lambda s: FuseObjective(s, "fuse", run.fuse, offset=0, keep=(start, end)))
-    )
-    plans.append(
-        Plan(
-            "tune",
-            run.tune.schedule(),
-            lambda s: FuseObjective(s, "tune", run.tune, offset=run.fuse.steps * run.fuse.accumulate, keep=(end, end)),
-        )
-    )
-    return [plan for plan in plans if plan.schedule.steps > 0]
 
 
 def is_finished(run: Run, folder: Path) -> bool:
@@ -191,16 +135,8 @@ def train_with(
             if ranks.leads:
                 pretrain(run, parts, report=report)
         clock["pretrain"] = time.perf_counter() - started + clock.get("pretrain", 0.0)
-    if invented := random_weights(run):
-        report.say(invented)
-    report.track("loading the model", 0, 1)
-    made = beginning(run, parts)
+    made = load(run, parts, folder if ranks.leads else None, report)
     model, tokenizer, _ = made
-    report.track("loading the model", 1, 1)
-    report.say(model_told(model))
-    if lost := never_warmed_up(run, model.config.text_config):
-        report.say(lost)
-    tell_language(made, folder if ranks.leads else None, "assembled", report)
     kept = FeatureCache(cache or folder.parent / "cache")
     if run.distill is not None:
         with ranks.first():
@@ -210,6 +146,7 @@ def train_with(
     data = training_data(run, model, tokenizer, ranks, cache=kept, report=report)
     clock["features"] = time.perf_counter() - started + clock.get("features", 0.0)
     shop = Workshop(run, model, tokenizer, data, ranks)
+    validation = validation_of(shop, folder, kept, report)
     first, at = 0, 0
     if found is not None:
         first, at = int(found.state["stage"]), int(found.state["step"])
@@ -231,18 +168,47 @@ def train_with(
             before = sum(p.schedule.steps for p in plans[:number])
             start = at if number == first else 0
             run_stage(shop, plan, number, before, start, found if start else None, folder / "checkpoints", log, clock,
-                      stopping, observe, report)  # fmt: skip
+                      stopping, observe, validation, report)  # fmt: skip
+    if validation is not None and (best := validation.take_best()):
+        report.say(best)
     shop.model.eval()
     doubt = doubt_of_records(shop, report)
     if ranks.leads:
-        write_model(shop, folder / "model")
-        if doubt is not None:
-            with file_guard(folder):
-                save_doubt(doubt, folder / "model")
-        tell_language(made, folder, "trained", report)
+        write_finished(shop, made, doubt, folder, clock, report)
+
+
+def load(run: Run, parts: Path, folder: Path | None, report: Reporter) -> Assembled:
+    """What the stages start from, and what there is to say of it; ``folder``: of the run, for the process that leads."""
+    if invented := random_weights(run):
+        report.say(invented)
+    report.track("loading the model", 0, 1)
+    made = beginning(run, parts)
+    report.track("loading the model", 1, 1)
+    report.say(model_told(made[0]))
+    if lost := never_warmed_up(run, made[0].config.text_config):
+        report.say(lost)
+    tell_language(made, folder, "assembled", report)
+    return made
+
+
+def validation_of(shop: Workshop, folder: Path, cache: FeatureCache, report: Reporter) -> Validation | None:
+    """What measures the held-out loss of a run in ``folder``, if its recipe names held-out data."""
+    data = validation_data(shop.run, shop.model, shop.tokenizer, shop.ranks, cache=cache, report=report)
+    return None if data is None else Validation(shop, data, folder / "best")
+
+
+def write_finished(
+    shop: Workshop, made: Assembled, doubt: Doubt | None, folder: Path, clock: dict[str, float], report: Reporter
+) -> None:
+    """What a run leaves when its last step is done: the model and the seconds that everything took."""
+    write_model(shop, folder / "model")
+    if doubt is not None:
         with file_guard(folder):
-            write_json_atomic(folder / "seconds.json", {name: round(s, 2) for name, s in clock.items()})
-        report.say(", ".join(filter(None, [f"trained {len(plans)} stages and phases", peak_told()])))
+            save_doubt(doubt, folder / "model")
+    tell_language(made, folder, "trained", report)
+    with file_guard(folder):
+        write_json_atomic(folder / "seconds.json", {name: round(s, 2) for name, s in clock.items()})
+    report.say(", ".join(filter(None, [f"trained: {folder / 'model'}", peak_told()])))
 
 
 def tell_language(made: Assembled, folder: Path | None, when: str, report: Reporter) -> None:
@@ -270,35 +236,19 @@ def run_stage(
     clock: dict[str, float],
     stopping: Callable[[], bool],
     observe: Observe | None,
+    validation: Validation | None,
     report: Reporter,
 ) -> None:
     """One stage, from its ``start`` step; leaves a checkpoint that points at the next stage."""
-    objective = plan.build(shop)
-    learns = {id(p) for _, p, _ in objective.trainable()}
-    for module in (shop.model, shop.contrast, shop.words):
-        for parameter in module.parameters():
-            parameter.requires_grad_(id(parameter) in learns)
-    report.say(f"{plan.name} {learning_told(shop.model)}")
-    shop.model.train()
+    objective = begin(shop, plan, report)
     machines, ranks = shop.run.machines, shop.ranks
     stage_name = plan.name.split("/")[0]
     spent, began = clock.get(stage_name, 0.0), time.perf_counter()
 
     def save(stage: int, step: int) -> None:
         clock[stage_name] = spent + time.perf_counter() - began
-        tensors, groups = flatten_optimizer(optimizer) if step else ({}, {})
-        kept = snapshot(shop)
-        if ranks.leads:
-            save_checkpoint(
-                checkpoints,
-                before + (step or plan.schedule.steps),
-                {**kept, "optimizer": tensors},
-                {"stage": stage, "step": step, "optimizer": groups, "rng": rng_state(), "seconds": clock,
-                 "experts": tensors_fingerprint(frozen_experts(shop))},
-                config_hash=config_hash(shop.run),
-            )  # fmt: skip
-        # Whoever ends early makes torchrun end the others, and rank 0 may still be writing.
-        ranks.wait()
+        at = before + (step or plan.schedule.steps)
+        keep(shop, checkpoints, at, {"stage": stage, "step": step, "seconds": clock}, optimizer if step else None)
 
     def look(done: int) -> None:
         nonlocal began
@@ -307,11 +257,23 @@ def run_stage(
         observe(shop, plan.name, done, sum(s for name, s in clock.items() if name not in NOT_TRAINING))  # type: ignore[misc]
         began += time.perf_counter() - paused
 
+    def validate(done: int) -> dict[str, float]:
+        nonlocal began
+        if validation is None:
+            return {}
+        before_it = validation.seconds
+        found = validation.figures(plan.name, done, plan.schedule.steps, before + done)
+        took = validation.seconds - before_it
+        began, clock["validation"] = began + took, clock.get("validation", 0.0) + took
+        return found
+
     def on_step(step: int, figures: dict[str, float]) -> None:
-        if log is not None:
-            log.write(before + step + 1, {"stage": plan.name, **figures})
-        report.track(plan.name, step + 1, plan.schedule.steps, f"loss {figures['loss']:.3f}")
         done = step + 1
+        measured = validate(done)
+        if log is not None:
+            log.write(before + done, {"stage": plan.name, **figures, **measured})
+        note = "".join(f", {name} {value:.3f}" for name, value in measured.items())
+        report.track(plan.name, done, plan.schedule.steps, f"loss {figures['loss']:.3f}{note}")
         if observe is not None:
             look(done)
         if done == plan.schedule.steps:
@@ -335,6 +297,37 @@ def run_stage(
         save(number + 1, 0)
     if ranks.any(stopping()):
         raise Interrupted(f"stopped after {plan.name}; {how_to_go_on(checkpoints.parent)}")
+
+
+def begin(shop: Workshop, plan: Plan, report: Reporter) -> Objective:
+    """A stage's objective; what learns in it, and nothing else, has gradients from now on."""
+    objective = plan.build(shop)
+    learns = {id(p) for _, p, _ in objective.trainable()}
+    for module in (shop.model, shop.contrast, shop.words):
+        for parameter in module.parameters():
+            parameter.requires_grad_(id(parameter) in learns)
+    report.say(f"{plan.name} {learning_told(shop.model)}")
+    shop.model.train()
+    return objective
+
+
+def keep(
+    shop: Workshop, checkpoints: Path, at: int, where: dict[str, Any], optimizer: torch.optim.AdamW | None
+) -> None:
+    """Write the checkpoint of step ``at`` of the run; every rank must call. ``where``: stage, step and seconds."""
+    tensors, groups = ({}, {}) if optimizer is None else flatten_optimizer(optimizer)
+    kept = snapshot(shop)
+    if shop.ranks.leads:
+        experts = tensors_fingerprint(frozen_experts(shop))
+        save_checkpoint(
+            checkpoints,
+            at,
+            {**kept, "optimizer": tensors},
+            {**where, "optimizer": groups, "rng": rng_state(), "experts": experts},
+            config_hash=config_hash(shop.run),
+        )
+    # Whoever ends early makes torchrun end the others, and rank 0 may still be writing.
+    shop.ranks.wait()
 
 
 def write_model(shop: Workshop, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from itertools import islice
 
 from transformers import PreTrainedTokenizerBase
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from astrea.config import Run
 from astrea.data.cache import FeatureCache
 from astrea.data.packing import Packer
+from astrea.data.records.mix import Source
 from astrea.data.records.sources import configured_sources
 from astrea.data.samples import TrainingData
 from astrea.data.seen import SeenPictures
@@ -48,8 +50,52 @@ def training_data(
             "a student is distilled on the embedded world's pictures, and data.train names others",
             "leave `distill` out, or data.train",
         )
+    data = record_data(run, model, tokenizer, sources, ranks, cache=cache, report=report)
+    if run.align.steps and not data.pictured:
+        raise AstreaError(
+            f"no record of {', '.join(data.groups)} shows a picture, and experts are aligned by pictures",
+            "set align.steps=0, or give data with pictures",
+        )
+    report.say(f"training on {len(data):,} records of {', '.join(data.groups)}")
+    tell_unknown(data, tokenizer, run, report)
+    return data
+
+
+def validation_data(
+    run: Run,
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    ranks: Distributed,
+    *,
+    cache: FeatureCache,
+    report: Reporter,
+) -> RecordData | None:
+    """What ``data.validation`` names, if anything.
+
+    Raises:
+        AstreaError: a file cannot be read.
+    """
+    sources = configured_sources(run.data, report if ranks.leads else None, key="validation")
+    if not sources:
+        return None
+    data = record_data(run, model, tokenizer, sources, ranks, cache=cache, report=report)
+    report.say(f"validation on {len(data):,} records of {', '.join(data.groups)}")
+    return data
+
+
+def record_data(
+    run: Run,
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[Source],
+    ranks: Distributed,
+    *,
+    cache: FeatureCache,
+    report: Reporter,
+) -> RecordData:
+    """Sources as training reads them."""
     positions = getattr(model.config.text_config, "max_position_embeddings", None) or sys.maxsize
-    data = RecordData(
+    return RecordData(
         sources,
         model.experts.to(ranks.device),
         Packer(tokenizer, model.num_visual_tokens),
@@ -61,14 +107,6 @@ def training_data(
         ranks=ranks,
         report=report,
     )
-    if run.align.steps and not data.pictured:
-        raise AstreaError(
-            f"no record of {', '.join(data.groups)} shows a picture, and experts are aligned by pictures",
-            "set align.steps=0, or give data with pictures",
-        )
-    report.say(f"training on {len(data):,} records of {', '.join(data.groups)}")
-    tell_unknown(data, tokenizer, run, report)
-    return data
 
 
 def world_of(run: Run, experts: ExpertBank, *, cache: FeatureCache, report: Reporter) -> WorldData:

@@ -16,7 +16,7 @@ from astrea.evaluation.report.results import Results, parse_results
 from astrea.paths import is_folder
 
 MAX_SAMPLES = 48
-COMPONENTS = ("lm", "word", "itc", "agree", "contribution")
+COMPONENTS = ("lm", "word", "itc", "agree", "contribution", "validation")
 """Parts of the loss that the curves show, where they were logged."""
 
 _HIGHEST = 1e30  # a loss above it is not drawn (nor is NaN): sums of such numbers leave what a float can hold

@@ -1,0 +1,163 @@
+"""The loss on held-out data while training goes on, and the weights with which it was lowest."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from own_files import asked_about, drawn, llava_row, save_pictures, write_jsonl
+from own_shops import data_of, fresh, fusing
+from safetensors.torch import load_file
+
+from astrea.config import Run
+from astrea.errors import AstreaError
+from astrea.progress import Reporter
+from astrea.recipes.loader import load_recipe
+from astrea.training import run as run_module
+from astrea.training.checkpoint import load_checkpoint
+from astrea.training.log import TrainLog
+from astrea.training.loop import Schedule, build_optimizer, run_steps
+from astrea.training.run import train
+from astrea.training.stopping import Interrupted
+from astrea.training.validation import Validation
+from astrea.training.workshop import Workshop
+from command_line import Astrea, refused
+
+SHORT = ["align.steps=2", "fuse.steps=2", "tune.steps=6", "tune.save_every=2", "data.validation_every=2"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train.jsonl and held.jsonl, about different pictures."""
+    folder = tmp_path_factory.mktemp("files")
+    scenes = drawn(24)
+    paths = save_pictures(scenes, folder)
+    asked = asked_about(scenes, ("existence", "attribute", "counting"))
+    rows = [
+        llava_row(f"r{number}", [path], [(q.text, q.answer) for q in own] or [("is there a cat?", "no")])
+        for number, (path, own) in enumerate(zip(paths, asked, strict=True))
+    ]
+    write_jsonl(folder / "train.jsonl", rows[:16])
+    write_jsonl(folder / "held.jsonl", rows[16:])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(small_recipe: Path, files: Path) -> Run:
+    own = [f"data.train={files / 'train.jsonl'}", f"data.validation={files / 'held.jsonl'}", "data.keep_best=true"]
+    return load_recipe(Run, str(small_recipe), [*SHORT, *own])
+
+
+@pytest.fixture(scope="module")
+def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train(run, folder, report=Reporter())
+    return folder
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+
+
+def shop_of(make_run, files: Path, tmp_path: Path) -> tuple[Workshop, Validation]:
+    run = make_run(data__validation=str(files / "held.jsonl"), data__validation_every=2, data__validation_records=8)
+    model, tokenizer = fresh(run)
+    shop = Workshop(run, model, tokenizer, data_of([files / "train.jsonl"], model, tokenizer))
+    return shop, Validation(shop, data_of([files / "held.jsonl"], model, tokenizer), tmp_path / "best")
+
+
+def test_it_is_the_mean_loss_of_the_same_records_each_time(make_run, files, tmp_path):
+    shop, validation = shop_of(make_run, files, tmp_path)
+    loss = validation.loss()
+    assert validation.loss() == loss
+    assert 1 < loss < 20
+    assert shop.model.training
+    with torch.no_grad():
+        shop.model.get_output_embeddings().weight.zero_()
+    # Every word is as likely as any other.
+    assert validation.loss() == pytest.approx(math.log(shop.model.config.text_config.vocab_size), 1e-4)
+
+
+def test_measuring_changes_nothing_that_training_goes_by(make_run, files, tmp_path):
+    ends = []
+    for measures in (False, True):
+        shop, validation = shop_of(make_run, files, tmp_path)
+        torch.manual_seed(3)
+        objective = fusing(shop)
+        schedule = Schedule(steps=3, batch=4, lr=1e-3, warmup=1)
+        look = (lambda *_, one=validation: one.loss()) if measures else (lambda *_: None)
+        run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=look)
+        ends.append((shop.model.state_dict(), torch.get_rng_state()))
+    assert [name for name in ends[0][0] if not torch.equal(ends[0][0][name], ends[1][0][name])] == []
+    assert torch.equal(ends[0][1], ends[1][1])
+
+
+def test_it_is_logged_when_it_is_due_and_at_a_stages_end(whole):
+    measured = [row["step"] for row in rows(whole) if "validation" in row]
+    assert measured == [4, 6, 8, 10]  # of 2 + 2 + 6 steps: every other one of fuse and tune
+    seconds = json.loads((whole / "seconds.json").read_text())
+    assert seconds["validation"] > 0
+
+
+def test_the_model_is_the_best_one(run, whole):
+    losses = {row["step"]: row["validation"] for row in rows(whole) if row["stage"] == "tune" and "validation" in row}
+    best = load_checkpoint(whole / "best", on_warning=pytest.fail)
+    assert best is not None
+    assert best.state["validation"] == min(losses.values())
+    assert losses[best.step] == min(losses.values())
+    model = load_file(whole / "model" / "model.safetensors")
+    same = [name for name, value in best.tensors["model"].items() if name in model and torch.equal(value, model[name])]
+    assert len(same) > 20
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(run, whole, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    write = TrainLog.write
+
+    def stop(self, step, record):
+        write(self, step, record)
+        if step == 7:
+            raise Interrupted("here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainLog, "write", stop)
+        with pytest.raises(Interrupted):
+            train(run, folder, cache=whole.parent / "cache", report=Reporter())
+    # Where it is measured is no part of what a run is.
+    train(run, folder, resume=True, cache=whole.parent / "cache", report=Reporter())
+    assert rows(folder) == rows(whole)
+    mine, theirs = (load_file(one / "model" / "model.safetensors") for one in (folder, whole))
+    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+
+
+def test_scores_and_a_report_of_the_held_out_file(run, whole, monkeypatch, astrea: Astrea):
+    monkeypatch.setattr("astrea.evaluation.own.answers.LONGEST", {True: 4, False: 2})
+    monkeypatch.setattr("astrea.evaluation.own.output.SAMPLES", 2)
+    # What one message points to is there: without results, the command that makes them.
+    refused(astrea("report", whole), f"astrea evaluate {whole}")
+    evaluated = astrea("evaluate", whole)
+    assert evaluated.code == 0, evaluated.err
+    results = json.loads((whole / "results.json").read_text())
+    assert (results["suite"], results["recipe"]) == ("own", run.name)
+    assert sum(task["n"] for task in results["tasks"].values()) >= 8
+    page = (whole / "report.html").read_text()
+    assert "Kinds of answers" in page
+    assert "validation" in page  # the curve of its loss
+    assert astrea("report", whole).code == 0
+    assert (whole / "report.html").read_text() == page
+
+
+def test_the_best_of_nothing_is_refused(small_recipe):
+    with pytest.raises(AstreaError, match=r"data.*keep_best goes by the loss on held-out data"):
+        load_recipe(Run, str(small_recipe), ["data.keep_best=true"])
+
+
+def test_a_held_out_file_that_is_not_there_is_told_before_anything_is_trained(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "run_stage", lambda *args: pytest.fail("trained"))
+    gone = run.model_copy(update={"data": run.data.model_copy(update={"validation": str(tmp_path / "gone.jsonl")})})
+    with pytest.raises(AstreaError, match=r"gone\.jsonl"):
+        train(gone, tmp_path / "run", report=Reporter())
+    assert not (tmp_path / "run").exists()
