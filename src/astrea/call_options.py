@@ -19,7 +19,7 @@ CALL_OPTIONS = (
     "return_offsets_mapping",
     "truncation",
 )
-DICTIONARIES = ("text_kwargs", "images_kwargs", "common_kwargs")
+DICTIONARIES = ("text_kwargs", "images_kwargs", "common_kwargs", "processor_kwargs")  # the last from old pipelines
 
 
 def call_options(given: Mapping[str, Any]) -> dict[str, Any]:

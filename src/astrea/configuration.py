@@ -38,6 +38,8 @@ class AstreaConfig(PreTrainedConfig):
 
     model_type = "astrea"
     sub_configs = {"text_config": AutoConfig}
+    # No code comes with the folder; TRL asks.
+    auto_map = {}
     # Trainer.predict gathers all that a model returns, row by row. Pictures are no rows, and a cache no tensor.
     keys_to_ignore_at_inference = [
         *("past_key_values", "cache", "shares", "image_hidden_states", "aux_loss"),

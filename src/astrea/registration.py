@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from astrea.backbone import AstreaModel
@@ -19,6 +26,8 @@ def register() -> None:
     AutoProcessor.register(AstreaConfig, AstreaProcessor, exist_ok=True)
     AutoModel.register(AstreaConfig, AstreaModel, exist_ok=True)
     AutoModelForImageTextToText.register(AstreaConfig, AstreaForConditionalGeneration, exist_ok=True)
+    # TRL takes this one for every path to a model whose class is not transformers' own.
+    AutoModelForCausalLM.register(AstreaConfig, AstreaForConditionalGeneration, exist_ok=True)
     # The pipeline looks its models up in this table, and logs an error for those that are registered only.
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.setdefault(
         AstreaConfig.model_type, AstreaForConditionalGeneration.__name__
