@@ -16,7 +16,7 @@ from astrea.data.packing import Packer
 
 QUESTIONS = ["what colour is the cat?", "why?", "how many things are to the left of the big blue ball?"]
 # An untrained model would end at once, and repeat itself.
-GREEDY = {"do_sample": False, "max_new_tokens": 12, "suppress_tokens": [0, 1, 2, 3], "repetition_penalty": 1.5}
+GREEDY = {"do_sample": False, "max_new_tokens": 8, "suppress_tokens": [0, 1, 2, 3], "repetition_penalty": 1.5}
 
 
 def told(model, inputs: dict[str, Any], **options: Any) -> list[list[int]]:
@@ -51,17 +51,15 @@ def batch(tiny_processor, pictures) -> dict[str, Any]:
 # Speculative decoding
 
 
-@pytest.mark.parametrize("drafts", [2, 5, 10])
-@pytest.mark.parametrize("matching", [1, 2])
 @pytest.mark.parametrize("row", [0, 1, 2])
-def test_prompt_lookup_says_what_greedy_decoding_says(tiny_model, asked, row, drafts, matching):
-    options = {"prompt_lookup_num_tokens": drafts, "max_matching_ngram_size": matching}
-    for longest in (6, 24):
-        wanted = told(tiny_model, asked[row], max_new_tokens=longest)[0]
+def test_prompt_lookup_says_what_greedy_decoding_says(tiny_model, asked, row):
+    (wanted,) = told(tiny_model, asked[row], max_new_tokens=20)
+    assert len(set(wanted)) > 3
+    for drafts, matching in ((2, 1), (5, 2), (10, 1)):
+        options = {"prompt_lookup_num_tokens": drafts, "max_matching_ngram_size": matching}
+        (found,) = told(tiny_model, asked[row], max_new_tokens=20, **options)
         # Older releases may say a few words more than they were to.
-        found = told(tiny_model, asked[row], max_new_tokens=longest, **options)[0]
-        assert found[:longest] == wanted
-        assert len(set(wanted)) > 3
+        assert found[:20] == wanted
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +97,6 @@ def test_every_kind_of_cache_gives_what_none_gives(build_around, family, picture
             "usual": {},
             "dynamic": {CACHE: DynamicCache(config=config)},
             "static": {"cache_implementation": "static"},
-            "static again": {"cache_implementation": "static"},
             "static, handed in": {CACHE: StaticCache(config=config, max_cache_len=200)},
         }
         for kind, options in kinds.items():
@@ -166,7 +163,7 @@ def test_generating_goes_on_from_a_returned_cache(tiny_model, asked, row, again)
     if again and "pixel_values" in inputs:
         rest["pixel_values"] = inputs["pixel_values"]
     early = first.sequences[0, inputs["input_ids"].shape[1] :].tolist()
-    assert early + told(tiny_model, rest, max_new_tokens=7)[0] == whole
+    assert early + told(tiny_model, rest, max_new_tokens=3)[0] == whole
 
 
 @pytest.mark.parametrize("row", [0, 1])
