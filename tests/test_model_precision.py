@@ -78,8 +78,8 @@ def test_pictures_may_come_in_half_too(tiny_folder, pictures):
     assert {p.dtype for p in pipe.model.parameters()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision_learns(tiny_model, batch, dtype):
+def test_half_precision_learns(tiny_model, batch):
+    dtype = torch.bfloat16
     model = copy.deepcopy(tiny_model).to(dtype)
     labels = batch["input_ids"].masked_fill(batch["input_ids"] < 5, -100)
     wanted, found = (m(**batch, labels=labels).loss for m in (tiny_model, model))

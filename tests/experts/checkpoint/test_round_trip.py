@@ -196,3 +196,17 @@ def test_they_cost_no_memory_to_outline(run):
     assert declared["detection"].__name__ == "DetectionExpert"
     assert all(parameter.is_meta for parameter in declared["detr"].parameters())
     assert declared["detr"].labels == ExpertBank(entries)["detr"].labels
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_experts_of_checkpoints_see_in_whatever_type_the_model_is_moved_to(dtype, entry, pixels, tmp_path):
+    names = ("detr", "segformer", "clip", "blip", "dinov3")
+    model = saved({name: entry(name) for name in names}, tmp_path).to(dtype)
+    seen = model.see(pixels.to(dtype))
+    readings = model.experts.readings(pixels)
+    for name in names:
+        assert {p.dtype for p in model.experts[name].parameters()} == {dtype}
+        assert seen[name].tokens.isfinite().all(), name
+        assert (seen[name].confidence >= 0).all(), name
+        assert readings[0][name].expert
+    assert model.fuse(seen, None, torch.zeros(len(pixels), 1, 32), None).tokens.isfinite().all()
