@@ -2,7 +2,8 @@
 
     python benchmarks/half_precision.py shipped data.test_questions=40 data.test_captions=20
 
-For each task: how many of its items have the same outcome, and the score. The experts of each model look at the pictures in that model's precision.
+For each task: how many of its items have the same outcome, and the score. The experts of each model look at the
+pictures in that model's precision.
 """
 
 from __future__ import annotations

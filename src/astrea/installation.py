@@ -15,6 +15,9 @@ DISTRIBUTION = "astrea-vlm"
 """What pip knows this package by. The module and the command are called astrea; on the package index that is a name of
 somebody else's package."""
 
+SHIPPED_NAME = "shipped"
+"""Stands for the model that comes with the package wherever a model folder may be given."""
+
 MODULES = {
     "data": ("pyarrow",),
     "gguf": ("gguf",),

@@ -16,6 +16,7 @@ from astrea.folders.generation import check_generation
 from astrea.folders.processor import read_processor
 from astrea.folders.skeleton import build_skeleton, check_description
 from astrea.folders.weights import check_shapes, read_shapes
+from astrea.installation import SHIPPED_NAME
 from astrea.model import AstreaForConditionalGeneration
 from astrea.paths import exists, is_file, is_folder
 from astrea.processor import AstreaProcessor
@@ -33,9 +34,6 @@ __all__ = [
     "read_json",
     "read_processor",
 ]
-
-SHIPPED_NAME = "shipped"
-"""Stands for the model that comes with the package wherever a model folder may be given."""
 
 
 def load_model(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from astrea.scenes.draw import split_scene
+from astrea.terminal import counted
 from command_line import Astrea, refused
 
 
@@ -25,7 +27,7 @@ def test_retrieve(astrea: Astrea, tiny_folder: Path, album: Path):
     result = astrea("retrieve", tiny_folder, album, "a red sun.", "--top", 3, "--json")
     assert result.code == 0
     hits = json.loads(result.out)
-    assert [hit.keys() for hit in hits] == [{"image", "score"}] * 3
+    assert [hit.keys() for hit in hits] == [{"image", "score", "doubts"}] * 3
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
     assert all(Path(hit["image"]).is_file() for hit in hits)
     assert "left out: image" in result.err
@@ -96,3 +98,44 @@ def test_scenes_that_cannot_be_drawn_or_written(astrea, tmp_path):
     refused(astrea("scenes", "--split", "dev", "--show", tmp_path / "a.png"), "unknown split 'dev'")
     refused(astrea("scenes", "--count", 1, "--show", tmp_path / "no" / "a.png"), tmp_path / "no" / "a.png")
     refused(astrea("scenes", "--count", 1, "--show", tmp_path / "a.xyz"), tmp_path / "a.xyz", ".png")
+
+
+# What is said of a slip
+
+
+def test_an_index_of_no_folder_and_without_its_library(astrea: Astrea, album: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    # The folder first: whoever installs the library for it would find it missing next.
+    refused(astrea("index", tmp_path / "none"), "none is not a folder")
+    monkeypatch.setattr("astrea.loading.load_model", lambda *_, **__: pytest.fail("a model was loaded before"))
+    refused(astrea("index", album), "an index needs the library faiss", "[index]")
+
+
+def test_text_and_picture_at_once(astrea: Astrea, album: Path):
+    result = astrea("retrieve", album, "red", "--image", album / "0.png")
+    assert result.code == 2
+    assert "Give TEXT or --image, not both" in result.err
+
+
+def test_a_device_that_there_is_not(astrea: Astrea):
+    result = astrea("ask", "example", "what is it?", "--device", "gpu")
+    assert result.code == 2
+    assert "'gpu' is none of auto, cpu, cuda" in result.err
+    assert "Value error" not in result.err
+
+
+def test_one_of_a_thing_is_no_plural():
+    assert [counted(n, "picture") for n in (0, 1, 2, 1200)] == [
+        "0 pictures",
+        "1 picture",
+        "2 pictures",
+        "1,200 pictures",
+    ]
+    assert counted(1, "picture has", "pictures have") == "1 picture has"
+
+
+def test_an_index_of_one_picture(astrea: Astrea, tiny_folder: Path, tmp_path: Path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    result = astrea("index", tiny_folder, tmp_path)
+    assert result.code == 0, result.err
+    assert result.out.startswith("1 picture: 1 looked at")

@@ -11,13 +11,13 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from astrea.devices import Device
 from astrea.errors import AstreaError
-from astrea.installation import __version__
+from astrea.installation import SHIPPED_NAME, __version__
 from astrea.interrupts import interruptions_told
 from astrea.paths import failed, file_guard, is_file
 from astrea.terminal import PlainConsole
@@ -55,7 +55,23 @@ PerhapsModel = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-OnDevice = Annotated[Device, typer.Option("--device", help="Where the model computes; auto: on a GPU if there is one.")]
+
+
+def _device(word: str) -> Device:
+    if word not in get_args(Device):  # said here: typer's own words are those of the library that it checks with
+        raise typer.BadParameter(f"{word!r} is none of {', '.join(get_args(Device))}")
+    return cast(Device, word)
+
+
+OnDevice = Annotated[
+    Device,
+    typer.Option(
+        "--device",
+        parser=_device,
+        metavar="|".join(get_args(Device)),
+        help="Where the model computes; auto: on a GPU if there is one.",
+    ),
+]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let the model import the expert classes that it names.")
 ]
@@ -82,8 +98,6 @@ def model_folder(context: typer.Context, given: list[Path] | None, first: Path, 
     Raises:
         click.UsageError: more than one was given, or it is the ``last`` argument that was left out.
     """
-    from astrea.loading import SHIPPED_NAME
-
     if given and len(given) > 1:
         context.fail(f"Got {len(given) - 1} more argument(s) than MODEL and what follows it")
     if not given and is_file(first / "config.json"):

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from astrea.cli.app import AsJson, OnDevice, PerhapsModel, Trust, app, model_folder, out, print_json, print_path
+from astrea.errors import AstreaError
+from astrea.installation import require_extra
+from astrea.paths import exists, is_folder
 from astrea.terminal import counted, printable
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from astrea.retrieval import Hit
 
 PICTURE_OPTION = "--image"
+WITHOUT_INDEX = "without it astrea retrieve searches a plain folder of pictures"
 
 
 @app.command()
@@ -42,12 +46,16 @@ def index(
     [bold]astrea index PICTURES[/bold]  by the model that comes with the package
     [bold]astrea index MODEL PICTURES --out INDEX[/bold]  by one that you trained
     """
+    chosen = model_folder(context, model, folder, "FOLDER")
+    # What can be told at once is told before seconds are spent on loading.
+    if not is_folder(folder):
+        raise AstreaError(f"{folder} is not a folder", "give a folder of pictures")
+    require_extra("index", "an index", WITHOUT_INDEX)
     from astrea.loading import load_model
     from astrea.progress import TerminalReporter
     from astrea.retrieval.build import build_index
     from astrea.retrieval.store import FOLDER
 
-    chosen = model_folder(context, model, folder, "FOLDER")
     loaded, _ = load_model(chosen, trust_remote_code=trust_remote_code, device=device)
     place = place or folder / FOLDER
     with TerminalReporter() as report:
@@ -97,7 +105,7 @@ def retrieve(
         if folder is None or text is None:
             context.fail(f"Missing argument '{'FOLDER' if text is None else 'TEXT'}'.")
         places.pop()
-    elif len(places) > 2:
+    elif len(places) > 2 or (len(places) == 2 and is_folder(places[0]) and not exists(places[1])):
         context.fail(f"Give TEXT or {PICTURE_OPTION}, not both")
     elif not places:
         context.fail("Missing argument 'FOLDER'.")
@@ -139,7 +147,6 @@ def _find(
     report: Reporter,
 ) -> list[Hit]:
     """Search the index at ``place`` if there is one, else the folder itself."""
-    from astrea.errors import AstreaError
     from astrea.retrieval import rank_folder
     from astrea.retrieval.search import PictureIndex, changed_since, index_of, search_by_picture, search_by_text
 
@@ -158,8 +165,8 @@ def _find(
     if where != place:
         changed = changed_since(found)
         if changed:
-            have = "picture has" if changed == 1 else "pictures have"
-            report.say(f"{changed:,} {have} changed since {where} was made: astrea index brings it up to date")
+            many = counted(changed, "picture has", "pictures have")
+            report.say(f"{many} changed since {where} was made: astrea index brings it up to date")
     if image is not None:
         return search_by_picture(loaded, found, image, top=top)
     return search_by_text(loaded, processor, found, text, top=top, rerank=rerank, report=report)

@@ -57,7 +57,7 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
         if not allow_import:
             raise AstreaError(
                 f"the model asks to import the expert {kind!r}",
-                "pass trust_remote_code=True if you trust whoever made this model",
+                "if you trust whoever made this model: --trust-remote-code, or trust_remote_code=True in Python",
             )
         module, _, name = kind.partition(":")
         try:

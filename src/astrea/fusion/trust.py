@@ -120,8 +120,8 @@ def apart(places_BT2: Tensor) -> Tensor:
 
 
 def tokens_of(matrix: ExpertMatrix) -> list[list[int]] | None:
-    """Which tokens are each expert's; None in a compiled or exported model, which cannot look. A GPU is waited for here,
-    and would be for every mask that picks tokens."""
+    """Which tokens are each expert's; None in a compiled or exported model, which cannot look. A GPU is waited for
+    here, and would be for every mask that picks tokens."""
     if torch.compiler.is_compiling():
         return None
     owner = matrix.expert.tolist()

@@ -97,9 +97,9 @@ def build_index(
         AstreaError: no such folder; ``out`` holds something else, another model's index, another folder's, a damaged
             one, or cannot be written; another process is at work on it; or the extra ``index`` is not installed.
     """
-    index_library("faiss")  # not after an hour of work
     unreadable: list[tuple[Path, AstreaError]] = []
     paths = find_pictures(folder, lambda path, error: unreadable.append((path, error)))
+    index_library("faiss")  # not after an hour of work
     identity = ModelId(fingerprint=model_fingerprint(model), name=name)
     where = relative_to_index(folder, out)
     with file_guard(out):

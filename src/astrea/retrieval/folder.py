@@ -15,6 +15,7 @@ from astrea.processor import AstreaProcessor
 from astrea.progress import Reporter
 from astrea.retrieval.pictures import find_pictures, square_picture, to_pixels
 from astrea.retrieval.rerank import SHORTLIST, Hit, check_text, per_token_likelihood
+from astrea.terminal import counted
 
 MANY = 500
 """From this number of pictures on, whoever searches without an index is told of `astrea index`."""
@@ -46,7 +47,9 @@ def rank_folder(
     check_text(processor, text)
     paths = find_pictures(folder, lambda path, error: report.say(f"left out: {error.message}"))
     if len(paths) >= MANY:
-        report.say(f"{len(paths):,} pictures: `astrea index` looks at each once, and searching then takes a moment")
+        report.say(
+            f"{counted(len(paths), 'picture')}: `astrea index` looks at each once, and searching then takes a moment"
+        )
     answerer = Answerer(model, processor.tokenizer)
     kept: list[Path] = []
     parts, arrays = [], []

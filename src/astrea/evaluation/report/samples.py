@@ -8,6 +8,7 @@ from astrea.evaluation.report.interval import wilson
 from astrea.evaluation.report.load import RunFiles, Sample
 from astrea.evaluation.report.markup import absent, escape, section, stacked, words
 from astrea.evaluation.report.spreadsheet import csv_link
+from astrea.terminal import counted
 
 
 def samples_section(files: RunFiles) -> str:
@@ -24,7 +25,7 @@ def samples_section(files: RunFiles) -> str:
         _card(number, sample, experts, kinds.index(sample.task)) for number, sample in enumerate(files.samples, start=1)
     )
     right = [sample.right for sample in files.samples if sample.right is not None]
-    note = f"{len(files.samples)} pictures that were not trained on, with what each expert read in them."
+    note = f"{counted(len(files.samples), 'picture')} not trained on, with what each expert read in them."
     if right:
         low, high = wilson(sum(right) / len(right), len(right))
         note += (
