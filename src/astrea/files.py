@@ -6,6 +6,7 @@ Everything here raises plain ``OSError``: only the caller knows what the file is
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -22,13 +23,21 @@ def sha256_file(path: Path) -> str:
     """The sha256 of a file's bytes as 64 hex digits, read in chunks so that size does not matter.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is none: a pipe or a device might never end.
     """
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=_open_ordinary) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _open_ordinary(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not an ordinary file", path)
+    return descriptor
 
 
 def fsync_folder(path: Path) -> None:

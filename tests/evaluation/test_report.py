@@ -269,7 +269,7 @@ def test_damaged_results(run: Path, text: str, told: str):
 def test_a_folder_in_the_place_of_a_file(run: Path, name: str):
     (run / name).unlink()
     (run / name).mkdir()
-    assert f"{name} cannot be read" in broken(run).message
+    assert f"{name} is a folder" in broken(run).message
 
 
 @pytest.mark.parametrize(

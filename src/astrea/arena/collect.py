@@ -16,10 +16,11 @@ import numpy as np
 from astrea.arena.cell import SCHEMA, unpacked_items
 from astrea.arena.statistics import mean_tree, paired_difference, summary
 from astrea.arena.trials import KIND, tried
+from astrea.errors import AstreaError
 from astrea.evaluation.pareto import WANTED
 from astrea.evaluation.robustness import CORRUPTIONS
 from astrea.evaluation.tasks import TASKS
-from astrea.paths import is_folder, list_folder
+from astrea.paths import is_folder, list_folder, read_json
 
 Record = Mapping[str, Any]
 """What a cell's file holds."""
@@ -46,8 +47,8 @@ def read_cells(folder: Path, *, warn: Callable[[str], None]) -> list[dict[str, A
 def read_cell(path: Path) -> dict[str, Any] | None:
     """What one file holds, or None when there is none, or none that this version wrote."""
     try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError):
+        record = read_json(path)
+    except AstreaError:
         return None
     return record if isinstance(record, dict) and record.get("schema") == SCHEMA and "digest" in record else None
 

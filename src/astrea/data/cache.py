@@ -22,10 +22,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from astrea.errors import AstreaError
 from astrea.files import atomic_path, sha256_file, write_json_atomic
-from astrea.paths import size_of
+from astrea.paths import exists, read_bytes, size_of
 
 Features = dict[str, torch.Tensor]
+
+MOST_ABOUT = 16 << 20
+"""Bytes of the largest JSON file of an entry that is read."""
 
 _FORMAT = "astrea-features-1"
 _ENTRY_FILE = re.compile(r"([0-9a-f]{64})\.(?:safetensors|json)")
@@ -161,9 +165,11 @@ class FeatureCache:
         """The stored features; None when there is no entry; ``_BadEntryError`` when there is one not to be used."""
         tensors, about = self._tensors(entry), self._about(entry)
         try:
-            if not tensors.exists() and not about.exists():
+            if not exists(tensors) and not exists(about):
                 return None
-            record = json.loads(about.read_bytes())
+            if not exists(about) or not exists(tensors):
+                raise _BadEntryError(f"{(tensors if exists(about) else about).name} is missing")
+            record = json.loads(read_bytes(about, MOST_ABOUT))
             _check_record(record, key)
             size = tensors.stat().st_size
             if size != record["bytes"]:
@@ -171,8 +177,8 @@ class FeatureCache:
             if sha256_file(tensors) != record["sha256"]:
                 raise _BadEntryError("its sha256 is not the recorded one")
             features = load_file(tensors)
-        except FileNotFoundError as error:
-            raise _BadEntryError(f"{Path(error.filename or tensors).name} is missing") from error
+        except AstreaError as error:
+            raise _BadEntryError(error.message) from error
         except (OSError, ValueError, RecursionError, SafetensorError) as error:  # the middle two: not proper JSON
             raise _BadEntryError(str(error)) from error
         # The time of last use, for prune(). Access times are switched off on many disks; a read-only folder has none.

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from astrea.errors import AstreaError
 from astrea.installation import import_extra
-from astrea.paths import exists, file_guard
+from astrea.paths import exists, file_guard, is_file
 from astrea.training.checkpoint import finite_or_null
 
 
@@ -31,6 +32,8 @@ class TrainLog:
         self._board_class = _summary_writer() if tensorboard else None
         with file_guard(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if exists(self.path) and not is_file(self.path):
+                raise AstreaError(f"{self.path} is not an ordinary file", "Remove it, or choose another run folder.")
             _drop_torn_line(self.path)
             self._file = self.path.open("a", encoding="utf-8")
 

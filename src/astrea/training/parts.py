@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +29,7 @@ from astrea.language.labels import LabelWords
 from astrea.language.plain import Kept, Said, compare
 from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.model import AstreaForConditionalGeneration
-from astrea.paths import is_file
+from astrea.paths import is_file, read_json
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 CARD = "card.json"
@@ -125,9 +124,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     path = folder / CARD
     mend = "point pretrain= at a folder that `astrea pretrain` wrote"
     try:
-        card = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise AstreaError(f"{path}: {error}", mend) from error
+        card = read_json(path, "card")
+    except AstreaError as error:
+        raise AstreaError(error.message, mend) from error
     if not isinstance(card, dict) or not isinstance(card.get("sha256", {}), dict):
         raise AstreaError(f"{path}: is not a card", mend)
     return card

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from astrea.errors import AstreaError
 from astrea.fingerprint import tensors_fingerprint
-from astrea.paths import file_guard, is_folder, list_folder
+from astrea.paths import file_guard, is_file, is_folder, list_folder
 from astrea.progress import Reporter
 from astrea.training.checkpoint import Checkpoint, load_checkpoint, set_rng_state
 from astrea.training.distributed import Distributed, restarts
@@ -51,7 +51,7 @@ def decide(folder: Path, resume: bool) -> int:
     job = os.environ.get("TORCHELASTIC_RUN_ID")
     mark = folder / MARK
     with file_guard(folder):
-        known = mark.read_text() if mark.is_file() else None
+        known = mark.read_text() if is_file(mark) else None
         # When machines join or leave, torchrun restarts without counting; jobs that this can happen to have a name.
         again = job is not None and known == job and (restarts() or job != "none")
         start = REFUSE if has_checkpoints(folder) else START

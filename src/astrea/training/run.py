@@ -19,7 +19,7 @@ from astrea.errors import AstreaError
 from astrea.fingerprint import tensors_fingerprint
 from astrea.language.low_rank import merge
 from astrea.memory import peak_told
-from astrea.paths import file_guard, is_file
+from astrea.paths import file_guard, is_file, read_json
 from astrea.processor import AstreaImageProcessor, AstreaProcessor
 from astrea.progress import Reporter
 from astrea.quiet import quiet
@@ -178,7 +178,7 @@ def train_with(
 
 
 def load(run: Run, parts: Path, folder: Path | None, report: Reporter) -> Assembled:
-    """What the stages start from, and what there is to say of it; ``folder``: of the run, for the process that leads."""
+    """What the stages start from, and what is said of it; ``folder``: of the run, for the process that leads."""
     if invented := random_weights(run):
         report.say(invented)
     report.track("loading the model", 0, 1)
@@ -220,7 +220,7 @@ def tell_language(made: Assembled, folder: Path | None, when: str, report: Repor
     if folder is not None:
         with file_guard(folder):
             path = folder / KEPT
-            before = json.loads(path.read_text()) if path.is_file() and when != "assembled" else {}
+            before = read_json(path) if is_file(path) and when != "assembled" else {}
             write_json_atomic(path, before | {when: kept.as_dict()})
 
 

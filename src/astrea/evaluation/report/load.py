@@ -13,9 +13,11 @@ from typing import Any
 from astrea.data.images import load_image
 from astrea.errors import AstreaError
 from astrea.evaluation.report.results import Results, parse_results
-from astrea.paths import is_folder
+from astrea.paths import exists, is_folder, read_bytes
 
 MAX_SAMPLES = 48
+MOST_BYTES = 1 << 30
+"""Of a file of a run, such as the log of a long one."""
 COMPONENTS = ("lm", "word", "itc", "agree", "contribution", "validation")
 """Parts of the loss that the curves show, where they were logged."""
 
@@ -86,15 +88,9 @@ def read_run(run: Path) -> RunFiles:
 
 def _text(path: Path) -> str | None:
     """The file's text, None where there is no file. Bytes that are not UTF-8 become replacement characters."""
-    try:
-        return path.read_bytes().decode("utf-8-sig", errors="replace")
-    except FileNotFoundError:
+    if not exists(path):
         return None
-    except OSError as error:
-        raise AstreaError(
-            f"{path} cannot be read: {(error.strerror or str(error)).lower()}",
-            "Check that it is an ordinary file and that you may read it.",
-        ) from error
+    return read_bytes(path, MOST_BYTES).decode("utf-8-sig", errors="replace")
 
 
 def _decoded(text: str, path: Path, mend: str) -> Any:
