@@ -12,6 +12,7 @@ from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.experts.truth import pixels_from_scenes
 from astrea.scenes.questions import VQA_TASKS
+from astrea.scenes.unanswerable import UNANSWERABLE
 
 COUNT = 103  # one chunk and a bit
 KINDS = {"captioning": {}, "detection": {"threshold": 0.001}}
@@ -29,7 +30,14 @@ class Watched:
     def __init__(self, folder) -> None:
         self.cache = FeatureCache(folder)
 
-    def load(self, experts: ExpertBank, world: World = World(), count: int = COUNT, per_scene: int = 8) -> WorldData:  # noqa: B008
+    def load(
+        self,
+        experts: ExpertBank,
+        world: World = World(),  # noqa: B008
+        count: int = COUNT,
+        per_scene: int = 8,
+        **shares: float,
+    ) -> WorldData:
         self.events: list[tuple[str, int, int]] = []
         self.said: list[str] = []
         return load_world(
@@ -40,6 +48,7 @@ class Watched:
             cache=self.cache,
             progress=lambda *event: self.events.append(event),
             notify=self.said.append,
+            **shares,
         )
 
     @property
@@ -168,3 +177,19 @@ def test_scenes_are_drawn_as_they_are_asked_for():
 def test_joining_and_picking_rows(first):
     parts = [first.rows(torch.tensor([0, 1])), first.rows(torch.tensor([2]))]
     assert same(join_features(parts), first.rows(torch.arange(3)))
+
+
+def test_shares_of_other_words_and_of_questions_without_an_answer(watched, experts):
+    plain = watched.load(experts)
+    other = watched.load(experts, paraphrases=0.5, vain=0.2)
+    pairs = [(a, b) for one, two in zip(plain.questions, other.questions, strict=True) for a, b in zip(one, two)]  # noqa: B905
+    assert len(pairs) == sum(map(len, plain.questions)) == sum(map(len, other.questions))
+    vain = [b for _, b in pairs if b.template == UNANSWERABLE]
+    assert 0.15 < len(vain) / len(pairs) < 0.25
+    assert {b.answer for b in vain} == {"none", "cannot tell"}
+    kept = [(a, b) for a, b in pairs if b.template != UNANSWERABLE]
+    assert all((a.template, a.answer) == (b.template, b.answer) for a, b in kept)
+    assert 0.4 < sum(a.text != b.text for a, b in kept) / len(kept) < 0.6
+    assert other.groups == (*plain.groups, UNANSWERABLE)
+    assert other.captions == plain.captions
+    assert watched.load(experts, paraphrases=0.5, vain=0.2).questions == other.questions

@@ -1,0 +1,48 @@
+"""What is familiar to a model of one's own data: its own pictures, if there are enough of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from own_shops import SEEING, data_of, fresh
+from PIL import Image
+
+from astrea.config import Run
+from astrea.doubt.records import BATCH, FEWEST, doubt_of_records
+from astrea.processor import AstreaImageProcessor
+from astrea.recipes.loader import load_recipe
+from astrea.scenes.draw import split_scene
+from astrea.training.workshop import Workshop
+from listening import Said
+
+
+def shop_of(folder: Path, count: int, overrides: list[str]) -> Workshop:
+    rows = []
+    for number in range(count):
+        Image.fromarray(split_scene("train", number, 0).image).save(folder / f"{number}.png")
+        said = [{"from": "human", "value": "<image>is it red?"}, {"from": "gpt", "value": "yes"}]
+        rows.append({"id": str(number), "image": f"{number}.png", "conversations": said})
+    path = folder / "mine.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    run = load_recipe(Run, "tiny", [*overrides, f"data.train={path}", f"experts={json.dumps(SEEING)}"])
+    model, tokenizer = fresh(run)
+    return Workshop(run, model, tokenizer, data_of([path], model, tokenizer))
+
+
+def test_its_own_pictures_are_familiar(tmp_path, small_overrides):
+    shop = shop_of(tmp_path, FEWEST + 5, small_overrides)
+    doubt = doubt_of_records(shop, Said())
+    assert doubt is not None
+    assert doubt.calibration is None
+    assert set(doubt.familiar) == set(shop.model.experts.names)
+    pages = AstreaImageProcessor(64)([Image.new("RGB", (64, 64), "white")])["pixel_values"]
+    strange = [float(doubt.familiar[n].strangeness(part)) for n, part in shop.model.see(torch.as_tensor(pages)).items()]
+    assert max(strange) > 0
+
+
+@pytest.mark.parametrize("count", [1, BATCH * 2])
+def test_of_a_few_nothing_is_said(tmp_path, small_overrides, count):
+    assert doubt_of_records(shop_of(tmp_path, count, small_overrides), Said()) is None
