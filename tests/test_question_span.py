@@ -119,3 +119,8 @@ def test_answers_are_the_same_with_and_without_a_mask(tiny_model, tiny_processor
 def test_a_span_that_is_none_is_refused(span):
     with pytest.raises(AstreaError, match="question_span"):
         AstreaConfig(question_span=span)
+
+
+def test_an_astrea_model_is_no_language_model():
+    with pytest.raises(AstreaError, match="itself an Astrea model"):
+        AstreaConfig(text_config={"model_type": "astrea"})

@@ -33,7 +33,8 @@ class AstreaConfig(PreTrainedConfig):
         question_span: the tokens around a user's words, see `astrea.question_span`; None = not known.
 
     Raises:
-        AstreaError: the experts and their names do not match, or an option is unknown.
+        AstreaError: the experts and their names do not match, the language model is an Astrea model, or an option is
+            unknown.
     """
 
     model_type = "astrea"
@@ -66,6 +67,8 @@ class AstreaConfig(PreTrainedConfig):
         if isinstance(text_config, dict):
             text_config = AutoConfig.for_model(**text_config)
         self.text_config = text_config if text_config is not None else AutoConfig.for_model("llama")
+        if isinstance(self.text_config, AstreaConfig):
+            raise AstreaError("the language model is itself an Astrea model", "give it one that reads text alone")
         entries = experts or {}
         self.expert_names = list(entries) if expert_names is None else list(expert_names)
         if sorted(self.expert_names) != sorted(entries):
