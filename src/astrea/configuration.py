@@ -40,7 +40,7 @@ class AstreaConfig(PreTrainedConfig):
     model_type = "astrea"
     sub_configs = {"text_config": AutoConfig}
     # No code comes with the folder; TRL asks.
-    auto_map = {}
+    auto_map = {}  # type: ignore[var-annotated]  # with an annotation it would be a field of every config.json
     # Trainer.predict gathers all that a model returns, row by row. Pictures are no rows, and a cache no tensor.
     keys_to_ignore_at_inference = [
         *("past_key_values", "cache", "shares", "image_hidden_states", "aux_loss"),

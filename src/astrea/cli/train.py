@@ -82,11 +82,13 @@ def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bo
     from astrea.evaluation.summary import terminal_table
     from astrea.progress import Reporter, TerminalReporter
     from astrea.training.distributed import leads
+    from astrea.training.extras import require_extras
     from astrea.training.folder import is_begun
     from astrea.training.run import is_finished
     from astrea.training.run import train as run_training
     from astrea.training.stopping import Interrupted, how_to_go_on
 
+    require_extras(run)
     # Under torchrun this runs in every process; one of them speaks and evaluates.
     with TerminalReporter() if leads() else Reporter() as report:
         try:

@@ -1,0 +1,27 @@
+"""What a recipe needs beyond this package's own requirements, asked for before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from astrea.config import Run
+from astrea.data.records.detect import TABLE_ENDINGS
+from astrea.installation import require_extra
+
+
+def require_extras(run: Run) -> None:
+    """Make sure that the libraries are there which a run uses late: after loading, or after an epoch of features.
+
+    Raises:
+        AstreaError: one is missing; tells how to install it.
+    """
+    if run.language.low_rank is not None:
+        require_extra("lora", "low-rank tuning", "or leave language.low_rank out")
+    if any(name.lower().endswith(TABLE_ENDINGS) for name in _data_files(run)):
+        require_extra("data", "reading Parquet and Arrow files")
+
+
+def _data_files(run: Run) -> Iterator[str]:
+    for named in (run.data.train, run.data.validation):
+        for file in (named,) if isinstance(named, str) else named or ():
+            yield file if isinstance(file, str) else file.path
