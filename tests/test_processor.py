@@ -232,6 +232,8 @@ def test_unknown_words_warn(tiny_processor):
         ({"text": prompt(pictures=0), "colour": 3}, "colour"),
         ({"text": prompt(pictures=0), "padding": "twice"}, "twice"),
         ({"text": 3}, "row 0 is a int"),
+        ({"text": {"red?": 1}}, "row 0 is a dict"),
+        ({"text": b"red?"}, "row 0 is a bytes"),
         ({"text": ["red?", None]}, "row 1 is a NoneType"),
         ({"text": []}, "empty"),
         ({}, "neither text nor images"),

@@ -343,7 +343,8 @@ def _with_answers(row: TextRow, answered: list[int]) -> TextRow:
 
 def _texts(text: Any) -> list[str]:
     """One text or several as a list."""
-    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
+    several = isinstance(text, Iterable) and not isinstance(text, (str, bytes, Mapping))
+    texts = list(text) if several else [text]
     for row, one in enumerate(texts):
         if not isinstance(one, str):
             raise AstreaError(f"the text of row {row} is a {type(one).__name__}", "pass a string, or a list of strings")

@@ -77,7 +77,7 @@ LIMITED: dict[str, tuple[str, int, Callable[[], bytes], str]] = {
         "900 bytes before its pixels",
     ),
     "JPEG stray bytes": ("MAX_STRAY_BYTES", 20, lambda: JPEG[:20] + bytes(30) + JPEG[20:], "segments"),
-    "JPEG passes": ("MAX_SCANNED_PIXELS", 256 * 8, lambda: SCANS, "10 times over 256 pixels"),
+    "JPEG passes": ("MAX_SCANNED_PIXELS", 256 * 8, lambda: SCANS, "9 times or more over 256 pixels"),
     "PNG chunks": ("MAX_CHUNKS", 9, lambda: png(4, 4, zeros(20), before=chunk(b"aaAa", b"") * 9), "more than 9 chunks"),
     "PNG metadata": (
         "MAX_METADATA_BYTES",
@@ -130,6 +130,16 @@ def test_tags_that_hold_one_another():
     # Values that lead out of the file are not read; such damage does not matter.
     lost = [(40_000 + i, 7, 0xFFFFFFFF, struct.pack("<I", 8)) for i in range(40)]
     assert load_image(tiff([*base, *lost], bytes(4096))).size == (16, 16)
+
+
+def test_what_stands_behind_a_photograph_is_not_counted(monkeypatch):
+    """A phone puts the seconds before it there, as a film."""
+    monkeypatch.setattr(image_limits, "MAX_SCANNED_PIXELS", 256 * 12)
+    for data in (JPEG, SCANS):
+        assert load_image(data + b"\xff\xda" * 1000).size == (16, 16)
+    last = SCANS[SCANS.rindex(b"\xff\xda") : -2]
+    with pytest.raises(AstreaError, match="times or more"):
+        load_image(SCANS[:-2] + last * 9 + SCANS[-2:])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

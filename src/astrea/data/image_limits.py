@@ -10,6 +10,7 @@ Simplified: what the decoders take per pixel was measured with Pillow 13 and is 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from typing import BinaryIO
@@ -42,6 +43,9 @@ MAX_RLE_BYTES = 8 << 20
 """Pillow decodes run lengths of a BMP in Python, a microsecond each."""
 
 _BYTES_PER_VALUE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
+_MARK = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
+"""Of a JPEG, among pixels: 00 is a pixel's FF, 01 and D0 to D7 have no length, FF is filling."""
+
 _WEBP_DECODER = 12
 _PROGRESSIVE_DECODER = 8
 
@@ -142,8 +146,13 @@ def _walk_jpeg(file: BinaryIO, size: int) -> None:
             raise Costly(f"has more than {MAX_SEGMENTS:,} segments, or {MAX_METADATA_BYTES:,} bytes before its pixels")
     if not exif_is_bounded(exif):
         raise Costly("has an EXIF block whose entries hold more than it does")
-    if pixels * (scans := 1 + _count(file, b"\xff\xda")) > MAX_SCANNED_PIXELS:
-        raise Costly(f"goes {scans:,} times over {pixels:,} pixels; the limit is {MAX_SCANNED_PIXELS:,} pixels in all")
+    place = file.tell()
+    if pixels * (1 + _count(file, b"\xff\xda")) > MAX_SCANNED_PIXELS:  # or something behind the picture looks like it
+        file.seek(place)
+        if pixels * (scans := _scans(file.read(), MAX_SCANNED_PIXELS // pixels)) > MAX_SCANNED_PIXELS:
+            raise Costly(
+                f"goes {scans:,} times or more over {pixels:,} pixels; the limit is {MAX_SCANNED_PIXELS:,} in all"
+            )
 
 
 def _count(file: BinaryIO, wanted: bytes) -> int:
@@ -153,6 +162,19 @@ def _count(file: BinaryIO, wanted: bytes) -> int:
         found += (last + block).count(wanted)
         last = block[-1:]
     return found
+
+
+def _scans(data: bytes, enough: int) -> int:
+    """Passes over the pixels of a JPEG from behind its first start-of-scan mark to its end; stops above ``enough``."""
+    place, scans = 0, 1
+    while scans <= enough:
+        place += struct.unpack_from(">H", data, place)[0]
+        mark = _MARK.search(data, place)
+        if mark is None or mark.group() == b"\xff\xd9":
+            break
+        scans += mark.group() == b"\xff\xda"
+        place = mark.end()
+    return scans
 
 
 def _walk_png(file: BinaryIO, size: int) -> None:
