@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -43,6 +44,23 @@ def test_before_a_run_has_begun_there_is_nothing_to_go_on_with(astrea, monkeypat
     assert result.code == 130
     assert result.err.split("\n")[-3:] == ["interrupted", "stopped before anything was begun", ""]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_in_the_first_moment_too(number):
+    # The signal comes while the command line's own modules are imported.
+    script = f"""
+import os, runpy, sys
+class Asks:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Asks())
+sys.argv[1:] = ["train", "tiny"]
+runpy.run_module("astrea", run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\ninterrupted\n")
 
 
 def test_a_signal_that_is_ignored_stays_ignored(capfd):

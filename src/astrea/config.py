@@ -62,7 +62,7 @@ class Data(Part):
     validation_every: PositiveInt = Field(
         50, description="optimizer steps of fuse and tune between two measurements of the validation loss"
     )
-    validation_records: PositiveInt = Field(128, description="the first of them that a validation loss is taken on")
+    validation_records: PositiveInt = Field(128, description="of them that a validation loss is taken on")
     keep_best: bool = Field(False, description="the finished model is that of the lowest validation loss of `tune`")
     images: str | None = Field(None, description="where the pictures' paths start; null = each data file's folder")
     max_tokens: PositiveInt | None = Field(
