@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from astrea.configuration import AstreaConfig
 from astrea.devices import Device, choose_device
 from astrea.doubt.doubt import read_doubt
 from astrea.errors import AstreaError
-from astrea.folders.files import AGAIN, MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, WEIGHTS, foreign, read_json
+from astrea.folders.files import (
+    AGAIN,
+    MAX_JSON_BYTES,
+    MAX_TOKENIZER_BYTES,
+    WEIGHTS,
+    check_folder,
+    foreign,
+    of_file,
+    read_json,
+)
 from astrea.folders.generation import check_generation
 from astrea.folders.processor import read_processor
 from astrea.folders.skeleton import build_skeleton, check_description
@@ -66,10 +75,12 @@ def load_model(
         )
     if not is_file(folder / "config.json") and is_file(folder / "model" / "config.json"):
         raise AstreaError(f"{folder} is the folder of a run, not of its model", f"give {folder / 'model'}")
+    check_folder(folder)
     config = read_config(folder, allow_import=trust_remote_code)
     processor = read_processor(folder)
     model = _load_weights(folder, config, trust_remote_code)
     check_pair(folder, model, processor)
+    _try(folder, model)
     model.doubt = read_doubt(folder, widths_of(model))
     return placed(model, device), processor
 
@@ -110,7 +121,7 @@ def read_config(folder: Path, *, allow_import: bool = False, apart: str | None =
         check_description(str(path), described)
     found = read_shapes(folder)
     values = sum(math.prod(shape) for shape in found.values())
-    with _of_file(path):
+    with of_file(path):
         with foreign("it describes no model"):
             config = AstreaConfig.from_dict(described)
         # Without memory: the weights, not the configuration, decide how much is allocated.
@@ -125,17 +136,6 @@ def read_config(folder: Path, *, allow_import: bool = False, apart: str | None =
     check_shapes(folder / WEIGHTS, found, wanted, optional=set(getattr(skeleton, "all_tied_weights_keys", {})))
     check_generation(folder, len(skeleton.get_input_embeddings().get_parameter("weight")))
     return config
-
-
-@contextmanager
-def _of_file(path: Path) -> Iterator[None]:
-    """Names the file, where what is wrong with it does not."""
-    try:
-        yield
-    except AstreaError as error:
-        if str(path) in error.message:
-            raise
-        raise AstreaError(f"{path}: {error.message}", error.mend) from error
 
 
 def _load_weights(folder: Path, config: AstreaConfig, allow_import: bool) -> AstreaForConditionalGeneration:
@@ -155,6 +155,16 @@ def _load_weights(folder: Path, config: AstreaConfig, allow_import: bool) -> Ast
                 f"{folder / WEIGHTS} has {kind.replace('_', ' ')}: {sorted(map(str, found[kind]))[:3]}", AGAIN
             )
     return model.eval()
+
+
+@torch.no_grad()
+def _try(folder: Path, model: AstreaForConditionalGeneration) -> None:
+    """Two words without a picture: configurations can be built that do not run."""
+    with foreign(f"{folder / 'config.json'} describes a model that does not run"):
+        one = torch.zeros(1, 1, dtype=torch.long)
+        out = model(input_ids=one, use_cache=True)
+        mask = torch.ones(1, 2, dtype=torch.long)
+        model(input_ids=one, attention_mask=mask, past_key_values=out.past_key_values, use_cache=True)
 
 
 def check_pair(folder: Path, model: AstreaForConditionalGeneration, processor: AstreaProcessor) -> None:

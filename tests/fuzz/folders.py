@@ -301,8 +301,8 @@ GENERATION: dict[str, dict[str, Any]] = {
 VIT = {"model_type": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 CONFIG: dict[str, dict[str, Any]] = {
     "a hundred thousand experts": {
-        "experts": {f"e{i}": {"kind": "captioning"} for i in range(100_000)},
-        "expert_names": [f"e{i}" for i in range(100_000)],
+        "experts": {f"e{i}": {"kind": "captioning"} for i in range(90_000)},
+        "expert_names": [f"e{i}" for i in range(90_000)],
     },
     "no experts": {"experts": {}, "expert_names": []},
     "experts of no kind": {"experts": {"a": 1}, "expert_names": ["a"]},
@@ -504,6 +504,9 @@ def hostile_folders() -> dict[str, Spoil]:
         f"picture size {value!r:.20}": put("processor_config.json", ("image_processor", "image_size"), value)
         for value in (*ODD, 63, 0, 10**6, 4096)
     }
+    for size in (16, 48, 504, 512, 520, 4096):
+        both = put("processor_config.json", ("image_processor", "image_size"), size)
+        found[f"pictures of {size}"] = several(edited("config.json", image_size=size), both)
     found["audio"] = edited("processor_config.json", audio_tokenizer={"audio_tokenizer_class": "x"})
     found["another picture class"] = put(
         "processor_config.json", ("image_processor", "image_processor_type"), "CLIPImageProcessor"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from astrea.errors import AstreaError
 from astrea.folders.files import (
@@ -12,6 +11,7 @@ from astrea.folders.files import (
     MAX_TEMPLATE_BYTES,
     TEMPLATE,
     foreign,
+    of_file,
     read_json,
     read_text,
 )
@@ -42,18 +42,12 @@ def read_processor(folder: Path) -> AstreaProcessor:
     template = read_text(folder / TEMPLATE, MAX_TEMPLATE_BYTES)
     with quiet():
         tokenizer = read_tokenizer(folder)
-        with foreign(f"{path} describes no processor"):
+        with of_file(path), foreign(f"{path} describes no processor"):
             sizes = {name: described[name] for name in ("num_visual_tokens", "max_length") if name in described}
             processor = AstreaProcessor(
                 AstreaImageProcessor(pictures.get("image_size", 64)), tokenizer, **sizes, chat_template=template
             )
-    _try_template(folder / TEMPLATE, processor)
-    return processor
-
-
-def _try_template(path: Path, processor: Any) -> None:
-    """One question, so that a template that can ask nothing says so before the weights are read."""
-    try:
+    with of_file(folder / TEMPLATE):
+        # One question, so that a template that can ask nothing says so before the weights are read.
         processor.apply_chat_template([QUESTION], add_generation_prompt=True)
-    except AstreaError as error:
-        raise AstreaError(f"{path}: {error.message}", error.mend) from error
+    return processor

@@ -18,7 +18,8 @@ from astrea.errors import AstreaError
 from astrea.folders.files import AGAIN, foreign
 
 MOST_EXPERTS, MOST_NUMBER, MOST_LISTED = 64, 1 << 31, 1 << 16
-SPARE_MODULES, MODULES_PER_TENSOR = 10_000, 50
+MOST_SIDE = 512
+SPARE_MODULES, MODULES_PER_TENSOR = 2000, 20
 SPARE_VALUES = 1 << 27
 """Values that a model may keep in tables beside its weights: 512 MB."""
 
@@ -44,13 +45,21 @@ def check_description(path: str, described: Mapping[str, Any]) -> None:
         if not (isinstance(entry, dict) and isinstance(entry.get("kind"), str) and isinstance(options, dict | None)):
             raise AstreaError(f"{path}: experts.{name:.80} is no kind with options", AGAIN)
     side = described.get("image_size", 64)
-    if type(side) is not int or not 16 <= side <= 4096 or side % 8:
-        raise AstreaError(f"{path}: image_size is {side!r:.80}", "it is a multiple of 8 in 16..4096; " + AGAIN)
+    if type(side) is not int or not 16 <= side <= MOST_SIDE or side % 8:
+        raise AstreaError(f"{path}: image_size is {side!r:.80}", f"it is a multiple of 8 in 16..{MOST_SIDE}; " + AGAIN)
     for where, value in _values(described, "config"):
         if isinstance(value, int) and abs(value) > MOST_NUMBER:
             raise AstreaError(f"{path}: {where} is a number of {len(str(value))} digits", AGAIN)
         if isinstance(value, list) and len(value) > MOST_LISTED:
             raise AstreaError(f"{path}: {where} lists {len(value):,} values", AGAIN)
+        name = where.rpartition(".")[2]
+        # transformers makes a name for each label, and without dictionaries nothing here reads what it returns.
+        if name == "num_labels" and not (type(value) is int and 0 <= value <= MOST_LISTED):
+            raise AstreaError(f"{path}: {where} is {value!r:.80}", AGAIN)
+        if name == "sliding_window" and not (value is None or (type(value) is int and value > 0)):
+            raise AstreaError(f"{path}: {where} is {value!r:.80}", AGAIN)
+        if name in ("return_dict", "use_return_dict") and value is False:
+            raise AstreaError(f"{path}: {where} is false", "take it out of the file")
 
 
 def _values(value: Any, where: str) -> Iterator[tuple[str, Any]]:

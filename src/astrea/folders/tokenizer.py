@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,10 +21,24 @@ from transformers import AutoTokenizer
 
 from astrea.errors import AstreaError
 from astrea.folders import tokenizer_trial as trial
-from astrea.folders.files import AGAIN, MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, foreign, parsed, read_bytes, read_json
+from astrea.folders.files import (
+    AGAIN,
+    MAX_JSON_BYTES,
+    MAX_TEMPLATE_BYTES,
+    MAX_TOKENIZER_BYTES,
+    foreign,
+    parsed,
+    read_bytes,
+    read_json,
+)
+from astrea.paths import exists
 
 SHIPPED_TOKENIZER = Path(__file__).parent.parent / "weights" / "model" / "tokenizer.json"
+FURTHER = ("added_tokens.json", "special_tokens_map.json")
+"""What transformers reads besides, where it is there."""
+
 MOST_GROWTH = 64
+MOST_WORDS, MOST_ADDED = 1 << 24, 1 << 14
 LONGEST_TOKEN = 1024
 PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
@@ -39,6 +54,12 @@ def read_tokenizer(folder: Path) -> Any:
     data = read_bytes(path, MAX_TOKENIZER_BYTES)
     described = parsed(path, data)
     _check_settings(folder / "tokenizer_config.json")
+    for name in FURTHER:
+        if exists(folder / name):
+            more = read_json(folder / name, MAX_JSON_BYTES)
+            _check_added(folder / name, "it", more)
+            for key, value in more.items():
+                _check_added(folder / name, key, value)
     check_tokenizer(str(path), data, described)
     with foreign(f"the tokenizer files of {folder} cannot be used"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -109,8 +130,6 @@ def _try(data: bytes) -> str:
 
 def _needed() -> dict[str, str]:
     """Of the environment, what a process needs to start and to find its libraries."""
-    import os
-
     names = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP", "HOME")
     return {name: os.environ[name] for name in names if name in os.environ}
 
@@ -118,10 +137,19 @@ def _needed() -> dict[str, str]:
 def _check_settings(path: Path) -> None:
     """Whether a tokenizer_config.json names nothing outside the folder."""
     for key, value in read_json(path, MAX_JSON_BYTES).items():
+        _check_added(path, key, value)
         if value is not None and (key.endswith("_file") or key in ("auto_map", "name_or_path", "gguf_file")):
             if key == "name_or_path" and isinstance(value, str):
                 continue  # where it once came from; never read
             raise AstreaError(f"{path} names a file of its own in {key!r:.80}", "take it out of the file")
+
+
+def _check_added(path: Path, key: str, value: Any) -> None:
+    # Each is looked for in every text, and adding them takes its time.
+    if isinstance(value, list | dict) and len(value) > MOST_ADDED:
+        raise AstreaError(f"{path}: {key:.80} has {len(value):,} entries; at most {MOST_ADDED:,} are read", AGAIN)
+    if isinstance(value, str) and len(value) > MAX_TEMPLATE_BYTES:
+        raise AstreaError(f"{path}: {key:.80} has {len(value):,} characters", AGAIN)
 
 
 def _check_pipeline(path: str, described: dict[str, Any]) -> None:
@@ -162,7 +190,11 @@ def _may_take_for_ever(regex: str) -> bool:
 def _check_words(path: str, described: dict[str, Any]) -> None:
     words = (described.get("model") or {}).get("vocab") or {}
     names = words if isinstance(words, dict) else [pair[0] for pair in words if isinstance(pair, list) and pair]
-    added = [token.get("content", "") for token in described.get("added_tokens") or [] if isinstance(token, dict)]
+    tokens = [token for token in described.get("added_tokens") or [] if isinstance(token, dict)]
+    added = [token.get("content", "") for token in tokens]
+    ids = [*(words.values() if isinstance(words, dict) else ()), *(token.get("id") for token in tokens)]
+    if len(tokens) > MOST_ADDED or any(not isinstance(one, int) or not 0 <= one < MOST_WORDS for one in ids):
+        raise AstreaError(f"{path} has too many added tokens, or ids that no table of words has", AGAIN)
     longest = max((len(name) for name in (*names, *added) if isinstance(name, str)), default=0)
     if longest > LONGEST_TOKEN:
         raise AstreaError(f"{path} has a token of {longest:,} characters; at most {LONGEST_TOKEN:,} are read", AGAIN)

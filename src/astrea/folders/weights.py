@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from astrea.errors import AstreaError
-from astrea.folders.files import AGAIN, MAX_TOKENIZER_BYTES, WEIGHTS, first_line, read_json
+from astrea.folders.files import AGAIN, MAX_TOKENIZER_BYTES, WEIGHTS, check_inside, first_line, read_json
 from astrea.paths import is_file, list_folder
 
 INDEX = f"{WEIGHTS}.index.json"
@@ -79,6 +79,7 @@ def read_shapes(folder: Path) -> Shapes:
 
 
 def _shapes_in(path: Path) -> Shapes:
+    check_inside(path)
     try:
         # The library says of a file that may not be read that there is none.
         with open(path, "rb"):
