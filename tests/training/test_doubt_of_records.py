@@ -11,8 +11,10 @@ from own_shops import SEEING, data_of, fresh
 from PIL import Image
 
 from astrea.config import Run
-from astrea.doubt.records import BATCH, FEWEST, doubt_of_records
-from astrea.processor import AstreaImageProcessor
+from astrea.doubt.records import BATCH, FEWEST, calibrated_on, doubt_of_records
+from astrea.evaluation.own.items import items_of
+from astrea.explanation import explain
+from astrea.processor import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import load_recipe
 from astrea.scenes.draw import split_scene
 from astrea.training.workshop import Workshop
@@ -41,6 +43,24 @@ def test_its_own_pictures_are_familiar(tmp_path, small_overrides):
     pages = AstreaImageProcessor(64)([Image.new("RGB", (64, 64), "white")])["pixel_values"]
     strange = [float(doubt.familiar[n].strangeness(part)) for n, part in shop.model.see(torch.as_tensor(pages)).items()]
     assert max(strange) > 0
+
+
+def test_held_out_questions_say_how_sure_to_be(tmp_path, small_overrides):
+    shop = shop_of(tmp_path, FEWEST, small_overrides)
+    model = shop.model.eval()
+    processor = AstreaProcessor(AstreaImageProcessor(64), shop.tokenizer, model.num_visual_tokens)
+    familiar = doubt_of_records(shop, Said())
+    assert familiar is not None
+    items = list(items_of(shop.data.sources, shop.data.trainable, print))
+    assert calibrated_on(familiar, model, processor, items[:10]) is familiar
+    doubt = calibrated_on(familiar, model, processor, items)
+    assert doubt.familiar is familiar.familiar
+    assert doubt.calibration is not None
+    model.doubt = doubt
+    why = explain(model, processor, Image.new("RGB", (64, 64), "white"), "is it red?", longest=3, masking=False)
+    # A model that has learned nothing is nearly never right, and by now says so.
+    assert why.calibrated
+    assert why.confidence < 0.1
 
 
 @pytest.mark.parametrize("count", [1, BATCH * 2])

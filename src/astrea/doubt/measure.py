@@ -30,10 +30,16 @@ def measure(
     features: Features,
     questions: Sequence[str],
     pictures: Sequence[int],
+    *,
+    longest: int = 6,
 ) -> Measured:
-    """Answer each question about its picture (its place in ``features``), and look at the signs of each answer."""
+    """Answer each question about its picture (its place in ``features``), and look at the signs of each answer.
+
+    Args:
+        longest: most tokens of an answer.
+    """
     which = torch.tensor(pictures, dtype=torch.long)
-    answers = answerer.answer(questions, features, which).texts
+    answers = answerer.answer(questions, features, which, longest=longest).texts
     strange_NE = strangeness(familiar, features)
     everything = answerer.shown(features, slice(None))
     believed_NE = believed_experts(answerer.model, everything, answerer.present(len(strange_NE))).cpu()

@@ -1,15 +1,28 @@
-"""What is familiar to a model that learned from data files of one's own: what its experts saw in their pictures.
-
-How sure to be is not known then: that takes questions that the model did not learn from (`learn_calibration`).
+"""Doubt of a model that learned from data files of one's own: familiar is what its experts saw in their pictures; how
+sure to be takes questions that it did not learn from, those of ``data.validation``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
 
 from astrea.data.world import join_features
+from astrea.doubt.calibration import learn_calibration
 from astrea.doubt.doubt import Doubt
 from astrea.doubt.familiar import learn_familiar
+from astrea.doubt.measure import measure
+from astrea.doubt.signs import refuses
+from astrea.doubt.unfamiliar import unfamiliar_pictures
+from astrea.evaluation.answering import Answerer
+from astrea.evaluation.own.items import LONG, Item
+from astrea.evaluation.own.score import is_right
+from astrea.model import AstreaForConditionalGeneration
+from astrea.processor import AstreaProcessor
 from astrea.progress import Reporter
 from astrea.training.recorded import RecordData
 
@@ -19,6 +32,8 @@ if TYPE_CHECKING:
 PICTURES, FEWEST = 256, 48
 """How many pictures are looked at, and how many there have to be: of fewer nothing can be said about others."""
 BATCH = 16
+QUESTIONS = 300
+"""The most held-out questions that a calibration is fitted on."""
 
 
 def doubt_of_records(shop: Workshop, report: Reporter) -> Doubt | None:
@@ -37,3 +52,41 @@ def doubt_of_records(shop: Workshop, report: Reporter) -> Doubt | None:
         report.track("what is familiar", start + BATCH, count)
     features = join_features(parts)
     return Doubt({name: learn_familiar(part) for name, part in features.items()})
+
+
+def calibrated_on(
+    doubt: Doubt, model: AstreaForConditionalGeneration, processor: AstreaProcessor, items: Sequence[Item]
+) -> Doubt:
+    """The same doubt with a calibration fitted on held-out items: questions about one picture with a short answer, and
+    the same about pictures that nobody's data holds (`astrea.doubt.unfamiliar`). Too few items change nothing.
+
+    Raises:
+        AstreaError: a picture cannot be read.
+    """
+    asked = [item for item in items if item.kind not in LONG and len(item.turns) == 1 and pictures_of(item) == 1]
+    asked = asked[:QUESTIONS]
+    if len(asked) < FEWEST:
+        return doubt
+    parts = [model.see(pixels(model, processor, item.sample.pictures())) for item in asked]
+    size = model.config.image_size
+    strange = [Image.fromarray(one) for one in unfamiliar_pictures(len(asked) // 3, size, len(asked))]
+    parts += [model.see(pixels(model, processor, [picture])) for picture in strange]
+    questions = [item.question for item in (*asked, *asked[: len(strange)])]
+    answerer = Answerer(model, processor.tokenizer)
+    found = measure(answerer, dict(doubt.familiar), join_features(parts), questions, range(len(questions)), longest=16)
+    told = zip(found.answers, asked, strict=False)
+    right = [is_right(item.kind, answer, item.truths) > 0.5 for answer, item in told]
+    right += [refuses(answer) for answer in found.answers[len(asked) :]]
+    answerable = torch.arange(len(questions)) < len(asked)
+    return Doubt(doubt.familiar, learn_calibration(found.signs, torch.tensor(right), answerable))
+
+
+def pictures_of(item: Item) -> int:
+    """How many pictures an item shows."""
+    return len(item.sample.record.images)
+
+
+def pixels(model: AstreaForConditionalGeneration, processor: AstreaProcessor, pictures: Sequence[Any]) -> Tensor:
+    """Pictures as the model sees them (N, 3, S, S), where it is."""
+    made = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+    return made.to(model.device)

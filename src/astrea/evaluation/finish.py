@@ -13,6 +13,7 @@ from astrea.config import Run
 from astrea.data.packing import CAPTION_PROMPT
 from astrea.data.records.sources import configured_sources
 from astrea.doubt.doubt import Doubt, save_doubt
+from astrea.doubt.records import calibrated_on
 from astrea.doubt.world import PICTURES, QUESTIONS, learn_doubt
 from astrea.errors import AstreaError
 from astrea.evaluation.own.held_out import measure
@@ -54,6 +55,13 @@ def finish(
         held_out = configured_sources(run.data, report, key="validation")
         if held_out:
             measured = measure(model, processor, held_out, report=report)
+            if model.doubt is not None:
+                given = zip(measured.items, measured.answers.seen, strict=True)
+                model.doubt = calibrated_on(
+                    model.doubt, model, processor, [item for item, said in given if said is not None]
+                )
+                with file_guard(folder):
+                    save_doubt(model.doubt, folder / "model")
             measured.results.update(told_of(run, folder, measured.results))
             write_measured(model, processor, measured, folder)
             return measured.results
