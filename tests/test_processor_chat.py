@@ -228,3 +228,12 @@ def test_numbers_of_a_saved_processor_are_checked(tiny_processor, wrong):
         AstreaProcessor(AstreaImageProcessor(32), tokenizer, max_length=wrong)
     with pytest.raises(AstreaError, match="image_size="):
         AstreaImageProcessor(wrong)
+
+
+def test_options_that_an_image_processor_does_not_have_are_told(tmp_path):
+    with pytest.warns(UserWarning, match="no options do_normalize; they change nothing"):
+        AstreaImageProcessor(32, do_normalize=True)
+    AstreaImageProcessor(48).save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert AstreaImageProcessor.from_pretrained(tmp_path).image_size == 48

@@ -5,6 +5,7 @@ Letters: N pictures, S side of the square picture.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,9 @@ from astrea.data.images import to_square_array
 from astrea.errors import AstreaError, shortened
 
 LARGEST_SIDE = 8192
+DESCRIPTIONS = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map")
+"""What transformers writes beside the options of an image processor."""
+
 LAYOUTS = {None: None, "channels_first": True, "channels_last": False}
 
 
@@ -34,6 +38,10 @@ class AstreaImageProcessor(BaseImageProcessor):
 
     def __init__(self, image_size: int = 64, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        unread = [name for name in kwargs if not name.startswith("_") and name not in DESCRIPTIONS]
+        if unread:
+            what = shortened(", ".join(unread))
+            warnings.warn(f"the image processor has no options {what}; they change nothing", stacklevel=2)
         self.image_size = whole_number(image_size, "image_size", LARGEST_SIDE)
 
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:  # type: ignore[override]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -176,8 +177,21 @@ def test_strips_are_not_seen(mode, monkeypatch):
     assert np.array_equal(np.asarray(load_image(image)), whole)
 
 
-def test_large_photographs_are_within_the_limits():
-    for size in ((8000, 8000), (64_000, 1000), (1000, 64_000)):
-        image = Image.new("RGB", size)
-        image_limits.check_size(*size)
+@pytest.mark.parametrize(
+    ("kind", "mode", "megapixels", "info"),
+    [
+        ("JPEG", "RGB", 64, {}),
+        ("JPEG", "CMYK", 64, {"progressive": 1}),
+        ("PNG", "RGBA", 64, {}),
+        ("TIFF", "F", 64, {}),
+        ("BMP", "RGB", 64, {}),
+        ("GIF", "P", 64, {}),
+        ("WEBP", "RGB", 50, {}),
+    ],
+)
+def test_large_photographs_are_within_the_limits(kind, mode, megapixels, info):
+    image = SimpleNamespace(format=kind, mode=mode, width=10_000, height=100 * megapixels, info=info)
+    image_limits.check_memory(image)
+    image.height *= 4
+    with pytest.raises(image_limits.Costly, match=kind):
         image_limits.check_memory(image)
