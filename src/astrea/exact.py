@@ -18,7 +18,8 @@ def in_full(module: nn.Module, *args: Any, method: str | None = None, dtype: tor
     """Call a module, or a method of it, with its half-precision weights and buffers widened for as long as that takes.
 
     Shares, trust, thresholds and coordinates are compared with one another: they would change their order in half
-    precision. Gradients arrive at the weights as they are kept. With weights in float32 or wider this is a plain call.
+    precision. Gradients arrive at the weights as they are kept. With weights in float32 or wider this is a plain call,
+    and so it is with weights that are offloaded to the disk.
 
     Args:
         dtype: compute in this type instead, whatever the weights are kept in.
@@ -27,7 +28,9 @@ def in_full(module: nn.Module, *args: Any, method: str | None = None, dtype: tor
     held = [*wanted.named_parameters(), *wanted.named_buffers()]
     types = {name: wide(t.dtype) if dtype is None else dtype for name, t in held if t.is_floating_point()}
     changed = {name: t.to(types[name]) for name, t in held if name in types and t.dtype != types[name]}
-    return functional_call(wanted, changed, args) if changed else wanted(*args)
+    # Weights that come from the disk as they are used cannot be changed beforehand.
+    there = not any(t.is_meta for t in changed.values())
+    return functional_call(wanted, changed, args) if changed and there else wanted(*args)
 
 
 class _Method(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +38,13 @@ class Alignment(nn.Module):
         found = next(iter(features.values())).confidence
         first: Adapter = self.adapters[self.names[0]]  # type: ignore[assignment]
         weight = first.mixture.weight
+        # Not where the weights are: those that come from the disk as they are used are nowhere.
+        own: dict[str, Any] = {"dtype": weight.dtype, "device": found.device}
         columns, sure, places = [], [], []
         sound = torch.ones(len(found), len(self.names), dtype=torch.bool, device=found.device)
         for index, name in enumerate(self.names):
             # Without a place: not a number, which no comparison below ever takes for one.
-            where = weight.new_full((len(found), self.counts[index], 2), float("nan"))
+            where = torch.full((len(found), self.counts[index], 2), float("nan"), **own)
             if name in features:
                 # What is not read must be harmless: zero times NaN is NaN, and a broken expert may well say NaN.
                 part = features[name]
@@ -57,8 +60,8 @@ class Alignment(nn.Module):
                 if part.places is not None:
                     where = part.places.to(weight.dtype).masked_fill(unread.unsqueeze(-1), float("nan"))
             else:
-                columns.append(weight.new_zeros(len(found), self.counts[index], weight.shape[0]))
-                sure.append(weight.new_zeros(len(found), self.counts[index]))
+                columns.append(torch.zeros(len(found), self.counts[index], weight.shape[0], **own))
+                sure.append(torch.zeros(len(found), self.counts[index], **own))
             places.append(where)
         here = [name in features for name in self.names]
         confidence = torch.cat(sure, 1)

@@ -148,10 +148,13 @@ class ExpertBank(nn.Module):
     def _run(self, name: str, pixels_B3HW: Tensor, method: str) -> Any:
         """A method of an expert on pictures, brought to its place and into a type that it computes in.
 
-        Networks of checkpoints compute in the type that they are kept in; all others in float32.
+        Networks of checkpoints compute in the type that they are kept in, and so do those whose weights come from the
+        disk as they are used; all others in float32.
         """
         expert = self[name]
-        pixels = pixels_B3HW.to(self.place_of(name, pixels_B3HW), torch.float32)
+        held = next(expert.parameters(), None)
+        dtype = held.dtype if held is not None and held.is_meta else torch.float32
+        pixels = pixels_B3HW.to(self.place_of(name, pixels_B3HW), dtype)
         if isinstance(expert, CheckpointExpert):
             return getattr(expert, "__call__" if method == "forward" else method)(pixels)
         return in_full(expert, pixels, method=None if method == "forward" else method, dtype=torch.float32)
