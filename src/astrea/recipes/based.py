@@ -64,6 +64,8 @@ def base_of(named: str, path: Path, where: str) -> Path:
         raise AstreaError(f"{where}: 'base' is {short(named)}", "Write its path relative to this file.")
     beside = path.parent / named
     if not is_shipped(named) and is_file(beside):
+        if beside.suffix not in (".yaml", ".yml"):
+            raise AstreaError(f"{where}: 'base' is {short(named)}, not a recipe", "Name a file that ends with .yaml.")
         return beside
     try:
         return find_recipe(named if is_shipped(named) else str(beside))
