@@ -191,3 +191,10 @@ def test_no_file_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert all(file.closed for file in opened)
     if descriptors.exists():  # also what the libraries below Python opened
         assert len(list(descriptors.iterdir())) == before
+
+
+def test_a_name_of_other_capitals_is_hinted_at(tmp_path: Path):
+    (tmp_path / "Cat.JPG").touch()
+    with pytest.raises(AstreaError) as refused:
+        load_image(tmp_path / "cat.jpg")
+    assert "there is Cat.JPG: capitals count" in refused.value.mend

@@ -20,6 +20,7 @@ from PIL import Image
 from astrea.data.image_limits import Costly, check_memory, check_size, check_structure, exif_is_bounded
 from astrea.data.image_modes import to_rgb
 from astrea.errors import AstreaError, shortened
+from astrea.paths import hint_for
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
@@ -166,7 +167,8 @@ def _not_found(path: Path, label: str) -> AstreaError:
         return AstreaError(f"{shown} is a URL, and URLs are not fetched", "Download it and give the file's path.")
     # Base64 has no dot in it, and is not to be quoted.
     shown = label if "." in path.name else label.replace(str(path), shortened(str(path)))
-    return AstreaError(f"{shown} does not exist", "Check the path; relative paths start at the current folder.")
+    mend = hint_for(path) if "." in path.name else ""
+    return AstreaError(f"{shown} does not exist", mend or "Check the path; relative paths start at the current folder.")
 
 
 def _opened(file: BinaryIO, label: str, max_pixels: int) -> Image.Image:

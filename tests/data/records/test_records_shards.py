@@ -126,7 +126,8 @@ def test_captions_need_their_one_picture(tmp_path: Path) -> None:
     assert kinds(faults) == [(1, "no_image"), (2, "image_count"), (3, "no_text"), (4, "no_text")]
 
 
-def test_braces_name_shards_as_in_a_shell(tmp_path: Path) -> None:
+def test_braces_name_shards_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("astrea.data.records.braces.MOST", 100)
     for number in range(12):
         write_tar(tmp_path / f"s-{number:03}.tar", [("1.png", picture(1)), ("1.txt", b"a cat")])
     (source,) = open_sources(str(tmp_path / "s-{000..011}.tar"))

@@ -176,3 +176,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
     tracemalloc.stop()
     assert (seen, len(reader)) == (rows // 100, rows)
     assert peak < size / 3
+
+
+def test_a_row_of_too_many_values_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("astrea.data.records.rowjson.MAX_VALUES", 10)
+    assert parse_object(b'{"a": [1, 2, 3, 4, 5, 6, 7, 8, 9]}')["a"][-1] == 9
+    with pytest.raises(BadRow, match="more than 10 values"):
+        parse_object(b'{"a": [[], [], [], [], [], [], [], []]}')

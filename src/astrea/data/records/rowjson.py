@@ -10,6 +10,10 @@ from astrea.data.records.faults import BadRow
 MAX_ROW_BYTES = 64 << 20
 """The longest row that is read. A row holds text and paths, and at times pictures as base64."""
 
+MAX_VALUES = 1_000_000
+"""The most values of a row, counted by its commas and opening brackets: parsed, a value takes up to a hundred times its
+bytes."""
+
 TOO_LONG = f"split the row, or keep its pictures in files of their own (at most {MAX_ROW_BYTES >> 20} MiB a row)"
 
 
@@ -21,6 +25,8 @@ def parse_object(data: bytes) -> dict[str, Any]:
     """
     if len(data) > MAX_ROW_BYTES:
         raise BadRow("unreadable", f"the row has more than {MAX_ROW_BYTES:,} bytes", TOO_LONG)
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise BadRow("unreadable", f"the row has more than {MAX_VALUES:,} values", "split the row")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -29,6 +29,9 @@ from astrea.paths import open_file
 
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 _MAX_HEADER = 1 << 20
+MAX_SKIPPED = 4 << 30
+"""The largest member of a compressed shard, which has to be unpacked even where it is not used."""
+
 _EXTRA_TYPES = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -121,6 +124,8 @@ def _headers(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo, boo
     with tarfile.open(path, "r|*" if packed else "r:", tarinfo=_Info) as tar:
         while (info := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # it would remember every header
+            if packed and info.size > MAX_SKIPPED:
+                raise tarfile.ReadError(f"a compressed member of {info.size:,} bytes")
             if not info.isdir():
                 yield tar, info, packed
 
