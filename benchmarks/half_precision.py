@@ -81,17 +81,19 @@ def measure(run: Run, folder: str, report: Reporter) -> dict[str, Any]:
     return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description="Half precision against float32 on the twelve tasks.")
     parser.add_argument("model", help='a model folder, or "shipped"')
     parser.add_argument("changes", nargs="*", help="changes of the tiny recipe, such as data.test_questions=40")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     found = measure(load_recipe(Run, "tiny", args.changes), args.model, TerminalReporter())
-    write_json_atomic(RESULTS, {"commit": commit(), "machine": machine(), "changes": args.changes} | found)
+    found = {"commit": commit(), "machine": machine(), "changes": args.changes} | found
+    write_json_atomic(args.out, found)
     json.dump(found, sys.stdout, indent=1)
-    return 0
+    return found
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()
