@@ -210,7 +210,7 @@ class Insist(LogitsProcessor):
         {"prompt_lookup_num_tokens": 5, "batch": 1},
         {"logits_processor": LogitsProcessorList([Insist(4)])},
     ],
-    ids=str,
+    ids=lambda options: " ".join(options),
 )
 def test_an_answer_never_says_the_mark_of_a_picture(own_model, batch, options):
     mark = own_model.config.image_token_id
