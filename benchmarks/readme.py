@@ -287,6 +287,7 @@ def draw_arena(arena: dict[str, Any], path: Path) -> None:
     right.set_xlim(0)
     right.set_ylim(0, 100)
     right.set_xlabel("training seconds, alignment included", fontsize=8)
+    right.set_ylabel("average on validation", fontsize=8)
     right.tick_params(labelsize=8)
     right.legend(frameon=False, fontsize=8, loc="lower right")
     for axes in (left, right):
@@ -305,6 +306,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     axes.bar(names, blind, color="#b9c9e6", width=0.7, label="blind (no picture)")
     axes.axhline(results["average"], color="#c0392b", linewidth=1, label=f"average {results['average']:.1f}")
     axes.set_ylim(0, 100)
+    axes.set_ylabel("score, 0 to 100", fontsize=8)
     axes.tick_params(axis="x", rotation=35, labelsize=8)
     for label in axes.get_xticklabels():
         label.set_horizontalalignment("right")
