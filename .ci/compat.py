@@ -73,7 +73,7 @@ def main() -> None:
     for end in [asked.only] if asked.only else ["newest", "oldest"]:
         python = environment(place / end, asked.torch, pins[end], wheel)
         first, *rows = check(python, place / f"{end}-work")
-        print(f"\n{end}: " + ", ".join(f"{name} {number}" for name, number in first["libraries"].items()))
+        print(f"\n{end}: " + ", ".join(f"{name} {number}" for name, number in first["libraries"].items()), flush=True)
         for row in rows:
             failed |= not row["well"]
             print(f"  {row['step']:<10} {'ok' if row['well'] else 'FAILED':<7} {row['seen']}")
