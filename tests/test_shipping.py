@@ -15,14 +15,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from astrea import AstreaError, shipping
-from astrea.config import Data, Run
+from astrea.config import Data, Run, World
+from astrea.doubt.doubt import save_doubt
+from astrea.doubt.world import learn_doubt
 from astrea.evaluation.tasks import TASKS
 from astrea.files import sha256_file
 from astrea.loading import load_model
 from astrea.processor import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.scenes.draw import split_scene
-from astrea.shipping import FILES, load_shipped, pack
+from astrea.shipping import FILES, how_to_make, load_shipped, pack
 from astrea.training.parts import CARD, LANGUAGE, assemble, save_part
 
 FEW = Data(test_questions=2, test_captions=2, test_retrieval_groups=1)
@@ -367,3 +369,31 @@ def test_pack_as_a_command(astrea, finished, parts, tmp_path, monkeypatch):
     assert astrea("pack", finished, "--out", tmp_path / "out")[0] == 1
     assert astrea("pack", finished)[0] == 2
     assert "For developers" in astrea("pack", "--help")[1]
+
+
+# A run that went on from another model
+
+
+def test_its_card_tells_both_commands_and_what_it_knows_of_doubt_comes_along(finished, parts, small, tmp_path):
+    first = Path(shutil.copytree(finished / "model", tmp_path / "first"))
+    (first / "recipe.json").write_text(json.dumps(small.model_dump()))
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    going_on = small.model_copy(update={"start": str(first), "tune": small.tune.model_copy(update={"steps": 7})})
+    (run / "recipe.yaml").write_text(dump_recipe(going_on))
+    model, processor = load_model(run / "model")
+    doubt = learn_doubt(model, processor.tokenizer, World(), pictures=8, questions=6)
+    save_doubt(doubt, run / "model")
+    card = pack(run, tmp_path / "out", commit=None, parts=parts, subset=FEW)
+    one, two, three = card["command"].split(" && ")
+    assert one.endswith("--out FIRST")
+    assert "FIRST/model" in two
+    assert "tune.steps=7" in two
+    assert three == "astrea pack RUN --out FOLDER"
+    assert str(tmp_path) not in card["command"]
+    assert card["start"]["sha256"] == sha256_file(first / "model.safetensors")
+    before = Run.model_validate(card["start"]["recipe"])
+    assert how_to_make(Run.model_validate(card["recipe"]), before) == card["command"]
+    packed, _ = load_shipped(tmp_path / "out", parts=parts)
+    assert packed.doubt is not None
+    assert packed.doubt.familiar.keys() == doubt.familiar.keys()
+    assert packed.doubt.calibration is not None

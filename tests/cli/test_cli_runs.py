@@ -39,6 +39,8 @@ def test_quickstart_twice_and_its_report(astrea, short, tmp_path, few_scenes, mo
     assert tuple(results["tasks"]) == TASKS
     assert (results["strategy"], results["seed"], results["recipe"]) == ("astrea", 0, "tiny")
     assert {"features", "waiting", "align", "fuse", "tune", "evaluate"} == results["seconds"].keys()
+    # How sure to be was measured on validation questions, and is kept beside the model.
+    assert (folder / "model" / "doubt.safetensors").is_file()
     samples = json.loads((folder / "samples.json").read_text())
     assert len(samples) == 24
     # An album of the bare pictures, for `astrea retrieve`.
