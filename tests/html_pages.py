@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 from html.parser import HTMLParser
 
 VOID = {"meta", "img", "br", "line", "path", "input"}
@@ -36,3 +39,10 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.tags if name == tag]
+
+
+def saved(page: Page, name: str) -> list[list[str]]:
+    """The table behind the link that saves ``name``."""
+    address = next(link["href"] for link in page.all("a") if link.get("download") == name)
+    data = base64.b64decode(address.removeprefix("data:text/csv;charset=utf-8;base64,"))
+    return list(csv.reader(io.StringIO(data.decode("utf-8"))))

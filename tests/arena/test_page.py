@@ -18,7 +18,7 @@ from astrea.arena.page.parts import PARTS
 from astrea.arena.pictures import Interval, Series, chart, intervals
 from astrea.evaluation.robustness import CORRUPTIONS
 from astrea.evaluation.tasks import CAPTION_TASKS, TASKS, VQA_TASKS
-from html_pages import Page
+from html_pages import Page, saved
 
 EXPERTS = ("captioning", "classification", "segmentation", "detection")
 CONDITIONS = ("clean", "night")
@@ -138,6 +138,20 @@ def test_a_full_arena_shows_everything(arena, tmp_path):
     assert "abc" in page.sections["made"]
     assert "abacus" in page.sections["made"]
     assert "about mixer" in page.sections["made"]
+
+
+def test_strategies_for_a_spreadsheet(arena):
+    head, *rows = saved(ArenaPage(render(arena)), "strategies.csv")
+    assert head[:4] == ["strategy", "average", "std", "seeds"]
+    assert {row[0] for row in rows} == set(arena["strategies"])
+    for row in rows:
+        told = dict(zip(head, row, strict=True))
+        assert float(told["average"]) == pytest.approx(arena["strategies"][row[0]]["average"]["mean"], rel=1e-5)
+        assert all(told[task] for task in TASKS)
+
+
+def test_differences_are_drawn_over_an_axis_with_a_name():
+    assert "points of the average" in Page(intervals([Interval("a", -1.0, -2.0, 0.5)], "what")).text
 
 
 def test_the_headline_is_about_astrea_and_the_best_other(arena):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,16 +18,9 @@ from astrea.evaluation.report.markup import table
 from astrea.evaluation.report.results import TaskScore
 from astrea.evaluation.report.scores import interval
 from astrea.evaluation.report.spreadsheet import csv_link
-from html_pages import Page
+from html_pages import Page, saved
 
 STYLE = (Path(sample_cards.__file__).parent / "page.css").read_text()
-
-
-def saved(page: Page, name: str) -> list[list[str]]:
-    """The table behind the link that saves ``name``."""
-    address = next(link["href"] for link in page.all("a") if link.get("download") == name)
-    data = base64.b64decode(address.removeprefix("data:text/csv;charset=utf-8;base64,"))
-    return list(csv.reader(io.StringIO(data.decode("utf-8"))))
 
 
 @pytest.mark.parametrize(
