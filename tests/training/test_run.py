@@ -24,6 +24,7 @@ from astrea.progress import Reporter
 from astrea.recipes.loader import load_recipe
 from astrea.training import checkpoint
 from astrea.training import run as run_module
+from astrea.training.fuse import FuseObjective
 from astrea.training.log import TrainLog
 from astrea.training.parts import assemble, save_part
 from astrea.training.pretrain import write_card
@@ -422,13 +423,13 @@ def test_a_read_only_folder_is_an_error_that_names_it(run, tmp_path, runs):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_save(run, runs, whole, monkeypatch):
     folder = runs / "nan"
     with monkeypatch.context() as patch:
-        real = run_module.FuseObjective.loss
+        real = FuseObjective.loss
 
         def spoilt(self: Any, batch: Any, step: int) -> Any:
             loss, figures = real(self, batch, step)
             return (loss * float("nan") if self.name == "tune" and step == 3 else loss), figures
 
-        patch.setattr(run_module.FuseObjective, "loss", spoilt)
+        patch.setattr(FuseObjective, "loss", spoilt)
         with pytest.raises(AstreaError, match=r"the loss is nan at step 3.*train scene \d"):
             train(run, folder, report=Reporter())
     assert steps_kept(folder)[-1] == 16
