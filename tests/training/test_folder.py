@@ -18,6 +18,7 @@ from astrea.errors import AstreaError
 from astrea.evaluation.finish import finish
 from astrea.progress import Reporter
 from astrea.training import run as run_module
+from astrea.training.distributed import Distributed
 from astrea.training.folder import LOCK, alone_in, is_begun
 from astrea.training.run import train
 from listening import Said
@@ -52,6 +53,31 @@ def test_a_second_run_in_the_same_process_is_refused(run, tmp_path, resume):
             finish(run, folder, report=Reporter())
         assert names(folder) == before
     assert "choose another folder" in caught.value.mend
+
+
+class Ranks(Distributed):
+    """One of two processes; the other one's word is given."""
+
+    def __init__(self, rank: int, leader_says: int) -> None:
+        super().__init__(rank, 2)
+        self.leader_says = leader_says
+
+    def from_leader(self, number: int) -> int:
+        return number if self.leads else self.leader_says
+
+
+def test_of_several_processes_the_leader_locks_and_the_others_follow(tmp_path):
+    folder = tmp_path / "run"
+    with alone_in(folder, ranks=Ranks(0, 1), report=Reporter()):
+        with alone_in(folder, ranks=Ranks(1, 1), report=Reporter()):
+            pass
+        for rank in (0, 1):
+            with (
+                pytest.raises(AstreaError, match="another run is at work"),
+                alone_in(folder, ranks=Ranks(rank, 0), report=Reporter()),
+            ):
+                pytest.fail("went on")
+        assert names(folder) == {LOCK}
 
 
 def test_a_run_of_another_process_is_refused_until_that_process_is_killed(run, tmp_path):

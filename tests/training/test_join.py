@@ -24,6 +24,7 @@ from astrea.loading import load_model
 from astrea.progress import Reporter
 from astrea.recipes.loader import load_recipe
 from astrea.scenes.captions import captions
+from astrea.training.folder import LOCK, alone_in
 from astrea.training.join import Joined, grow, join, root
 from listening import Said
 
@@ -112,6 +113,15 @@ def word_loss(model, tokenizer, run) -> float:
 def test_it_learns_to_say_what_captions_say(tiny_model, tiny_processor, joined, run):
     fresh, tokenizer = grow(tiny_model, tiny_processor.tokenizer, "palette", PALETTE, seed=run.seed)
     assert word_loss(joined[0].model, tokenizer, run) < word_loss(fresh, tokenizer, run)
+
+
+def test_one_at_a_time_and_no_lock_is_left_in_a_model(joined, tiny_model, tiny_processor, run, tmp_path):
+    assert not (joined[1] / LOCK).exists()
+    with (
+        alone_in(tmp_path / "model", report=Said(), leaves_lock=False),
+        pytest.raises(AstreaError, match="another run is at work"),
+    ):
+        join(tiny_model, tiny_processor, run, "palette", PALETTE, tmp_path / "model", report=Said())
 
 
 def test_what_learns_is_said(joined):
