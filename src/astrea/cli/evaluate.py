@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,6 @@ from astrea.cli.app import (
     Trust,
     app,
     out,
-    print_json,
     print_path,
     save_picture,
 )
@@ -71,43 +70,33 @@ def evaluate(
     [bold]astrea evaluate runs/quickstart/model --tasks counting,spatial[/bold]
     [bold]astrea evaluate MODEL --suite public --data DIR --tasks gqa,pope[/bold]
     """
-    from astrea.cli.own_data import evaluate_file, evaluate_run, is_run, print_table
+    from astrea.cli.evaluations import evaluate_file, evaluate_public_sets, evaluate_run, evaluate_world, is_run, show
 
     run = model if is_run(model) else None
     model = model if run is None else run / "model"
-    world = bool(overrides or masking or split != "test" or recipe is not None)
+    asks_world = bool(overrides or masking or split != "test" or recipe is not None)
+    where: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     if suite == "world" and data is not None and not is_folder(data):
-        if world or tasks != "all" or predictions or rerank:
+        if asks_world or tasks != "all" or predictions or rerank:
             raise AstreaError(
                 "--tasks, --masking, --split, --recipe, --predictions, --rerank and KEY=VALUE are not for own data",
                 "leave them out with --data FILE",
             )
-        results = evaluate_file(
-            model, data, images=images, limit=limit, folder=folder, batch=batch, device=device,
-            trust_remote_code=trust_remote_code,
-        )  # fmt: skip
-        print_json(results) if as_json else print_table(results, folder)
+        results = evaluate_file(model, data, images=images, limit=limit, folder=folder, batch=batch, **where)
+        show(results, folder, as_json=as_json)
         return
     if images is not None:
         raise AstreaError("--images is for data of one's own", "add --data FILE")
     if suite == "public":
-        from astrea.evaluation.public.command import evaluate_public, public_table
-        from astrea.progress import TerminalReporter
-
-        if world:
+        if asks_world:
             raise AstreaError(
                 "--masking, --split, --recipe and KEY=VALUE are for the embedded world",
                 "leave them out with --suite public",
             )
-        with TerminalReporter() as report:
-            figures, error = evaluate_public(
-                model, data=Path(data) if data else None, tasks=tasks, mode=mode, limit=limit, out=folder,
-                predictions=predictions, rerank=rerank, batch=batch, trust_remote_code=trust_remote_code,
-                device=device, report=report,
-            )  # fmt: skip
-        print_json(figures) if as_json else out.print(public_table(figures))
-        if error is not None:
-            raise error
+        evaluate_public_sets(
+            model, as_json=as_json, data=data, tasks=tasks, mode=mode, limit=limit, out=folder,
+            predictions=predictions, rerank=rerank, batch=batch, **where,
+        )  # fmt: skip
         return
     if suite != "world":
         raise AstreaError(f"unknown suite {suite!r}", "choose world or public")
@@ -115,30 +104,13 @@ def evaluate(
         raise AstreaError(
             "--data DIR, --out, --predictions, --limit and --rerank are for the public tasks", "add --suite public"
         )
-    if run is not None and tasks == "all" and not world:
-        results = evaluate_run(run, trust_remote_code=trust_remote_code)
-        print_json(results) if as_json else print_table(results, run)
+    if run is not None and tasks == "all" and not asks_world:
+        show(evaluate_run(run, **where), run, as_json=as_json)
         return
-    from astrea.evaluation.own_world import measured_on
-    from astrea.evaluation.runner import evaluate as run_evaluation
-    from astrea.evaluation.summary import terminal_table
-    from astrea.evaluation.tasks import TASKS
-    from astrea.loading import load_model
-    from astrea.progress import TerminalReporter
-
-    chosen = TASKS if tasks == "all" else tuple(name.strip() for name in tasks.split(","))
-    unknown = [name for name in chosen if name not in TASKS]
-    if unknown:
-        raise AstreaError(f"unknown task {unknown[0]!r}", f"known tasks: {', '.join(TASKS)}")
-    if split not in ("test", "validation"):
-        raise AstreaError(f"unknown split {split!r}", "choose test or validation")
-    loaded, processor = load_model(model, trust_remote_code=trust_remote_code, device=device)
-    drawn, sizes = measured_on(model, loaded.config.image_size, recipe=recipe, overrides=overrides or [])
-    with TerminalReporter() as report:
-        results, _, _ = run_evaluation(
-            loaded, processor.tokenizer, drawn, sizes, tasks=chosen, masking=masking, split=split, report=report
-        )
-    print_json(results) if as_json else out.print(terminal_table(results))
+    results = evaluate_world(
+        model, tasks, masking=masking, split=split, recipe=recipe, overrides=overrides or [], **where
+    )
+    show(results, None, as_json=as_json)
 
 
 @app.command()
