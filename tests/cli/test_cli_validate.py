@@ -103,7 +103,7 @@ def test_a_fixed_copy(validate: Validate, photos: Path) -> None:
     path, copy = write(photos / "train.jsonl", *rows), photos / "clean.jsonl"
     result = validate(path, "--fixed", copy)
     assert result.code == 1
-    assert f"fixed:   {copy} (1 records as they were, 2 mended, 1 left out)" in result.out
+    assert f"fixed:   {copy} (1 record as read, 2 mended, 1 left out)" in result.out
     assert validate(copy).code == 0
     assert [json.loads(line)["id"] for line in copy.read_text().splitlines()] == ["1", "1-2", "3"]
     again = validate(path, "--fixed", copy)

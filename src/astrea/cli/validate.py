@@ -16,7 +16,7 @@ from rich.table import Table
 from astrea.cli.app import AsJson, app, out
 from astrea.errors import AstreaError
 from astrea.paths import is_folder
-from astrea.terminal import printable
+from astrea.terminal import counted, printable
 
 if TYPE_CHECKING:
     from astrea.data.records.check import Checks
@@ -193,7 +193,7 @@ def _fixed_lines(fixed: dict[str, Any] | None) -> Iterator[str]:
     if fixed is None:
         return
     yield (
-        f"fixed:   {fixed['path']} ({fixed['kept']:,} records as they were, {fixed['mended']:,} mended, "
+        f"fixed:   {fixed['path']} ({counted(fixed['kept'], 'record')} as read, {fixed['mended']:,} mended, "
         f"{fixed['dropped']:,} left out)"
     )
     for kind, count in fixed["mends"].items():

@@ -20,6 +20,7 @@ from astrea.errors import AstreaError
 from astrea.experts.bank import ExpertBank
 from astrea.model import AstreaForConditionalGeneration
 from astrea.progress import Reporter
+from astrea.terminal import counted
 from astrea.training.distributed import Distributed
 from astrea.training.recorded import RecordData
 
@@ -56,7 +57,7 @@ def training_data(
             f"no record of {', '.join(data.groups)} shows a picture, and experts are aligned by pictures",
             "set align.steps=0, or give data with pictures",
         )
-    report.say(f"training on {len(data):,} records of {', '.join(data.groups)}")
+    report.say(f"training on {counted(len(data), 'record')} of {', '.join(data.groups)}")
     tell_unknown(data, tokenizer, run, report)
     return data
 
@@ -79,7 +80,7 @@ def validation_data(
     if not sources:
         return None
     data = record_data(run, model, tokenizer, sources, ranks, cache=cache, report=report)
-    report.say(f"validation on {len(data):,} records of {', '.join(data.groups)}")
+    report.say(f"validation on {counted(len(data), 'record')} of {', '.join(data.groups)}")
     return data
 
 

@@ -101,11 +101,11 @@ def test_unsorted_shards_and_folders_apart_are_told(tmp_path: Path) -> None:
     records, faults = looked_over(write_tar(tmp_path / "a.tar", pictures + texts))
     assert records == []
     assert [fault.kind for fault in faults if fault.where.number in (1, 4)] == ["no_text", "no_image", "duplicate_id"]
-    assert "3 samples are in pieces" in str(faults[-1])
+    assert "3 samples in pieces" in str(faults[-1])
     apart = [(f"img/{name}", data) for name, data in pictures] + [(f"txt/{name}", data) for name, data in texts]
     records, faults = looked_over(write_tar(tmp_path / "b.tar", apart))
     assert records == []
-    assert "3 pictures and texts of one name lie in different folders" in str(faults[-1])
+    assert "3 pictures with a text of the same name in another folder" in str(faults[-1])
 
 
 def test_failed_downloads_say_why(tmp_path: Path) -> None:

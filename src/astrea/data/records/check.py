@@ -12,6 +12,7 @@ from astrea.data.records.faults import BadRow, Fault, quoted
 from astrea.data.records.pictures import ImageRoot
 from astrea.data.records.reader import Reader
 from astrea.data.records.record import IMAGE_MARK, FileImage, Record, Where
+from astrea.terminal import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Checks:
             yield BadRow("image_count", what, "a caption describes one picture: write a row for each")
         if record.messages and record.marks != len(record.images):
             mend = f"write one {IMAGE_MARK} per picture where it is shown"
-            what = f"{_number(len(record.images), 'picture')} but {_number(record.marks, f'{IMAGE_MARK} mark')}"
+            what = f"{counted(len(record.images), 'picture')} but {counted(record.marks, f'{IMAGE_MARK} mark')}"
             yield BadRow("image_count", what, mend)
         for image in record.images:
             if isinstance(image, FileImage) and image.path != image.path.strip():
@@ -202,7 +203,3 @@ def _length_faults(record: Record, tokens: TokenCounter) -> Iterator[BadRow]:
         yield BadRow("no_labels", f"{long} would leave no answer to learn from", mend)
     if layout.images_end <= limit and layout.first_label < limit:
         yield BadRow("too_long", f"{long} would cut an answer", mend)
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

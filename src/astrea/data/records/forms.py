@@ -18,6 +18,7 @@ from astrea.data.records.fields import (
 )
 from astrea.data.records.reader import Form, Row
 from astrea.data.records.record import IMAGE_MARK, ImageRef, Message, Record, Where
+from astrea.terminal import counted
 
 
 def llava(row: Row, where: Where) -> Record:
@@ -90,7 +91,7 @@ def _chat(row: Row, where: Where, turns: list[Any], name: str) -> Record:
         told.append(Message(role_of(turn.get("role"), f"{here}.role"), text))
         brought += images
     if own and brought:
-        what = f"the row has {len(own)} pictures of its own and its messages bring {len(brought)} more"
+        what = f"the row has {counted(len(own), 'picture')} of its own and its messages bring {len(brought)} more"
         raise BadRow("image_count", what, 'give pictures either in "images" or in the messages')
     record = Record(id_of(row), where, tuple(own or brought), tuple(_with_system(row, told)))
     if own and record.marks == 0:

@@ -12,6 +12,7 @@ from itertools import groupby
 
 from astrea.data.endings import NOT_READ, READ, is_clutter
 from astrea.data.records.faults import BadRow, quoted
+from astrea.terminal import counted
 
 TEXTS = (".txt", ".json")
 KINDS_TOLD = 5
@@ -68,18 +69,18 @@ class Survey:
     def notes(self) -> Iterator[BadRow]:
         """What is to be told of the shard as a whole."""
         if self.clutter:
-            what = f"{_members(self.clutter)} of macOS or Windows (such as ._name or .DS_Store) not used"
+            what = f"{counted(self.clutter, 'member')} of macOS or Windows (such as ._name or .DS_Store) not used"
             yield BadRow("unused", what, "nothing is lost by it")
         for ending, count in self.unused.most_common(KINDS_TOLD):
-            what = f"{_members(count)} with the ending {quoted(ending)} not used"
+            what = f"{counted(count, 'member')} with the ending {quoted(ending)} not used"
             yield BadRow("unused", what, f"pictures, {' and '.join(TEXTS)} are; rename what should be")
         if (more := len(self.unused) - KINDS_TOLD) > 0:
             yield BadRow("unused", f"members with {more} more endings not used", "see docs/data.md for what is")
         if self.pieces:
-            what = f"{self.pieces:,} samples are in pieces: members with their key are not neighbours"
+            what = f"{counted(self.pieces, 'sample')} in pieces: members with one key that are not neighbours"
             yield BadRow("unsorted", what, "write the shard in the order of names: tar --sort=name")
         if self.apart:
-            what = f"{self.apart:,} pictures and texts of one name lie in different folders, so they are no sample"
+            what = f"{counted(self.apart, 'picture')} with a text of the same name in another folder: that is no sample"
             yield BadRow("unsorted", what, "put them into one folder, next to each other, and write the shard again")
 
 
@@ -110,10 +111,6 @@ def _of_samples(paths: Iterable[str], found: Survey) -> Iterator[MemberName]:
         else:
             base = path.rpartition("/")[2]
             found.unused["." + base.rpartition(".")[2].lower() if "." in base else base] += 1
-
-
-def _members(count: int) -> str:
-    return "1 member" if count == 1 else f"{count:,} members"
 
 
 def _digest(text: str) -> int:
