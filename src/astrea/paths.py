@@ -231,7 +231,8 @@ def shown(path: Path | str) -> str:
 
 
 def is_text(path: str | Path) -> bool:
-    """Whether a name is text that can be written down, not bytes that are no UTF-8."""
+    """Whether a name (or any string) is text that can be written down, without bytes that are no UTF-8 and halves of
+    characters."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:

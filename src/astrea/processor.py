@@ -22,6 +22,7 @@ from astrea.language.chat_format import ChatFormat, Encoded, known_id
 from astrea.language.control_tokens import ControlTokens
 from astrea.language.messages import escaped, read_conversation, several
 from astrea.language.tokenizer import ASSISTANT, IMAGE, USER
+from astrea.paths import is_text
 from astrea.text_rows import TextRow, check_marks, counted, padded
 
 __all__ = ["AstreaImageProcessor", "AstreaProcessor"]
@@ -232,6 +233,9 @@ class AstreaProcessor(ProcessorMixin):
         """A text in tokens, one per ``<image>`` mark; ``of_row``: what errors put behind "the text"."""
         most = limit * CHARACTERS_PER_TOKEN
         name = f"the text{of_row}"
+        if not is_text(text):
+            what = f"{name} holds half of a character (a lone \\ud800..\\udfff)"
+            raise AstreaError(what, "write whole characters; in a terminal, in UTF-8")
         if len(text) > most:
             raise AstreaError(
                 f"{name} has {len(text):,} characters; {limit} tokens hold at most {most:,}",

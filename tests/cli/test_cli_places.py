@@ -120,6 +120,11 @@ def test_no_path_makes_a_traceback(inside: Path, astrea: Astrea, command: list[s
     assert len(result.err) < 20_000
 
 
+@pytest.mark.parametrize("command", [["ask", PICTURE], ["retrieve", "pictures"]], ids=" ".join)
+def test_a_question_of_bytes_that_are_no_text_is_refused(inside: Path, astrea: Astrea, command: list[str]):
+    refused(astrea(*command, "is there a \udcff sun?"), "the text holds half of a character")
+
+
 def test_a_current_folder_that_is_gone_and_a_full_device_are_told(
     tmp_path: Path, astrea: Astrea, monkeypatch: pytest.MonkeyPatch
 ):
