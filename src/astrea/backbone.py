@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -116,11 +117,27 @@ class AstreaModel(Embedding, PreTrainedModel):
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; the language model comes back in the type that it has now. Where it once came from is
-        left out: the folder is whole, and may go to somebody who need not know the paths of this machine."""
+        left out: the folder is whole, and may go to somebody who need not know the paths of this machine. Whoever
+        may read its other files may read the weights, and a model card stands beside them (README.md), unless somebody
+        has written one already."""
+        from astrea.folders.saved import settle_modes, write_card  # which read what a model scored
+
         self.config.text_config.name_or_path = ""
         if self.config.language_dtype is not None:
             self.config.language_dtype = str(self.embedding_table().dtype).removeprefix("torch.")
-        return super().save_pretrained(*args, **kwargs)
+        saved = super().save_pretrained(*args, **kwargs)
+        folder = Path(args[0] if args else kwargs["save_directory"])
+        if kwargs.get("is_main_process", True) and folder.is_dir():
+            settle_modes(folder)
+            write_card(folder, self.config)
+        return saved
+
+    def _upload_modified_files(self, working_dir: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, with our card in the place of an empty one."""
+        from astrea.folders.saved import write_card
+
+        write_card(Path(working_dir), self.config)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
 
     def embedding_table(self) -> Tensor:
         """The language model's word embeddings as they are stored: (V, D)."""

@@ -22,6 +22,7 @@ from astrea.folders.files import (
     read_json,
 )
 from astrea.folders.generation import check_generation
+from astrea.folders.hub import fetch_model, is_hub_id
 from astrea.folders.processor import read_processor
 from astrea.folders.skeleton import build_skeleton, check_description
 from astrea.folders.weights import check_shapes, read_shapes
@@ -46,21 +47,23 @@ __all__ = [
 
 
 def load_model(
-    folder: str | Path, *, trust_remote_code: bool = False, device: Device = "cpu"
+    folder: str | Path, *, trust_remote_code: bool = False, device: Device = "cpu", revision: str | None = None
 ) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
-    """A saved model, in evaluation mode, and its processor. Nothing is fetched from the network.
+    """A saved model, in evaluation mode, and its processor. Only a name on the hub is fetched.
 
     Args:
         folder: what `astrea train` or ``save_pretrained`` of model and processor wrote; "shipped" is the model that
-            comes with the package, unless there is a folder of that name.
+            comes with the package, unless there is a folder of that name; or ``owner/name`` of a model on the hub,
+            which is fetched once. Wherever it comes from, no pickle is read.
         trust_remote_code: whether experts of kind "module:Class" may be imported. Only for folders you trust.
         device: where the model computes; auto = a GPU if there is one, otherwise the processor.
+        revision: of a model on the hub: a commit, branch or tag; None = the newest.
 
     Raises:
         AstreaError: a file is missing, cut short, too large or not Astrea's; weights that do not fit the configuration;
             or an import that was not allowed: names the file. Or there is no such device.
     """
-    folder = Path(folder)
+    name, folder = folder, Path(folder)
     if folder == Path(SHIPPED_NAME) and not is_folder(folder):
         from astrea import shipping  # which reads its files with the functions below
 
@@ -68,6 +71,10 @@ def load_model(
         if model.config.question_span is None:  # packed before that was written down
             model.config.question_span = processor.chat.question_span
         return placed(model, device), processor
+    if is_hub_id(str(name)):
+        folder = fetch_model(str(name), revision)
+    elif revision is not None:
+        raise AstreaError(f"{folder} is no name on the hub and has no revision", "leave `revision` out")
     if not is_folder(folder):
         raise AstreaError(
             f"model folder {folder} {'is not a folder' if exists(folder) else 'does not exist'}",

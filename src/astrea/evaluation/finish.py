@@ -19,10 +19,12 @@ from astrea.errors import AstreaError
 from astrea.evaluation.own.held_out import measure
 from astrea.evaluation.own.output import write_measured
 from astrea.evaluation.report import write_report
+from astrea.evaluation.report.results import parse_results
 from astrea.evaluation.runner import Outcome, Seen, evaluate
 from astrea.evaluation.tasks import CAPTION_TASKS
 from astrea.experts.drawing import draw_readings
 from astrea.experts.truth import pixels_from_scenes
+from astrea.folders.saved import write_card
 from astrea.loading import load_model
 from astrea.model import AstreaForConditionalGeneration
 from astrea.paths import exists, file_guard, is_file, read_json
@@ -101,6 +103,7 @@ def measure_world(
     with file_guard(folder):
         write_json_atomic(folder / "results.json", results)
         write_samples(model, seen, outcome, folder)
+        write_card(folder / "model", model.config, parse_results(results, str(folder / "results.json")))
     write_report(folder)
     return results
 
