@@ -103,7 +103,11 @@ def measure_world(
     with file_guard(folder):
         write_json_atomic(folder / "results.json", results)
         write_samples(model, seen, outcome, folder)
-        write_card(folder / "model", model.config, parse_results(results, str(folder / "results.json")))
+        write_card(
+            folder / "model",
+            model.config,
+            parse_results(read_json(folder / "results.json"), str(folder / "results.json")),
+        )
     write_report(folder)
     return results
 
