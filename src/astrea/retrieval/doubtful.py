@@ -29,6 +29,8 @@ def doubts_about_pictures(model: AstreaForConditionalGeneration, hits: Sequence[
     """For each picture found what speaks against it, None where nothing does: that it is unlike those of training (if
     the model's folder says what those are like), or cannot be read any more."""
     familiar = {} if model.doubt is None else model.doubt.familiar
+    if not familiar:  # nothing to compare with, so no picture has to be opened
+        return [None] * len(hits)
     found: list[str | None] = []
     for start in range(0, len(hits), BATCH):
         arrays, readable = [], []
@@ -40,7 +42,7 @@ def doubts_about_pictures(model: AstreaForConditionalGeneration, hits: Sequence[
             else:
                 readable.append(len(found))
                 found.append(None)
-        if arrays and familiar:
+        if arrays:
             far = (strangeness(familiar, model.see(to_pixels(model, arrays))) > 0).any(1).tolist()
             for place, unlike in zip(readable, far, strict=True):
                 found[place] = UNLIKE if unlike else None
