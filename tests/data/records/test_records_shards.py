@@ -138,3 +138,14 @@ def test_braces_name_shards_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.Mo
         open_sources(str(tmp_path / "s-{010..012}.tar"))
     with pytest.raises(AstreaError, match="names more than"):
         open_sources(str(tmp_path / "s-{0..99999999999}.tar"))
+
+
+def test_a_file_that_has_a_patterns_name_is_that_file(tmp_path: Path) -> None:
+    folder = tmp_path / "b[2]"
+    folder.mkdir()
+    for name in ("a[1].tar", "{x,y}.tar", "1.tar"):
+        write_tar(folder / name, [("1.png", picture(1)), ("1.txt", name.encode())])
+        (source,) = open_sources(str(folder / name))
+        assert [record.captions for record in source.reader] == [(name,)]
+    with pytest.raises(AstreaError, match="no data file is called"):
+        open_sources(str(tmp_path / "gone[1].tar"))
