@@ -33,6 +33,7 @@ from astrea.keys import Keys, past_mask, recall
 from astrea.language.low_rank import inject
 from astrea.language.windows import windows_of
 from astrea.outputs import AstreaModelOutput
+from astrea.quantization import leave_out_small_parts
 from astrea.question_span import find_questions
 from astrea.reading import Text, placeholders, read
 from astrea.rows import rows_of_pictures
@@ -96,12 +97,15 @@ class AstreaModel(Embedding, PreTrainedModel):
     def from_pretrained(  # type: ignore[override]
         cls, folder: Any, *args: Any, trust_remote_code: bool | None = None, **kwargs: Any
     ) -> Any:
-        """As in transformers. Experts of kind "module:Class" are imported only with ``trust_remote_code=True``."""
+        """As in transformers. Experts of kind "module:Class" are imported only with ``trust_remote_code=True``. With a
+        ``quantization_config`` only the language model's own layers are quantised (`astrea.quantization`)."""
+        leave_out_small_parts(kwargs.get("quantization_config"))
         allowed = bool(trust_remote_code)
         loaded = super().from_pretrained(
             folder, *args, trust_remote_code=trust_remote_code, allow_import=allowed, **kwargs
         )
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        refuse_offloaded_parts(model)
         asked = kwargs.get("dtype", kwargs.get("torch_dtype"))
         if asked not in (None, "auto") and model.config.language_dtype is not None:
             # A type of its own is for those who ask for none.
@@ -365,3 +369,21 @@ def unsaved_buffers(module: torch.nn.Module) -> dict[str, Tensor]:
     """The buffers that a state dict leaves out, by name."""
     saved = module.state_dict().keys()
     return {name: buffer for name, buffer in module.named_buffers() if name not in saved}
+
+
+def refuse_offloaded_parts(model: AstreaModel) -> None:
+    """Offloading fetches weights when the layer that holds them runs; the language model's layers keep to that, those
+    of experts need not (torch's attention reads its output layer's weights itself).
+
+    Raises:
+        AstreaError: a device map offloads anything but the language model.
+    """
+    if not hasattr(model, "hf_device_map"):
+        return
+    for name in ("experts", "alignment", "fusion"):
+        if any(tensor.is_meta for tensor in model.get_submodule(name).parameters()):
+            raise AstreaError(
+                f"the device map offloads {name}, and only the language model can be offloaded",
+                'give the small parts a place where they can stay: device_map={"experts": DEVICE, "alignment": DEVICE, '
+                '"fusion": DEVICE, "language_model": "disk"}',
+            )
