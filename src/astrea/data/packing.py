@@ -342,7 +342,10 @@ def answer_losses(logits_BLV: Tensor, labels_BL: Tensor, segments_BL: Tensor, qu
     """Mean negative log-likelihood per answer token (with its end mark) of every question: (B, S) nats, 0 where a row
     has no such question."""
     told_BL, segment_BL = labels_BL[:, 1:], segments_BL[:, 1:]
-    loss_BL = F.cross_entropy(logits_BLV[:, :-1].float().transpose(1, 2), told_BL, reduction="none", ignore_index=-100)
+    # Of the few tokens that have a label only: over a large vocabulary all others would cost several copies of the logits.
+    told = told_BL != -100
+    loss_BL = torch.zeros_like(told_BL, dtype=torch.float32)
+    loss_BL[told] = F.cross_entropy(logits_BLV[:, :-1][told].float(), told_BL[told], reduction="none")
     numbers_S = torch.arange(1, questions + 1, device=segments_BL.device)
     member_BLS = (segment_BL.unsqueeze(-1) == numbers_S) & (told_BL != -100).unsqueeze(-1)
     return torch.einsum("bl,bls->bs", loss_BL, member_BLS.float()) / member_BLS.sum(1).clamp_min(1)

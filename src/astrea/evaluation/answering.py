@@ -127,10 +127,11 @@ class Answerer:
                 seen = self.shown(features, slice(start, start + len(part)))
                 extra = {"features": seen, "present": self.present(len(part))}
             there = {name: value.to(self.model.device) for name, value in inputs.items()}
-            logits = self.model(**there, **extra, use_cache=False).logits.float()
-            wanted_BL = labels[:, 1:].to(logits.device)
-            token = -F.cross_entropy(logits[:, :-1].transpose(1, 2), wanted_BL, reduction="none", ignore_index=-100)
-            token = token.cpu()
+            logits = self.model(**there, **extra, use_cache=False).logits
+            told = labels[:, 1:] != -100
+            of = logits[:, :-1][told.to(logits.device)].float()  # the few that count: a vocabulary may be large
+            token = torch.zeros(told.shape)
+            token[told] = -F.cross_entropy(of, labels[:, 1:][told].to(of.device), reduction="none").cpu()
             for row, captions in enumerate(part):
                 sums = torch.zeros(len(captions) + 1)
                 sums.index_add_(0, segments[row, 1:].clamp_min(0), token[row])
