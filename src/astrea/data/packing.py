@@ -342,9 +342,9 @@ def answer_losses(logits_BLV: Tensor, labels_BL: Tensor, segments_BL: Tensor, qu
     """Mean negative log-likelihood per answer token (with its end mark) of every question: (B, S) nats, 0 where a row
     has no such question."""
     told_BL, segment_BL = labels_BL[:, 1:], segments_BL[:, 1:]
-    # Of the few tokens that have a label only: over a large vocabulary all others would cost several copies of the logits.
+    # Of the few tokens with a label: over a large vocabulary the others would cost several copies of all logits.
     told = told_BL != -100
-    loss_BL = torch.zeros_like(told_BL, dtype=torch.float32)
+    loss_BL = logits_BLV.new_zeros(told.shape, dtype=torch.float32)
     loss_BL[told] = F.cross_entropy(logits_BLV[:, :-1][told].float(), told_BL[told], reduction="none")
     numbers_S = torch.arange(1, questions + 1, device=segments_BL.device)
     member_BLS = (segment_BL.unsqueeze(-1) == numbers_S) & (told_BL != -100).unsqueeze(-1)
