@@ -39,7 +39,7 @@ TEXTS = (
     "seed: 1_000",
     "seed: 1:30:00",
     "<<: [{}]",
-    "base: base",
+    "base: no-such-recipe",
     "base: ../../../etc/passwd",
     "base: /etc/passwd",
     "base: [tiny]",
