@@ -155,6 +155,7 @@ def document_file(rng: random.Random) -> tuple[str, bytes]:
 
 def table_file(rng: random.Random) -> tuple[str, bytes]:
     import pyarrow
+    import pyarrow.ipc
     import pyarrow.parquet
 
     row = dict(good_rows(rng.choice(["llava", "messages", "prompt", "retrieval"]))[0])

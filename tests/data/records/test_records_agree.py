@@ -16,6 +16,7 @@ from astrea.data.records.faults import NOTES, Fault
 from astrea.data.records.mix import Mixture, Source
 from astrea.data.records.sources import open_sources
 from astrea.data.records.trainable import Trainable, training_checks
+from astrea.errors import AstreaError
 from astrea.language.tiny import tiny_tokenizer
 
 ASKED = "<image>\nis there a cat?"
@@ -77,6 +78,7 @@ def prompt(talk: Talk) -> dict[str, Any]:
 
 def parquet(path: Path) -> Path:
     arrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
     arrow.parquet.write_table(arrow.Table.from_pylist([messages(talk) for talk in TALKS]), path)
     return path
 
@@ -233,3 +235,28 @@ def test_a_picture_under_another_spelling_is_hinted_at(place: Path) -> None:
     windows, capitals = (str(faults[0]) for _, faults in examine(source.reader, source.root, Checks()))
     assert "write its path with / between folders" in windows
     assert "there is 1.png: capitals count" in capitals
+
+
+@pytest.mark.parametrize("id", [{"a": 1}, [1], None, True, 1.5], ids=repr)
+def test_ids_that_can_name_nothing_are_told(place: Path, id: Any) -> None:
+    good: dict[str, Any] = {
+        "images": [{"id": 1, "file_name": "p/1.png"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    for part, name, said in (
+        ("categories", "id", "'categories[0]' has no id"),
+        ("annotations", "image_id", "'annotations[0]' has no image_id"),
+        ("annotations", "category_id", "which no category has"),
+        ("images", "id", "'id' of the picture"),
+    ):
+        path = place / "ids.json"
+        path.write_text(json.dumps(good | {part: [good[part][0] | {name: id}]}))
+        try:
+            (source,) = open_sources(str(path))
+            told = "\n".join(
+                str(fault) for _, faults in examine(source.reader, source.root, Checks()) for fault in faults
+            )
+        except AstreaError as error:
+            told = str(error)
+        assert said in told
