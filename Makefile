@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test coverage lint format compat compat-newest clean
+.PHONY: quickstart test test-slow coverage lint format compat compat-newest clean
 .DEFAULT_GOAL := quickstart
 
 # One stamp per set of extras, so that nothing is installed twice.
@@ -24,6 +24,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no
 
 test: $(VENV)/.dev
 	$(PYTEST)
+
+# The scripts in benchmarks/, each run once in a small form.
+test-slow: $(VENV)/.dev
+	$(PYTEST) -m slow
 
 # Counting which lines ran makes the tests take two fifths longer.
 coverage: $(VENV)/.dev

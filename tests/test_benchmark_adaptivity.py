@@ -12,6 +12,8 @@ from astrea.evaluation.runner import Outcome
 from astrea.evaluation.tasks import TASKS
 from benchmark_scripts import benchmark_script
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def script():

@@ -8,6 +8,8 @@ import pytest
 from benchmark_scripts import benchmark_script
 from small_recipes import SMALL
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel keeps the count only on Linux")
 def test_the_benchmark_compares_with_real_steps(tmp_path):

@@ -10,6 +10,8 @@ import torch
 from astrea.evaluation.tasks import TASKS
 from benchmark_scripts import benchmark_script
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def script():

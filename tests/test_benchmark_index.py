@@ -6,6 +6,8 @@ import pytest
 
 from benchmark_scripts import benchmark_script
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_benchmark_measures_everything_and_writes_it(tmp_path, capsys):
     benchmark = benchmark_script("retrieval_index")

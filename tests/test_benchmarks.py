@@ -10,6 +10,8 @@ import torch
 
 from benchmark_scripts import benchmark_script
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "language={width: 32, layers: 2, heads: 2, feed_forward: 64}",
     "contrast.queue=16",

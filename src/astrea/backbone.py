@@ -33,6 +33,7 @@ from astrea.keys import Keys, past_mask, recall
 from astrea.language.low_rank import inject
 from astrea.language.windows import windows_of
 from astrea.outputs import AstreaModelOutput
+from astrea.paths import is_folder
 from astrea.quantization import leave_out_small_parts
 from astrea.question_span import find_questions
 from astrea.reading import Text, placeholders, read
@@ -131,7 +132,7 @@ class AstreaModel(Embedding, PreTrainedModel):
             self.config.language_dtype = str(self.embedding_table().dtype).removeprefix("torch.")
         saved = super().save_pretrained(*args, **kwargs)
         folder = Path(args[0] if args else kwargs["save_directory"])
-        if kwargs.get("is_main_process", True) and folder.is_dir():
+        if kwargs.get("is_main_process", True) and is_folder(folder):
             settle_modes(folder)
             write_card(folder, self.config)
         return saved

@@ -9,7 +9,7 @@ from astrea.configuration import AstreaConfig
 from astrea.evaluation.report.results import Results
 from astrea.files import write_atomic
 from astrea.folders.card import MARK, model_card
-from astrea.paths import is_file
+from astrea.paths import file_guard, is_file, list_folder, mode_of
 
 CARD = "README.md"
 GENERATED = "This model card has been automatically generated"
@@ -20,14 +20,15 @@ def settle_modes(folder: Path) -> None:
     """Let whoever may read the folder's other files read its weights: safetensors keeps what it writes to its owner.
 
     Raises:
-        OSError: a mode cannot be changed.
+        AstreaError: a mode cannot be changed.
     """
-    told = folder / "config.json"
-    if is_file(told):  # which has been opened and written in the ordinary way
-        mode = stat.S_IMODE(told.stat().st_mode)
-        for path in folder.glob("*.safetensors"):
-            if stat.S_IMODE(path.stat().st_mode) != mode:
-                path.chmod(mode)
+    told = mode_of(folder / "config.json")  # which has been opened and written in the ordinary way
+    if told is None or not stat.S_ISREG(told):
+        return
+    with file_guard(folder):
+        for path in list_folder(folder):
+            if path.suffix == ".safetensors" and mode_of(path) != told:
+                path.chmod(stat.S_IMODE(told))
 
 
 def write_card(folder: Path, config: AstreaConfig, results: Results | None = None) -> None:
@@ -37,11 +38,12 @@ def write_card(folder: Path, config: AstreaConfig, results: Results | None = Non
         results: what the model scored, if it has been evaluated.
 
     Raises:
-        OSError: it cannot be written.
+        AstreaError: it cannot be written.
     """
     path = folder / CARD
-    if is_file(path):
-        found = path.read_text(errors="replace")
-        if MARK not in found and GENERATED not in found:
-            return
-    write_atomic(path, model_card(config, results).encode())
+    with file_guard(path):
+        if is_file(path):
+            found = path.read_text(errors="replace")
+            if MARK not in found and GENERATED not in found:
+                return
+        write_atomic(path, model_card(config, results).encode())
