@@ -77,33 +77,26 @@ def evaluate(
     asks_world = bool(overrides or masking or split != "test" or recipe is not None)
     where: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     if suite == "world" and data is not None and not is_folder(data):
-        if asks_world or tasks != "all" or predictions or rerank:
-            raise AstreaError(
-                "--tasks, --masking, --split, --recipe, --predictions, --rerank and KEY=VALUE are not for own data",
-                "leave them out with --data FILE",
-            )
+        refuse(
+            asks_world or tasks != "all" or predictions or rerank,
+            "--tasks, --masking, --split, --recipe, --predictions, --rerank and KEY=VALUE are not for own data",
+            "leave them out with --data FILE",
+        )
         results = evaluate_file(model, data, images=images, limit=limit, folder=folder, batch=batch, **where)
         show(results, folder, as_json=as_json)
         return
-    if images is not None:
-        raise AstreaError("--images is for data of one's own", "add --data FILE")
+    refuse(images is not None, "--images is for data of one's own", "add --data FILE")
     if suite == "public":
-        if asks_world:
-            raise AstreaError(
-                "--masking, --split, --recipe and KEY=VALUE are for the embedded world",
-                "leave them out with --suite public",
-            )
+        told = "--masking, --split, --recipe and KEY=VALUE are for the embedded world"
+        refuse(asks_world, told, "leave them out with --suite public")
         evaluate_public_sets(
             model, as_json=as_json, data=data, tasks=tasks, mode=mode, limit=limit, out=folder,
             predictions=predictions, rerank=rerank, batch=batch, **where,
         )  # fmt: skip
         return
-    if suite != "world":
-        raise AstreaError(f"unknown suite {suite!r}", "choose world or public")
-    if data or folder or predictions or limit or rerank:
-        raise AstreaError(
-            "--data DIR, --out, --predictions, --limit and --rerank are for the public tasks", "add --suite public"
-        )
+    refuse(suite != "world", f"unknown suite {suite!r}", "choose world or public")
+    told = "--data DIR, --out, --predictions, --limit and --rerank are for the public tasks"
+    refuse(data or folder or predictions or limit or rerank, told, "add --suite public")
     if run is not None and tasks == "all" and not asks_world:
         show(evaluate_run(run, **where), run, as_json=as_json)
         return
@@ -111,6 +104,12 @@ def evaluate(
         model, tasks, masking=masking, split=split, recipe=recipe, overrides=overrides or [], **where
     )
     show(results, None, as_json=as_json)
+
+
+def refuse(wrong: object, told: str, mend: str) -> None:
+    """Options that do not go together are an error, before anything is loaded."""
+    if wrong:
+        raise AstreaError(told, mend)
 
 
 @app.command()
