@@ -11,7 +11,11 @@ from torch import Tensor
 from transformers import pipeline
 
 from astrea import AstreaForConditionalGeneration
-from astrea.exact import in_full
+from astrea.config import World
+from astrea.data.packing import CAPTION_PROMPT
+from astrea.data.world import features_of, scenes_of
+from astrea.evaluation.answering import Answerer
+from astrea.exact import in_full, score_best_again
 from astrea.loading import load_model
 
 NOISE = {torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float64: 1e-5}
@@ -107,3 +111,87 @@ def test_computing_in_full_changes_no_weight():
     assert torch.equal(in_full(layer, x), wanted)
     assert {t.dtype for t in layer.state_dict().values() if t.is_floating_point()} == {torch.bfloat16}
     assert in_full(layer, x.double(), dtype=torch.float64, method="forward").dtype == torch.float64
+
+
+def near_tie(dtype: torch.dtype, *, bias: bool = False) -> tuple[torch.nn.Linear, Tensor]:
+    """A head and a state (1, 1, D) whose best two of 40 words are one score in half precision, the second being better;
+    all products are exact."""
+    head = torch.nn.Linear(4, 40, bias=bias)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.weight[5, :2] = torch.tensor([16.0, 0.0])
+        head.weight[9, :2] = torch.tensor([16.0, 2.0**-9])
+        if bias:
+            head.bias.copy_(torch.arange(40) / 64)
+    return head.to(dtype).requires_grad_(False), torch.tensor([[[1.0, 1.0, 0, 0]]], dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_near_ties_of_the_best_words_are_decided_in_float32(dtype, bias):
+    head, state = near_tie(dtype, bias=bias)
+    wanted = torch.nn.functional.linear(state.float(), head.weight.float(), head.bias.float() if bias else None)
+    with torch.no_grad():
+        rounded = head(state)
+        head.register_forward_hook(score_best_again)
+        found = head(state)
+    if not bias:
+        assert rounded[0, 0, 5] == rounded[0, 0, 9]
+    assert found.dtype == torch.float32
+    assert found.argmax() == wanted.argmax() == 9
+    best = wanted.topk(2).indices
+    assert torch.equal(found.gather(-1, best), wanted.gather(-1, best))
+
+
+def test_scores_stay_as_they_are_with_gradients_in_full_and_with_quantised_weights():
+    head, state = near_tie(torch.bfloat16)
+    assert score_best_again(head, (state,), head(state)) is None  # a gradient is wanted
+    with torch.no_grad():
+        assert score_best_again(copy.deepcopy(head).float(), (state.float(),), head(state).float()) is None
+        scores = head(state)
+        head.weight = torch.nn.Parameter(head.weight.to(torch.int8), requires_grad=False)
+        assert score_best_again(head, (state,), scores) is None
+        assert score_best_again(head.to("meta"), (state,), scores) is None
+
+
+def test_scores_are_full_under_autocast_and_for_many_positions(monkeypatch):
+    monkeypatch.setattr("astrea.exact.AT_ONCE", 16 * 8 * 3)  # three positions at a time
+    generator = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(8, 50, bias=False)
+    head.weight.data.copy_(torch.randn(50, 8, generator=generator))
+    states = torch.randn(2, 5, 8, generator=generator)
+    wanted = head(states)
+    head.register_forward_hook(score_best_again)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head(states)
+    best = wanted.topk(8, -1).indices
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.gather(-1, best), wanted.gather(-1, best), rtol=1e-5, atol=1e-5)
+
+
+def test_every_head_that_a_model_is_given_decides_in_full(tiny_model, batch):
+    model = copy.deepcopy(tiny_model).to(torch.bfloat16)
+    with torch.no_grad():
+        assert model(**batch).logits.dtype == torch.float32
+        model.resize_token_embeddings(model.config.text_config.vocab_size + 3)
+        assert model(**batch).logits.dtype == torch.float32
+        head = torch.nn.Linear(model.config.text_config.hidden_size, 500, bias=False).to(torch.bfloat16)
+        model.set_output_embeddings(head)
+        model.set_output_embeddings(head)
+        assert model(**batch).logits.dtype == torch.float32
+    assert list(head._forward_hooks.values()) == [score_best_again]
+
+
+def test_the_shipped_model_in_half_says_what_it_says_in_full():
+    """For 27 of these captions, and for 20 where words are told apart by rounded scores. (Another processor adds up in
+    another order.)"""
+    model, processor = load_model("shipped")
+    scenes = list(scenes_of("test", 30, World()))
+    said = []
+    for dtype in (torch.float32, torch.bfloat16):
+        one = model.to(dtype)
+        asked, which = [CAPTION_PROMPT] * len(scenes), torch.arange(len(scenes))
+        said.append(
+            Answerer(one, processor.tokenizer).answer(asked, features_of(one.experts, scenes), which, longest=56)
+        )
+    assert sum(whole == half for whole, half in zip(said[0].texts, said[1].texts, strict=True)) >= 23

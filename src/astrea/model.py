@@ -17,6 +17,7 @@ from transformers.utils.generic import can_return_tuple
 from astrea.backbone import AstreaModel, Features
 from astrea.doubt.doubt import Doubt
 from astrea.errors import AstreaError
+from astrea.exact import score_best_again
 from astrea.fusion.protocol import FusionStrategy
 from astrea.generation import Decoding
 from astrea.loss import weighted_loss
@@ -33,6 +34,16 @@ class AstreaForConditionalGeneration(Decoding, AstreaModel, GenerationMixin):
 
     doubt: Doubt | None = None
     """When an answer is not to be believed, if the model's folder says so; see `astrea.doubt`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._decide_in_full()
+
+    def _decide_in_full(self) -> None:
+        """Have near ties between words decided in float32, whatever the head is kept in."""
+        head = self.get_output_embeddings()
+        if score_best_again not in head._forward_hooks.values():
+            head.register_forward_hook(score_best_again)
 
     @property
     def model(self) -> AstreaModel:
@@ -53,6 +64,12 @@ class AstreaForConditionalGeneration(Decoding, AstreaModel, GenerationMixin):
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.language_model.set_output_embeddings(new_embeddings)
+        self._decide_in_full()
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        found = super().resize_token_embeddings(*args, **kwargs)
+        self._decide_in_full()
+        return found
 
     @can_return_tuple
     def forward(  # type: ignore[override]
@@ -98,7 +115,8 @@ class AstreaForConditionalGeneration(Decoding, AstreaModel, GenerationMixin):
                 is that of transformers, whose Trainer passes it.)
             past_key_values, cache: any cache of transformers, under its old or its new name. What later steps need to
                 know of pictures is kept in it.
-            logits_to_keep: for how many of the last tokens, or for which ones, there are to be logits; 0 = all.
+            logits_to_keep: for how many of the last tokens, or for which ones, there are to be logits; 0 = all. Without
+                gradients logits of a half-precision model are float32 (`astrea.exact.score_best_again`).
             mm_token_type_ids: which tokens are pictures; the ids say that already.
             generator: drives the stochastic residual; None = evaluation.
             fusion: fuses instead of the model's own strategy; M is then its ``num_tokens``. For a training stage
