@@ -56,8 +56,10 @@ class Data(Part):
     train: str | tuple[str | TrainFile, ...] | None = Field(
         None, description="a data file, or a list of files or of {path, weight, images, format}; null = the world"
     )
-    validation: str | tuple[str | TrainFile, ...] | None = Field(
-        None, description="held-out data of one's own, as train: never learned from, but measured on"
+    validation: float | str | tuple[str | TrainFile, ...] | None = Field(
+        None,
+        description="held-out data of one's own, as train: never learned from, but measured on; or the share of "
+        "train's pictures (0.1, say) that is held out with their records",
     )
     validation_every: PositiveInt = Field(
         50, description="optimizer steps of fuse and tune between two measurements of the validation loss"
@@ -93,6 +95,22 @@ class Data(Part):
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What a run says nothing about is not written, so that it compares with those from before there was more.
         return {key: value for key, value in dump(self).items() if value or key not in ("paraphrases", "unanswerable")}
+
+    @model_validator(mode="after")
+    def _a_share_of_something(self) -> Data:
+        if isinstance(self.validation, float):
+            if not 0 < self.validation < 1:
+                raise ValueError("the share that data.validation holds out lies between 0 and 1, such as 0.1")
+            if self.train is None:
+                raise ValueError("data.validation is a share of data.train, which names no file")
+        return self
+
+    @property
+    def named_files(self) -> list[str]:
+        """Every path or pattern that train and validation name."""
+        named = [one for one in (self.train, self.validation) if one is not None and not isinstance(one, float)]
+        files = [file for one in named for file in ((one,) if isinstance(one, str) else one)]
+        return [file if isinstance(file, str) else file.path for file in files]
 
     @model_validator(mode="after")
     def _best_of_something(self) -> Data:

@@ -8,7 +8,7 @@ import pytest
 
 from astrea.config import Data, Run, World
 from astrea.errors import AstreaError
-from astrea.evaluation.own_world import measured_on
+from astrea.evaluation.own_world import learned_from_others, measured_on
 from astrea.recipes.loader import load_recipe
 
 TINY = load_recipe(Run, "tiny")
@@ -53,6 +53,19 @@ def test_what_else_the_recipe_says_need_not_be_understood_here(tmp_path: Path):
     told = {"world": world, "data": data, "experts": {"eye": {"kind": "nobody:Knows"}}, "invented": [1] * 20_000}
     assert measured_on(trained(tmp_path, told), 96) == (World(canvas=96), Data(test_questions=3))
     assert measured_on(trained(tmp_path, {}), 64) == (World(), Data())
+
+
+@pytest.mark.parametrize("validation", [0.1, "held-out.jsonl"])
+def test_a_model_of_other_data_is_known_and_still_measured_where_it_is_asked_for(tmp_path: Path, validation: Any):
+    told = {"data": {"train": "mine.jsonl", "validation": validation, "keep_best": True}}
+    folder = trained(tmp_path, told)
+    assert learned_from_others(folder)
+    assert measured_on(folder, 64) == (World(), Data())
+
+
+def test_a_model_of_the_world_is_known(model: Path, tmp_path: Path):
+    assert not learned_from_others(model)
+    assert not learned_from_others(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

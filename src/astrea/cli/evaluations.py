@@ -19,14 +19,17 @@ def is_run(folder: Path) -> bool:
 
 def evaluate_run(folder: Path, *, device: Device, trust_remote_code: bool) -> dict[str, Any]:
     """Evaluate a run on what its recipe names, and write its results and its report anew."""
-    from astrea.evaluation.finish import finish, read_run
+    from astrea.evaluation.finish import NOTHING_HELD_OUT, finish, how_to_score, read_run
     from astrea.progress import TerminalReporter
 
     run = read_run(folder)
     if device != "auto":
         run = run.model_copy(update={"machines": run.machines.model_copy(update={"device": device})})
     with TerminalReporter() as report:
-        return finish(run, folder, trust_remote_code=trust_remote_code, report=report)
+        found = finish(run, folder, trust_remote_code=trust_remote_code, report=report)
+    if found is None:
+        raise AstreaError(f"{folder} cannot be scored: {NOTHING_HELD_OUT}", how_to_score(folder))
+    return found
 
 
 def evaluate_world(
@@ -41,7 +44,7 @@ def evaluate_world(
     trust_remote_code: bool,
 ) -> dict[str, Any]:
     """Evaluate a model on some or all of the twelve tasks, and write nothing."""
-    from astrea.evaluation.own_world import measured_on
+    from astrea.evaluation.own_world import learned_from_others, measured_on
     from astrea.evaluation.runner import evaluate
     from astrea.evaluation.tasks import TASKS
     from astrea.loading import load_model
@@ -56,6 +59,11 @@ def evaluate_world(
     loaded, processor = load_model(model, trust_remote_code=trust_remote_code, device=device)
     world, sizes = measured_on(model, loaded.config.image_size, recipe=recipe, overrides=overrides)
     with TerminalReporter() as report:
+        if learned_from_others(model):
+            report.say(
+                "this model was not trained on the embedded world, whose tasks say little about it; "
+                "--data FILE measures it on data like its own"
+            )
         results, _, _ = evaluate(
             loaded, processor.tokenizer, world, sizes, tasks=chosen, masking=masking, split=split, report=report
         )

@@ -65,7 +65,11 @@ def new(
         str | None, typer.Option("--images", help="Where the pictures' paths start; left out: the data file's folder.")
     ] = None,
     validation: Annotated[
-        str | None, typer.Option("--validation", help="Held-out data file: losses while training, scores at the end.")
+        str | None,
+        typer.Option(
+            "--validation",
+            help="Held-out data file, or the share of the data that is held out (0.1): losses while training, scores.",
+        ),
     ] = None,
     base: Annotated[str, typer.Option("--base", help="Recipe that it starts from.")] = "tiny",
 ) -> None:

@@ -37,13 +37,15 @@ from astrea.training.checkpoint import write_json_atomic
 from astrea.training.folder import alone_in
 
 SAMPLES = 24
+NOTHING_HELD_OUT = "the recipe names no held-out data (data.validation)"
 
 
 def finish(
     run: Run, folder: Path, *, report: Reporter, split: str = "test", trust_remote_code: bool = True
-) -> dict[str, Any]:
-    """Evaluate ``folder/model`` on ``data.validation`` or, where the recipe names none, on the embedded world's twelve
-    tasks; write results, samples and report into ``folder``.
+) -> dict[str, Any] | None:
+    """Evaluate ``folder/model`` on ``data.validation`` or, where it was trained on the embedded world, on that one's
+    twelve tasks; write results, samples and report into ``folder``. None where it was trained on data of one's own and
+    none is held out: what it scores on the embedded world says nothing about it, so that is left to those who ask.
 
     Args:
         trust_remote_code: import the experts that the model names. By default so: the recipe is the user's own word,
@@ -52,6 +54,9 @@ def finish(
     Raises:
         AstreaError: no model there, another run is at work in the folder, or it cannot be written.
     """
+    if run.data.train is not None and run.data.validation is None:
+        report.say(f"no score: {NOTHING_HELD_OUT}; {how_to_score(folder)}")
+        return None
     with alone_in(folder, report=report):
         model, processor = load_model(folder / "model", trust_remote_code=trust_remote_code, device=run.machines.device)
         held_out = configured_sources(run.data, report, key="validation")
@@ -67,9 +72,15 @@ def finish(
             measured.results.update(told_of(run, folder, measured.results))
             write_measured(model, processor, measured, folder)
             return measured.results
-        if run.data.train is not None:
-            report.say("no data.validation is named, so the embedded world is asked, which is not what was learned")
         return measure_world(run, folder, model, processor, report=report, split=split)
+
+
+def how_to_score(folder: Path) -> str:
+    """What to do for a score of a model that was trained on data of one's own with nothing held out."""
+    return (
+        f"measure it with: astrea evaluate {folder}/model --data FILE; next time hold out a share of the data "
+        "(data.validation=0.1) or a file"
+    )
 
 
 def told_of(run: Run, folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,11 +104,10 @@ def measure_world(
     split: str,
 ) -> dict[str, Any]:
     """`finish` on the twelve tasks, with the folder to oneself."""
-    if run.data.train is None:  # of data of one's own it was learned in training what is familiar
-        report.say("measuring on validation questions how sure to be")
-        model.doubt = doubt_of(run, model, processor.tokenizer)
-        with file_guard(folder):
-            save_doubt(model.doubt, folder / "model")
+    report.say("measuring on validation questions how sure to be")
+    model.doubt = doubt_of(run, model, processor.tokenizer)
+    with file_guard(folder):
+        save_doubt(model.doubt, folder / "model")
     results, seen, outcome = evaluate(model, processor.tokenizer, run.world, run.data, split=split, report=report)
     results |= told_of(run, folder, results)
     with file_guard(folder):

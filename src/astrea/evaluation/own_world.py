@@ -19,7 +19,7 @@ RECIPE = "recipe.json"
 
 BASE = "tiny"
 ELSEWHERE = "name a recipe with --recipe"
-OWN_DATA = {"train", "images", "validation"}
+OWN_DATA = {"train", "images", "validation", "keep_best"}
 """Keys of `Data` that say which data of one's own a model was trained on: nothing that the world is tested by."""
 
 
@@ -60,6 +60,12 @@ def own_settings(folder: Path, image_size: int) -> list[str]:
         f"world={_part(World, told.get('world', {}), path, 'world')}",
         f"data={_part(Data, told.get('data', {}), path, 'data')}",
     ]
+
+
+def learned_from_others(folder: Path) -> bool:
+    """Whether a model folder says that the model was trained on data of somebody's own, and not on the world."""
+    data = read_json(folder / RECIPE, MAX_JSON_BYTES).get("data") if is_file(folder / RECIPE) else None
+    return isinstance(data, dict) and data.get("train") is not None
 
 
 def _part(kind: type[BaseModel], value: object, path: Path, name: str) -> str:

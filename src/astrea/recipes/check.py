@@ -31,7 +31,7 @@ def _faults(run: Run) -> Iterator[tuple[Trail, str]]:
         yield ("pretrain",), f"{run.pretrain}/card.json {missing(f'{run.pretrain}/card.json')}"
     for key in ("train", "validation"):
         given = getattr(run.data, key)
-        entries = () if given is None else (given,) if isinstance(given, str) else given
+        entries = () if given is None or isinstance(given, float) else (given,) if isinstance(given, str) else given
         for number, entry in enumerate(entries):
             trail: Trail = ("data", key) if isinstance(given, str) else ("data", key, number)
             yield from ((trail, said) for said in _data_faults(entry))

@@ -16,7 +16,7 @@ seed: 0
 data:
   train: {train}             # or a list of files, or a pattern such as "shards/*.tar"; try it: astrea validate FILE
   {images}                   # where the pictures' paths start; left out: each data file's own folder
-  {validation}               # never trained on: loss while training, scores and a report at the end
+  {validation}               # never trained on (0.1: a tenth of train): loss meanwhile, scores and a report at the end
 
 # Stages: what learns is as in the base; how long and how fast is likely to depend on the data.
 align: {{steps: {align}}}         # the experts' adapters learn the language model's words
@@ -38,7 +38,7 @@ def new_recipe(
     stages = {stage: getattr(run, stage) for stage in ("align", "fuse", "tune")}
     said = {
         "images": f"images: {scalar(images)}" if images else "# images: photos",
-        "validation": f"validation: {scalar(validation)}" if validation else "# validation: held-out.jsonl",
+        "validation": f"validation: {share_or_path(validation)}" if validation else "# validation: held-out.jsonl",
     }
     return TEMPLATE.format(
         path=path,
@@ -50,6 +50,14 @@ def new_recipe(
         batch=stages["tune"].batch,
         lr=stages["tune"].lr,
     )
+
+
+def share_or_path(text: str) -> str:
+    """Held-out data as YAML writes it: a share of the training data (0.1) as a number, a file's path as a text."""
+    try:
+        return f"{float(text):g}" if 0 < float(text) < 1 else scalar(text)
+    except ValueError:
+        return scalar(text)
 
 
 def scalar(text: str) -> str:

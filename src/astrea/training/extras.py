@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from astrea.config import Run
 from astrea.data.records.detect import TABLE_ENDINGS
 from astrea.installation import require_extra
@@ -17,11 +15,5 @@ def require_extras(run: Run) -> None:
     """
     if run.language.low_rank is not None:
         require_extra("lora", "low-rank tuning", "or leave language.low_rank out")
-    if any(name.lower().endswith(TABLE_ENDINGS) for name in _data_files(run)):
+    if any(name.lower().endswith(TABLE_ENDINGS) for name in run.data.named_files):
         require_extra("data", "reading Parquet and Arrow files")
-
-
-def _data_files(run: Run) -> Iterator[str]:
-    for named in (run.data.train, run.data.validation):
-        for file in (named,) if isinstance(named, str) else named or ():
-            yield file if isinstance(file, str) else file.path

@@ -15,14 +15,19 @@ from astrea.recipes.trail import short
 MEASURED_ON = {"validation", "validation_every", "validation_records", "keep_best"}
 """Keys of `Data` that a run may go on with other values of."""
 
-NO_PART: Any = {"machines": True, "data": MEASURED_ON}
 SHOWN = 3
 
 
+def no_part(*runs: Run) -> Any:
+    """What is no part of a recipe's identity: what it is computed on, and what it is measured on meanwhile, unless that
+    is a share of what the run would learn from otherwise."""
+    shared = any(isinstance(run.data.validation, float) for run in runs)
+    return {"machines": True, "data": MEASURED_ON - {"validation"} if shared else MEASURED_ON}
+
+
 def config_hash(run: Run) -> str:
-    """Identifies a recipe; a checkpoint of another one is refused. What it is computed on, and what it is measured on
-    meanwhile, is no part of it."""
-    return hashlib.sha256(run.model_dump_json(exclude=NO_PART).encode()).hexdigest()[:16]
+    """Identifies a recipe; a checkpoint of another one is refused. See `no_part`."""
+    return hashlib.sha256(run.model_dump_json(exclude=no_part(run)).encode()).hexdigest()[:16]
 
 
 def refuse_another(run: Run, path: Path) -> None:
@@ -40,7 +45,7 @@ def refuse_another(run: Run, path: Path) -> None:
         return
     if config_hash(other) == config_hash(run):
         return
-    here, there = (one.model_dump(mode="json", exclude=NO_PART) for one in (run, other))
+    here, there = (one.model_dump(mode="json", exclude=no_part(run, other)) for one in (run, other))
     found = [f"{key} is {short(mine)} here and {short(theirs)} there" for key, mine, theirs in differences(here, there)]
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     told = "; ".join(found[:SHOWN]) or "the experts stand in another order"

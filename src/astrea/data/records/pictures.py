@@ -17,6 +17,9 @@ from astrea.paths import hint_for, is_folder
 MAX_IMAGE_BYTES = 256 << 20
 """The largest image file that is read into memory."""
 
+HEAD = 1 << 16
+"""How many bytes of a picture tell it from others."""
+
 HINTS = 20
 """Missing pictures for which the folder is searched for one of a like name."""
 
@@ -116,6 +119,21 @@ class ImageRoot:
         source = self.read(image)
         if decode or not _header_is_fine(source):
             _load(image, source)
+
+    def fingerprint(self, image: ImageRef) -> bytes:
+        """What tells this picture from others, wherever it lies: its size and the beginning of its bytes.
+
+        Raises:
+            BadRow: it may not be read or is missing.
+        """
+        if isinstance(image, MemberImage):
+            head = _bytes_at(Path(image.shard), image.offset, min(image.size, HEAD), name_of(image))
+            return image.size.to_bytes(8) + head
+        source = self.read(image)
+        if isinstance(source, bytes):
+            return len(source).to_bytes(8) + source[:HEAD]
+        head = _bytes_at(source, 0, HEAD, name_of(image))
+        return source.stat().st_size.to_bytes(8) + head
 
     def bytes_of(self, image: ImageRef) -> bytes:
         """The image file itself.

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 from astrea.data.records.braces import expanded
 from astrea.data.records.detect import SHARD_ENDINGS, AnyReader, open_reader, open_shards
+from astrea.data.records.held_out import split
 from astrea.data.records.mix import Source
 from astrea.data.records.pictures import ImageRoot
 from astrea.errors import AstreaError
 from astrea.paths import exists, is_file, matching, shown, size_of
 from astrea.progress import Reporter
+from astrea.terminal import counted
 
 if TYPE_CHECKING:
     from astrea.config import Data
@@ -25,11 +27,38 @@ OPTION = "data.images"
 def configured_sources(
     data: Data, report: Reporter | None = None, *, key: Literal["train", "validation"] = "train"
 ) -> list[Source]:
-    """The sources that ``data.train`` (or another key of it) names; [] if it names none.
+    """The sources that ``data.train`` (or another key of it) names; [] if it names none. Where ``data.validation`` is a
+    share of what ``data.train`` names, each of the two keys has its side of it.
 
     Raises:
-        AstreaError: a file cannot be read, or its format is unknown.
+        AstreaError: a file cannot be read, its format is unknown, or nothing is on the side that is asked for.
     """
+    if isinstance(data.validation, float):
+        whole = _named_sources(data, "train", report)
+        return _side(whole, data.validation, report, held_out=key == "validation")
+    return _named_sources(data, key, report)
+
+
+def _side(whole: Sequence[Source], share: float, report: Reporter | None, *, held_out: bool) -> list[Source]:
+    """What of some sources is learned from, or what is held out."""
+    parts = [split(source, share, report) for source in whole]
+    found = [held if held_out else learned for learned, held, _ in parts]
+    records = sum(len(source.reader) for source in whole)
+    if records and not any(len(source.reader) for source in found):
+        what = "holds out none" if held_out else "holds out all"
+        files = ", ".join(dict.fromkeys(source.reader.path.name for source in whole))
+        raise AstreaError(
+            f"data.validation={share:g} {what} of the {counted(records, 'record')} of {files}",
+            "give another share, or name held-out files of their own as data.validation",
+        )
+    if report is not None and not held_out:
+        kept, neither = sum(len(held.reader) for _, held, _ in parts), sum(count for _, _, count in parts)
+        also = f"; {counted(neither, 'record')} with pictures of both sides left out" if neither else ""
+        report.say(f"held out {counted(kept, 'record')} of {records:,}{also}")
+    return [part for part, source in zip(found, whole, strict=True) if len(part.reader) or not len(source.reader)]
+
+
+def _named_sources(data: Data, key: Literal["train", "validation"], report: Reporter | None) -> list[Source]:
     given = getattr(data, key)
     entries = () if given is None else (given,) if isinstance(given, str) else given
     sources = []
