@@ -1,7 +1,8 @@
-"""How much memory this process has needed so far."""
+"""How much memory this process has needed so far, and giving back what it no longer needs."""
 
 from __future__ import annotations
 
+import ctypes
 import sys
 
 
@@ -28,3 +29,16 @@ def peak_told() -> str:
     main, gpu = peak_bytes(), peak_gpu_bytes()
     told = [] if main is None else [f"peak {main / 1e9:.1f} GB"]
     return ", ".join(told + ([f"GPU {gpu / 1e9:.1f} GB"] if gpu else []))
+
+
+def give_back() -> bool:
+    """Hand memory that was freed back to the system; returns whether there was any, False where the C library keeps
+    nothing or cannot be told (all but glibc).
+
+    glibc keeps freed blocks of up to 32 MB for later ones of such sizes. Between phases that need memory for different
+    things that is a gigabyte which nobody uses: the next phase's large tensors are mapped beside it.
+    """
+    if sys.platform != "linux":
+        return False
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return bool(trim is not None and trim(0))

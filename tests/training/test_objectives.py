@@ -371,6 +371,18 @@ def test_contribution_is_measured_every_so_often(make_shop):
     assert "contribution" not in silent.loss(silent.batch(0, 0, 2), 0)[1]
 
 
+def test_contributions_are_measured_before_activations_are_kept(make_shop):
+    shop = make_shop(regular={"contribution_every": 1})
+    objective = fusing(shop)
+    order = []
+    objective.measure = lambda *a: order.append("measured")
+    answering = shop.model.register_forward_pre_hook(lambda *a: order.append("answered"))
+    objective.loss(objective.batch(0, 0, 4), 0)
+    answering.remove()
+    # Both at once would need the memory of both.
+    assert order == ["measured", "answered"]
+
+
 def test_keys_see_every_expert_and_come_from_the_copy(make_shop):
     shop = make_shop(regular={"expert_dropout": 0.9, "lies": 0.9})
     objective = fusing(shop)

@@ -19,6 +19,7 @@ from astrea.fusion.astrea import AstreaFusion
 from astrea.fusion.draws import RowGenerator, for_rows
 from astrea.fusion.trust import Trust
 from astrea.language.low_rank import adapter_parameters, is_adapter
+from astrea.memory import give_back
 from astrea.seeds import generator_for
 from astrea.training.lies import as_told, draw_experts, draw_stuck
 from astrea.training.loop import Objective
@@ -187,6 +188,13 @@ class FuseObjective(Objective):
         if isinstance(model.fusion, AstreaFusion):
             done = min(1.0, step / max(1, self.stage.steps))
             model.fusion.residual_keep.fill_(self.keep[0] + (self.keep[1] - self.keep[0]) * done)
+        trust = model.fusion.trust if isinstance(model.fusion, AstreaFusion) else None
+        judged = {}
+        if weights.trust and trust is not None and "fusion" in self.stage.train:
+            judged["trust"] = weights.trust * self.judging(trust, batch, seen, step)
+        # Before the pass that keeps its activations: the two together would need twice the memory.
+        if self.measures(step):
+            self.measure(batch, seen)
         shown = batch.shown[mine]
         out = model(
             **self.inputs(packed_rows(batch.packed, rows)),
@@ -196,10 +204,7 @@ class FuseObjective(Objective):
             num_items_in_batch=batch.labelled,
             use_cache=False,
         )
-        parts = {"lm": weights.lm * out.loss}
-        trust = model.fusion.trust if isinstance(model.fusion, AstreaFusion) else None
-        if weights.trust and trust is not None and "fusion" in self.stage.train:
-            parts["trust"] = weights.trust * self.judging(trust, batch, seen, step)
+        parts = {"lm": weights.lm * out.loss} | judged
         auxiliary = out.aux_loss
         if ranks.any(auxiliary is not None):
             # Balanced on each process by itself, as Switch Transformers do: the only loss that knows of a division.
@@ -211,19 +216,17 @@ class FuseObjective(Objective):
         allocator = model.fusion.allocator if isinstance(model.fusion, AstreaFusion) else None
         if allocator is not None:
             shares = by_row(out.shares, batch.row[mine] - rows.start, batch.groups[rows], allocator.load_bias)
-            parts |= self.sharing(batch, rows, shares, seen, allocator.load_bias, step)
+            parts |= self.sharing(batch, rows, shares, allocator.load_bias)
         figures = {name: part.item() for name, part in parts.items()}
         return sum(parts.values()), figures  # type: ignore[return-value]
 
-    def sharing(
-        self,
-        batch: FuseBatch,
-        rows: slice,
-        shares: Tensor,
-        seen: dict[str, ExpertFeatures],
-        load_bias: Tensor,
-        step: int,
-    ) -> dict[str, Tensor]:
+    def measures(self, step: int) -> bool:
+        """Whether contributions are measured in this step: now and then, where shares are calibrated by them."""
+        every = self.shop.run.regular.contribution_every
+        shares = isinstance(self.fusion, AstreaFusion) and self.fusion.allocator is not None
+        return shares and bool(self.stage.losses.contribution and every) and step % every == 0
+
+    def sharing(self, batch: FuseBatch, rows: slice, shares: Tensor, load_bias: Tensor) -> dict[str, Tensor]:
         """Takes in the shares (R, S, E) that the own ``rows`` got, and calibrates them by measured contribution if that
         has a weight."""
         shop, regular, weight = self.shop, self.shop.run.regular, self.stage.losses.contribution
@@ -232,8 +235,6 @@ class FuseObjective(Objective):
         self.shares.append(everyone[whole][asked[whole]])
         if not (weight and regular.contribution_every):
             return {}
-        if step % regular.contribution_every == 0:
-            self.measure(batch, seen)
         known = shop.contributions
         target = known.targets(load_bias.cpu())[groups]
         counts = asked & whole.unsqueeze(1) & (known.seen[groups] > 0)
@@ -296,6 +297,7 @@ class FuseObjective(Objective):
         The first rows of the whole batch, shared out so that every rank has equally many: the last ones may take a row
         twice, and it counts once.
         """
+        give_back()
         shop, model, ranks = self.shop, self.shop.model, self.shop.ranks
         experts = len(model.experts.names)
         rows = min(rows, len(batch.groups))

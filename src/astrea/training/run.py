@@ -18,7 +18,7 @@ from astrea.doubt.records import doubt_of_records
 from astrea.errors import AstreaError
 from astrea.fingerprint import tensors_fingerprint
 from astrea.language.low_rank import merge
-from astrea.memory import peak_told
+from astrea.memory import give_back, peak_told
 from astrea.paths import file_guard, is_file, read_json
 from astrea.processor import AstreaImageProcessor, AstreaProcessor
 from astrea.progress import Reporter
@@ -295,6 +295,7 @@ def run_stage(
             waited = run_steps(objective, plan.schedule, optimizer, start=start, on_step=on_step, ranks=ranks)
         clock["waiting"] = clock.get("waiting", 0.0) + waited
         save(number + 1, 0)
+    give_back()
     if ranks.any(stopping()):
         raise Interrupted(f"stopped after {plan.name}; {how_to_go_on(checkpoints.parent)}")
 
