@@ -10,7 +10,7 @@ which is in the training data.
 
 A decision is right if the model answers what can be answered (rightly or not) and says "can't tell" to the rest: it
 refuses itself ("none", "cannot tell"), or its calibrated confidence is below the threshold in its folder. That was
-chosen on the validation split (`astrea.doubt.world`); this script changes nothing of it.
+chosen on the validation split (`astrea.world.confidence`); this script changes nothing of it.
 
 What doubt costs on the twelve tasks is measured on their test questions, as `astrea evaluate` asks them: a question
 that is declined counts as wrong. Captions and retrieval are never declined and keep the scores of the model's card.
@@ -31,28 +31,28 @@ import numpy as np
 import torch
 from PIL import Image
 
-from astrea.config import Data, World
+from astrea.common.files import write_json_atomic
+from astrea.common.provenance import commit, machine
+from astrea.confidence.calibration import calibration_error
+from astrea.confidence.estimator import Doubt
+from astrea.confidence.measure import measure
+from astrea.confidence.signals import unknown_words
 from astrea.data.images import to_square_array
-from astrea.data.world import features_of, join_features, scene_at
-from astrea.doubt.calibration import calibration_error
-from astrea.doubt.doubt import Doubt
-from astrea.doubt.measure import measure
-from astrea.doubt.signs import unknown_words
-from astrea.doubt.world import Trial, features_of_pictures
-from astrea.evaluation.answering import Answerer
-from astrea.evaluation.runner import look
-from astrea.evaluation.tasks import TASKS, build_test_sets
-from astrea.files import write_json_atomic
-from astrea.loading import load_model
-from astrea.provenance import commit, machine
-from astrea.scenes.paraphrases import PARAPHRASES, rendered, reworded
-from astrea.scenes.questions import VQA_TASKS, Balancer
-from astrea.scenes.scene import Scene
-from astrea.scenes.templates import MAKERS
-from astrea.scenes.unanswerable import about_unknown, false_premise, out_of_scope
-from astrea.scenes.vocabulary import COLOURS, KINDS
-from astrea.shipping import SHIPPED_MODEL
-from astrea.training.parts import CARD
+from astrea.evaluation.generate import Answerer
+from astrea.model.loading import load_model
+from astrea.recipes.recipe import Data, World
+from astrea.training.components import CARD
+from astrea.world.bundled import SHIPPED_MODEL
+from astrea.world.confidence import Trial, features_of_pictures
+from astrea.world.dataset import features_of, join_features, scene_at
+from astrea.world.evaluation.runner import look
+from astrea.world.evaluation.tasks import TASKS, build_test_sets
+from astrea.world.scenes.paraphrases import PARAPHRASES, rendered, reworded
+from astrea.world.scenes.questions import VQA_TASKS, Balancer
+from astrea.world.scenes.scene import Scene
+from astrea.world.scenes.templates import MAKERS
+from astrea.world.scenes.unanswerable import about_unknown, false_premise, out_of_scope
+from astrea.world.scenes.vocabulary import COLOURS, KINDS
 
 RESULTS = Path(__file__).resolve().parent / "results" / "doubt.json"
 SEED, FIRST = 41, 50_000

@@ -35,17 +35,17 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from astrea.config import Run
+from astrea.common.files import write_json_atomic
+from astrea.common.progress import TerminalReporter
+from astrea.common.provenance import commit, machine
 from astrea.estimate.build import absent_workshop, workshop_of
 from astrea.estimate.stages import StageCost, fill_queue, stage_cost, with_gradient_checkpointing
 from astrea.estimate.table import estimate
-from astrea.files import write_json_atomic
-from astrea.progress import TerminalReporter
-from astrea.provenance import commit, machine
 from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
+from astrea.training.components import assemble
 from astrea.training.loop import build_optimizer, run_steps
-from astrea.training.parts import assemble
-from astrea.training.run import Plan, plan_stages
+from astrea.training.trainer import Plan, plan_stages
 
 RESULTS = Path(__file__).resolve().parent / "results" / "estimate.json"
 RECIPES: dict[str, tuple[str, list[str]]] = {

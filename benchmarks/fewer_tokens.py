@@ -21,22 +21,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from astrea.arena.cell import Cell, digest, packed_items, unpacked_items
-from astrea.arena.contestants import choose, contestants
-from astrea.arena.statistics import paired_difference, summary
-from astrea.config import Run
-from astrea.data.cache import FeatureCache
-from astrea.evaluation.answering import Answerer
-from astrea.evaluation.pareto import WANTED, reading_from, threshold_for
-from astrea.evaluation.probes import PROBE_TASKS
-from astrea.evaluation.runner import Outcome, look, run_tasks
-from astrea.evaluation.tasks import TASKS, build_test_sets
-from astrea.files import write_json_atomic
-from astrea.loading import load_model
-from astrea.progress import Reporter, TerminalReporter
-from astrea.provenance import commit, machine
+from astrea.common.files import write_json_atomic
+from astrea.common.progress import Reporter, TerminalReporter
+from astrea.common.provenance import commit, machine
+from astrea.data.feature_cache import FeatureCache
+from astrea.evaluation.generate import Answerer
+from astrea.lab.arena.run import Cell, digest, packed_items, unpacked_items
+from astrea.lab.arena.statistics import paired_difference, summary
+from astrea.lab.arena.variants import choose, contestants
+from astrea.lab.probes.pareto import WANTED, reading_from, threshold_for
+from astrea.lab.probes.probes import PROBE_TASKS
+from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.training.run import train
+from astrea.recipes.recipe import Run
+from astrea.training.trainer import train
+from astrea.world.evaluation.runner import Outcome, look, run_tasks
+from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
 RESULTS = Path(__file__).resolve().parent / "results" / "fewer_tokens"
 EQUAL = "allocator"

@@ -30,22 +30,22 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from astrea.config import Machines, Run
-from astrea.data.world import WorldData, scenes_of
+from astrea.common.files import write_json_atomic
+from astrea.common.provenance import commit, machine
 from astrea.estimate.build import absent_workshop, workshop_of
 from astrea.estimate.gpus import GPUS, Gpu
 from astrea.estimate.stages import stage_cost
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
-from astrea.experts.truth import pixels_from_scenes
-from astrea.files import write_json_atomic
-from astrea.provenance import commit, machine
 from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Machines, Run
 from astrea.training.acceleration import accelerated
+from astrea.training.components import assemble, random_weights
+from astrea.training.context import Workshop
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
-from astrea.training.parts import assemble, random_weights
-from astrea.training.run import plan_stages
-from astrea.training.workshop import Workshop
+from astrea.training.trainer import plan_stages
+from astrea.world.dataset import WorldData, scenes_of
+from astrea.world.experts.truth import pixels_from_scenes
 
 RESULTS = Path(__file__).resolve().parent / "results" / "gpu.json"
 EXPERTS = ("captioning", "scene", "segmentation", "detection")

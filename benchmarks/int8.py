@@ -18,15 +18,15 @@ from typing import Any
 import torch
 
 from astrea import AstreaForConditionalGeneration
-from astrea.config import Run
-from astrea.evaluation.answering import Answerer
-from astrea.evaluation.runner import look, run_tasks
-from astrea.evaluation.tasks import TASKS, build_test_sets
-from astrea.files import write_json_atomic
-from astrea.loading import load_model
-from astrea.progress import Reporter, TerminalReporter
-from astrea.provenance import commit, machine
+from astrea.common.files import write_json_atomic
+from astrea.common.progress import Reporter, TerminalReporter
+from astrea.common.provenance import commit, machine
+from astrea.evaluation.generate import Answerer
+from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
+from astrea.world.evaluation.runner import look, run_tasks
+from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
 RESULTS = Path(__file__).resolve().parent / "results" / "int8.json"
 

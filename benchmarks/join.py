@@ -25,19 +25,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from astrea.config import ExpertEntry, Run
-from astrea.evaluation.answering import Answerer
-from astrea.evaluation.runner import METRIC, Outcome, look, run_tasks
-from astrea.evaluation.tasks import TASKS, build_test_sets
-from astrea.explanation import explain
-from astrea.files import write_json_atomic
-from astrea.loading import load_model
-from astrea.model import AstreaForConditionalGeneration
-from astrea.processor import AstreaProcessor
-from astrea.progress import Reporter, TerminalReporter
-from astrea.provenance import commit, machine
+from astrea.common.files import write_json_atomic
+from astrea.common.progress import Reporter, TerminalReporter
+from astrea.common.provenance import commit, machine
+from astrea.evaluation.generate import Answerer
+from astrea.model.explanation import explain
+from astrea.model.loading import load_model
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaProcessor
 from astrea.recipes.loader import load_recipe
-from astrea.training.join import SHARE, join
+from astrea.recipes.recipe import ExpertEntry, Run
+from astrea.training.add_expert import SHARE, join
+from astrea.world.evaluation.runner import METRIC, Outcome, look, run_tasks
+from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
 RESULTS = Path(__file__).resolve().parent / "results" / "join.json"
 PHOTOGRAPHS = {"chelsea": "cat", "coffee": "cup", "rocket": "rocket"}

@@ -33,15 +33,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from astrea.config import Run
-from astrea.files import write_json_atomic
-from astrea.progress import Reporter
-from astrea.provenance import commit, machine
+from astrea.common.files import write_json_atomic
+from astrea.common.progress import Reporter
+from astrea.common.provenance import commit, machine
 from astrea.recipes.loader import load_recipe
-from astrea.scenes.captions import captions
-from astrea.scenes.draw import split_scene
-from astrea.scenes.questions import Balancer
-from astrea.training.run import train
+from astrea.recipes.recipe import Run
+from astrea.training.trainer import train
+from astrea.world.scenes.captions import captions
+from astrea.world.scenes.draw import split_scene
+from astrea.world.scenes.questions import Balancer
 
 RESULTS = Path(__file__).resolve().parent / "results" / "own_data.json"
 PHOTO, LARGE = (640, 480), (1600, 1200)

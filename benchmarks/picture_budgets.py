@@ -26,7 +26,7 @@ MOST_MEGABYTES, MOST_SECONDS, PATIENCE = 1000, 10.0, 120.0
 def serve(pipe: Connection) -> None:
     """Read pictures whose paths come through a pipe; send back how each ended, megabytes and seconds."""
     from astrea import AstreaError
-    from astrea.image_processor import AstreaImageProcessor
+    from astrea.model.image_processing import AstreaImageProcessor
 
     warnings.simplefilter("ignore")
     processor = AstreaImageProcessor(64)

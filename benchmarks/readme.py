@@ -16,11 +16,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from astrea.arena.contestants import CURVES, variant
-from astrea.arena.trials import FACTORS
-from astrea.scenes.questions import VQA_TASKS
-from astrea.shipping import SHIPPED_MODEL
-from astrea.training.parts import CARD
+from astrea.lab.arena.lr_sweep import FACTORS
+from astrea.lab.arena.variants import CURVES, variant
+from astrea.training.components import CARD
+from astrea.world.bundled import SHIPPED_MODEL
+from astrea.world.scenes.questions import VQA_TASKS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

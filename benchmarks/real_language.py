@@ -33,15 +33,15 @@ import torch
 from PIL import Image
 
 from astrea import AstreaForConditionalGeneration
-from astrea.config import Run
-from astrea.files import write_json_atomic
+from astrea.common.files import write_json_atomic
+from astrea.common.provenance import commit, machine
 from astrea.language.gguf import folder_from_gguf, smollm2_file
-from astrea.loading import load_model
-from astrea.processor import AstreaImageProcessor, AstreaProcessor
-from astrea.provenance import commit, machine
+from astrea.model.loading import load_model
+from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import load_recipe
-from astrea.scenes.draw import split_scene
-from astrea.training.parts import SHIPPED, assemble
+from astrea.recipes.recipe import Run
+from astrea.training.components import SHIPPED, assemble
+from astrea.world.scenes.draw import split_scene
 
 RESULTS = Path(__file__).resolve().parent / "results" / "real_language.json"
 FACTS = (

@@ -30,8 +30,8 @@ from typing import Any
 import faiss
 import numpy as np
 
-from astrea.files import write_json_atomic
-from astrea.provenance import commit, machine
+from astrea.common.files import write_json_atomic
+from astrea.common.provenance import commit, machine
 from astrea.retrieval.manifest import Entry, ModelId
 from astrea.retrieval.search import PictureIndex
 from astrea.retrieval.store import MANIFEST, write_segment

@@ -39,21 +39,21 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import astrea
-from astrea.config import Run, Stage
-from astrea.data.cache import FeatureCache
-from astrea.data.world import WorldData, load_world, scenes_of
+from astrea.common.files import write_json_atomic
+from astrea.common.progress import Reporter
+from astrea.common.provenance import machine
+from astrea.data.feature_cache import FeatureCache
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
-from astrea.experts.truth import pixels_from_scenes
-from astrea.files import write_json_atomic
-from astrea.progress import Reporter
-from astrea.provenance import machine
 from astrea.recipes.loader import load_recipe
-from astrea.training.align import AlignObjective
-from astrea.training.fuse import FuseObjective
+from astrea.recipes.recipe import Run, Stage
+from astrea.training.components import assemble
+from astrea.training.context import Workshop
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
-from astrea.training.parts import assemble
-from astrea.training.workshop import Workshop
+from astrea.training.stages.align import AlignObjective
+from astrea.training.stages.instruct import FuseObjective
+from astrea.world.dataset import WorldData, load_world, scenes_of
+from astrea.world.experts.truth import pixels_from_scenes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results" / "train_speed.json"

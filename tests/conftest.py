@@ -8,13 +8,13 @@ import pytest
 
 LONGEST = (
     "training/test_own_data_exact.py",
-    "training/test_run.py",
-    "test_checkpoint_journey.py",
-    "arena/test_arena_run.py",
+    "training/test_trainer.py",
+    "experts/pretrained/test_checkpoint_journey.py",
+    "lab/arena/test_arena_run.py",
     "training/test_own_data.py",
     "training/test_distributed.py",
     "cli/test_cli_runs.py",
-    "test_estimate.py",
+    "estimate/test_estimate_table.py",
 )
 """Modules that take longest. Whole modules are handed out to the processes that run tests, and one that comes last lets
 all others wait."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from astrea.evaluation import runner, tasks
+from astrea.world.evaluation import runner, tasks
 
 
 def limit_scenes(patch: pytest.MonkeyPatch, judged: int = 20) -> None:

@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from builders import small_language_model
 from click.testing import Result
 from typer.testing import CliRunner
 
 from astrea.cli import app
-from experts.checkpoint.builders import kind_of, small_checkpoint
-from experts.checkpoint.conftest import OPTIONS
+from expert_builders import OPTIONS, kind_of, small_checkpoint
+from language_builders import small_language_model
 
 CANVAS = 72
 """No checkpoint's own size, nor the shipped recipe's."""

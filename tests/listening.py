@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from astrea.progress import Reporter
+from astrea.common.progress import Reporter
 
 
 class Said(Reporter):

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import small_language_model
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from astrea import AstreaConfig, AstreaForConditionalGeneration, AstreaProcessor
-from astrea.config import Language, Run
-from astrea.language.tiny import tiny_language_model, tiny_tokenizer
-from astrea.processor import AstreaImageProcessor
+from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.training.parts import LANGUAGE, assemble, save_part
-from astrea.training.pretrain import write_card
+from astrea.recipes.recipe import Language, Run
+from astrea.training.components import LANGUAGE, assemble, save_part
+from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
+from astrea.world.pretrain import write_card
 from few_scenes import limit_scenes
+from language_builders import small_language_model
 from small_recipes import SIZES
 
 # No test is about speed, and a busy machine must not make one fail.
@@ -152,7 +152,7 @@ def small_recipe(small_overrides: list[str], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def language_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a small random language model of a family (see tests/language/builders.py), made once."""
+    """The folder of a small random language model of a family (see tests/language/language_builders.py), made once."""
     return functools.cache(lambda family: small_language_model(family, tmp_path_factory.mktemp(family)))
 
 

@@ -22,7 +22,8 @@ import pytest
 import torch
 from PIL import Image
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
+from repository import ROOT
 
 
 class CacheHook:
@@ -117,7 +118,7 @@ def test_the_entry_point_names_the_class(plugin: Any) -> None:
 def test_the_entry_point_is_declared() -> None:
     import tomllib
 
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["lmms_eval.models"] == {"astrea": "astrea.lmms:manifest"}
     assert any(need.startswith("lmms-eval") for need in project["optional-dependencies"]["lmms"])
 

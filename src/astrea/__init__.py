@@ -19,18 +19,18 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from astrea.errors import AstreaError
-from astrea.import_hook import register_when_imported
-from astrea.installation import __version__
+from astrea.common.errors import AstreaError
+from astrea.common.installation import __version__
+from astrea.model.import_hook import register_when_imported
 
 if TYPE_CHECKING:
-    from astrea.configuration import AstreaConfig
     from astrea.experts.protocol import Expert, ExpertFeatures, Reading
-    from astrea.explanation import Explanation, explain
-    from astrea.loading import load_model
-    from astrea.model import AstreaForConditionalGeneration
-    from astrea.processor import AstreaProcessor
-    from astrea.scenes.example import example_picture
+    from astrea.model.configuration import AstreaConfig
+    from astrea.model.explanation import Explanation, explain
+    from astrea.model.loading import load_model
+    from astrea.model.modeling import AstreaForConditionalGeneration
+    from astrea.model.processing import AstreaProcessor
+    from astrea.world.scenes.example import example_picture
 
 __all__ = [
     "AstreaConfig",
@@ -48,16 +48,16 @@ __all__ = [
 ]
 
 _WHERE = {
-    "AstreaConfig": "astrea.configuration",
-    "AstreaForConditionalGeneration": "astrea.model",
-    "AstreaProcessor": "astrea.processor",
+    "AstreaConfig": "astrea.model.configuration",
+    "AstreaForConditionalGeneration": "astrea.model.modeling",
+    "AstreaProcessor": "astrea.model.processing",
     "Expert": "astrea.experts.protocol",
     "ExpertFeatures": "astrea.experts.protocol",
-    "Explanation": "astrea.explanation",
+    "Explanation": "astrea.model.explanation",
     "Reading": "astrea.experts.protocol",
-    "example_picture": "astrea.scenes.example",
-    "explain": "astrea.explanation",
-    "load_model": "astrea.loading",
+    "example_picture": "astrea.world.scenes.example",
+    "explain": "astrea.model.explanation",
+    "load_model": "astrea.model.loading",
 }
 
 

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from astrea.errors import AstreaError
-from astrea.installation import install_command
+from astrea.common.errors import AstreaError
+from astrea.common.installation import install_command
 from astrea.language.tokenizer import IMAGE
 
 try:
@@ -59,7 +59,7 @@ class AstreaLmms(lmms):
         trust_remote_code: bool = False,
         max_batch_size: int | None = None,
     ) -> None:
-        from astrea.loading import load_model
+        from astrea.model.loading import load_model
 
         super().__init__()
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:

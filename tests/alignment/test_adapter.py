@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from astrea.alignment.adapter import Adapter
-from astrea.experts.captioning import CaptioningExpert
 from astrea.language.labels import LabelWords
-from astrea.language.tiny import tiny_tokenizer
+from astrea.world.experts.captioning import CaptioningExpert
+from astrea.world.language.tiny import tiny_tokenizer
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from astrea.scenes.draw import split_scene
+from astrea.world.scenes.draw import split_scene
 
 
 @pytest.fixture(autouse=True)

@@ -94,7 +94,7 @@ def test_unknown_words_are_named(astrea: Astrea, tiny_folder: Path, picture: Pat
     ],
 )
 def test_how_an_answer_is_told(astrea, tiny_folder, picture, monkeypatch, verdict, first, second):
-    from astrea import explanation
+    from astrea.model import explanation
 
     real = explanation.explain
 
@@ -108,7 +108,7 @@ def test_how_an_answer_is_told(astrea, tiny_folder, picture, monkeypatch, verdic
 
 
 def test_what_a_model_says_is_neither_markup_nor_obeyed_by_the_terminal(astrea, tiny_folder, picture, monkeypatch):
-    from astrea import explanation
+    from astrea.model import explanation
 
     real = explanation.explain
 
@@ -281,7 +281,7 @@ def test_a_run_folder_in_place_of_its_model(astrea: Astrea, tiny_folder: Path, p
 
 
 def test_the_answer_fits_into_80_columns(astrea: Astrea, picture: Path, monkeypatch):
-    from astrea import explanation
+    from astrea.model import explanation
 
     real = explanation.explain
 

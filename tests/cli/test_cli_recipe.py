@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from astrea.config import Run
 from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
 from command_line import Astrea, refused
 
 

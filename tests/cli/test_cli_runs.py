@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from astrea.evaluation import finish
-from astrea.evaluation.tasks import TASKS
 from astrea.training.log import TrainLog
+from astrea.world.evaluation.tasks import TASKS
 from command_line import refused
 
 

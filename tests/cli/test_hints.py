@@ -12,8 +12,8 @@ import pytest
 import typer
 
 from astrea.cli import app
+from repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 NAMED = re.compile(r"(?<![\w./-])astrea ([a-z]+)((?:[ \t]+[^\s`\"';()|<]+)*)")
 PROSE = {"and", "import", "can", "runs", "took", "in"}

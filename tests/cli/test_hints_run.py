@@ -16,18 +16,19 @@ import pytest
 from PIL import Image
 from test_hints import PROSE, files, named
 
-from astrea.arena import run as arena_run
-from astrea.config import Run
+from astrea.common.progress import Reporter
 from astrea.estimate import table as estimate_table
-from astrea.progress import Reporter
+from astrea.lab.arena import arena as arena_run
 from astrea.recipes.loader import load_recipe
-from astrea.scenes.draw import split_scene
-from astrea.training import join as join_module
-from astrea.training import run as run_module
-from astrea.training.run import train
+from astrea.recipes.recipe import Run
+from astrea.training import add_expert as add_expert_module
+from astrea.training import trainer as trainer_module
+from astrea.training.trainer import train
+from astrea.world.scenes.draw import split_scene
 from command_line import QUESTION, Astrea, refused
+from repository import ROOT
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+EXAMPLES = ROOT / "docs" / "examples"
 ASKED = [QUESTION]
 
 DONE: dict[str, list[str]] = {
@@ -178,8 +179,8 @@ def there(folder: Path, monkeypatch: pytest.MonkeyPatch, few_scenes: None) -> Pa
     for module, name in (
         (arena_run, "run_arena"),
         (estimate_table, "estimate"),
-        (join_module, "join"),
-        (run_module, "train"),
+        (add_expert_module, "join"),
+        (trainer_module, "train"),
     ):
         monkeypatch.setattr(module, name, stop)
     monkeypatch.chdir(folder)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from noise_images import encode, noise
 
 from astrea import AstreaError
 from astrea.data.image_sources import read_image
+from noise_images import encode, noise
 
 PICTURE = noise(24, 16)
 VALUES = np.asarray(PICTURE)

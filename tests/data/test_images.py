@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from noise_images import encode, noise
 from PIL import Image
 
+from astrea.common.errors import AstreaError
 from astrea.data.images import load_image, to_square_array
-from astrea.errors import AstreaError
+from noise_images import encode, noise
 
 ORIENTATION = 0x0112
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from noise_images import encode, noise
 from PIL import Image, ImageFile
 
+from astrea.common.errors import AstreaError
 from astrea.data.images import load_image
-from astrea.errors import AstreaError
+from noise_images import encode, noise
 
 
 def png_header_only(width: int, height: int) -> bytes:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrea.data.packing import PackedBatch, Packer, Turn, answers_right
-from astrea.language.tiny import tiny_tokenizer
-from astrea.scenes.questions import text_vocabulary
+from astrea.world.language.tiny import tiny_tokenizer
+from astrea.world.scenes.questions import text_vocabulary
 
 PICTURE = 5
 TOKENIZER = tiny_tokenizer()

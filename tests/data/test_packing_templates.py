@@ -6,14 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import FAMILIES, HEADERS, INSTRUCTIONS, small_tokenizer
 
+from astrea.common.errors import AstreaError
 from astrea.data.packing import Packer, Turn
-from astrea.errors import AstreaError
 from astrea.language import template
 from astrea.language.chat_format import ChatFormat
 from astrea.language.checkpoint import prepare_tokenizer
-from astrea.language.tiny import tiny_tokenizer
+from astrea.world.language.tiny import tiny_tokenizer
+from language_builders import FAMILIES, HEADERS, INSTRUCTIONS, small_tokenizer
 
 PICTURE = 3
 TURNS = [

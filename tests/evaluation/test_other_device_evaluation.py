@@ -12,20 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
-from astrea.config import Data, World
-from astrea.evaluation.answering import Answerer
-from astrea.evaluation.contribution import contributions
+from astrea.common.progress import Reporter
+from astrea.evaluation.benchmarks.answers import Viewer
+from astrea.evaluation.benchmarks.items import Item, Pool
+from astrea.evaluation.benchmarks.ranking import rank
 from astrea.evaluation.finish import write_samples
-from astrea.evaluation.public.answers import Viewer
-from astrea.evaluation.public.items import Item, Pool
-from astrea.evaluation.public.ranking import rank
-from astrea.evaluation.runner import evaluate
-from astrea.explanation import explain
-from astrea.model import AstreaForConditionalGeneration
-from astrea.progress import Reporter
+from astrea.evaluation.generate import Answerer
+from astrea.model.explanation import explain
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.recipes.recipe import Data, World
 from astrea.retrieval import rank_folder
 from astrea.retrieval.build import build_index
 from astrea.retrieval.search import PictureIndex, search_by_picture, search_by_text
+from astrea.world.evaluation.contribution import contributions
+from astrea.world.evaluation.runner import evaluate
 from few_scenes import limit_scenes
 from other_device import Far, moved_there
 

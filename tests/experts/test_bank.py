@@ -7,7 +7,7 @@ import importlib.metadata
 import pytest
 import torch
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.experts import bank as bank_module
 from astrea.experts.bank import COMPACT, ExpertBank, expert_class
 from astrea.experts.protocol import Expert, ExpertFeatures, Reading

@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from astrea.experts.bank import COMPACT, ExpertBank
-from astrea.experts.captioning import ORDINALS, STEPS, VOCABULARY, CaptioningExpert
-from astrea.experts.classification import GROUPS, KIND_NAMES, ClassificationExpert
-from astrea.experts.detection import NAMED, DetectionExpert, boxes_from_tokens
-from astrea.experts.pretrain import WEAK_KEEP, ExpertObjective
 from astrea.experts.protocol import from_bins, in_order, left_to_right
-from astrea.experts.segmentation import AREA_BINS, AREA_MAX, PLACE_BINS, SegmentationExpert
-from astrea.experts.truth import collate_truth, pixels_from_scenes
-from astrea.language.warm import ideal_features
-from astrea.scenes.captions import short_caption
-from astrea.scenes.draw import split_scene
-from astrea.scenes.vocabulary import CATEGORIES, COLOURS, CONDITIONS, KINDS
 from astrea.training.loop import Schedule
+from astrea.world.experts.captioning import ORDINALS, STEPS, VOCABULARY, CaptioningExpert
+from astrea.world.experts.classification import GROUPS, KIND_NAMES, ClassificationExpert
+from astrea.world.experts.detection import NAMED, DetectionExpert, boxes_from_tokens
+from astrea.world.experts.pretrain import WEAK_KEEP, ExpertObjective
+from astrea.world.experts.segmentation import AREA_BINS, AREA_MAX, PLACE_BINS, SegmentationExpert
+from astrea.world.experts.truth import collate_truth, pixels_from_scenes
+from astrea.world.language.pretraining import ideal_features
+from astrea.world.scenes.captions import short_caption
+from astrea.world.scenes.draw import split_scene
+from astrea.world.scenes.vocabulary import CATEGORIES, COLOURS, CONDITIONS, KINDS
 from learning import learn
 
 LOOSE = {"detection": {"threshold": 0.02}, "segmentation": {"threshold": 0.05}}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from astrea.experts.truth import MAX_OBJECTS, collate_truth, per_pixel, pixels_from_scenes
-from astrea.scenes.draw import split_scene
-from astrea.scenes.vocabulary import CATEGORIES, KINDS, WORDS
+from astrea.world.experts.truth import MAX_OBJECTS, collate_truth, per_pixel, pixels_from_scenes
+from astrea.world.scenes.draw import split_scene
+from astrea.world.scenes.vocabulary import CATEGORIES, KINDS, WORDS
 
 
 @pytest.fixture(scope="module")

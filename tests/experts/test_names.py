@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from astrea.config import Run
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.experts.bank import ExpertBank
 from astrea.experts.names import wrong_with
 from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
 
 BAD = [
     "train",

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from astrea.alignment.matrix import ExpertMatrix
+from astrea.common.seeds import generator_for
 from astrea.fusion.astrea import AstreaFusion
 from astrea.fusion.protocol import Layout
-from astrea.seeds import generator_for
 
 WIDTH, EXPERTS, TOKENS = 8, 3, 6
 OWNER = torch.tensor([0, 0, 1, 1, 2, 2])

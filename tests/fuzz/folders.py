@@ -384,8 +384,8 @@ def make(base: Path, spoil: Spoil, folder: Path) -> Path:
 
 def use(folder: Path, picture: Any) -> object:
     """What a person does with a model folder: load it and ask."""
-    from astrea.explanation import explain
-    from astrea.loading import load_model
+    from astrea.model.explanation import explain
+    from astrea.model.loading import load_model
 
     model, processor = load_model(folder)
     return explain(model, processor, picture, "what color is the cup?")
@@ -395,7 +395,7 @@ def cases(count: int, seed: int, folder: Path) -> Iterator[Case]:
     """The folders written by hand, spread over their kinds if fewer are wanted, and odd values for the rest."""
     from PIL import Image
 
-    from astrea.loading import load_model
+    from astrea.model.loading import load_model
 
     base = folder / "good"
     model, processor = load_model("shipped")

@@ -27,7 +27,7 @@ def cases(count: int, seed: int, folder: Path) -> Iterator[Case]:
 
 def read(path: Path) -> object:
     """As the square that experts are given."""
-    from astrea.image_processor import AstreaImageProcessor
+    from astrea.model.image_processing import AstreaImageProcessor
 
     return AstreaImageProcessor(64)(path)
 

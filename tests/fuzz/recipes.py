@@ -83,8 +83,8 @@ def cases(count: int, seed: int, folder: Path) -> Iterator[Case]:
 
 def read(path: Path, overrides: list[str]) -> object:
     """What `astrea train` does with a recipe before it trains, and there and back again."""
-    from astrea.config import Run
     from astrea.recipes.loader import dump_recipe, load_recipe
+    from astrea.recipes.recipe import Run
 
     run = load_recipe(Run, str(path), overrides)
     path.write_text(dump_recipe(run))
@@ -99,7 +99,7 @@ def read(path: Path, overrides: list[str]) -> object:
 def _build(run: Any) -> None:
     """The experts of a recipe, without memory, as an estimate builds them."""
     from astrea.experts.bank import outline
-    from astrea.experts.checkpoint.entry import resolve
+    from astrea.experts.pretrained.entry import resolve
 
     outline({name: resolve(name, entry) for name, entry in run.experts.items() if ":" not in entry.kind})
 

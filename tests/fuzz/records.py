@@ -17,13 +17,13 @@ from typing import Any
 from PIL import Image
 
 from astrea.data.packing import Packer
-from astrea.data.records.check import Checks, examine
-from astrea.data.records.fixed import fixed_copy
-from astrea.data.records.mix import Mixture
-from astrea.data.records.reader import RowReader
-from astrea.data.records.sources import open_sources
-from astrea.data.records.trainable import Trainable
-from astrea.language.tiny import tiny_tokenizer
+from astrea.data.readers.check import Checks, examine
+from astrea.data.readers.mixture import Mixture
+from astrea.data.readers.reader import RowReader
+from astrea.data.readers.repaired import fixed_copy
+from astrea.data.readers.sources import open_sources
+from astrea.data.readers.trainable import Trainable
+from astrea.world.language.tiny import tiny_tokenizer
 from fuzz.harness import Case
 
 DRAWN = 6

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from astrea import AstreaError
-from astrea.folders import tokenizer
-from astrea.loading import load_model
+from astrea.model.folders import tokenizer
+from astrea.model.loading import load_model
 from fuzz.folders import hostile_folders, make
 from fuzz.harness import Outcome, summary
 

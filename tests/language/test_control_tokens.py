@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from builders import FAMILIES, small_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
@@ -12,7 +11,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from astrea import AstreaError
 from astrea.language.checkpoint import prepare_tokenizer
 from astrea.language.control_tokens import ControlTokens, escape_control_tokens, find_control_tokens
-from astrea.language.tiny import tiny_tokenizer
+from astrea.world.language.tiny import tiny_tokenizer
+from language_builders import FAMILIES, small_tokenizer
 
 TINY = tiny_tokenizer()
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import small_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from astrea.config import Language
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.language import gguf as reading
 from astrea.language.checkpoint import load_language
 from astrea.language.gguf import folder_from_gguf, smollm2_file
+from astrea.recipes.recipe import Language
+from language_builders import small_tokenizer
 
 HEADS, WIDTH, LAYERS = 2, 64, 1
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from astrea.language.labels import LabelWords
-from astrea.language.tiny import tiny_tokenizer
+from astrea.world.language.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 

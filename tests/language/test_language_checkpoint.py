@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import FAMILIES, small_tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BloomConfig, MambaConfig
 
-from astrea.config import Language
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.language import checkpoint
 from astrea.language.checkpoint import load_language, prepare_tokenizer
 from astrea.language.labels import LabelWords, inside_a_sentence
+from astrea.recipes.recipe import Language
+from language_builders import FAMILIES, small_tokenizer
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 import torch
-from builders import FAMILIES
 from typer.testing import CliRunner
 
 from astrea import AstreaConfig, AstreaError, AstreaForConditionalGeneration
 from astrea.cli import app
 from astrea.data.packing import Packer, Turn
 from astrea.language.low_rank import adapter_parameters, is_adapter, merge
-from astrea.loading import load_model
+from astrea.model.loading import load_model
+from language_builders import FAMILIES
 
 TURNS = [[Turn("is it red?", "no"), Turn("what is it?", "a red cat")]]
 LOW_RANK = "language.low_rank={rank: 4, alpha: 8, merge: false}"

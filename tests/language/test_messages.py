@@ -11,7 +11,7 @@ import pytest
 from astrea import AstreaError
 from astrea.language.control_tokens import ControlTokens
 from astrea.language.messages import escaped, read_conversation, several
-from astrea.language.tiny import tiny_tokenizer
+from astrea.world.language.tiny import tiny_tokenizer
 
 CONTROL = ControlTokens(tiny_tokenizer())
 TEMPLATE = "{{ messages }}"

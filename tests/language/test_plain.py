@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from astrea.attention import WARMED_UP, WORD_MATCH
-from astrea.config import Language, Run
+from astrea.language.attention import WARMED_UP, WORD_MATCH
 from astrea.language.checkpoint import warmed_up
 from astrea.language.plain import SENTENCES
-from astrea.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.training.parts import never_warmed_up, put_together
+from astrea.recipes.recipe import Language, Run
+from astrea.training.components import never_warmed_up, put_together
+from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from shared_models import SMALL
 
 

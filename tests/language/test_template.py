@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import builders
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers.utils.chat_template_utils import render_jinja_template
 
+import language_builders
 from astrea import AstreaError
 from astrea.language.chat import FLATTEN, FOLD, NO_THINKING, PLAIN
 from astrea.language.template import MAX_TEMPLATE, Rendered, render_template, render_unfinished
@@ -25,7 +25,7 @@ FLAT = [m if isinstance(m["content"], str) else {**m, "content": "<image> what i
 TEMPLATES = {
     "own": CHAT_TEMPLATE,
     "plain": PLAIN,
-    **{name: value for name, value in vars(builders).items() if isinstance(value, str) and "{%" in value},
+    **{name: value for name, value in vars(language_builders).items() if isinstance(value, str) and "{%" in value},
     "everything": (
         "{%- macro say(m, times=1) -%}{{ m.role|upper }}: {{ m['content']|string|trim|replace('a', 'A') * times }}"
         "{%- endmacro -%}\n"
@@ -100,7 +100,7 @@ def test_a_hostile_template_is_an_error_that_names_the_file(name, tmp_path, monk
 
 def test_a_long_conversation_is_no_offence():
     talk = [{"role": ("user", "assistant")[i % 2], "content": "word " * 200} for i in range(200)]
-    for template in (CHAT_TEMPLATE, FLATTEN + FOLD + builders.CHATML):
+    for template in (CHAT_TEMPLATE, FLATTEN + FOLD + language_builders.CHATML):
         assert ours(template, talk).text == stock(template, talk, False)
 
 

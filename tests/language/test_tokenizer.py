@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from astrea.data.packing import CAPTION_PROMPT
 from astrea.experts.bank import COMPACT
-from astrea.language.tiny import tiny_tokenizer
 from astrea.language.tokenizer import ASSISTANT, BOS, EOS, IMAGE, PAD, UNK, USER, build_tokenizer
-from astrea.scenes.captions import captions
-from astrea.scenes.draw import split_scene
-from astrea.scenes.questions import candidates, text_vocabulary, tokens
+from astrea.world.language.tiny import tiny_tokenizer
+from astrea.world.scenes.captions import captions
+from astrea.world.scenes.draw import split_scene
+from astrea.world.scenes.questions import candidates, text_vocabulary, tokens
 
 TOKENIZER = tiny_tokenizer()
 WORDS = text_vocabulary()

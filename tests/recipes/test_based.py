@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from astrea.config import Run
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.recipes.loader import dump_recipe, load_recipe
+from astrea.recipes.recipe import Run
 
 TINY = load_recipe(Run, "tiny")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from astrea.config import Run
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.recipes.changes import changes_from
 from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.recipes import based, loader
 from astrea.recipes.loader import dump_recipe, load_recipe
 

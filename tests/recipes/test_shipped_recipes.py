@@ -7,11 +7,11 @@ import re
 import pytest
 import torch
 
-from astrea.config import Run
-from astrea.described import read_architecture
-from astrea.errors import AstreaError
+from astrea.common.config_only import read_architecture
+from astrea.common.errors import AstreaError
 from astrea.estimate.build import absent_model
 from astrea.recipes.loader import load_recipe, shipped_recipes
+from astrea.recipes.recipe import Run
 
 LARGER = ("small", "base", "large")
 KNOWN = {
@@ -75,7 +75,7 @@ def test_the_experts_of_small_are_as_large_as_their_files():
 def test_without_a_network_training_says_what_is_missing(monkeypatch):
     import huggingface_hub
 
-    from astrea.training.parts import assemble
+    from astrea.training.components import assemble
 
     def offline(*_, **__):
         raise ConnectionError("no network")

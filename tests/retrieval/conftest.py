@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from albums import NAMES, draw
 
-from astrea.progress import Reporter
+from albums import NAMES, draw
+from astrea.common.progress import Reporter
 from astrea.retrieval import build
 from astrea.retrieval.build import build_index
 from astrea.retrieval.pictures import picture_vectors

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from astrea.doubt.doubt import Doubt
-from astrea.doubt.familiar import learn_familiar
-from astrea.experts.truth import pixels_from_scenes
+from astrea.confidence.estimator import Doubt
+from astrea.confidence.familiarity import learn_familiar
 from astrea.retrieval.doubtful import UNLIKE, doubts_about_text, trusted_first
 from astrea.retrieval.rerank import Hit
-from astrea.scenes.draw import split_scene
+from astrea.world.experts.truth import pixels_from_scenes
+from astrea.world.scenes.draw import split_scene
 
 
 @pytest.fixture(scope="module")

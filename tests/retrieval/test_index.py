@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from albums import COUNT, NAMES, TEXT, Killed, draw, paths_of
 from filelock import FileLock
 from PIL import Image
 
-from astrea.errors import AstreaError
-from astrea.files import sha256_file
-from astrea.progress import Reporter
+from albums import COUNT, NAMES, TEXT, Killed, draw, paths_of
+from astrea.common.errors import AstreaError
+from astrea.common.files import sha256_file
+from astrea.common.progress import Reporter
 from astrea.retrieval import build
 from astrea.retrieval.pictures import picture_vectors, square_picture
 from astrea.retrieval.search import PictureIndex, index_of, search_by_text

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from albums import COUNT, TEXT, entry, other_model
 from safetensors.numpy import load_file, save_file
 
-from astrea.errors import AstreaError
-from astrea.files import sha256_file
-from astrea.progress import Reporter
+from albums import COUNT, TEXT, entry, other_model
+from astrea.common.errors import AstreaError
+from astrea.common.files import sha256_file
+from astrea.common.progress import Reporter
 from astrea.retrieval.search import PictureIndex, search_by_picture, search_by_text
 from astrea.retrieval.store import FOLDER, MANIFEST, clean, read_segment
 

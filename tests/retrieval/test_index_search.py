@@ -7,12 +7,12 @@ import shutil
 
 import numpy as np
 import pytest
-from albums import COUNT, NAMES, TEXT, draw, entry
 from safetensors.numpy import save_file
 
-from astrea.errors import AstreaError
-from astrea.files import sha256_file
-from astrea.progress import Reporter
+from albums import COUNT, NAMES, TEXT, draw, entry
+from astrea.common.errors import AstreaError
+from astrea.common.files import sha256_file
+from astrea.common.progress import Reporter
 from astrea.retrieval import folder, rank_folder
 from astrea.retrieval.manifest import Manifest
 from astrea.retrieval.search import PictureIndex, changed_since, search_by_picture, search_by_text

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from albums import COUNT, NAMES, TEXT, draw
 
-from astrea.errors import AstreaError
+from albums import COUNT, NAMES, TEXT, draw
+from astrea.common.errors import AstreaError
 from astrea.retrieval.folder import rank_folder
 from astrea.retrieval.pictures import find_pictures
 from astrea.retrieval.search import PictureIndex, changed_since

@@ -6,14 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
+from astrea.common.errors import AstreaError
+from astrea.common.progress import Reporter
 from astrea.data.images import load_image, to_square_array
 from astrea.data.packing import CAPTION_PROMPT
-from astrea.errors import AstreaError
-from astrea.evaluation.answering import Answerer
-from astrea.progress import Reporter
+from astrea.evaluation.generate import Answerer
 from astrea.retrieval import folder as folder_search
 from astrea.retrieval import rank_folder
-from astrea.scenes.draw import split_scene
+from astrea.world.scenes.draw import split_scene
 
 TEXT = "a red sun and a blue cow."
 COUNT = 6

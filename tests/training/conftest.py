@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from astrea.config import Run
-from astrea.data.world import WorldData
-from astrea.language.warm import ideal_features
-from astrea.scenes.captions import captions
-from astrea.scenes.draw import split_scene
-from astrea.scenes.questions import Balancer
-from astrea.training.parts import assemble
-from astrea.training.workshop import Workshop
+from astrea.recipes.recipe import Run
+from astrea.training.components import assemble
+from astrea.training.context import Workshop
+from astrea.world.dataset import WorldData
+from astrea.world.language.pretraining import ideal_features
+from astrea.world.scenes.captions import captions
+from astrea.world.scenes.draw import split_scene
+from astrea.world.scenes.questions import Balancer
 
 SCENES = 60
 BASE: dict[str, Any] = {

@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from astrea.config import Machines
+from astrea.recipes.recipe import Machines
 from astrea.training.acceleration import accelerated, repeated
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from astrea.common.errors import AstreaError
+from astrea.recipes.recipe import Run
+from astrea.training.context import Workshop
+from astrea.training.distributed import Distributed
+from listening import Said
 from own_files import Row, drawn, llava_row, save_pictures, write_jsonl
 from own_shops import SEEING, data_of, fresh, fusing, learned
-
-from astrea.config import Run
-from astrea.errors import AstreaError
-from astrea.training.distributed import Distributed
-from astrea.training.workshop import Workshop
-from listening import Said
 
 SCENES = 12
 CAPTIONS = [{"id": f"c-{n}", "image": f"p/{n:05}.png", "caption": ["a red sun.", "a cat."]} for n in range(4)]

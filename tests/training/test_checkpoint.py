@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from astrea.errors import AstreaError
-from astrea.files import sha256_file
-from astrea.fingerprint import tensors_fingerprint
+from astrea.common.errors import AstreaError
+from astrea.common.files import sha256_file
+from astrea.common.fingerprint import tensors_fingerprint
 from astrea.training import checkpoint as module
 from astrea.training.checkpoint import (
     load_checkpoint,

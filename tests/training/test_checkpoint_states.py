@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from astrea.errors import AstreaError
-from astrea.fingerprint import tensors_fingerprint
+from astrea.common.errors import AstreaError
+from astrea.common.fingerprint import tensors_fingerprint
 from astrea.training.checkpoint import (
     flatten_optimizer,
     load_checkpoint,

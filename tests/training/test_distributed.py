@@ -10,21 +10,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import many_processes
 import pytest
 import torch
-from many_processes import REFUSED, STOPPED
 from safetensors.torch import load_file
 
-from astrea.config import Run
-from astrea.errors import AstreaError
+import many_processes
+from astrea.common.errors import AstreaError
 from astrea.fusion.draws import for_rows, rand_rows
 from astrea.recipes.loader import dump_recipe, load_recipe
+from astrea.recipes.recipe import Run
 from astrea.training.distributed import ALONE, Distributed, buckets
-from astrea.training.fuse import FuseObjective
+from astrea.training.fsdp import blocks_of
 from astrea.training.resume import REFUSE, RESUME, START, decide
-from astrea.training.run import config_hash
-from astrea.training.sharding import blocks_of
+from astrea.training.stages.instruct import FuseObjective
+from astrea.training.trainer import config_hash
+from many_processes import REFUSED, STOPPED
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from astrea.config import Run
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
 from astrea.training.extras import require_extras
 from command_line import Astrea, refused
 

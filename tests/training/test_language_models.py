@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from builders import FAMILIES, small_tokenizer
 from safetensors.torch import load_file
 
+from astrea.common.progress import Reporter
 from astrea.data.packing import Packer
 from astrea.language.low_rank import is_adapter
-from astrea.loading import load_model
-from astrea.progress import Reporter
-from astrea.training.fuse import FuseObjective
+from astrea.model.loading import load_model
+from astrea.training.components import assemble
+from astrea.training.context import Workshop
 from astrea.training.loop import build_optimizer, run_steps
-from astrea.training.parts import assemble
-from astrea.training.run import Interrupted, train
-from astrea.training.workshop import Workshop
+from astrea.training.stages.instruct import FuseObjective
+from astrea.training.trainer import Interrupted, train
+from language_builders import FAMILIES, small_tokenizer
 
 
 @pytest.fixture

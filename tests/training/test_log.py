@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.training.log import TrainLog
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from astrea.data.packing import Turn
-from astrea.data.world import CAPTION_WEIGHT, GROUPS
-from astrea.training.align import AlignObjective
-from astrea.training.fuse import FuseObjective
+from astrea.training.context import Workshop
 from astrea.training.loop import Objective, build_optimizer, run_steps
-from astrea.training.run import plan_stages
-from astrea.training.workshop import Workshop
+from astrea.training.stages.align import AlignObjective
+from astrea.training.stages.instruct import FuseObjective
+from astrea.training.trainer import plan_stages
+from astrea.world.dataset import CAPTION_WEIGHT, GROUPS
 
 NAMES = ["captioning", "classification", "segmentation", "detection"]
 HEADS = {"picture_head", "text_head"}

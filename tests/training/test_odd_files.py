@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from astrea.arena.collect import read_cell
-from astrea.config import Run
-from astrea.data.cache import FeatureCache, fingerprint
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
+from astrea.common.files import sha256_file
+from astrea.data.feature_cache import FeatureCache, fingerprint
 from astrea.evaluation.finish import read_run, results_of
-from astrea.evaluation.report.load import read_run as read_report
-from astrea.files import sha256_file
+from astrea.lab.arena.collect import read_cell
 from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
+from astrea.report.load import read_run as read_report
+from astrea.training.components import read_card
 from astrea.training.log import TrainLog
-from astrea.training.parts import read_card
 
 KEY = {"a": 1}
 

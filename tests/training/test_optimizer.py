@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from astrea.config import Language
-from astrea.language.tiny import tiny_language_model, tiny_tokenizer
+from astrea.recipes.recipe import Language
 from astrea.training.checkpoint import flatten_optimizer, restore_optimizer
 from astrea.training.optimizer import MOMENTUM, MuonAdamW, is_hidden_matrix, orthogonalise
+from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 
 
 @settings(max_examples=25, deadline=None)

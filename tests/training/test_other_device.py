@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from own_files import drawn, mixed_rows, save_pictures, write_jsonl
-from own_shops import SEEING, data_of, fresh, fusing, only_learning
 
-from astrea.config import Run
-from astrea.data.world import WorldData
-from astrea.evaluation.answering import Answerer
-from astrea.fingerprint import tensors_fingerprint
-from astrea.fusion.strategies import STRATEGIES
-from astrea.processor import AstreaProcessor
+from astrea.common.fingerprint import tensors_fingerprint
+from astrea.evaluation.generate import Answerer
+from astrea.fusion.registry import STRATEGIES
+from astrea.model.processing import AstreaProcessor
+from astrea.recipes.recipe import Run
 from astrea.training.checkpoint import (
     Checkpoint,
     flatten_optimizer,
@@ -25,13 +22,16 @@ from astrea.training.checkpoint import (
     rng_state,
     save_checkpoint,
 )
+from astrea.training.context import Workshop
 from astrea.training.distributed import Distributed
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
-from astrea.training.next_token import NextTokenAlignObjective
 from astrea.training.resume import frozen_experts, restore, snapshot
-from astrea.training.run import plan_stages
-from astrea.training.workshop import Workshop
+from astrea.training.stages.next_token import NextTokenAlignObjective
+from astrea.training.trainer import plan_stages
+from astrea.world.dataset import WorldData
 from other_device import ELSEWHERE, HERE, Far, Waits, moved_there, two_devices
+from own_files import drawn, mixed_rows, save_pictures, write_jsonl
+from own_shops import SEEING, data_of, fresh, fusing, only_learning
 
 SCHEDULE = Schedule(steps=1, batch=4, lr=1e-3, warmup=1)
 Figures = list[dict[str, Any]]

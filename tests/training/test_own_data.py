@@ -11,6 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from astrea import AstreaForConditionalGeneration, AstreaProcessor
+from astrea.common.progress import Reporter
+from astrea.experts.protocol import ExpertFeatures
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
+from astrea.training.context import Workshop
+from astrea.training.stages.align import AlignObjective
+from astrea.training.trainer import train
+from astrea.world.scenes.scene import Scene
 from own_files import (
     Row,
     asked_about,
@@ -23,19 +36,6 @@ from own_files import (
     write_shards,
 )
 from own_shops import data_of, fresh, fusing
-from PIL import Image
-from safetensors.torch import load_file
-from torch import Tensor
-
-from astrea import AstreaForConditionalGeneration, AstreaProcessor
-from astrea.config import Run
-from astrea.experts.protocol import ExpertFeatures
-from astrea.progress import Reporter
-from astrea.recipes.loader import load_recipe
-from astrea.scenes.scene import Scene
-from astrea.training.align import AlignObjective
-from astrea.training.run import train
-from astrea.training.workshop import Workshop
 
 ROWS = 2000
 SAY = {"yes": "there", "no": "nothing"}

@@ -11,20 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import many_processes
 import pytest
 import torch
-from many_processes import STOPPED
-from own_files import drawn, llava_row, mixed_rows, save_pictures, write_jsonl, write_shards
 from safetensors.torch import load_file
 from test_distributed import rows, state
 
-from astrea.config import Run
-from astrea.errors import AstreaError
-from astrea.progress import Reporter
+import many_processes
+from astrea.common.errors import AstreaError
+from astrea.common.progress import Reporter
+from astrea.data.streaming import RecordData
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.training.recorded import RecordData
-from astrea.training.run import Interrupted, train
+from astrea.recipes.recipe import Run
+from astrea.training.trainer import Interrupted, train
+from many_processes import STOPPED
+from own_files import drawn, llava_row, mixed_rows, save_pictures, write_jsonl, write_shards
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
 

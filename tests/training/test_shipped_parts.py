@@ -1,11 +1,11 @@
 """The parts that ship with the package: whole, small, what their card says, and fit for the tiny recipe."""
 
-from astrea.config import Run
-from astrea.data.world import scenes_of
-from astrea.evaluation.experts import expert_scores
-from astrea.files import sha256_file
+from astrea.common.files import sha256_file
 from astrea.recipes.loader import load_recipe
-from astrea.training.parts import SHIPPED, assemble, read_card
+from astrea.recipes.recipe import Run
+from astrea.training.components import SHIPPED, assemble, read_card
+from astrea.world.dataset import scenes_of
+from astrea.world.evaluation.experts import expert_scores
 
 
 def test_the_card_names_every_file_and_all_are_small():

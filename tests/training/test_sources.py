@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from astrea.common.errors import AstreaError
+from astrea.data.feature_cache import FeatureCache
+from astrea.data.protocol import TrainingData
+from astrea.data.streaming import RecordData
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
+from astrea.training.distributed import ALONE
+from astrea.training.sources import training_data
+from astrea.training.trainer import train
+from astrea.world.dataset import WorldData
+from listening import Said
 from own_files import drawn, llava_row, save_pictures, write_jsonl
 from own_shops import SEEING, fresh
-
-from astrea.config import Run
-from astrea.data.cache import FeatureCache
-from astrea.data.samples import TrainingData
-from astrea.data.world import WorldData
-from astrea.errors import AstreaError
-from astrea.recipes.loader import load_recipe
-from astrea.training.distributed import ALONE
-from astrea.training.recorded import RecordData
-from astrea.training.run import train
-from astrea.training.sources import training_data
-from listening import Said
 
 ASKED = [("is there a cat?", "no")]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from astrea.config import Run
-from astrea.errors import AstreaError
-from astrea.processor import AstreaImageProcessor, AstreaProcessor
+from astrea.common.errors import AstreaError
+from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.training.parts import put_together
+from astrea.recipes.recipe import Run
+from astrea.training.components import put_together
 from astrea.training.start import beginning
 
 

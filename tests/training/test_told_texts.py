@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from astrea.data.cache import FeatureCache
-from astrea.data.world import WorldData
-from astrea.training.align import AlignObjective
-from astrea.training.workshop import Told, Workshop
+from astrea.data.feature_cache import FeatureCache
+from astrea.training.context import Told, Workshop
+from astrea.training.stages.align import AlignObjective
+from astrea.world.dataset import WorldData
 
 LONG = {"align__losses": {"itc": 1.0}, "align__steps": 10_000}
 """An alignment that reads every text."""

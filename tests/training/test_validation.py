@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from own_files import asked_about, drawn, llava_row, save_pictures, write_jsonl
-from own_shops import data_of, fresh, fusing
 from safetensors.torch import load_file
 
-from astrea.config import Run
-from astrea.errors import AstreaError
-from astrea.progress import Reporter
+from astrea.common.errors import AstreaError
+from astrea.common.progress import Reporter
 from astrea.recipes.loader import load_recipe
-from astrea.training import run as run_module
+from astrea.recipes.recipe import Run
+from astrea.training import trainer as run_module
 from astrea.training.checkpoint import load_checkpoint
+from astrea.training.context import Workshop
 from astrea.training.log import TrainLog
 from astrea.training.loop import Schedule, build_optimizer, run_steps
-from astrea.training.run import train
 from astrea.training.stopping import Interrupted
+from astrea.training.trainer import train
 from astrea.training.validation import Validation
-from astrea.training.workshop import Workshop
 from command_line import Astrea, refused
+from own_files import asked_about, drawn, llava_row, save_pictures, write_jsonl
+from own_shops import data_of, fresh, fusing
 
 SHORT = ["align.steps=2", "fuse.steps=2", "tune.steps=6", "tune.save_every=2", "data.validation_every=2"]
 
@@ -134,8 +134,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(run, whole, tmp_path, monkeypatc
 
 
 def test_scores_and_a_report_of_the_held_out_file(run, whole, monkeypatch, astrea: Astrea):
-    monkeypatch.setattr("astrea.evaluation.own.answers.LONGEST", {True: 4, False: 2})
-    monkeypatch.setattr("astrea.evaluation.own.output.SAMPLES", 2)
+    monkeypatch.setattr("astrea.evaluation.own_data.answers.LONGEST", {True: 4, False: 2})
+    monkeypatch.setattr("astrea.evaluation.own_data.output.SAMPLES", 2)
     # What one message points to is there: without results, the command that makes them.
     refused(astrea("report", whole), f"astrea evaluate {whole}")
     evaluated = astrea("evaluate", whole)

@@ -1,6 +1,6 @@
 """The command line: importing a module of this package adds its commands, in the order of `astrea --help`."""
 
-from astrea.interrupts import interruptions_told
+from astrea.common.interrupts import interruptions_told
 
 try:
     with interruptions_told():  # from the first moment: what is imported here takes a while

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from astrea.devices import Device
-from astrea.errors import AstreaError
-from astrea.installation import SHIPPED_NAME, __version__
-from astrea.interrupts import interruptions_told
-from astrea.paths import failed, file_guard, is_file
-from astrea.terminal import PlainConsole
+from astrea.common.devices import Device
+from astrea.common.errors import AstreaError
+from astrea.common.installation import SHIPPED_NAME, __version__
+from astrea.common.interrupts import interruptions_told
+from astrea.common.paths import failed, file_guard, is_file
+from astrea.common.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from PIL.Image import Image

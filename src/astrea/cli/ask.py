@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from astrea.cli.app import AsJson, OnDevice, PerhapsModel, Trust, app, model_folder, out, print_json, save_picture
-from astrea.paths import exists, is_file
-from astrea.terminal import printable
+from astrea.common.paths import exists, is_file
+from astrea.common.terminal import printable
 
 if TYPE_CHECKING:
-    from astrea.explanation import Explanation
+    from astrea.model.explanation import Explanation
 
 
 @app.command()
@@ -48,9 +48,9 @@ def ask(
     """
     chosen, image, question = given(context, model, image, question)
     from astrea.data.image_sources import read_image
-    from astrea.explanation import explain
-    from astrea.loading import load_model
-    from astrea.scenes.example import EXAMPLE_NAME, example_picture
+    from astrea.model.explanation import explain
+    from astrea.model.loading import load_model
+    from astrea.world.scenes.example import EXAMPLE_NAME, example_picture
 
     folder = model_folder(context, chosen, Path(image), "QUESTION")
     picture = read_image(example_picture() if image == EXAMPLE_NAME and not exists(image) else image)
@@ -105,7 +105,7 @@ def experts_table(why: Explanation) -> Table:
 
 def verdict_lines(why: Explanation) -> list[Text]:
     """The answer, or that there is none to be had, with how sure it is; then what speaks against it."""
-    from astrea.doubt.signs import refuses
+    from astrea.confidence.signals import refuses
 
     said = printable(why.answer) or "(no answer)"
     sure = f"{why.confidence:.2f} likely right"

@@ -32,11 +32,11 @@ def estimate(
 
     [bold]astrea estimate tiny tune.batch=64[/bold]
     """
-    from astrea.config import Run
+    from astrea.common.progress import TerminalReporter
     from astrea.estimate.table import estimate as estimate_recipe
     from astrea.estimate.table import for_terminal
-    from astrea.progress import TerminalReporter
     from astrea.recipes.loader import load_recipe
+    from astrea.recipes.recipe import Run
 
     run = load_recipe(Run, recipe, overrides or [])
     with TerminalReporter() as report:

@@ -20,8 +20,8 @@ from astrea.cli.app import (
     print_path,
     save_picture,
 )
-from astrea.errors import AstreaError
-from astrea.paths import is_file, is_folder
+from astrea.common.errors import AstreaError
+from astrea.common.paths import is_file, is_folder
 
 
 @app.command()
@@ -151,9 +151,9 @@ def arena(
     """
     import shlex
 
-    from astrea.arena.run import QUICK, QUICK_OVERRIDES, Arena, run_arena
-    from astrea.arena.table import arena_table, trials_table
-    from astrea.progress import TerminalReporter
+    from astrea.common.progress import TerminalReporter
+    from astrea.lab.arena.arena import QUICK, QUICK_OVERRIDES, Arena, run_arena
+    from astrea.lab.arena.table import arena_table, trials_table
 
     asked = Arena(
         recipe,
@@ -184,7 +184,7 @@ def arena(
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.")]) -> None:
     """Write a run's report.html again from its results."""
-    from astrea.evaluation.report import write_report
+    from astrea.report import write_report
 
     print_path("report", write_report(run))
 
@@ -208,9 +208,9 @@ def scenes(
     [bold]astrea scenes --show scenes.png[/bold]  a contact sheet
     [bold]astrea scenes --out pictures --split test[/bold]  single pictures, and questions.jsonl with true answers
     """
-    from astrea.scenes.draw import SPLITS, split_scene
-    from astrea.scenes.folder import QUESTIONS, write_scenes
-    from astrea.scenes.sheet import contact_sheet
+    from astrea.world.scenes.draw import SPLITS, split_scene
+    from astrea.world.scenes.folder import QUESTIONS, write_scenes
+    from astrea.world.scenes.sheet import contact_sheet
 
     if split not in SPLITS:
         raise AstreaError(f"unknown split {split!r}", f"choose one of {', '.join(SPLITS)}")
@@ -232,11 +232,11 @@ def pack(
 ) -> None:
     """For developers: pack a finished run's model as the one that ships inside the package.
 
-    Small: fp16, and without the experts, which ship as parts. Put what it writes into src/astrea/weights/model.
+    Small: fp16, and without the experts, which ship as parts. Put what it writes into src/astrea/world/weights/model.
     """
-    from astrea.progress import TerminalReporter
-    from astrea.provenance import commit
-    from astrea.shipping import pack as pack_run
+    from astrea.common.progress import TerminalReporter
+    from astrea.common.provenance import commit
+    from astrea.world.bundled import pack as pack_run
 
     with TerminalReporter() as report:
         card = pack_run(run, folder, commit=commit(), report=report)

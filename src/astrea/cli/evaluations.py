@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from astrea.cli.app import out, print_json, print_path
-from astrea.devices import Device
-from astrea.errors import AstreaError
-from astrea.paths import is_file, is_folder
+from astrea.common.devices import Device
+from astrea.common.errors import AstreaError
+from astrea.common.paths import is_file, is_folder
 
 
 def is_run(folder: Path) -> bool:
@@ -19,8 +19,8 @@ def is_run(folder: Path) -> bool:
 
 def evaluate_run(folder: Path, *, device: Device, trust_remote_code: bool) -> dict[str, Any]:
     """Evaluate a run on what its recipe names, and write its results and its report anew."""
+    from astrea.common.progress import TerminalReporter
     from astrea.evaluation.finish import NOTHING_HELD_OUT, finish, how_to_score, read_run
-    from astrea.progress import TerminalReporter
 
     run = read_run(folder)
     if device != "auto":
@@ -44,11 +44,11 @@ def evaluate_world(
     trust_remote_code: bool,
 ) -> dict[str, Any]:
     """Evaluate a model on some or all of the twelve tasks, and write nothing."""
-    from astrea.evaluation.own_world import learned_from_others, measured_on
-    from astrea.evaluation.runner import evaluate
-    from astrea.evaluation.tasks import TASKS
-    from astrea.loading import load_model
-    from astrea.progress import TerminalReporter
+    from astrea.common.progress import TerminalReporter
+    from astrea.model.loading import load_model
+    from astrea.world.evaluation.config import learned_from_others, measured_on
+    from astrea.world.evaluation.runner import evaluate
+    from astrea.world.evaluation.tasks import TASKS
 
     chosen = TASKS if tasks == "all" else tuple(name.strip() for name in tasks.split(","))
     unknown = [name for name in chosen if name not in TASKS]
@@ -76,8 +76,8 @@ def evaluate_public_sets(model: Path, *, as_json: bool, data: str | None, **opti
     Raises:
         AstreaError: a task failed; what the others gave has been printed.
     """
-    from astrea.evaluation.public.command import evaluate_public, public_table
-    from astrea.progress import TerminalReporter
+    from astrea.common.progress import TerminalReporter
+    from astrea.evaluation.benchmarks.command import evaluate_public, public_table
 
     with TerminalReporter() as report:
         figures, error = evaluate_public(model, data=Path(data) if data else None, report=report, **options)
@@ -98,11 +98,11 @@ def evaluate_file(
     trust_remote_code: bool,
 ) -> dict[str, Any]:
     """Evaluate a model on a data file of one's own; with a ``folder``, write results, answers, samples and a report."""
-    from astrea.data.records.sources import open_sources
-    from astrea.evaluation.own.held_out import measure
-    from astrea.evaluation.own.output import write_measured
-    from astrea.loading import load_model
-    from astrea.progress import TerminalReporter
+    from astrea.common.progress import TerminalReporter
+    from astrea.data.readers.sources import open_sources
+    from astrea.evaluation.own_data.held_out import measure
+    from astrea.evaluation.own_data.output import write_measured
+    from astrea.model.loading import load_model
 
     with TerminalReporter() as report:
         sources = open_sources(data, images=images, option="--images", report=report)
@@ -115,7 +115,7 @@ def evaluate_file(
 
 def show(results: dict[str, Any], folder: Path | None, *, as_json: bool) -> None:
     """The scores as JSON or as a table, and where the report lies."""
-    from astrea.evaluation.summary import terminal_table
+    from astrea.report.summary import terminal_table
 
     if as_json:
         print_json(results)

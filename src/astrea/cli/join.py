@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from astrea.cli.app import ModelFolder, Overrides, Trust, app, out, print_path
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 
 
 @app.command()
@@ -48,12 +48,12 @@ def join(
     The class must be importable, as with `astrea train`; a model folder that holds such an expert is loaded with
     --trust-remote-code.
     """  # fmt: skip
-    from astrea.config import ExpertEntry, Run
-    from astrea.loading import load_model
-    from astrea.progress import TerminalReporter
+    from astrea.common.progress import TerminalReporter
+    from astrea.model.loading import load_model
     from astrea.recipes.loader import load_recipe
-    from astrea.training.join import SHARE
-    from astrea.training.join import join as take_in
+    from astrea.recipes.recipe import ExpertEntry, Run
+    from astrea.training.add_expert import SHARE
+    from astrea.training.add_expert import join as take_in
 
     name, equals, kind = expert.partition("=")
     if not (name and equals and kind):

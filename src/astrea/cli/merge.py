@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from astrea.cli.app import ModelFolder, Trust, app, print_path
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 
 
 @app.command()
@@ -21,9 +21,9 @@ def merge(
 
     For models of recipes with [bold]language.low_rank.merge=false[/bold]; others are merged already.
     """
+    from astrea.common.paths import file_guard
     from astrea.language.low_rank import merge as merge_adapters
-    from astrea.loading import load_model
-    from astrea.paths import file_guard
+    from astrea.model.loading import load_model
 
     with file_guard(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from astrea.cli.app import Overrides, app, out, print_path
-from astrea.errors import AstreaError
-from astrea.paths import exists, file_guard, is_file, is_folder
+from astrea.common.errors import AstreaError
+from astrea.common.paths import exists, file_guard, is_file, is_folder
 
 recipes = typer.Typer(
     help="Show, check and write recipes: what a run is made of.",
@@ -31,8 +31,8 @@ def show(recipe: NameOrFile, overrides: Overrides = None) -> None:
     [bold]astrea recipe show tiny[/bold]
     [bold]astrea recipe show runs/mine tune.steps=800[/bold]
     """
-    from astrea.config import Run
     from astrea.recipes.loader import dump_recipe, load_recipe
+    from astrea.recipes.recipe import Run
 
     sys.stdout.write(dump_recipe(load_recipe(Run, file_of(recipe), overrides or [])))
 
@@ -43,9 +43,9 @@ def check(recipe: NameOrFile, overrides: Overrides = None) -> None:
 
     [bold]astrea recipe check mine.yaml[/bold]
     """
-    from astrea.config import Run
     from astrea.recipes.check import amiss
     from astrea.recipes.loader import load_with_origins
+    from astrea.recipes.recipe import Run
 
     run, written = load_with_origins(Run, file_of(recipe), overrides or [])
     if faults := amiss(run, written):
@@ -77,10 +77,10 @@ def new(
 
     [bold]astrea recipe new mine.yaml --data train.jsonl --validation held-out.jsonl[/bold]
     """
-    from astrea.config import Run
-    from astrea.files import write_atomic
+    from astrea.common.files import write_atomic
     from astrea.recipes.loader import load_recipe
     from astrea.recipes.new import new_recipe
+    from astrea.recipes.recipe import Run
 
     if exists(path):
         raise AstreaError(f"{path} is there already", "choose another name, or remove it yourself")

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from astrea.cli.app import AsJson, OnDevice, PerhapsModel, Trust, app, model_folder, out, print_json, print_path
-from astrea.errors import AstreaError
-from astrea.installation import require_extra
-from astrea.paths import exists, is_folder
-from astrea.terminal import counted, printable
+from astrea.common.errors import AstreaError
+from astrea.common.installation import require_extra
+from astrea.common.paths import exists, is_folder
+from astrea.common.terminal import counted, printable
 
 if TYPE_CHECKING:
-    from astrea.model import AstreaForConditionalGeneration
-    from astrea.processor import AstreaProcessor
-    from astrea.progress import Reporter
+    from astrea.common.progress import Reporter
+    from astrea.model.modeling import AstreaForConditionalGeneration
+    from astrea.model.processing import AstreaProcessor
     from astrea.retrieval import Hit
 
 PICTURE_OPTION = "--image"
@@ -51,8 +51,8 @@ def index(
     if not is_folder(folder):
         raise AstreaError(f"{folder} is not a folder", "give a folder of pictures")
     require_extra("index", "an index", WITHOUT_INDEX)
-    from astrea.loading import load_model
-    from astrea.progress import TerminalReporter
+    from astrea.common.progress import TerminalReporter
+    from astrea.model.loading import load_model
     from astrea.retrieval.build import build_index
     from astrea.retrieval.store import FOLDER
 
@@ -96,8 +96,8 @@ def retrieve(
     [bold]astrea retrieve MODEL FOLDER "a red sun and a blue cow."[/bold]  by one that you trained
     [bold]astrea retrieve MODEL INDEX --image PICTURE[/bold]  pictures like another one
     """
-    from astrea.loading import load_model
-    from astrea.progress import TerminalReporter
+    from astrea.common.progress import TerminalReporter
+    from astrea.model.loading import load_model
     from astrea.retrieval.doubtful import doubts_about_text, trusted_first
 
     places = [*(model or []), *(Path(word) for word in (folder, text) if word is not None)]

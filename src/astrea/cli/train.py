@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from astrea.cli.app import Overrides, RunFolder, app, out, print_path
-from astrea.errors import AstreaError
-from astrea.paths import exists
+from astrea.common.errors import AstreaError
+from astrea.common.paths import exists
 
 if TYPE_CHECKING:
-    from astrea.config import Run
+    from astrea.recipes.recipe import Run
 
 
 @app.command()
@@ -21,8 +21,8 @@ def quickstart(folder: RunFolder = Path("runs/quickstart"), overrides: Overrides
 
     Continues where it was if it was interrupted.
     """
-    from astrea.config import Run
     from astrea.recipes.loader import load_recipe
+    from astrea.recipes.recipe import Run
 
     run = load_recipe(Run, "tiny", overrides or [])
     train_and_report(run, folder, resume=exists(folder / "checkpoints"))
@@ -65,8 +65,8 @@ def train(
         return
     if recipe is None:
         raise typer.BadParameter("name one (astrea train tiny) or continue a run (--resume RUN)", param_hint="RECIPE")
-    from astrea.config import Run
     from astrea.recipes.loader import load_recipe
+    from astrea.recipes.recipe import Run
 
     run = load_recipe(Run, recipe, overrides or [])
     train_and_report(run, folder or Path("runs") / run.name, resume=False, evaluate_after=evaluate_after)
@@ -78,15 +78,15 @@ def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bo
     Args:
         evaluate_after: None = unless the run was finished and evaluated before.
     """
+    from astrea.common.progress import Reporter, TerminalReporter
     from astrea.evaluation.finish import finish, results_of
-    from astrea.evaluation.summary import terminal_table
-    from astrea.progress import Reporter, TerminalReporter
+    from astrea.report.summary import terminal_table
     from astrea.training.distributed import leads
     from astrea.training.extras import require_extras
-    from astrea.training.folder import is_begun
-    from astrea.training.run import is_finished
-    from astrea.training.run import train as run_training
+    from astrea.training.run_folder import is_begun
     from astrea.training.stopping import Interrupted, how_to_go_on
+    from astrea.training.trainer import is_finished
+    from astrea.training.trainer import train as run_training
 
     require_extras(run)
     # Under torchrun this runs in every process; one of them speaks and evaluates.
@@ -124,11 +124,11 @@ def pretrain(
 
     What it takes from checkpoints of others is not trained.
     """
-    from astrea.config import Run
-    from astrea.progress import TerminalReporter
+    from astrea.common.progress import TerminalReporter
     from astrea.recipes.loader import load_recipe
-    from astrea.training.pretrain import parts_of
-    from astrea.training.pretrain import pretrain as make_parts
+    from astrea.recipes.recipe import Run
+    from astrea.world.pretrain import parts_of
+    from astrea.world.pretrain import pretrain as make_parts
 
     run = load_recipe(Run, recipe, overrides or [])
     if not only and not parts_of(run):

@@ -14,16 +14,16 @@ import typer
 from rich.table import Table
 
 from astrea.cli.app import AsJson, app, out
-from astrea.errors import AstreaError
-from astrea.paths import is_folder
-from astrea.terminal import counted, printable
+from astrea.common.errors import AstreaError
+from astrea.common.paths import is_folder
+from astrea.common.terminal import counted, printable
 
 if TYPE_CHECKING:
-    from astrea.data.records.check import Checks
-    from astrea.data.records.faults import Fault
-    from astrea.data.records.fixed import FixedCopy
-    from astrea.data.records.mix import Source
-    from astrea.progress import Reporter
+    from astrea.common.progress import Reporter
+    from astrea.data.readers.check import Checks
+    from astrea.data.readers.issues import Fault
+    from astrea.data.readers.mixture import Source
+    from astrea.data.readers.repaired import FixedCopy
 
 
 @app.command()
@@ -63,9 +63,9 @@ def validate(
     [bold]astrea validate train.jsonl --images photos --decode[/bold]
     [bold]astrea validate train.jsonl --fixed clean.jsonl[/bold]
     """
-    from astrea.data.records.check import Checks
-    from astrea.data.records.sources import open_sources
-    from astrea.progress import TerminalReporter
+    from astrea.common.progress import TerminalReporter
+    from astrea.data.readers.check import Checks
+    from astrea.data.readers.sources import open_sources
 
     if tokens is not None and model is None:
         raise typer.BadParameter("--tokens needs --model")
@@ -88,8 +88,8 @@ def _look_over(
     source: Source, checks: Checks, path: Path | None, tell: _Lines | _Json, report: Reporter
 ) -> tuple[Source, dict[str, Any]]:
     """Tell every fault of one source; returns what a summary says of it."""
-    from astrea.data.records.check import examine
-    from astrea.data.records.fixed import fixed_copy
+    from astrea.data.readers.check import examine
+    from astrea.data.readers.repaired import fixed_copy
 
     faults: Counter[str] = Counter()
     records = pictures = 0
@@ -130,7 +130,7 @@ def _copy_paths(sources: list[Source], fixed: Path | None) -> list[Path | None]:
         return [None] * len(sources)
     if len(sources) == 1 and not is_folder(fixed):
         return [fixed]
-    from astrea.paths import file_guard
+    from astrea.common.paths import file_guard
 
     with file_guard(fixed):
         fixed.mkdir(parents=True, exist_ok=True)
@@ -144,8 +144,8 @@ def _copy_paths(sources: list[Source], fixed: Path | None) -> list[Path | None]:
 def _checks_of(model: Path, tokens: int | None, decode: bool, need_images: bool) -> Checks:
     """What training of a model asks of records."""
     from astrea.data.packing import Packer
-    from astrea.data.records.trainable import training_checks
-    from astrea.loading import SHIPPED_NAME, load_model, read_processor
+    from astrea.data.readers.trainable import training_checks
+    from astrea.model.loading import SHIPPED_NAME, load_model, read_processor
 
     shipped = model == Path(SHIPPED_NAME) and not is_folder(model)
     processor = load_model(model)[1] if shipped else read_processor(model)
@@ -167,7 +167,7 @@ class _Lines:
 
     def end(self) -> bool:
         """Print what was found; True if nothing was wrong."""
-        from astrea.data.records.faults import KINDS, NOTES
+        from astrea.data.readers.issues import KINDS, NOTES
 
         table = Table("file", "format", "records", "pictures", "faults")
         for column in table.columns[2:]:
@@ -188,7 +188,7 @@ class _Lines:
 
 
 def _fixed_lines(fixed: dict[str, Any] | None) -> Iterator[str]:
-    from astrea.data.records.faults import KINDS
+    from astrea.data.readers.issues import KINDS
 
     if fixed is None:
         return
@@ -211,7 +211,7 @@ class _Json:
         self.bad = False
 
     def fault(self, fault: Fault) -> None:
-        from astrea.data.records.faults import NOTES
+        from astrea.data.readers.issues import NOTES
 
         told = {
             "file": fault.where.file,

@@ -19,8 +19,8 @@ from urllib.request import url2pathname
 import numpy as np
 from PIL import Image
 
+from astrea.common.errors import AstreaError, shortened
 from astrea.data.images import load_image
-from astrea.errors import AstreaError, shortened
 
 MAX_BYTES = 256 << 20
 """The most bytes of a picture that comes as text or from an open file."""

@@ -17,10 +17,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from astrea.common.errors import AstreaError, shortened
+from astrea.common.paths import hint_for
 from astrea.data.image_limits import Costly, check_memory, check_size, check_structure, exif_is_bounded
 from astrea.data.image_modes import to_rgb
-from astrea.errors import AstreaError, shortened
-from astrea.paths import hint_for
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000

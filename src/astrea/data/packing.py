@@ -4,7 +4,7 @@ Row layout: what the chat template writes up to and including the picture, once,
 prompt and its answer, token for token what the template gives for each question by itself. A row of the tiny model:
 ``<bos> picture | <user> q1 <assistant> a1 <eos> | <user> q2 ...``. What a template writes behind an answer's end token
 (a new line, mostly) is left out. Whole conversations can share a row too, each with its own pictures. See
-`astrea.attention` for who sees whom.
+`astrea.language.attention` for who sees whom.
 
 Letters: B rows, L length, S questions per row.
 """
@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from astrea.data.remembered import Remembered
+from astrea.common.errors import AstreaError
+from astrea.data.lru import Remembered
 from astrea.data.segments import Segment, conversation_segment, joined
-from astrea.errors import AstreaError
 from astrea.language.chat import assistant, name_of, user
 from astrea.language.chat_format import TEMPLATE, ChatFormat
 from astrea.language.control_tokens import ControlTokens

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.language.chat_format import ChatFormat
 
 ROLES = ("system", "user", "assistant")

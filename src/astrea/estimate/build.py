@@ -15,27 +15,27 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from astrea.config import Run
-from astrea.data.world import WorldData, join_features, scenes_of
-from astrea.described import read_architecture
-from astrea.errors import AstreaError
+from astrea.common.config_only import read_architecture
+from astrea.common.errors import AstreaError
+from astrea.common.paths import is_folder
+from astrea.common.quiet import quiet
 from astrea.estimate.absent import absent, without_numbers
 from astrea.experts.bank import COMPACT, outline
-from astrea.experts.checkpoint.captioning import CaptionCheckpoint
-from astrea.experts.checkpoint.entry import from_architecture, from_folder
+from astrea.experts.pretrained.captioning import CaptionCheckpoint
+from astrea.experts.pretrained.entry import from_architecture, from_folder
 from astrea.experts.protocol import ExpertFeatures
-from astrea.experts.truth import pixels_from_scenes
 from astrea.language.checkpoint import prepare_tokenizer
-from astrea.language.tiny import tiny_language_model, tiny_tokenizer
-from astrea.model import AstreaForConditionalGeneration
-from astrea.paths import is_folder
-from astrea.quiet import quiet
-from astrea.scenes.captions import captions
-from astrea.scenes.questions import Balancer
-from astrea.scenes.scene import Scene
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.recipes.recipe import Run
+from astrea.training.components import configure
+from astrea.training.context import Workshop
 from astrea.training.distributed import Distributed
-from astrea.training.parts import configure
-from astrea.training.workshop import Workshop
+from astrea.world.dataset import WorldData, join_features, scenes_of
+from astrea.world.experts.truth import pixels_from_scenes
+from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
+from astrea.world.scenes.captions import captions
+from astrea.world.scenes.questions import Balancer
+from astrea.world.scenes.scene import Scene
 
 PICTURES_AT_ONCE = 32
 SAMPLES = 32

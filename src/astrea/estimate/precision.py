@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedModel
 
-from astrea.config import Machines
+from astrea.recipes.recipe import Machines
 
 LOW: frozenset[Callable[..., Any]] = frozenset(
     {F.linear, F.scaled_dot_product_attention, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm,

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from astrea.data.packing import Packer, Turn, answer_losses
-from astrea.data.world import scenes_of
 from astrea.estimate.absent import absent
 from astrea.estimate.ledger import Ledger
 from astrea.estimate.precision import lowered
 from astrea.estimate.stages import StageCost, computes_low_here
-from astrea.evaluation.contribution import ROWS
-from astrea.scenes.questions import Balancer
-from astrea.training.workshop import Workshop
+from astrea.training.context import Workshop
+from astrea.world.dataset import scenes_of
+from astrea.world.evaluation.contribution import ROWS
+from astrea.world.scenes.questions import Balancer
 
 LIBRARIES = 620_000_000
 """Bytes of Python with torch, transformers and all else that training imports; measured on Linux, torch for a

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.estimate.absent import absent
 from astrea.estimate.ledger import KINDS, Ledger
 from astrea.estimate.precision import computes_low, lowered, recomputing
+from astrea.training.context import Workshop
 from astrea.training.loop import Objective, build_optimizer, run_steps
-from astrea.training.run import Plan
-from astrea.training.workshop import Workshop
+from astrea.training.trainer import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from astrea.config import Run
+from astrea.common.progress import Reporter
 from astrea.estimate.build import absent_workshop
 from astrea.estimate.gpus import GPUS, Gpu, needed, seconds, smallest
 from astrea.estimate.ledger import KINDS
 from astrea.estimate.precision import computes_low
 from astrea.estimate.process import ProcessCost, process_cost
 from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
-from astrea.progress import Reporter
+from astrea.recipes.recipe import Run
+from astrea.training.context import Workshop
 from astrea.training.plan import plan_stages
-from astrea.training.workshop import Workshop
 
 BUILDING, STAGES = "model without weights", "steps of each stage"
 """What is being done, for the person who waits."""

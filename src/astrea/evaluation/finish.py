@@ -9,32 +9,32 @@ from typing import Any
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
-from astrea.config import Run
+from astrea.common.errors import AstreaError
+from astrea.common.paths import exists, file_guard, is_file, read_json
+from astrea.common.progress import Reporter
+from astrea.confidence.estimator import Doubt, save_doubt
+from astrea.confidence.own_data import calibrated_on
 from astrea.data.packing import CAPTION_PROMPT
-from astrea.data.records.sources import configured_sources
-from astrea.doubt.doubt import Doubt, save_doubt
-from astrea.doubt.records import calibrated_on
-from astrea.doubt.world import PICTURES, QUESTIONS, learn_doubt
-from astrea.errors import AstreaError
-from astrea.evaluation.own.held_out import measure
-from astrea.evaluation.own.output import write_measured
-from astrea.evaluation.report import write_report
-from astrea.evaluation.report.results import parse_results
-from astrea.evaluation.runner import Outcome, Seen, evaluate
-from astrea.evaluation.tasks import CAPTION_TASKS
+from astrea.data.readers.sources import configured_sources
+from astrea.evaluation.own_data.held_out import measure
+from astrea.evaluation.own_data.output import write_measured
 from astrea.experts.drawing import draw_readings
-from astrea.experts.truth import pixels_from_scenes
-from astrea.folders.saved import write_card
-from astrea.loading import load_model
-from astrea.model import AstreaForConditionalGeneration
-from astrea.paths import exists, file_guard, is_file, read_json
-from astrea.processor import AstreaProcessor
-from astrea.progress import Reporter
-from astrea.scenes.captions import captions
-from astrea.scenes.questions import VQA_TASKS
-from astrea.scenes.vocabulary import CONDITIONS
+from astrea.model.folders.saved import write_card
+from astrea.model.loading import load_model
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaProcessor
+from astrea.recipes.recipe import Run
+from astrea.report import write_report
+from astrea.report.results import parse_results
 from astrea.training.checkpoint import write_json_atomic
-from astrea.training.folder import alone_in
+from astrea.training.run_folder import alone_in
+from astrea.world.confidence import PICTURES, QUESTIONS, learn_doubt
+from astrea.world.evaluation.runner import Outcome, Seen, evaluate
+from astrea.world.evaluation.tasks import CAPTION_TASKS
+from astrea.world.experts.truth import pixels_from_scenes
+from astrea.world.scenes.captions import captions
+from astrea.world.scenes.questions import VQA_TASKS
+from astrea.world.scenes.vocabulary import CONDITIONS
 
 SAMPLES = 24
 NOTHING_HELD_OUT = "the recipe names no held-out data (data.validation)"

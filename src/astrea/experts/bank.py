@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from astrea.errors import AstreaError
-from astrea.exact import in_full
-from astrea.experts.captioning import CaptioningExpert
-from astrea.experts.checkpoint.base import CheckpointExpert
-from astrea.experts.checkpoint.kinds import CHECKPOINTS
-from astrea.experts.classification import ClassificationExpert
-from astrea.experts.detection import DetectionExpert
+from astrea.common.errors import AstreaError
+from astrea.common.float32 import in_full
 from astrea.experts.names import wrong_with
+from astrea.experts.pretrained.base import CheckpointExpert
+from astrea.experts.pretrained.kinds import CHECKPOINTS
 from astrea.experts.protocol import Expert, ExpertFeatures, Reading
-from astrea.experts.segmentation import SegmentationExpert
-from astrea.experts.student import StudentExpert
+from astrea.world.experts.captioning import CaptioningExpert
+from astrea.world.experts.classification import ClassificationExpert
+from astrea.world.experts.detection import DetectionExpert
+from astrea.world.experts.segmentation import SegmentationExpert
+from astrea.world.experts.student import StudentExpert
 
 COMPACT: Mapping[str, type[Expert]] = {
     "captioning": CaptioningExpert,

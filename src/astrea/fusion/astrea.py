@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
-from astrea.attention import WORD_MATCH, word_match_start
-from astrea.fusion.allocator import Allocator
+from astrea.fusion.gate import Allocator
 from astrea.fusion.mixer import Mixer, StochasticResidual
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens, equal_shares
-from astrea.fusion.thrift import draw_thresholds, worth
-from astrea.fusion.trust import Trust, believed
+from astrea.fusion.pruning import draw_thresholds, worth
+from astrea.fusion.reliability import Trust, believed
+from astrea.language.attention import WORD_MATCH, word_match_start
 
 UNREAD = -1e4
 """Added to the attention score of tokens that are not read."""
@@ -32,12 +32,12 @@ class AstreaFusion(FusionStrategy):
     word of the question ("cat") finds the token that says it by cosine, before the language model has learned to look.
 
     An expert that the others do not echo is not believed (`Trust`): for this picture it is as absent as a missing one.
-    Tokens that promise a question less than ``threshold`` are not read for it (`astrea.fusion.thrift`).
+    Tokens that promise a question less than ``threshold`` are not read for it (`astrea.fusion.pruning`).
 
-    Experts that have ``joined`` by alignment alone (`astrea.training.join`) are strangers to all that was trained here:
-    nobody has learned to judge them, so they are believed, and of their share each token counts as far as it is sure;
-    what an equal share is goes by the others; their word match is weak; and no other token reads them, neither in the
-    mixer nor in the language model: only words do.
+    Experts that have ``joined`` by alignment alone (`astrea.training.add_expert`) are strangers to all that was trained
+    here: nobody has learned to judge them, so they are believed, and of their share each token counts as far as it is
+    sure; what an equal share is goes by the others; their word match is weak; and no other token reads them, neither in
+    the mixer nor in the language model: only words do.
 
     With equal shares, no mixer and no word match this is the aligned sequence concat. ``residual_keep`` is the current
     probability p of the stochastic residual; the fuse stage moves it.

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import get_json_schema
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.language.template import Rendered, render_template, render_unfinished
 from astrea.language.tokenizer import IMAGE
 

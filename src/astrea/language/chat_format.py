@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.language.chat import (
     AGAIN,
     ANSWER,
@@ -28,8 +28,8 @@ from astrea.language.chat import (
     user,
     with_parts,
 )
+from astrea.language.question_span import MOST_MARKS
 from astrea.language.tokenizer import ASSISTANT, IMAGE, USER
-from astrea.question_span import MOST_MARKS
 
 TEMPLATE = "use a template whose add_generation_prompt writes exactly what every answer begins with"
 SLOT = re.compile(r"zq(\d+)qz")
@@ -124,8 +124,8 @@ class ChatFormat:
 
     @cached_property
     def question_span(self) -> dict[str, Any] | None:
-        """The tokens in front of and behind a user's words in every turn, see `astrea.question_span`; None if turns
-        have nothing in common there, or the tokenizer does not tell."""
+        """The tokens in front of and behind a user's words in every turn, see `astrea.language.question_span`; None if
+        turns have nothing in common there, or the tokenizer does not tell."""
         if self.marked:
             marks = [int(known_id(self.tokenizer, mark) or 0) for mark in (USER, ASSISTANT)]
             return {"start": marks[:1], "stop": marks[1:], "included": True}

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from astrea.attention import WARMED_UP
-from astrea.config import Language
-from astrea.described import check_agreement, read_architecture
-from astrea.errors import AstreaError
+from astrea.common.config_only import check_agreement, read_architecture
+from astrea.common.errors import AstreaError
+from astrea.common.paths import exists, is_file, is_folder, list_folder
+from astrea.common.quiet import quiet
+from astrea.language.attention import WARMED_UP
 from astrea.language.chat import settled_template
 from astrea.language.chat_format import ChatFormat
-from astrea.language.check import check_language_model
 from astrea.language.plain import Said, say_plain
+from astrea.language.requirements import check_language_model
 from astrea.language.tokenizer import IMAGE, PAD
-from astrea.loading import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, read_json
-from astrea.paths import exists, is_file, is_folder, list_folder
-from astrea.quiet import quiet
+from astrea.model.loading import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, read_json
+from astrea.recipes.recipe import Language
 
 AGAIN = "copy or download the checkpoint again"
 SLACK = 1 << 20

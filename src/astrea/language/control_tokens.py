@@ -13,7 +13,7 @@ from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.language.tokenizer import ASSISTANT, IMAGE, USER
 
 ROUNDS = 8

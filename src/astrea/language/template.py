@@ -27,7 +27,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.language import template_work as work
 from astrea.language.template_filters import FILTERS, METHODS, TESTS
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from astrea.attention import within_window
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
+from astrea.language.attention import within_window
 
 Windows = int | Mapping[str, int | None] | None
 """One window for all layers; or the window of each kind of layer, None = no end; or None, no layer has one."""

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import yaml
 from pydantic import BaseModel
 
-from astrea.errors import AstreaError
-from astrea.paths import file_guard, is_file, is_folder, open_file
+from astrea.common.errors import AstreaError
+from astrea.common.paths import file_guard, is_file, is_folder, open_file
 from astrea.recipes.schema import keys_of
 from astrea.recipes.trail import short
 from astrea.recipes.tree import Tree

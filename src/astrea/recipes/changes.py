@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.recipes.loader import load_recipe
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from astrea.config import Run, TrainFile
-from astrea.data.records.sources import matching_files
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
+from astrea.common.paths import exists, hint_for, is_file, missing
+from astrea.data.readers.sources import matching_files
 from astrea.experts.bank import expert_class
-from astrea.paths import exists, hint_for, is_file, missing
+from astrea.recipes.recipe import Run, TrainFile
 from astrea.recipes.trail import Trail, dotted
 from astrea.recipes.tree import Tree
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.recipes.based import based_tree, find_recipe, shipped_recipes
 from astrea.recipes.problems import explain
 from astrea.recipes.tree import Tree

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.recipes.schema import keys_of, models_at
 from astrea.recipes.trail import WORDS, Trail, dotted, short
 from astrea.recipes.tree import Tree

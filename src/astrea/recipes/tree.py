@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.recipes.schema import is_entry, models_at
 from astrea.recipes.trail import Trail, dotted, inside, short
 from astrea.recipes.yaml12 import MAX_BYTES, MAX_DEPTH, MAX_NODES, check_tag, clean, compose, scalar, too_large

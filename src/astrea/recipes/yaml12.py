@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.recipes.trail import WORDS, short
 
 MAX_BYTES = 1 << 20

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from astrea.errors import AstreaError
-from astrea.files import sha256_file
-from astrea.model import AstreaForConditionalGeneration
-from astrea.paths import failed, file_guard, is_text
-from astrea.progress import Reporter
+from astrea.common.errors import AstreaError
+from astrea.common.files import sha256_file
+from astrea.common.paths import failed, file_guard, is_text
+from astrea.common.progress import Reporter
+from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.retrieval.extra import index_library
 from astrea.retrieval.identity import model_fingerprint
 from astrea.retrieval.manifest import Entry, ModelId, Unread

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from astrea.doubt.signs import strangeness, unknown_words
-from astrea.errors import AstreaError
-from astrea.model import AstreaForConditionalGeneration
-from astrea.processor import AstreaProcessor
+from astrea.common.errors import AstreaError
+from astrea.confidence.signals import strangeness, unknown_words
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaProcessor
 from astrea.retrieval.pictures import square_picture, to_pixels
 from astrea.retrieval.rerank import Hit
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from astrea.installation import import_extra
+from astrea.common.installation import import_extra
 
 
 def index_library(name: str) -> ModuleType:

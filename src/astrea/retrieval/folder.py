@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from astrea.data.endings import READ
-from astrea.data.world import join_features
-from astrea.errors import AstreaError
-from astrea.evaluation.answering import Answerer
-from astrea.model import AstreaForConditionalGeneration
-from astrea.processor import AstreaProcessor
-from astrea.progress import Reporter
+from astrea.common.errors import AstreaError
+from astrea.common.progress import Reporter
+from astrea.common.terminal import counted
+from astrea.data.suffixes import READ
+from astrea.evaluation.generate import Answerer
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaProcessor
 from astrea.retrieval.pictures import find_pictures, square_picture, to_pixels
 from astrea.retrieval.rerank import SHORTLIST, Hit, check_text, per_token_likelihood
-from astrea.terminal import counted
+from astrea.world.dataset import join_features
 
 MANY = 500
 """From this number of pictures on, whoever searches without an index is told of `astrea index`."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from astrea.data.cache import canonical_json
-from astrea.fingerprint import tensors_fingerprint
-from astrea.model import AstreaForConditionalGeneration
+from astrea.common.fingerprint import tensors_fingerprint
+from astrea.data.feature_cache import canonical_json
+from astrea.model.modeling import AstreaForConditionalGeneration
 
 FORMAT = 1
 """Of what becomes of a picture; to be raised whenever code makes other vectors of the same weights."""

@@ -15,8 +15,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from astrea.errors import AstreaError
-from astrea.files import write_atomic
+from astrea.common.errors import AstreaError
+from astrea.common.files import write_atomic
 
 MAX_BYTES = 1 << 29
 """Of a manifest; enough for some three million pictures."""

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astrea.data.endings import NOT_READ, READ, is_clutter
+from astrea.common.errors import AstreaError
+from astrea.common.paths import files_below, hint_for, is_folder, is_text, shown
 from astrea.data.images import load_image, to_square_array
-from astrea.errors import AstreaError
-from astrea.evaluation.answering import Answerer
-from astrea.model import AstreaForConditionalGeneration
-from astrea.paths import files_below, hint_for, is_folder, is_text, shown
+from astrea.data.suffixes import NOT_READ, READ, is_clutter
+from astrea.evaluation.generate import Answerer
+from astrea.model.modeling import AstreaForConditionalGeneration
 
 Unreadable = Callable[[Path, AstreaError], None]
 """Told of a path and what is wrong with it."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from astrea.errors import AstreaError
-from astrea.evaluation.answering import Answerer
+from astrea.common.errors import AstreaError
+from astrea.evaluation.generate import Answerer
 from astrea.experts.protocol import ExpertFeatures
-from astrea.processor import AstreaProcessor
+from astrea.model.processing import AstreaProcessor
 
 SHORTLIST = 32
 """How many pictures the vectors choose for the language model to order."""

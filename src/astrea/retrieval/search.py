@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from astrea.errors import AstreaError
-from astrea.evaluation.answering import Answerer
-from astrea.model import AstreaForConditionalGeneration
-from astrea.paths import file_guard
-from astrea.processor import AstreaProcessor
-from astrea.progress import Reporter
+from astrea.common.errors import AstreaError
+from astrea.common.paths import file_guard
+from astrea.common.progress import Reporter
+from astrea.evaluation.generate import Answerer
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaProcessor
 from astrea.retrieval.extra import index_library
 from astrea.retrieval.identity import model_fingerprint
 from astrea.retrieval.manifest import Entry, Manifest, Unread

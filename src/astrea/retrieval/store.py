@@ -22,9 +22,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from astrea.errors import AstreaError
-from astrea.files import atomic_path, sha256_file
-from astrea.paths import is_file, is_folder, list_folder
+from astrea.common.errors import AstreaError
+from astrea.common.files import atomic_path, sha256_file
+from astrea.common.paths import is_file, is_folder, list_folder
 from astrea.retrieval.manifest import Entry, Manifest, ModelId, Unread, Vectors, read_manifest, write_manifest
 
 MANIFEST = "manifest.json"

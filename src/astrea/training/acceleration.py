@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 if TYPE_CHECKING:
-    from astrea.config import Machines
+    from astrea.recipes.recipe import Machines
 
 
 @contextmanager

@@ -29,10 +29,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from astrea.errors import AstreaError
-from astrea.files import sha256_file
-from astrea.paths import file_guard, is_folder
-from astrea.training.sharding import shard_like, whole
+from astrea.common.errors import AstreaError
+from astrea.common.files import sha256_file
+from astrea.common.paths import file_guard, is_folder
+from astrea.training.fsdp import shard_like, whole
 
 Warn = Callable[[str], None]
 FORMAT_VERSION = 1

@@ -23,12 +23,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from astrea.devices import choose_device
-from astrea.errors import AstreaError
-from astrea.training.sharding import is_sharded
+from astrea.common.devices import choose_device
+from astrea.common.errors import AstreaError
+from astrea.training.fsdp import is_sharded
 
 if TYPE_CHECKING:
-    from astrea.config import Machines
+    from astrea.recipes.recipe import Machines
 
 BUCKET = 32 << 20
 """Bytes of gradient that travel together."""

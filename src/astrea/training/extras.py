@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from astrea.config import Run
-from astrea.data.records.detect import TABLE_ENDINGS
-from astrea.installation import require_extra
+from astrea.common.installation import require_extra
+from astrea.data.readers.detect import TABLE_ENDINGS
+from astrea.recipes.recipe import Run
 
 
 def require_extras(run: Run) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from astrea.config import Run
-from astrea.errors import AstreaError
+from astrea.common.errors import AstreaError
 from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
 from astrea.recipes.trail import short
 
 MEASURED_ON = {"validation", "validation_every", "validation_records", "keep_best"}

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from astrea.errors import AstreaError
-from astrea.installation import import_extra
-from astrea.paths import exists, file_guard, is_file
+from astrea.common.errors import AstreaError
+from astrea.common.installation import import_extra
+from astrea.common.paths import exists, file_guard, is_file
 from astrea.training.checkpoint import finite_or_null
 
 

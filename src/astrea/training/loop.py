@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from astrea.errors import AstreaError
-from astrea.training.ahead import ahead
+from astrea.common.errors import AstreaError
 from astrea.training.distributed import ALONE, Distributed
+from astrea.training.fsdp import clip_gradients
 from astrea.training.optimizer import MuonAdamW
-from astrea.training.sharding import clip_gradients
+from astrea.training.prefetch import ahead
 
 
 @dataclass(frozen=True, slots=True)

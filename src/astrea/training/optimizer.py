@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from astrea.training.sharding import is_sharded, local, shard_like, whole
+from astrea.training.fsdp import is_sharded, local, shard_like, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration; as published with Muon (K. Jordan et al., 2024)."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from astrea.config import Run
-from astrea.training.align import AlignObjective
-from astrea.training.fuse import FuseObjective
+from astrea.recipes.recipe import Run
+from astrea.training.context import Workshop
 from astrea.training.loop import Objective, Schedule
-from astrea.training.next_token import NextTokenAlignObjective
-from astrea.training.workshop import Workshop
+from astrea.training.stages.align import AlignObjective
+from astrea.training.stages.instruct import FuseObjective
+from astrea.training.stages.next_token import NextTokenAlignObjective
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from astrea.errors import AstreaError
-from astrea.fingerprint import tensors_fingerprint
-from astrea.paths import file_guard, is_file, is_folder, list_folder
-from astrea.progress import Reporter
+from astrea.common.errors import AstreaError
+from astrea.common.fingerprint import tensors_fingerprint
+from astrea.common.paths import file_guard, is_file, is_folder, list_folder
+from astrea.common.progress import Reporter
 from astrea.training.checkpoint import Checkpoint, load_checkpoint, set_rng_state
+from astrea.training.context import Workshop
 from astrea.training.distributed import Distributed, restarts
-from astrea.training.sharding import gathered
-from astrea.training.workshop import Workshop
+from astrea.training.fsdp import gathered
 
 MARK = "elastic"
 """File in a run folder that names the torchrun job the run belongs to: that job's restarts go on by themselves."""

@@ -8,21 +8,21 @@ from itertools import islice
 
 from transformers import PreTrainedTokenizerBase
 
-from astrea.config import Run
-from astrea.data.cache import FeatureCache
+from astrea.common.errors import AstreaError
+from astrea.common.progress import Reporter
+from astrea.common.terminal import counted
+from astrea.data.feature_cache import FeatureCache
 from astrea.data.packing import Packer
-from astrea.data.records.mix import Source
-from astrea.data.records.sources import configured_sources
-from astrea.data.samples import TrainingData
-from astrea.data.seen import SeenPictures
-from astrea.data.world import WorldData, load_world
-from astrea.errors import AstreaError
+from astrea.data.picture_features import SeenPictures
+from astrea.data.protocol import TrainingData
+from astrea.data.readers.mixture import Source
+from astrea.data.readers.sources import configured_sources
+from astrea.data.streaming import RecordData
 from astrea.experts.bank import ExpertBank
-from astrea.model import AstreaForConditionalGeneration
-from astrea.progress import Reporter
-from astrea.terminal import counted
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.recipes.recipe import Run
 from astrea.training.distributed import Distributed
-from astrea.training.recorded import RecordData
+from astrea.world.dataset import WorldData, load_world
 
 UNKNOWN = 0.05
 """Share of words that the tokenizer does not know from which on one is told."""

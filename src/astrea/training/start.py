@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from astrea.config import Run
-from astrea.errors import AstreaError
-from astrea.experts.checkpoint.entry import resolve
-from astrea.language.wordings import learn_wordings
-from astrea.loading import load_model
-from astrea.training.parts import Assembled, configure, put_together
+from astrea.common.errors import AstreaError
+from astrea.experts.pretrained.entry import resolve
+from astrea.model.loading import load_model
+from astrea.recipes.recipe import Run
+from astrea.training.components import Assembled, configure, put_together
+from astrea.world.language.wordings import learn_wordings
 
 COMPARED = ("experts", "strategy", "fusion", "adapter_hidden", "contrast_width", "image_size", "attention", "low_rank")
 """What a recipe says of the model, and has to say of the one it goes on from."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from astrea.interrupts import ASKS, acknowledge
+from astrea.common.interrupts import ASKS, acknowledge
 
 
 class Interrupted(Exception):

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from astrea.data.samples import picked
+from astrea.data.protocol import picked
+from astrea.data.streaming import RecordData
 from astrea.training.checkpoint import load_checkpoint, save_checkpoint
-from astrea.training.fuse import packed_rows
+from astrea.training.context import Workshop
 from astrea.training.identity import config_hash
-from astrea.training.recorded import RecordData
 from astrea.training.resume import snapshot
-from astrea.training.workshop import Workshop
+from astrea.training.stages.instruct import packed_rows
 
 STAGES = ("fuse", "tune")
 FIGURE = "validation"

@@ -1,0 +1,69 @@
+"""Signs of many answers at once: what the model says to some questions about some pictures, and how it came to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from astrea.confidence.familiarity import Familiar
+from astrea.confidence.signals import Signs, believed_experts, joined_signs, refuses, strangeness, unknown_share
+from astrea.data.packing import Turn
+from astrea.evaluation.generate import Answerer, Features
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Answers to B questions, and their signs."""
+
+    answers: list[str]
+    signs: Signs
+
+
+@torch.inference_mode()
+def measure(
+    answerer: Answerer,
+    familiar: dict[str, Familiar],
+    features: Features,
+    questions: Sequence[str],
+    pictures: Sequence[int],
+    *,
+    longest: int = 6,
+) -> Measured:
+    """Answer each question about its picture (its place in ``features``), and look at the signs of each answer.
+
+    Args:
+        longest: most tokens of an answer.
+    """
+    which = torch.tensor(pictures, dtype=torch.long)
+    answers = answerer.answer(questions, features, which, longest=longest).texts
+    strange_NE = strangeness(familiar, features)
+    everything = answerer.shown(features, slice(None))
+    believed_NE = believed_experts(answerer.model, everything, answerer.present(len(strange_NE))).cpu()
+    parts = []
+    for start in range(0, len(questions), answerer.batch):
+        rows = slice(start, start + answerer.batch)
+        likelihood = said(answerer, features, questions[rows], answers[rows], which[rows])
+        unknown = [unknown_share(question, answerer.tokenizer) for question in questions[rows]]
+        refused = torch.tensor([refuses(answer) for answer in answers[rows]])
+        mine = which[rows]
+        parts.append(Signs(refused, likelihood, strange_NE[mine], believed_NE[mine], torch.tensor(unknown)))
+    return Measured(answers, joined_signs(parts))
+
+
+def said(
+    answerer: Answerer, features: Features, questions: Sequence[str], answers: Sequence[str], which: Tensor
+) -> Tensor:
+    """log p(answer | picture, question) (B,) in nats."""
+    packed = answerer.packer.pack([[Turn(q, a)] for q, a in zip(questions, answers, strict=True)])
+    inputs = {name: value.to(answerer.model.device) for name, value in packed.model_inputs().items()}
+    labels_BL = inputs.pop("labels")
+    del inputs["label_weights"]
+    inputs.setdefault("question_mask", (labels_BL == -100) & (inputs["segments"] > 0))
+    present = answerer.present(len(questions))
+    out = answerer.model(**inputs, features=answerer.shown(features, which), present=present, use_cache=False)
+    logits = out.logits[:, :-1].float().transpose(1, 2)
+    return -F.cross_entropy(logits, labels_BL[:, 1:], reduction="none", ignore_index=-100).sum(1).cpu()

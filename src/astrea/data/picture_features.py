@@ -1,0 +1,169 @@
+"""What frozen experts saw in pictures of one's own, kept on disk picture by picture: each is looked at once.
+
+One SQLite file beside the other cached features. A picture is known by its pixels, an expert by its weights, so that
+nothing in it can be stale; every entry has a checksum. Whatever is wrong with the file costs a second look, no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from astrea.common.errors import AstreaError
+from astrea.common.fingerprint import tensors_fingerprint
+from astrea.common.paths import exists, is_file
+from astrea.experts.protocol import ExpertFeatures
+from astrea.world.dataset import source_hash
+
+NAME = "pictures.sqlite"
+FORMAT = 1
+"""To be raised whenever code makes other features of the same pixels and weights."""
+PATIENCE = 30
+"""Seconds to wait for another process that is writing."""
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS seen (expert BLOB NOT NULL, picture BLOB NOT NULL, checksum BLOB NOT NULL, "
+    "tensors BLOB NOT NULL, UNIQUE (expert, picture))"
+)
+
+
+def picture_key(pixels_3HW: Tensor) -> bytes:
+    """What a picture is known by: a hash of its size and pixels."""
+    digest = hashlib.blake2b(repr(tuple(pixels_3HW.shape)).encode(), digest_size=16)
+    digest.update(pixels_3HW.contiguous().numpy().data)
+    return digest.digest()
+
+
+def expert_key(expert: nn.Module, options: object) -> bytes:
+    """What an expert is known by: its class and code, its options and its weights."""
+    kind = type(expert)
+    about = [FORMAT, f"{kind.__module__}.{kind.__qualname__}", source_hash(kind), options]
+    described = json.dumps([*about, tensors_fingerprint(expert.state_dict())], sort_keys=True, default=str)
+    return hashlib.blake2b(described.encode(), digest_size=16).digest()
+
+
+class SeenPictures:
+    """Features by expert and picture. Several processes may share a file.
+
+    Args:
+        folder: made when the first features are stored. most: bytes that the file may take; when it is full, entries
+            of experts that this process does not ask for make room, and then nothing more is stored.
+        notify: told, in one sentence, when the file cannot be used or is full.
+    """
+
+    def __init__(self, folder: Path, most: int, notify: Callable[[str], None]) -> None:
+        self.path, self.most, self.notify = folder / NAME, most, notify
+        self.file: sqlite3.Connection | None = None
+        self.writes = self.reads = most > 0
+        self.experts: set[bytes] = set()
+
+    def get(self, expert: bytes, pictures: Sequence[bytes]) -> dict[bytes, ExpertFeatures]:
+        """The features, on the processor, of those of some pictures that were stored for an expert."""
+        self.experts.add(expert)
+        find = "SELECT checksum, tensors FROM seen WHERE expert = ? AND picture = ?"
+        rows = self._run(lambda file: [file.execute(find, (expert, picture)).fetchone() for picture in pictures]) or []
+        found = {}
+        for picture, row in zip(pictures, rows, strict=False):
+            if row is not None and hashlib.blake2b(row[1], digest_size=16).digest() == row[0]:
+                with contextlib.suppress(SafetensorError, TypeError):  # another version's: looked at again
+                    found[picture] = ExpertFeatures(**load(row[1]))
+        return found
+
+    def put(self, expert: bytes, pictures: Sequence[bytes], seen: ExpertFeatures) -> None:
+        """Store what an expert saw in some pictures (one row each): all of it or nothing."""
+        if not self.writes:
+            return
+        rows = []
+        for number, picture in enumerate(pictures):
+            one = seen.rows(slice(number, number + 1)).map(lambda tensor: tensor.detach().cpu().contiguous())
+            tensors = save({f.name: part for f in fields(one) if (part := getattr(one, f.name)) is not None})
+            rows.append((expert, picture, hashlib.blake2b(tensors, digest_size=16).digest(), tensors))
+        if self._has_room(sum(len(row[3]) for row in rows)):
+            self._run(lambda file: file.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", rows))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def _has_room(self, wanted: int) -> bool:
+        if self._bytes() + wanted <= self.most:
+            return True
+        marks = ", ".join("?" for _ in self.experts)
+        self._run(lambda file: file.execute(f"DELETE FROM seen WHERE expert NOT IN ({marks})", tuple(self.experts)))
+        if self._bytes() + wanted <= self.most:
+            return True
+        self.writes = False
+        self.notify(
+            f"{self.path} has the {self.most / 1e9:.3g} GB that it may have: experts will look anew at pictures that "
+            "are not in it (machines.kept_features)"
+        )
+        return False
+
+    def _bytes(self) -> int:
+        """What is in use; room that was freed is used again."""
+        what = ("page_count", "freelist_count", "page_size")
+        found = self._run(lambda file: [file.execute(f"PRAGMA {name}").fetchone()[0] for name in what])
+        return 0 if found is None else (found[0] - found[1]) * found[2]
+
+    def _run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """One transaction; None, and no more of the file, if it cannot be had."""
+        if not self.reads:
+            return None
+        try:
+            if self.file is None:
+                self.file = self._opened()
+            with self.file:
+                return work(self.file)
+        except (sqlite3.Error, OSError, AstreaError) as error:
+            self.close()
+            self.reads = self.writes = False
+            said = error.message if isinstance(error, AstreaError) else error
+            self.notify(
+                f"What experts saw cannot be kept in {self.path} ({said}); they will look anew at each picture. "
+                "Remove the file, free some space, or choose another folder for the cache."
+            )
+            return None
+
+    def _opened(self) -> sqlite3.Connection:
+        # Opening a pipe would wait for ever.
+        if exists(self.path) and not is_file(self.path):
+            raise AstreaError("it is no ordinary file")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = sqlite3.connect(self.path, timeout=PATIENCE, check_same_thread=False)
+        file.execute("PRAGMA journal_mode = WAL")  # others may read while one writes
+        file.execute("PRAGMA synchronous = NORMAL")
+        with file:
+            file.execute(TABLE)
+        return file
+
+
+def look_once(
+    kept: SeenPictures,
+    expert: bytes,
+    pictures: Sequence[bytes],
+    look: Callable[[Tensor], ExpertFeatures],
+) -> ExpertFeatures:
+    """What an expert sees in pictures (B rows), of which it is shown only those that nothing is known of.
+
+    Args:
+        look: the features of the pictures at some places (long tensor), in that order.
+    """
+    known = kept.get(expert, list(dict.fromkeys(pictures)))
+    new = {picture: place for place, picture in enumerate(pictures) if picture not in known}
+    if new:
+        seen = look(torch.tensor(list(new.values()))).map(Tensor.cpu)
+        kept.put(expert, list(new), seen)
+        known |= {picture: seen.rows(slice(row, row + 1)) for row, picture in enumerate(new)}
+    return ExpertFeatures.cat([known[picture] for picture in pictures])

@@ -1,0 +1,43 @@
+"""Telling of bad records while training goes on: each once, and not a thousand lines of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from astrea.data.readers.check import SeenIds
+from astrea.data.readers.issues import NOTES, Fault
+from astrea.data.readers.trainable import NO_PAIR
+
+TOLD = 20
+"""Bad records that are told of one by one; of more, only their number is told."""
+
+COUNTED = 100_000
+"""Bad records that are remembered, a few megabytes; more are not counted."""
+
+
+class Complaints:
+    """Told of every bad record each time that it is met; says so once.
+
+    Args:
+        say: takes a line for people.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.count = 0
+        self._seen = SeenIds()
+
+    def __call__(self, fault: Fault) -> None:
+        """Take in what is wrong with a record. A record without a picture is no complaint."""
+        name = f"{fault.where} {fault.message}" if fault.kind in NOTES else str(fault.where)  # a file can have several
+        if fault.kind == NO_PAIR or self.count == COUNTED or not self._seen.add(name):
+            return
+        self.count += 1
+        if self.count <= TOLD:
+            self.say(f"{'note' if fault.kind in NOTES else 'left out'}: {fault}")
+        elif self.count == TOLD + 1:
+            self.say("left out: more bad records; see all of them with `astrea validate`")
+        elif self.count == COUNTED:
+            self.say(f"left out so far: {COUNTED:,} bad records; more are not counted")
+        elif str(self.count).strip("0") == "1":  # 100, 1000, ...
+            self.say(f"left out so far: {self.count:,} bad records")

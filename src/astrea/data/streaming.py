@@ -1,0 +1,237 @@
+"""Data files of one's own as training data: conversations and captions, looked at by the experts as they come.
+
+Nothing is held but a few batches: records are read where the order asks for them, pictures decoded by a few threads,
+and each process looks at its part of a batch's pictures and tells the others what its experts saw.
+
+Letters: B samples, P pictures of a batch, R rows, S questions, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from astrea.common.progress import Reporter
+from astrea.data.images import to_square_array
+from astrea.data.packing import Packer
+from astrea.data.picture_features import SeenPictures, expert_key, look_once, picture_key
+from astrea.data.protocol import Rows, Samples
+from astrea.data.readers.conversation import called, messages_of, picture_id, texts_of
+from astrea.data.readers.issues import Fault
+from astrea.data.readers.mixture import Mixture, Sample, Source
+from astrea.data.readers.record import ImageRef, Record
+from astrea.data.readers.trainable import Trainable
+from astrea.data.readers.warnings import Complaints
+from astrea.data.segments import Segment, questions_apart
+from astrea.experts.bank import ExpertBank
+from astrea.experts.protocol import ExpertFeatures
+from astrea.training.distributed import ALONE, Distributed
+
+SCANNED = 5000
+"""Samples whose texts tell how common a word is."""
+
+LOOKED_AT = 32
+"""Pictures that experts look at together."""
+
+TRACKED = 10_000
+"""Records after which the search for one with a picture tells how far it is."""
+
+
+class RecordData:
+    """`astrea.data.protocol.TrainingData` of data files. A bad record is told of and the next good one takes its place.
+
+    Args:
+        sources: the files, see `astrea.data.readers.sources`.
+        bank: the experts, where they compute. image_size: S of the square that they see.
+        packer: knows how long a conversation is. max_tokens: longer ones are bad records. row_tokens: conversations
+            are put into one row up to that many tokens; None = one in each.
+        threads: that decode pictures.
+        kept: what experts saw before; None = they look anew every time.
+
+    Raises:
+        AstreaError: there is no record.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        bank: ExpertBank,
+        packer: Packer,
+        *,
+        image_size: int,
+        max_tokens: int,
+        row_tokens: int | None = None,
+        threads: int = 2,
+        kept: SeenPictures | None = None,
+        ranks: Distributed = ALONE,
+        report: Reporter,
+    ) -> None:
+        self.kept, self.expert_keys = kept, dict[str, bytes]()
+        self.bank, self.image_size, self.row_tokens, self.ranks = bank, image_size, row_tokens, ranks
+        self.sources, self.report, self.trainable = sources, report, Trainable(packer, max_tokens)
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+        complaints = Complaints(report.say)
+        # Every process meets every bad record; one of them tells.
+        self.on_fault: Callable[[Fault], None] = complaints if ranks.leads else (lambda fault: None)
+        self.conversations = Mixture(sources, check=self.trainable, on_fault=self.on_fault)
+        names = [source.reader.path.name for source in sources]
+        self.groups: Sequence[str] = tuple(dict.fromkeys(names))
+        self.group_of = [self.groups.index(name) for name in names]
+
+    def __len__(self) -> int:
+        """Samples of an epoch."""
+        return len(self.conversations)
+
+    @cached_property
+    def pictured(self) -> list[Source]:
+        """The sources that show a picture at all; the first use reads each as far as its first one."""
+        return [source for source in self.sources if self.shows(source)]
+
+    def shows(self, source: Source) -> bool:
+        """Whether any record of a source shows a picture."""
+        reader = source.reader
+        for number, found in enumerate(islice(reader.examine(), len(reader)), 1):
+            if isinstance(found, Record) and found.images:
+                return True
+            if number % TRACKED == 0:
+                self.report.track(f"pictures of {reader.path.name}", number, len(reader))
+        return False
+
+    @cached_property
+    def pairs(self) -> Mixture:
+        """What alignment reads: the records with a picture, of the sources that have any."""
+        check = replace(self.trainable, pictured=True)
+        return Mixture(self.pictured, check=check, on_fault=self.on_fault)
+
+    def draw(self, position: int, size: int, seed: int, *, pairs: bool = False) -> Samples:
+        mixture = self.pairs if pairs else self.conversations
+        found = []
+        for place in range(position, position + size):
+            epoch, at = divmod(place, len(mixture))
+            found.append(mixture.sample(at, seed, epoch))
+        shown = [sample.record.images[:1] if pairs else sample.record.images for sample in found]
+        counts = torch.tensor([len(images) for images in shown])
+        pictures = [(sample, image) for sample, images in zip(found, shown, strict=True) for image in images]
+        pixels = self.pixels(pictures[self.ranks.own(len(pictures))])
+        keys = [] if self.kept is None else [picture_key(one) for one in pixels]
+        return Samples(
+            names=[called(sample.record) for sample in found],
+            ids=torch.tensor([picture_id(sample) for sample in found]),
+            texts=[texts_of(sample.record) for sample in found],
+            first=torch.where(counts > 0, counts.cumsum(0) - counts, -1),
+            pictures=len(pictures),
+            look=lambda names=None: self.look(pixels, keys, len(pictures), names),
+            pixels=lambda: pixels,
+            numbers=None,
+            content=found,
+        )
+
+    def pixels(self, pictures: Sequence[tuple[Sample, ImageRef]]) -> Tensor:
+        """Pictures (.., 3, S, S) in 0..1, decoded side by side."""
+
+        def one(picture: tuple[Sample, ImageRef]) -> np.ndarray:
+            sample, image = picture
+            return to_square_array(sample.picture(image), self.image_size).transpose(2, 0, 1)
+
+        made = list(self.pool.map(one, pictures))
+        size = self.image_size
+        stacked = np.stack(made) if made else np.zeros((0, 3, size, size), np.uint8)
+        return torch.from_numpy(stacked.astype(np.float32) / np.float32(255))
+
+    @torch.no_grad()
+    def look(
+        self, pixels: Tensor, keys: Sequence[bytes], pictures: int, names: Sequence[str] | None
+    ) -> dict[str, ExpertFeatures]:
+        """What the experts, or those named, see in all P pictures of a batch, of which this process holds its own; only
+        pictures that they have not seen before are shown to them."""
+        if not pictures:
+            return {}
+        # With fewer pictures than processes some have none: they look at nothing, to know its shape.
+        own = pixels if len(pixels) else pixels.new_zeros(1, *pixels.shape[1:])
+        wanted = self.bank.names if names is None else names
+        seen = {name: self.seen_by(name, own, keys).rows(slice(len(pixels))) for name in wanted}
+        return {name: part.map(lambda value: self.ranks.gather(value, pictures)) for name, part in seen.items()}
+
+    def seen_by(self, name: str, pixels: Tensor, keys: Sequence[bytes]) -> ExpertFeatures:
+        """What one expert sees in some pictures, where batches are computed."""
+        device = self.ranks.device
+
+        def look(places: Tensor) -> ExpertFeatures:
+            parts = [self.bank(some.to(device), [name])[name] for some in pixels[places].split(LOOKED_AT)]
+            return ExpertFeatures.cat(parts)
+
+        if self.kept is None or not keys:
+            return look(torch.arange(len(pixels)))
+        if name not in self.expert_keys:
+            self.expert_keys[name] = expert_key(self.bank[name], self.bank.options[name])
+        return look_once(self.kept, self.expert_keys[name], keys, look).map(lambda value: value.to(device))
+
+    def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
+        segments: list[tuple[Segment, int, list[int]]] = []  # with its group and its pictures
+        at = 0
+        for sample, text in zip(samples.content, which.tolist(), strict=True):
+            whole = packer.conversation(messages_of(sample.record, text), name=called(sample.record))
+            for part in questions_apart(whole, packer.picture_tokens, packer.image) if per_question else [whole]:
+                segments.append((part, self.group_of[sample.source], list(range(at, at + part.pictures))))
+            at += len(sample.record.images)
+        rows = [segments[i : i + 1] for i in range(len(segments))]
+        if self.row_tokens is not None and not per_question:
+            rows = filled_rows(segments, self.row_tokens)
+            # Rows are the same for every number of processes; where there are fewer of them, some teach nothing.
+            rows += [[(idle(packer.pad), -1, [])] for _ in range(self.ranks.world - len(rows))]
+        asked = [
+            [group if pictures else -1 for segment, group, pictures in row for _ in range(max(segment.questions))]
+            for row in rows
+        ]
+        most = max(map(len, asked))
+        shown = [(picture, number) for number, row in enumerate(rows) for _, _, own in row for picture in own]
+        places = torch.tensor(shown, dtype=torch.long).view(-1, 2)
+        return Rows(
+            packer.pack_conversations([[segment for segment, _, _ in row] for row in rows]),
+            torch.tensor([row + [-1] * (most - len(row)) for row in asked]),
+            places[:, 0],
+            places[:, 1],
+        )
+
+    def judged(self, samples: Samples, count: int, generator: Any) -> tuple[Samples, Tensor]:
+        """The batch's own pictures, over and over: looking at others would cost as much as training does."""
+        pictures = samples.pictures
+        if pictures < 2:
+            return samples, torch.zeros(0, dtype=torch.long)
+        # Whole rounds only, so that the last and the first are not the same one.
+        return samples, torch.arange(max(1, count // pictures) * pictures) % pictures
+
+    def scanned(self, seed: int) -> Iterable[str]:
+        mixture = self.pairs if self.pictured else self.conversations
+        for place in range(min(SCANNED, len(mixture))):
+            yield from texts_of(mixture.sample(place, seed, 0).record)
+
+    def every_text(self) -> None:
+        return None
+
+
+def filled_rows(segments: Sequence[tuple[Segment, Any, Any]], limit: int) -> list[list[Any]]:
+    """The same segments in the same order, as many to a row as fit into ``limit`` tokens, but at least one."""
+    rows: list[list[Any]] = []
+    length = 0
+    for one in segments:
+        own = len(one[0].ids)
+        if not rows or length + own > limit:
+            rows.append([])
+            length = 0
+        rows[-1].append(one)
+        length += own
+    return rows
+
+
+def idle(token: int) -> Segment:
+    """A conversation that teaches nothing, for a process that has no other: all of them have to run the model."""
+    return Segment([token], [-100], [0.0], [1], [False], 0)

@@ -1,5 +1,0 @@
-"""When an answer is not to be believed: how likely it is right, and what speaks against it."""
-
-from astrea.doubt.doubt import Doubt, Verdict
-
-__all__ = ["Doubt", "Verdict"]

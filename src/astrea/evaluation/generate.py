@@ -1,0 +1,139 @@
+"""A model at work on many pictures at once: answers, captions, shares, and captions ranked by likelihood.
+
+Letters: N pictures, C captions, B rows, L length, E experts, P contrast width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from astrea.data.packing import CAPTION_PROMPT, Packer, Turn
+from astrea.experts.protocol import ExpertFeatures
+from astrea.model.modeling import AstreaForConditionalGeneration
+
+Features = dict[str, ExpertFeatures]
+Tick = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Answers, one per question, and the shares (B, E) the model gave its experts for each (None when blind)."""
+
+    texts: list[str]
+    shares: Tensor | None
+
+
+class Answerer:
+    """Runs a model, where it is, on pictures whose expert features are already there; what it gives is the processor's.
+
+    Args:
+        masked: names of experts to take away.
+    """
+
+    def __init__(
+        self,
+        model: AstreaForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        masked: Sequence[str] = (),
+        batch: int = 64,
+    ) -> None:
+        self.model, self.tokenizer, self.batch = model.eval(), tokenizer, batch
+        self.packer = Packer(tokenizer, model.num_visual_tokens)
+        self.keep = torch.tensor([name not in masked for name in model.experts.names])
+
+    def present(self, count: int) -> Tensor:
+        """(count, E) bool."""
+        return self.keep.expand(count, -1).to(self.model.device)
+
+    def shown(self, features: Features, pictures: Tensor | slice) -> Features:
+        """The features of some pictures."""
+        return {name: part.rows(pictures).map(lambda t: t.to(self.model.device)) for name, part in features.items()}
+
+    def prompts(self, questions: Sequence[str], *, pictures: bool) -> dict[str, Tensor]:
+        """Left-padded prompts as the chat template writes them, with the question's mask."""
+        made = self.packer.prompts(questions, pictures=pictures)
+        return {name: value.to(self.model.device) for name, value in made.items()}
+
+    @torch.inference_mode()
+    def answer(
+        self, questions: Sequence[str], features: Features | None, pictures: Tensor | None, *, longest: int = 6,
+        tick: Tick = lambda done, total: None,
+    ) -> Answered:  # fmt: skip
+        """Greedy answers. ``pictures`` (B,) says which picture each question is about; None = blind."""
+        texts: list[str] = []
+        shares: list[Tensor] = []
+        for start in range(0, len(questions), self.batch):
+            part = questions[start : start + self.batch]
+            inputs = self.prompts(part, pictures=pictures is not None)
+            extra = {}
+            if features is not None and pictures is not None:
+                rows = pictures[start : start + self.batch]
+                extra = {"features": self.shown(features, rows), "present": self.present(len(rows))}
+                shares.append(self.model.shares(**inputs, **extra).cpu())
+            made = self.model.generate(**inputs, **extra, max_new_tokens=longest, do_sample=False).cpu()
+            texts += self.tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            tick(min(start + self.batch, len(questions)), len(questions))
+        return Answered([text.strip() for text in texts], torch.cat(shares) if shares else None)
+
+    @torch.inference_mode()
+    def embed(self, features: Features, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Unit vectors of pictures (N, P) and texts (C, P)."""
+        count = len(next(iter(features.values())).tokens)
+        pictures = [
+            self.model.embed_image(
+                features=self.shown(features, slice(i, i + self.batch)),
+                present=self.present(min(self.batch, count - i)),
+            ).cpu()
+            for i in range(0, count, self.batch)
+        ]
+        words = []
+        for i in range(0, len(texts), self.batch):
+            rows = [self.packer.ids(text) for text in texts[i : i + self.batch]]
+            length = max(map(len, rows))
+            ids = torch.tensor([row + [self.packer.pad] * (length - len(row)) for row in rows])
+            mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+            words.append(self.model.embed_text(ids.to(self.model.device), mask.to(self.model.device)).cpu())
+        return torch.cat(pictures), torch.cat(words)
+
+    @torch.inference_mode()
+    def likelihood(
+        self, features: Features | None, wanted: Sequence[Sequence[int]], texts: Sequence[str], *, batch: int = 8
+    ) -> list[Tensor]:
+        """log p(caption | picture) in nats, for the wanted captions of every picture; packed, the picture read once.
+
+        Args:
+            features: of the N pictures, or None for log p(caption) without a picture.
+            wanted: for each picture, indices into ``texts``.
+        """
+        found: list[Tensor] = []
+        for start in range(0, len(wanted), batch):
+            part = wanted[start : start + batch]
+            rows = [[Turn(CAPTION_PROMPT, texts[c]) for c in captions] for captions in part]
+            packed = self.packer.pack(rows, pictures=features is not None)
+            inputs = packed.model_inputs()
+            labels, segments = inputs.pop("labels"), inputs["segments"]
+            del inputs["label_weights"]
+            # Without labels the model must be told which tokens are question: those before the answers.
+            inputs.setdefault("question_mask", (labels == -100) & (segments > 0))
+            extra = {}
+            if features is not None:
+                seen = self.shown(features, slice(start, start + len(part)))
+                extra = {"features": seen, "present": self.present(len(part))}
+            there = {name: value.to(self.model.device) for name, value in inputs.items()}
+            logits = self.model(**there, **extra, use_cache=False).logits
+            told = labels[:, 1:] != -100
+            of = logits[:, :-1][told.to(logits.device)].float()  # the few that count: a vocabulary may be large
+            token = torch.zeros(told.shape)
+            token[told] = -F.cross_entropy(of, labels[:, 1:][told].to(of.device), reduction="none").cpu()
+            for row, captions in enumerate(part):
+                sums = torch.zeros(len(captions) + 1)
+                sums.index_add_(0, segments[row, 1:].clamp_min(0), token[row])
+                found.append(sums[1:])
+        return found

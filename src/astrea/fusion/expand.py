@@ -1,0 +1,76 @@
+"""A trained fusion made larger by one expert: what it has learned about the others stays, bit for bit.
+
+What it starts with about the newcomer is in the tables below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from astrea.common.errors import AstreaError
+from astrea.fusion.astrea import AstreaFusion
+from astrea.fusion.protocol import FusionStrategy
+from astrea.fusion.reliability import ECHOES
+
+EXPERT_AXES: Mapping[str, tuple[int, ...]] = {
+    "allocator.bias_question.weight": (1, 0),
+    "allocator.load_bias": (1,),
+    "allocator.load": (1,),
+    "residual.alpha": (1,),
+    "trust.own": (1, 0),
+    "trust.from_echo": (1, ECHOES + 1, 0),
+    "trust.usual": (1, ECHOES),
+    "trust.spread": (1, ECHOES),
+}
+"""Tensors with a place per expert: for each axis how many runs over the experts lie one after another; 0 = none."""
+
+AS_THE_OTHERS = ("allocator.bias_question.weight", "allocator.load_bias", "residual.alpha", "trust.own")
+"""Where the newcomer starts as the mean of the others. Elsewhere it starts as a fresh one of no effect: zeros, or ones
+where a tensor is divided by."""
+
+ONES = ("trust.spread",)
+
+
+@torch.no_grad()
+def grow_fusion(old: FusionStrategy, new: FusionStrategy) -> None:
+    """Fill ``new``, built for one more expert at the end, with what ``old`` has learned.
+
+    Nobody's judgement of an old expert changes: trust does not listen to the newcomer's echo. The newcomer is asked for
+    as often as the mean of the others, until `astrea.training.add_expert.hush` makes it quiet.
+
+    Raises:
+        AstreaError: the strategy is not Astrea's, so that its parts cannot grow one by one; or it has no allocator, so
+            that a newcomer could not be made quiet.
+    """
+    if not isinstance(old, AstreaFusion) or not isinstance(new, AstreaFusion):
+        raise AstreaError(
+            f"a model that fuses by {type(old).__name__} cannot take in another expert",
+            "train one with all its experts by `astrea train`; only the strategy astrea can grow",
+        )
+    if old.allocator is None:
+        raise AstreaError(
+            "a model without an allocator gives every expert an equal share, a stranger too",
+            "train one with all its experts by `astrea train`, or one with model.allocator=true first",
+        )
+    grown = new.state_dict()
+    for name, tensor in old.state_dict().items():
+        if name in EXPERT_AXES:
+            start = 1.0 if name in ONES else 0.0
+            grown[name].copy_(grown_tensor(tensor, EXPERT_AXES[name], start))
+            if name in AS_THE_OTHERS:
+                grown[name][-1] = tensor.mean(0)
+        else:
+            grown[name].copy_(tensor)
+
+
+def grown_tensor(old: Tensor, runs: tuple[int, ...], start: float) -> Tensor:
+    """The same tensor with one more place for an expert along every axis that has such places, there ``start``."""
+    for axis, count in enumerate(runs):
+        if count:
+            blocks = old.unflatten(axis, (count, -1))
+            more = torch.full_like(blocks.narrow(axis + 1, 0, 1), start)
+            old = torch.cat([blocks, more], axis + 1).flatten(axis, axis + 1)
+    return old

@@ -1,0 +1,156 @@
+"""Whether each expert is to be believed about this picture, judged by whether the others say the same.
+
+Letters: B pictures, E experts, T all experts' tokens, D language-model width, P width of the looking glass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from astrea.alignment.matrix import ExpertMatrix, distances
+
+NEAR = 0.1
+"""Distance, in widths of the picture, from which on two tokens are as far apart as can be."""
+
+ECHOES = 8
+"""Numbers for each pair of experts; see `Trust.echoes`."""
+
+
+class Trust(nn.Module):
+    """Logits that an expert is honest, from its agreement with every other one, its confidence and its mean token.
+
+    Pre-alignment put all experts into one space of words, so it can be seen whether they talk about the same picture:
+    for each token of e the cosine to the nearest token of f, in a learned projection; and the same once more, less how
+    far apart the two look. An expert that is confidently wrong (another picture's boxes, a stuck sensor) is the one
+    that the others do not echo. Our own addition to the paper's allocator; trained with experts that are made to lie
+    (`astrea.training.corruption`).
+
+    Echoes are standardised by what `observe` has seen: an honest and a lying expert differ by a few hundredths of a
+    cosine, and without that nothing was learned in hundreds of steps.
+    """
+
+    usual: Tensor
+    spread: Tensor
+    observed: Tensor
+
+    def __init__(self, width: int, experts: int, *, inner: int = 64, hidden: int = 32, start: float = 1.0) -> None:
+        super().__init__()
+        # Turned and cut, not mixed: what is alike in the space of words is alike here from the start.
+        self.look = nn.Linear(width, inner)
+        nn.init.orthogonal_(self.look.weight)
+        nn.init.zeros_(self.look.bias)
+        self.norm = nn.LayerNorm(width)
+        # Each expert has its own idea of what the others' echo means: tags echo words, boxes echo regions.
+        self.from_echo = nn.Parameter(torch.randn(experts, (ECHOES + 1) * experts, hidden) * 0.1)
+        self.from_confidence = nn.Linear(1, hidden, bias=False)
+        self.from_expert = nn.Linear(width, hidden, bias=False)
+        self.own = nn.Parameter(torch.zeros(experts, hidden))
+        self.mid = nn.Linear(hidden, hidden)
+        self.score = nn.Linear(hidden, 1)
+        nn.init.normal_(self.score.weight, std=0.2)
+        nn.init.constant_(self.score.bias, start)
+        self.register_buffer("usual", torch.zeros(experts, ECHOES * experts))
+        self.register_buffer("spread", torch.ones(experts, ECHOES * experts))
+        self.register_buffer("observed", torch.tensor(0.0))
+
+    def forward(self, matrix: ExpertMatrix) -> Tensor:
+        """Logits (B, E) that each expert is honest; what they say of an absent expert means nothing."""
+        echoes = (self.echoes(matrix) - self.usual) / self.spread
+        here = matrix.present.unsqueeze(1).expand(-1, matrix.experts, -1).to(echoes.dtype)
+        token_BED, sure_BE = matrix.summary()
+        hidden = torch.einsum("bef,efh->beh", torch.cat([echoes, here], -1), self.from_echo) + self.own
+        hidden = hidden + self.from_confidence(sure_BE.unsqueeze(-1)) + self.from_expert(self.norm(token_BED))
+        return self.score(torch.tanh(self.mid(torch.tanh(hidden)))).squeeze(-1)
+
+    def echoes(self, matrix: ExpertMatrix) -> Tensor:
+        """(B, E, 8 E): for each expert the mean and worst echo that it finds and gives, anywhere and at its places."""
+        unit_BTP = F.normalize(self.look(matrix.tokens), dim=-1)
+        cosine_BTT = unit_BTP @ unit_BTP.transpose(1, 2)
+        scores = (cosine_BTT, cosine_BTT - apart(matrix.places))
+        members = tokens_of(matrix)
+        found = [part for score_BTT in scores for part in echo(score_BTT, matrix, members)]
+        return torch.cat([way for part_BEE in found for way in (part_BEE, part_BEE.transpose(1, 2))], -1)
+
+    @torch.no_grad()
+    def observe(self, matrix: ExpertMatrix, gather: Callable[[Tensor], Tensor] = lambda rows: rows) -> None:
+        """Take in what echoes usually are: the plain mean of the first batches, then a moving average.
+
+        Args:
+            gather: makes rows of all processes of this one's, where several share the pictures.
+        """
+        self.observed += 1
+        rate = max(0.02, 1 / float(self.observed))
+        found = gather(self.echoes(matrix))
+        self.usual.lerp_(found.mean(0), rate)
+        self.spread.lerp_(found.std(0, unbiased=False), rate).clamp_min_(0.01)
+
+
+@torch.no_grad()
+def believed(trust: Callable[[ExpertMatrix], Tensor], matrix: ExpertMatrix, judged_E: Tensor) -> Tensor:
+    """Which experts are believed (B, E): all but those that ``trust`` finds rather dishonest than honest.
+
+    The least honest one goes first, and the others are judged again without what it said: a liar echoes nobody, and
+    judged all at once it took honest ones with it. The last one of those who are judged stays. One pass of trust where
+    nobody is doubted, at most one less than experts elsewhere.
+
+    Args:
+        judged_E: whom trust was trained with; the others are believed.
+    """
+    stays_BE = torch.ones_like(matrix.present)
+    for _ in range(matrix.experts - 1):
+        heard = matrix.with_presence(stays_BE)
+        here_BE = heard.present & judged_E
+        lowest_B1, who_B1 = trust(heard).masked_fill(~here_BE, torch.inf).min(-1, keepdim=True)
+        goes_B1 = (lowest_B1 <= 0) & (here_BE.sum(-1, keepdim=True) > 1)
+        # A compiled or exported model cannot look; once nobody goes, nobody goes any more.
+        if not torch.compiler.is_compiling() and not goes_B1.any():
+            break
+        stays_BE = stays_BE.scatter(1, who_B1, stays_BE.gather(1, who_B1) & ~goes_B1)
+    return stays_BE
+
+
+def apart(places_BT2: Tensor) -> Tensor:
+    """How far apart tokens look (B, T, T): 0 at one place, 1 from `NEAR` on; 0 where either has no place."""
+    squared_BTT, known_BTT = distances(places_BT2)
+    return (squared_BTT / NEAR**2).clamp_max(1.0) * known_BTT
+
+
+def tokens_of(matrix: ExpertMatrix) -> list[list[int]] | None:
+    """Which tokens are each expert's; None in a compiled or exported model, which cannot look. A GPU is waited for
+    here, and would be for every mask that picks tokens."""
+    if torch.compiler.is_compiling():
+        return None
+    owner = matrix.expert.tolist()
+    return [[token for token, whose in enumerate(owner) if whose == e] for e in range(matrix.experts)]
+
+
+def echo(score_BTT: Tensor, matrix: ExpertMatrix, members: Sequence[list[int]] | None) -> tuple[Tensor, Tensor]:
+    """How well the tokens of e are echoed by those of f: for each, the highest score with a token of f.
+
+    Args:
+        members: see `tokens_of`.
+
+    Returns:
+        (B, E, E) each, first e then f: the confidence-weighted mean over e's tokens, and the worst of them. Zero where
+        either has nothing to say.
+    """
+    score_BTT = score_BTT.masked_fill(~matrix.valid.unsqueeze(1), -2.0)
+    member_TE = F.one_hot(matrix.expert, matrix.experts).bool()
+    if members is None:
+        of_each = [score_BTT.masked_fill(~member_TE[:, e], -torch.inf).amax(-1) for e in range(matrix.experts)]
+    else:
+        of_each = [score_BTT[:, :, own].amax(-1) for own in members]
+    nearest_BTE = torch.stack(of_each, -1)
+    weight_BTE = (matrix.confidence * matrix.valid).unsqueeze(-1) * member_TE
+    total_BE = weight_BTE.sum(1)
+    mean_BEE = torch.einsum("bte,btf->bef", weight_BTE, nearest_BTE) / total_BE.clamp_min(1e-6).unsqueeze(-1)
+    silent_BTE = ~(matrix.valid.unsqueeze(-1) & member_TE)
+    worst_BEE = torch.stack(
+        [nearest_BTE.masked_fill(silent_BTE[:, :, e, None], 1.0).amin(1) for e in range(matrix.experts)], 1
+    )
+    speak_BEE = (total_BE.unsqueeze(1) > 0) & (total_BE.unsqueeze(2) > 0)
+    return mean_BEE * speak_BEE, worst_BEE * speak_BEE

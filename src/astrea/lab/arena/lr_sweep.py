@@ -1,0 +1,83 @@
+"""Trials: every strategy with half to four times the learning rates that it starts from, scored on validation.
+
+Each strategy gets the same small number of them, one seed each. What they find is written into `contestants.TUNED` by
+hand; the test set plays no part in it. Rates of other stages (a student's distilling) are left as they are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from astrea.common.errors import AstreaError
+from astrea.lab.arena.variants import PEER_RATE, Contestant, choose, strategies
+from astrea.recipes.recipe import Run
+
+KIND = "trial"
+
+FACTORS = ("0.5", "1", "2", "4")
+"""What learning rates are multiplied by, as arena.json and file names write it."""
+
+
+def trials(run: Run) -> list[Contestant]:
+    """The trials of every strategy for a base recipe: multiples of the rates it starts from, never those of `TUNED`."""
+    return [trial(run, each, factor) for each in strategies(run) for factor in FACTORS]
+
+
+def trial(run: Run, strategy: Contestant, factor: str) -> Contestant:
+    """A strategy with the learning rates of its stages times a factor; nothing else differs."""
+    base = {"align": run.align.lr, "fuse": run.fuse.lr, "tune": run.tune.lr}
+    if strategy.name != "astrea":
+        base = dict.fromkeys(base, PEER_RATE)
+    if run.align.steps == 0 or "align.steps=0" in strategy.overrides:
+        del base["align"]
+    rates = (f"{stage}.lr={float(factor) * lr!r}" for stage, lr in base.items())
+    note = f"{strategy.name}, learning rates times {factor}"
+    return Contestant(f"{strategy.name}@{factor}", KIND, (*strategy.overrides, *rates), note)
+
+
+def trials_of(run: Run, everyone: Sequence[Contestant], wanted: str) -> list[Contestant]:
+    """The trials of the strategies that a list of names and kinds asks for; see `choose`.
+
+    Raises:
+        AstreaError: an unknown name, or no strategy among what was named.
+    """
+    names = {each.name for each in choose(everyone, wanted) if each.kind == "strategy"}
+    found = [each for each in trials(run) if strategy_of(each.name)[0] in names]
+    if not found:
+        raise AstreaError(f"{wanted!r} names no strategy, and only strategies have trials", "add one, or strategies")
+    return found
+
+
+def strategy_of(name: str) -> tuple[str, str]:
+    """The strategy and the factor of a trial's name: mova@0.5 is of mova, with half the rates."""
+    strategy, _, factor = name.rpartition("@")
+    return strategy, factor
+
+
+def tried(
+    cells: Mapping[str, Iterable[Mapping[str, Any]]], rivals: Mapping[str, Iterable[Mapping[str, Any]]]
+) -> dict[str, dict[str, Any]]:
+    """What the trials found.
+
+    Args:
+        cells: finished trials by name, of one seed. rivals: finished cells by strategy.
+
+    Returns:
+        By strategy: ``rates``, factor -> average on validation (0..100; None: not finished). ``best``, the factor with
+        the highest; of equals the rates it starts from; None until all are finished. ``used``, the factor whose run is
+        the very one that the strategy's cell of this seed is; None without such a cell, or where it had other rates.
+    """
+    found: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    for name, records in cells.items():
+        strategy, factor = strategy_of(name)
+        found[strategy][factor] = next(iter(records))
+    rows = {}
+    for strategy, by_factor in found.items():
+        rates = {factor: record["average"] for factor in FACTORS if (record := by_factor.get(factor))}
+        best = max(rates, key=lambda factor: (rates[factor], factor == "1")) if len(rates) == len(FACTORS) else None
+        digests = {record["digest"] for record in rivals.get(strategy, ())}
+        used = next((factor for factor in rates if by_factor[factor]["digest"] in digests), None)
+        rows[strategy] = {"rates": {factor: rates.get(factor) for factor in FACTORS}, "best": best, "used": used}
+    return rows

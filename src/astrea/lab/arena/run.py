@@ -1,0 +1,257 @@
+"""One cell of the arena: a contestant with a seed, trained, evaluated and kept as one small JSON file.
+
+    python -m astrea.lab.arena.run SPEC.json OUT.json
+
+runs one in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from astrea.common.errors import AstreaError
+from astrea.common.files import sha256_file
+from astrea.common.paths import file_guard, read_json
+from astrea.common.progress import Reporter
+from astrea.common.provenance import commit, machine
+from astrea.data.feature_cache import FeatureCache, canonical_json
+from astrea.evaluation.generate import Answerer
+from astrea.lab.arena.callback import Watch
+from astrea.lab.arena.cost import flops_of_experts, flops_per_sample, latency_ms
+from astrea.lab.arena.variants import CURVES, Contestant
+from astrea.lab.probes.probes import load_with_entropy, probe
+from astrea.model.loading import load_model
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
+from astrea.training.checkpoint import finite_or_null, write_json_atomic
+from astrea.training.components import CARD, SHIPPED
+from astrea.training.plan import plan_stages
+from astrea.training.trainer import NOT_TRAINING, train
+from astrea.world.evaluation.runner import Outcome, Seen, condition_scores, look, run_tasks, scene_of
+from astrea.world.evaluation.tasks import CAPTION_TASKS, TASKS, build_test_sets
+from astrea.world.scenes.vocabulary import CONDITIONS
+
+SCHEMA = 1
+"""To be raised whenever code, or another default of the configuration, makes other cells of the same recipe."""
+
+PROBED = {
+    "strategy": ("astrea",),
+    "ablation": (
+        *("allocator", "allocator_and_dropout", "trust", "question", "load_bias", "contribution", "expert_dropout"),
+        *("with_thrift", "with_confidence", "with_lies"),
+    ),
+}
+"""By kind, the contestants that are also masked, corrupted and so on (see `astrea.lab.probes.probes`): what their
+ingredient is for shows there rather than in the average."""
+
+ASTREA = 8
+"""The same for Astrea alone and its ablations: the others need not run again when its own code or defaults change."""
+
+MANY = 12
+"""How many times the test sets that contributions are measured on. In one condition they are small differences: shares
+that agreed with them at 0.73 on 200 questions per task agreed at 0.79 on 600 and at 0.82 on 1,200."""
+
+CURVE_EVERY = 60
+"""Optimizer steps between two points of a curve."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is to be measured: a contestant and a seed, on a base recipe with the overrides of the command line."""
+
+    recipe: str
+    base: tuple[str, ...]
+    contestant: Contestant
+    seed: int
+
+    @property
+    def stem(self) -> str:
+        """The name of its file, without the ending."""
+        return f"{self.contestant.kind}-{self.contestant.name}-{self.seed}"
+
+    def resolve(self) -> Run:
+        """The recipe that is trained: one thread, since cells run side by side.
+
+        Raises:
+            AstreaError: the contestant does not fit the base recipe, or a part of it is unknown here.
+        """
+        return load_recipe(Run, self.recipe, [*self.base, *self.contestant.overrides, f"seed={self.seed}", "threads=1"])
+
+    def spec(self, *, cache: Path, work: Path) -> dict[str, Any]:
+        """What `run_cell` needs, JSON-able. cache: kept features. work: where temporary run folders may lie."""
+        return {**asdict(self), "cache": str(cache), "work": str(work)}
+
+    @staticmethod
+    def of(spec: Mapping[str, Any]) -> Cell:
+        """The cell that a spec describes."""
+        told = spec["contestant"]
+        contestant = Contestant(told["name"], told["kind"], tuple(told["overrides"]), told["note"])
+        return Cell(spec["recipe"], tuple(spec["base"]), contestant, spec["seed"])
+
+
+def digest(run: Run) -> str:
+    """sha256 of all that a cell's scores depend on: the recipe but for what it is computed on, the parts, the schema.
+
+    Raises:
+        AstreaError: the folder of pretrained parts has no card.
+    """
+    parts = "scratch"
+    if run.pretrain != "scratch":
+        card = (SHIPPED if run.pretrain == "shipped" else Path(run.pretrain)) / CARD
+        with file_guard(card):
+            parts = sha256_file(card)
+    # Without what stands at its default: a new key leaves the cells that were made before it as they are.
+    recipe = run.model_dump(mode="json", exclude={"threads", "pretrain", "machines"}, exclude_defaults=True)
+    what = {"recipe": recipe, "parts": parts, "schema": SCHEMA}
+    if run.model.strategy == "astrea":
+        what["astrea"] = ASTREA
+    return hashlib.sha256(canonical_json(what).encode()).hexdigest()
+
+
+def run_cell(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Train and evaluate one cell in a temporary run folder; returns what its file holds.
+
+    Args:
+        spec: see `Cell.spec`.
+
+    Raises:
+        AstreaError: anything the user can mend.
+    """
+    cell = Cell.of(spec)
+    who, run = cell.contestant, cell.resolve()
+    report = Reporter()
+    watch = Watch(CURVE_EVERY if who.kind == "strategy" and who.name in CURVES else 0)
+    with tempfile.TemporaryDirectory(prefix=f"{cell.stem}-", dir=spec.get("work")) as folder:
+        place = train(run, Path(folder) / "run", cache=Path(spec["cache"]), observe=watch, report=report)
+        # The recipe is the user's own word: what it names has been imported for training already.
+        model, processor = load_model(place, trust_remote_code=True)
+        seconds = read_json(Path(folder) / "run" / "seconds.json")
+    tokenizer = processor.tokenizer
+    # Settings are chosen by trials, so these never see the test set.
+    split = "validation" if who.kind == "trial" else "test"
+    cache = FeatureCache(Path(spec["cache"]))
+    seen = look(model, build_test_sets(run.world, run.data, split=split), cache, report)
+    outcome = run_tasks(Answerer(model, tokenizer), seen, TASKS, blind=False, label="evaluate", report=report)
+    names = model.experts.names
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    made = {
+        "schema": SCHEMA,
+        "name": who.name,
+        "kind": who.kind,
+        "seed": cell.seed,
+        "split": split,
+        "note": who.note,
+        "overrides": list(who.overrides),
+        "digest": digest(run),
+        "average": outcome.average,
+        "tasks": outcome.scores,
+        "items": {task: packed_items(task, values) for task, values in outcome.per_item.items()},
+        "conditions": condition_scores(seen, outcome),
+        "shares": shares_table(seen, outcome, names),
+        "load": load_with_entropy(outcome.shares, names),
+        "params_trainable": sum(count for name, count in sizes.items() if name in watch.learned),
+        "params_total": sum(sizes.values()),
+        "visual_tokens": model.num_visual_tokens,
+        "steps": sum(plan.schedule.steps for plan in plan_stages(run)),
+        "tune_steps": run.tune.steps,
+        "flops_per_sample": flops_per_sample(model, tokenizer, seen),
+        "flops_experts": flops_of_experts(model, seen),
+        "latency_ms": round(latency_ms(model, tokenizer, seen), 3),
+        "seconds": seconds,
+        "wall_s": round(sum(s for name, s in seconds.items() if name not in NOT_TRAINING), 2),
+        "curve": watch.curve,
+        "probes": probes_of(who, model, tokenizer, seen, outcome, run, cache),
+        "machine": machine(),
+        "commit": commit(),
+    }
+    return finite_or_null(made)
+
+
+def packed_items(task: str, values: np.ndarray) -> str | list[float]:
+    """Per-item scores, small: one character for a score of 0 or 1, numbers (0..1) for captions."""
+    if task in CAPTION_TASKS:
+        return [round(float(value), 3) for value in values]
+    return "".join("1" if value >= 0.5 else "0" for value in values)
+
+
+def unpacked_items(packed: str | list[float]) -> np.ndarray:
+    """What `packed_items` packed."""
+    return np.array([float(value) for value in packed])
+
+
+def shares_table(seen: Seen, outcome: Outcome, names: list[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """Mean share of every expert by task and condition of the picture, where there is such an item."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for task, shares_BE in outcome.shares.items():
+        conditions = np.array([scene.condition for scene in scene_of(seen, task)])
+        table[task] = {
+            condition: {
+                name: round(float(mean), 4)
+                for name, mean in zip(names, shares_BE.numpy()[conditions == index].mean(0), strict=True)
+            }
+            for index, condition in enumerate(CONDITIONS)
+            if (conditions == index).any()
+        }
+    return table
+
+
+def probes_of(
+    who: Contestant, model: Any, tokenizer: Any, seen: Seen, outcome: Outcome, run: Run, cache: FeatureCache
+) -> dict[str, Any] | None:
+    """Masking, contribution, pruning and robustness of the contestants that are probed; None of the others."""
+    if who.name not in PROBED.get(who.kind, ()):
+        return None
+    more = {"test_questions": run.data.test_questions * MANY, "test_captions": run.data.test_captions * MANY}
+    sets = build_test_sets(run.world, run.data.model_copy(update=more | {"test_retrieval_groups": 1}))
+    many = look(model, sets, cache)
+    found = probe(model, tokenizer, seen, outcome, many=many, report=Reporter())
+    return rounded({name: part for name, part in found.items() if name not in ("shares", "load")})  # told already
+
+
+def rounded(value: Any) -> Any:
+    """The same with four decimals, which keeps the file small."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """One cell from its spec to its file. The exit status is 0 when the file is there."""
+    parser = argparse.ArgumentParser(prog="python -m astrea.lab.arena.run", description="Run one cell of the arena.")
+    parser.add_argument("spec", type=Path, metavar="SPEC.json")
+    parser.add_argument("out", type=Path, metavar="OUT.json")
+    parser.add_argument("--leash", action="store_true", help="end when standard input does")
+    chosen = parser.parse_args(arguments)
+    if chosen.leash:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        made = run_cell(read_json(chosen.spec))
+        write_json_atomic(chosen.out, made)
+    except AstreaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _end_with_parent() -> None:
+    """A killed arena leaves no workers behind: its end of the pipe closes with it."""
+    while os.read(0, 1):  # not through sys.stdin, whose lock would be held when the interpreter ends
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

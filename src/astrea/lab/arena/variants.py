@@ -1,0 +1,235 @@
+"""Who is compared: every strategy, Astrea without each ingredient, without each expert, and with each pair of experts.
+
+A contestant is a name and the overrides that make it of the base recipe. Nothing else differs: data, seeds, experts,
+batch sizes and the number of optimizer steps are the base recipe's. To add one, add a line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from astrea.common.errors import AstreaError
+from astrea.recipes.recipe import Run
+
+KINDS = {"strategies": "strategy", "ablations": "ablation", "retraining": "retraining", "pairs": "pair"}
+"""What the command line calls each kind of contestant."""
+
+CURVES = ("astrea", "sequence_concat")
+"""Strategies whose score is followed during training."""
+
+PEER_RATE = 0.001
+"""Learning rate that the other strategies start from."""
+
+TWICE = ("fuse.lr=0.002", "tune.lr=0.002")
+
+TUNED: Mapping[str, tuple[str, ...]] = {
+    "single_captioning": TWICE,
+    "single_classification": TWICE,
+    "single_segmentation": TWICE,
+    "single_detection": TWICE,
+    "average": TWICE,
+    "sequence_concat": TWICE,
+    "channel_concat": TWICE,
+    "channel_concat_aligned": ("align.lr=0.002", *TWICE),
+    "switch": ("fuse.lr=0.004", "tune.lr=0.004"),
+    "mova": TWICE,
+    "student": TWICE,
+}
+"""Strategy -> overrides that its trials found on validation (see `astrea.lab.arena.lr_sweep`); one without a line keeps
+the rates that it starts from. Astrea's would hold for its variants too."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One row of the comparison.
+
+    kind: "strategy", "ablation", "retraining", "pair", "wall" (a strategy given as much time as Astrea), or "trial" (a
+    strategy with other learning rates, scored on validation).
+    overrides: what it changes in the base recipe. note: one line for readers.
+    """
+
+    name: str
+    kind: str
+    overrides: tuple[str, ...]
+    note: str
+
+
+def contestants(run: Run) -> list[Contestant]:
+    """Every contestant for a base recipe, whose experts and numbers of steps they follow."""
+    variants = [*ablations(), *retraining(run), *pairs(run)]
+    return [
+        *(replace(each, overrides=(*each.overrides, *TUNED.get(each.name, ()))) for each in strategies(run)),
+        # Before a variant's own changes, which win.
+        *(replace(each, overrides=(*TUNED.get("astrea", ()), *each.overrides)) for each in variants),
+    ]
+
+
+def strategies(run: Run) -> list[Contestant]:
+    """Astrea with the base recipe's learning rates and the other ways to fuse with `PEER_RATE`."""
+    # A strategy of its own adds no use to Astrea's switches: no pre-alignment, and its steps are given to `tune`.
+    # Nor do their authors take experts away or make them lie in training.
+    own_way = (
+        "model.word_match=0",
+        "regular.contribution_every=0",
+        "regular.expert_dropout=0",
+        "fuse.losses.trust=0",
+        "tune.losses.trust=0",
+        # They were given the longer queue when Astrea still had one; it can only help their heads.
+        "contrast.queue=1024",
+        # Astrea learns best at half these rates, others at these or higher ones (docs/lab-notes.md).
+        *(f"{stage}.lr={PEER_RATE}" for stage in ("align", "fuse", "tune")),
+        # Where nothing is aligned this means nothing; Eagle's way of aligning has no such losses.
+        "align.train=[adapters, heads]",
+        "align.losses={word: 1.0, itc: 0.3, agree: 0.1}",
+    )
+    unaligned = (*own_way, "model.word_start=false", "align.steps=0", f"tune.steps={run.tune.steps + run.align.steps}")
+
+    def peer(name: str, strategy: str, note: str, *more: str, common: tuple[str, ...] = unaligned) -> Contestant:
+        return Contestant(name, "strategy", (f"model.strategy={strategy}", *common, *more), note)
+
+    return [
+        Contestant("astrea", "strategy", (), "the base recipe"),
+        *(
+            peer(f"single_{expert}", "single", f"{expert} alone", f"model.options={{expert: {expert}}}")
+            for expert in run.experts
+        ),
+        peer("average", "average", "experts averaged on one grid"),
+        peer("sequence_concat", "sequence_concat", "all tokens side by side, as LLaVA-style models do"),
+        peer("channel_concat", "channel_concat", "experts stacked on channels, as Eagle does"),
+        peer(
+            "channel_concat_aligned",
+            "channel_concat",
+            "the same after Eagle's pre-alignment: each expert alone on next-token prediction",
+            "model.word_start=false",
+            "align.kind=next_token",
+            f"align.batch={run.fuse.batch}",
+            common=own_way,
+        ),
+        peer(
+            "switch",
+            "switch",
+            "one expert per question, with a balancing loss",
+            "model.options={alone: true}",
+        ),
+        peer("mova", "mova", "coarse to fine, after MoVA"),
+        # MoAI verbalises what its experts see with the language model's own words, so it starts at them too.
+        peer("moai", "moai", "expert words compressed and gated, after MoAI", "model.word_start=true"),
+        *(
+            peer(
+                f"spatial_{softmax}",
+                "spatial_sampler",
+                f"spatial sampler after Cambrian-1, {softmax} softmax",
+                f"model.options={{softmax: {softmax}}}",
+            )
+            for softmax in ("joint", "separate")
+        ),
+        student(run, unaligned),
+    ]
+
+
+def student(run: Run, unaligned: tuple[str, ...]) -> Contestant:
+    """One encoder distilled from all experts, read as LLaVA reads its own."""
+    gone = (f"experts.{name}=null" for name in run.experts)
+    # Whole entries: a teacher may come from a checkpoint, and with options.
+    teachers = {name: entry.model_dump(mode="json", exclude_defaults=True) for name, entry in run.experts.items()}
+    taught = json.dumps({"teachers": teachers}, ensure_ascii=False)  # which is YAML too
+    return Contestant(
+        "student",
+        "strategy",
+        (
+            "experts.student={kind: student}",
+            *gone,
+            f"distill={taught}",
+            "model.strategy=sequence_concat",
+            *unaligned,
+        ),
+        "one student distilled from all experts, after RADIO; distilling counts as training time",
+    )
+
+
+def ablations() -> list[Contestant]:
+    """Astrea with one ingredient off, or with one more."""
+    whole = ("align.train=[adapters, heads]", "align.losses.itc=0.3", "align.losses.agree=0.1")
+    off = {
+        # Aligned as a whole, or there would be nothing to align by.
+        "token_alignment": ("no alignment by words", *whole, "align.losses.word=0", "model.word_start=false"),
+        "progressive": ("experts aligned all at once", "align.progressive=false"),
+        "word_match": ("no word match in attention", "model.word_match=0"),
+        "mixer": ("no mixer", "model.mixer=false"),
+        "allocator": (
+            "equal shares, nobody distrusted: the aligned concat",
+            "model.allocator=false",
+            "model.trust=false",
+        ),
+        "allocator_and_dropout": (
+            "equal shares, nobody distrusted, nobody left out in training: a plain aligned concat",
+            *("model.allocator=false", "model.trust=false", "regular.expert_dropout=0"),
+        ),
+        "trust": ("every expert is believed", "model.trust=false"),
+        "question": ("the allocator does not know the question", "model.allocator_question=false"),
+        "load_bias": ("no load bias", "regular.load_rate=0"),
+        "contribution": ("no calibration by contribution", "regular.contribution_every=0"),
+        "expert_dropout": ("no expert dropout", "regular.expert_dropout=0"),
+        "warm_language": ("the language model starts fresh", "model.warm_language=false"),
+    }
+    # What left the default when it gained nothing (docs/lab-notes.md): to see whether that is still so.
+    on = {
+        "with_queue": ("contrast with a queue of 1,024", "contrast.queue=1024"),
+        "with_confidence": ("the allocator knows how sure experts are", "model.allocator_confidence=true"),
+        "with_residual": ("the stochastic residual, with its gates", "model.residual=true"),
+        "with_thrift": ("one training question in five reads only its best tokens", "model.thrifty=0.2"),
+        "with_lies": ("an expert lies about one training picture in ten", "regular.lies=0.1"),
+        "with_pooled_alignment": ("pictures and captions aligned as a whole, too", *whole),
+    }
+    return [Contestant(name, "ablation", tuple(changes), note) for name, (note, *changes) in (off | on).items()]
+
+
+def variant(name: str) -> str:
+    """What an ablation is called beside others: "without" what it lacks, or "with" what it has."""
+    return name.replace("_", " ") if name.startswith("with_") else f"without {name.replace('_', ' ')}"
+
+
+def retraining(run: Run) -> list[Contestant]:
+    """Astrea trained without one expert. Its visual tokens are gone too, so M is smaller."""
+    return [
+        Contestant(f"without_{name}", "retraining", (f"experts.{name}=null",), f"trained without {name}")
+        for name in run.experts
+        if len(run.experts) > 1
+    ]
+
+
+def pairs(run: Run) -> list[Contestant]:
+    """Astrea trained with two experts only."""
+    return [
+        Contestant(
+            f"pair_{first}_{second}",
+            "pair",
+            tuple(f"experts.{name}=null" for name in run.experts if name not in (first, second)),
+            f"{first} and {second} only",
+        )
+        for first, second in combinations(run.experts, 2)
+    ]
+
+
+def choose(everyone: Sequence[Contestant], wanted: str) -> list[Contestant]:
+    """The contestants that a comma-separated list of names and kinds (or "all") asks for, in the order of the table.
+
+    Raises:
+        AstreaError: a name that is neither.
+    """
+    asked = [name.strip() for name in wanted.split(",") if name.strip()]
+    known = ["all", *KINDS, *(each.name for each in everyone)]
+    for name in asked:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise AstreaError(f"unknown contestant {name!r}", mend)
+    kinds = {KINDS[name] for name in asked if name in KINDS}
+    found = [each for each in everyone if "all" in asked or each.name in asked or each.kind in kinds]
+    if not found:
+        raise AstreaError("no contestant was named", f"known: {', '.join(known)}")
+    return found

@@ -1,0 +1,136 @@
+"""What adaptivity buys and what each expert is worth, measured on a finished model.
+
+Retrieval is left out of the probes: ranking a pool anew for every probe would cost too much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from astrea.common.errors import AstreaError
+from astrea.common.progress import Reporter
+from astrea.evaluation.generate import Answerer
+from astrea.lab.probes.pareto import pareto, saving, shares_for
+from astrea.lab.probes.robustness import robustness, trust_rates
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.training.checkpoint import finite_or_null
+from astrea.world.evaluation.contribution import calibration, cell_means, contributions
+from astrea.world.evaluation.runner import Outcome, Seen, load_figures, run_tasks
+from astrea.world.evaluation.tasks import CAPTION_TASKS
+from astrea.world.scenes.questions import VQA_TASKS
+
+PROBE_TASKS: tuple[str, ...] = (*VQA_TASKS, *CAPTION_TASKS)
+
+
+def probe(
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    seen: Seen,
+    main: Outcome,
+    *,
+    tasks: Sequence[str] = PROBE_TASKS,
+    items: int | None = 60,
+    many: Seen | None = None,
+    report: Reporter,
+) -> dict[str, Any]:
+    """All probes of a model, JSON-able. Scores are 0..100, differences in points; the same call gives the same figures.
+
+    Args:
+        main: the model's own row of the table, of at least ``tasks``.
+        tasks: VQA and caption tasks to probe on; averages are over these.
+        items: masking, robustness and pareto use only this many items of each task (None = all). Load, saving and trust
+            use all.
+        many: contributions and shares are measured on these test sets, which may be larger; None = on ``seen``. A
+            contribution in one condition is a small difference and wants many questions.
+
+    Returns:
+        masking: see `masking`. contribution, shares: mean nats, and mean share, by task, condition and expert.
+        calibration: see `astrea.world.evaluation.contribution.calibration`. load: see `load_with_entropy`.
+        robustness: see `robustness`. pareto, saving: see `astrea.lab.probes.pareto`. trust: see `trust_rates`.
+        tasks, items: what was probed.
+
+    Raises:
+        AstreaError: a task that cannot be probed, or that ``main`` does not have.
+    """
+    odd = [task for task in tasks if task not in PROBE_TASKS or task not in main.per_item]
+    if odd or not tasks:
+        raise AstreaError(
+            f"cannot probe on {', '.join(odd) or 'no task at all'}",
+            f"evaluate the model on the tasks first and choose among {', '.join(PROBE_TASKS)}",
+        )
+    names = model.experts.names
+    few = first_items(seen, tasks, items)
+    whole = {task: 100 * float(np.mean(main.per_item[task][:items])) for task in tasks}
+    many = seen if many is None else many
+    worth = contributions(model, tokenizer, many, tasks, report=report)
+    shares = shares_for(Answerer(model, tokenizer), many, tasks)
+    return finite_or_null(
+        {
+            "tasks": list(tasks),
+            "items": items,
+            "masking": masking(model, tokenizer, few, whole, report),
+            "contribution": cell_means(many, worth, names),
+            "shares": cell_means(many, shares, names),
+            "calibration": calibration(many, shares, worth),
+            "load": load_with_entropy(main.shares, names),
+            "robustness": robustness(model, tokenizer, few, whole, report),
+            "pareto": pareto(model, tokenizer, few, tasks, report),
+            "saving": saving(model, tokenizer, seen, tasks, main),
+            "trust": trust_rates(model, seen, tasks),
+        }
+    )
+
+
+def first_items(seen: Seen, tasks: Sequence[str], items: int | None) -> Seen:
+    """The first ``items`` items of each task, with the features of their pictures."""
+    questions, described, features = [], {}, {}
+    for task in tasks:
+        if task in VQA_TASKS:
+            questions += [item for item in seen.sets.questions if item.question.task == task][:items]
+        else:
+            described[task] = seen.sets.described[task][:items]
+            features[task] = {name: part.rows(slice(items)) for name, part in seen.described[task].items()}
+    return replace(seen, sets=replace(seen.sets, questions=questions, described=described), described=features)
+
+
+def masking(
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    seen: Seen,
+    whole: Mapping[str, float],
+    report: Reporter,
+) -> dict[str, dict[str, Any]]:
+    """Points by which the scores change when one expert is taken away; below zero, it is missed.
+
+    Args:
+        whole: task -> score with all experts, of the same items.
+
+    Returns:
+        {expert: {"average": points, "tasks": {task: points}}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for number, name in enumerate(model.experts.names, 1):
+        answerer = Answerer(model, tokenizer, masked=[name])
+        row = run_tasks(answerer, seen, list(whole), blind=False, label=f"without {name}", report=Reporter())
+        points = {task: row.scores[task] - score for task, score in whole.items()}
+        found[name] = {"average": float(np.mean(list(points.values()))), "tasks": points}
+        report.track("masking", number, len(model.experts.names), name)
+    return found
+
+
+def load_with_entropy(shares: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
+    """`load_figures`; the entropy of the mean shares in nats, and over its maximum: 1 = all alike, 0 = one does all."""
+    figures = load_figures(shares, names)
+    if not figures:
+        return {}
+    total = sum(figures["mean"].values())
+    parts = [share / total for share in figures["mean"].values() if share > 0]
+    entropy = -sum(part * math.log(part) for part in parts)
+    return {**figures, "entropy": entropy, "entropy_share": entropy / math.log(len(names)) if len(names) > 1 else 1.0}

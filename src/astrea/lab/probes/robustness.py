@@ -1,0 +1,112 @@
+"""What a broken expert costs, and whether it is believed.
+
+Letters: N pictures, T tokens of one expert, C width of its tokens, E experts, D language-model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from astrea.common.progress import Reporter
+from astrea.evaluation.generate import Answerer, Features
+from astrea.experts.corruption import frozen, not_numbers, of_the_next, stuck
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.world.evaluation.runner import Seen, run_tasks
+from astrea.world.scenes.questions import VQA_TASKS
+
+CORRUPTIONS = {"swapped": of_the_next, "frozen": frozen, "constant": stuck, "nan": not_numbers}
+
+
+def robustness(
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    seen: Seen,
+    whole: Mapping[str, float],
+    report: Reporter,
+) -> dict[str, Any]:
+    """The average when one expert is corrupted on every picture: see `corrupted`.
+
+    Returns:
+        {kind: {expert: {"average": score}}}, "clean": the average with sound experts, "mean_loss": {kind: points lost,
+        mean over experts}.
+    """
+    names = model.experts.names
+    clean = float(np.mean(list(whole.values())))
+    found: dict[str, Any] = {kind: {} for kind in CORRUPTIONS}
+    for number, (kind, name) in enumerate(((k, n) for k in CORRUPTIONS for n in names), 1):
+        ill = corrupted_seen(seen, name, kind)
+        answerer = Answerer(model, tokenizer)
+        row = run_tasks(answerer, ill, list(whole), blind=False, label=f"{kind} {name}", report=Reporter())
+        found[kind][name] = {"average": row.average}
+        report.track("robustness", number, len(CORRUPTIONS) * len(names), f"{kind} {name}")
+    lost = {kind: float(np.mean([clean - found[kind][name]["average"] for name in names])) for kind in CORRUPTIONS}
+    return {**found, "clean": clean, "mean_loss": lost}
+
+
+def corrupted_seen(seen: Seen, name: str, kind: str) -> Seen:
+    """The same test sets, but one expert is corrupted on every picture of questions and captions."""
+    return replace(
+        seen,
+        questions=corrupted(seen.questions, name, kind),
+        described={task: corrupted(features, name, kind) for task, features in seen.described.items()},
+    )
+
+
+def corrupted(features: Features, name: str, kind: str) -> Features:
+    """The same features, but one expert is wrong about every picture.
+
+    Args:
+        kind: "swapped": it says what it saw in another picture of the set. "frozen": of every picture it says what it
+            saw in one. "constant": every slot says what its surest slot says. "nan": its tokens are not numbers.
+    """
+    return {**features, name: CORRUPTIONS[kind](features[name])}
+
+
+def trust_rates(
+    model: AstreaForConditionalGeneration, seen: Seen, tasks: Sequence[str]
+) -> dict[str, dict[str, float]] | None:
+    """How often each expert is believed, 0..1, when it tells the truth and when it tells of another picture.
+
+    Returns:
+        {expert: {"clean": rate, "swapped": rate}} over all pictures of the tasks; None where nobody judges.
+    """
+    clean_E = _believed(model, seen, tasks)
+    if clean_E is None:
+        return None
+    found = {}
+    for index, name in enumerate(model.experts.names):
+        swapped_E = _believed(model, corrupted_seen(seen, name, "swapped"), tasks)
+        assert swapped_E is not None  # the same fusion
+        found[name] = {"clean": float(clean_E[index]), "swapped": float(swapped_E[index])}
+    return found
+
+
+@torch.inference_mode()
+def _believed(
+    model: AstreaForConditionalGeneration, seen: Seen, tasks: Sequence[str], batch: int = 64
+) -> Tensor | None:
+    """The share (E,) of pictures on which each expert is believed, or None where the fusion does not judge."""
+    model.eval()
+    sets = [seen.described[task] for task in tasks if task not in VQA_TASKS]
+    if any(task in VQA_TASKS for task in tasks):
+        sets.append(seen.questions)
+    found = []
+    for features in sets:
+        count = len(next(iter(features.values())).tokens)
+        for start in range(0, count, batch):
+            part = {n: f.rows(slice(start, start + batch)) for n, f in features.items()}
+            size = min(batch, count - start)
+            # Trust is about the picture, so the question may be empty.
+            nothing_N1D = torch.zeros(size, 1, model.config.text_config.hidden_size, dtype=model.dtype)
+            believed_NE = model.fuse(part, None, nothing_N1D, None).believed
+            if believed_NE is None:
+                return None
+            found.append(believed_NE)
+    return torch.cat(found).double().mean(0)

@@ -1,0 +1,123 @@
+"""The weights of a model folder, in one file or in several: names and shapes before anything is allocated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from astrea.common.errors import AstreaError
+from astrea.common.paths import is_file, list_folder
+from astrea.model.folders.files import AGAIN, MAX_TOKENIZER_BYTES, WEIGHTS, check_inside, first_line, read_json
+
+INDEX = f"{WEIGHTS}.index.json"
+MOST_FILES = 1000
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+ADAPTER = "adapter_config.json"
+
+Shapes = dict[str, list[int]]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights: one, or those that its index names.
+
+    Raises:
+        AstreaError: there are none, or the index is damaged or names anything but files beside it; names the file.
+    """
+    if is_file(folder / ADAPTER):
+        # transformers would fetch the model that the adapter is for, from wherever the file says.
+        raise AstreaError(
+            f"{folder / ADAPTER} makes this a folder of peft adapters",
+            "load the model that they are for, put them on it with peft, and save it merged",
+        )
+    single, index = folder / WEIGHTS, folder / INDEX
+    if is_file(single):
+        return [single]
+    if not is_file(index):
+        pickles = sorted(path.name for path in list_folder(folder) if path.suffix in PICKLES)
+        hint = f"{', '.join(pickles)} cannot be read instead: pickle files are never loaded; " if pickles else ""
+        raise AstreaError(f"{single} is missing", hint + AGAIN)
+    return [folder / name for name in sorted(set(_places(index).values()))]
+
+
+def _places(index: Path) -> Mapping[str, str]:
+    """Tensor -> name of the file that holds it."""
+    places = read_json(index, MAX_TOKENIZER_BYTES).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise AstreaError(f"{index} has no weight_map", AGAIN)
+    for name in {str(name) for name in places.values()}:
+        if not re.fullmatch(r"[\w-][\w.-]{0,200}\.safetensors", name, re.ASCII):
+            raise AstreaError(f"{index} names {name!r:.80}, which is no safetensors file beside it", AGAIN)
+        if not is_file(index.parent / name):
+            raise AstreaError(f"{index.parent / name} is missing", AGAIN)
+    if len(set(places.values())) > MOST_FILES:
+        raise AstreaError(f"{index} names more than {MOST_FILES:,} files", AGAIN)
+    return places
+
+
+def read_shapes(folder: Path) -> Shapes:
+    """Every tensor's shape, from the heads of the files.
+
+    Raises:
+        AstreaError: a file is missing, damaged, or may not be read; or the files are not what their index says.
+    """
+    found: Shapes = {}
+    files = weight_files(folder)
+    for path in files:
+        own = _shapes_in(path)
+        if twice := own.keys() & found.keys():
+            raise AstreaError(f"{path} holds {min(twice)} once more", AGAIN)
+        found |= own
+        if path.name == WEIGHTS:
+            continue
+        told = {name for name, place in _places(folder / INDEX).items() if place == path.name}
+        if different := told ^ own.keys():
+            raise AstreaError(f"{folder / INDEX} and {path.name} differ in {some(sorted(different))}", AGAIN)
+    return found
+
+
+def _shapes_in(path: Path) -> Shapes:
+    check_inside(path)
+    try:
+        # The library says of a file that may not be read that there is none.
+        with open(path, "rb"):
+            pass
+        with safe_open(path, framework="pt") as file:
+            return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except PermissionError as error:
+        raise AstreaError(
+            f"{path} may not be read by you", f"ask its owner for permission: chmod a+r {path.name}"
+        ) from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise AstreaError(f"{path} is damaged, cut short or no safetensors file: {first_line(error)}", AGAIN) from error
+
+
+def check_shapes(path: Path, found: Shapes, wanted: Shapes, optional: set[str]) -> None:
+    """Whether a folder holds the tensors that its model has.
+
+    Args:
+        path: what messages name. optional: tensors that may be missing.
+
+    Raises:
+        AstreaError: it does not; names the tensor.
+    """
+    missing = sorted(wanted.keys() - found.keys() - optional)
+    if missing:
+        raise AstreaError(f"{path} lacks {some(missing)}", "it does not belong to this config.json; " + AGAIN)
+    surplus = sorted(found.keys() - wanted.keys())
+    if surplus:
+        raise AstreaError(f"{path} has unknown {some(surplus)}", "it does not belong to this config.json; " + AGAIN)
+    for name, shape in found.items():
+        if shape != wanted[name]:
+            raise AstreaError(
+                f"{path}: tensor {name} is {shape}, config.json asks for {wanted[name]}",
+                "the two files do not belong together; " + AGAIN,
+            )
+
+
+def some(names: list[str]) -> str:
+    """The first of several tensors, and how many there are."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"tensor {names[0]}{more}"

@@ -1,0 +1,199 @@
+"""Loading a model folder that somebody else may have made: checked before it is built, and never unpickled."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+
+from astrea.common.devices import Device, choose_device
+from astrea.common.errors import AstreaError
+from astrea.common.installation import SHIPPED_NAME
+from astrea.common.paths import exists, is_file, is_folder
+from astrea.common.quiet import quiet
+from astrea.confidence.estimator import read_doubt
+from astrea.model.configuration import AstreaConfig
+from astrea.model.folders.files import (
+    AGAIN,
+    MAX_JSON_BYTES,
+    MAX_TOKENIZER_BYTES,
+    WEIGHTS,
+    check_folder,
+    foreign,
+    of_file,
+    read_json,
+)
+from astrea.model.folders.generation import check_generation
+from astrea.model.folders.hub import fetch_model, is_hub_id
+from astrea.model.folders.processor import read_processor
+from astrea.model.folders.skeleton import build_skeleton, check_description
+from astrea.model.folders.weights import check_shapes, read_shapes
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaProcessor
+
+__all__ = [
+    "MAX_JSON_BYTES",
+    "MAX_TOKENIZER_BYTES",
+    "SHIPPED_NAME",
+    "WEIGHTS",
+    "check_pair",
+    "load_model",
+    "placed",
+    "read_config",
+    "read_json",
+    "read_processor",
+]
+
+
+def load_model(
+    folder: str | Path, *, trust_remote_code: bool = False, device: Device = "cpu", revision: str | None = None
+) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
+    """A saved model, in evaluation mode, and its processor. Only a name on the hub is fetched.
+
+    Args:
+        folder: what `astrea train` or ``save_pretrained`` of model and processor wrote; "shipped" is the model that
+            comes with the package, unless there is a folder of that name; or ``owner/name`` of a model on the hub,
+            which is fetched once. Wherever it comes from, no pickle is read.
+        trust_remote_code: whether experts of kind "module:Class" may be imported. Only for folders you trust.
+        device: where the model computes; auto = a GPU if there is one, otherwise the processor.
+        revision: of a model on the hub: a commit, branch or tag; None = the newest.
+
+    Raises:
+        AstreaError: a file is missing, cut short, too large or not Astrea's; weights that do not fit the configuration;
+            or an import that was not allowed: names the file. Or there is no such device.
+    """
+    name, folder = folder, Path(folder)
+    if folder == Path(SHIPPED_NAME) and not is_folder(folder):
+        from astrea.world import bundled as shipping  # which reads its files with the functions below
+
+        model, processor = shipping.load_shipped()
+        if model.config.question_span is None:  # packed before that was written down
+            model.config.question_span = processor.chat.question_span
+        return placed(model, device), processor
+    if is_hub_id(str(name)):
+        folder = fetch_model(str(name), revision)
+    elif revision is not None:
+        raise AstreaError(f"{folder} is no name on the hub and has no revision", "leave `revision` out")
+    if not is_folder(folder):
+        raise AstreaError(
+            f"model folder {folder} {'is not a folder' if exists(folder) else 'does not exist'}",
+            "give the folder that holds config.json and model.safetensors",
+        )
+    if not is_file(folder / "config.json") and is_file(folder / "model" / "config.json"):
+        raise AstreaError(f"{folder} is the folder of a run, not of its model", f"give {folder / 'model'}")
+    check_folder(folder)
+    config = read_config(folder, allow_import=trust_remote_code)
+    processor = read_processor(folder)
+    model = _load_weights(folder, config, trust_remote_code)
+    check_pair(folder, model, processor)
+    _try(folder, model)
+    model.doubt = read_doubt(folder, widths_of(model))
+    return placed(model, device), processor
+
+
+def widths_of(model: AstreaForConditionalGeneration) -> dict[str, int]:
+    """The width of each expert's tokens, by name."""
+    return {name: model.experts[name].width for name in model.experts.names}
+
+
+def placed(model: AstreaForConditionalGeneration, device: Device) -> AstreaForConditionalGeneration:
+    """The model, moved to where it is wanted.
+
+    Raises:
+        AstreaError: there is no such device.
+    """
+    model.to(choose_device(device))  # type: ignore[arg-type]  # transformers hides what `to` takes
+    return model
+
+
+def read_config(folder: Path, *, allow_import: bool = False, apart: str | None = None) -> AstreaConfig:
+    """The configuration of a model folder, after comparing what it asks for with the heads of the weights' files.
+
+    Args:
+        allow_import: whether experts of kind "module:Class" may be imported.
+        apart: the beginning of the names of tensors that lie elsewhere, and so must not be in the weights' files.
+
+    Raises:
+        AstreaError: a file is missing, damaged or not Astrea's, or the two do not fit; names the file and the tensor.
+    """
+    path = folder / "config.json"
+    described = read_json(path, MAX_JSON_BYTES)
+    if described.get("model_type") != AstreaConfig.model_type:
+        raise AstreaError(
+            f"{path} describes a {described.get('model_type')!r:.80} model",
+            "give the folder of an Astrea model; other models load with transformers itself",
+        )
+    with foreign(f"{path} describes no model"):
+        check_description(str(path), described)
+    found = read_shapes(folder)
+    values = sum(math.prod(shape) for shape in found.values())
+    with of_file(path):
+        with foreign("it describes no model"):
+            config = AstreaConfig.from_dict(described)
+        # Without memory: the weights, not the configuration, decide how much is allocated.
+        skeleton = build_skeleton(
+            str(path), lambda: AstreaForConditionalGeneration(config, allow_import=allow_import), len(found), values
+        )
+    wanted = {
+        name: list(tensor.shape)
+        for name, tensor in skeleton.state_dict().items()
+        if apart is None or not name.startswith(apart)
+    }
+    check_shapes(folder / WEIGHTS, found, wanted, optional=set(getattr(skeleton, "all_tied_weights_keys", {})))
+    check_generation(folder, len(skeleton.get_input_embeddings().get_parameter("weight")))
+    return config
+
+
+def _load_weights(folder: Path, config: AstreaConfig, allow_import: bool) -> AstreaForConditionalGeneration:
+    """The model; anything that transformers would only warn of is an error."""
+    with quiet(), foreign(f"{folder} cannot be loaded"):
+        model, found = AstreaForConditionalGeneration.from_pretrained(
+            folder,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=allow_import,
+        )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if found.get(kind):
+            raise AstreaError(
+                f"{folder / WEIGHTS} has {kind.replace('_', ' ')}: {sorted(map(str, found[kind]))[:3]}", AGAIN
+            )
+    return model.eval()
+
+
+@torch.no_grad()
+def _try(folder: Path, model: AstreaForConditionalGeneration) -> None:
+    """Two words without a picture: configurations can be built that do not run."""
+    with foreign(f"{folder / 'config.json'} describes a model that does not run"):
+        one = torch.zeros(1, 1, dtype=torch.long)
+        out = model(input_ids=one, use_cache=True)
+        mask = torch.ones(1, 2, dtype=torch.long)
+        model(input_ids=one, attention_mask=mask, past_key_values=out.past_key_values, use_cache=True)
+
+
+def check_pair(folder: Path, model: AstreaForConditionalGeneration, processor: AstreaProcessor) -> None:
+    """Whether processor and model agree on what they pass to each other.
+
+    Raises:
+        AstreaError: they do not; says on what.
+    """
+    words = len(model.get_input_embeddings().get_parameter("weight"))
+    pairs = (
+        ("visual tokens per picture", processor.num_visual_tokens, model.num_visual_tokens),
+        ("id of <image>", processor.image_token_id, model.config.image_token_id),
+        ("size of the picture", getattr(processor.image_processor, "image_size", None), model.config.image_size),
+        ("number of words", max(len(processor.tokenizer), _last_id(processor) + 1, words), words),
+    )
+    for what, said, wanted in pairs:
+        if said != wanted:
+            raise AstreaError(
+                f"the processor files of {folder} do not fit the model: {what} {said}, the model's {wanted}", AGAIN
+            )
+
+
+def _last_id(processor: AstreaProcessor) -> int:
+    """The largest id that the tokenizer gives: ids may have gaps."""
+    return max(processor.tokenizer.get_vocab().values(), default=0)

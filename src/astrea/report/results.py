@@ -1,0 +1,152 @@
+"""What ``results.json`` holds. Any field may be missing; the report then says that it was not measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from astrea.common.errors import AstreaError
+
+SCHEMA = 1
+
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "Visual questions": (
+        "existence",
+        "counting",
+        "attribute",
+        "spatial",
+        "logic",
+        "reading",
+        "knowledge",
+        "area",
+    ),
+    "Captions": ("caption", "caption_novel"),
+    "Retrieval": ("retrieval_i2t", "retrieval_t2i"),
+}
+TASKS: tuple[str, ...] = tuple(task for family in FAMILIES.values() for task in family)
+"""The twelve tasks, in the order in which every table lists them."""
+
+T = TypeVar("T")
+
+
+def _number(value: Any) -> Any:
+    """Integers count as numbers; what is NaN or infinite was not measured; text and booleans are left to be refused."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            value = float(value)
+        except OverflowError:
+            return None
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _present(value: Any) -> Any:
+    return {} if value is None else value
+
+
+Number = Annotated[float | None, BeforeValidator(_number)]
+Table = Annotated[dict[str, T], BeforeValidator(_present)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class TaskScore(_Part):
+    """One task: its metric and score (0..100), the score without the picture, how many samples, other metrics."""
+
+    metric: str | None = None
+    score: Number = None
+    n: Number = None
+    blind: Number = None
+    secondary: Table[Number] = {}
+
+    @property
+    def gain(self) -> float | None:
+        """How much the score is above the blind one."""
+        return None if self.score is None or self.blind is None else self.score - self.blind
+
+
+class Load(_Part):
+    """How evenly the experts are used: mean shares, coefficient of variation, largest over mean."""
+
+    mean: Table[Number] = {}
+    cv: Number = None
+    max_over_mean: Number = None
+
+
+class Results(_Part):
+    """All of ``results.json``."""
+
+    suite: str | None = None
+    strategy: str | None = None
+    seed: int | str | None = None
+    recipe: str | None = None
+    average: Number = None
+    blind_average: Number = None
+    tasks: Table[TaskScore] = {}
+    experts: Table[Table[Number]] = {}
+    experts_by_condition: Table[Table[Table[Number]]] = {}
+    load: Annotated[Load, BeforeValidator(_present)] = Load()
+    shares: Table[Table[Number]] = {}
+    shares_by_condition: Table[Table[Number]] = {}
+    masking: Table[Number] = {}
+    masking_by_task: Table[Table[Number]] = {}
+    conditions: Table[Number] = {}
+    seconds: Table[Number] = {}
+    params: Table[Number] = {}
+
+    @property
+    def own_data(self) -> bool:
+        """Whether these are scores on data of one's own, and not on the embedded world."""
+        return self.suite == "own"
+
+    def expert_names(self) -> list[str]:
+        """Every expert that anything here speaks of, in the order in which they first appear."""
+        tables: list[Mapping[str, object]] = [
+            self.load.mean,
+            self.experts,
+            self.masking,
+            *self.shares.values(),
+            *self.shares_by_condition.values(),
+        ]
+        return list(dict.fromkeys(name for table in tables for name in table))
+
+    def task_names(self) -> list[str]:
+        """The twelve tasks, then any others that were measured; on data of one's own, those alone."""
+        return list(self.tasks) if self.own_data else list(dict.fromkeys([*TASKS, *self.tasks]))
+
+
+def parse_results(value: object, name: str) -> Results:
+    """Check what ``results.json`` holds.
+
+    Args:
+        value: the decoded JSON.
+        name: what errors call it, such as the file's path.
+
+    Raises:
+        AstreaError: it is no object, of another schema, or a field is of the wrong type (named).
+    """
+    mend = "Evaluate the run again: astrea evaluate RUN"
+    if not isinstance(value, Mapping):
+        raise AstreaError(f"{name} holds {_kind(value)}, not an object", mend)
+    schema = value.get("schema", SCHEMA)
+    if schema != SCHEMA:
+        raise AstreaError(
+            f"{name} is of schema {str(schema)[:40]!r}; this version of Astrea reads schema {SCHEMA}",
+            "Use the version of Astrea that wrote it, or evaluate the run again: astrea evaluate RUN",
+        )
+    try:
+        return Results.model_validate(dict(value))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        problem = f"{name}: {where} is {str(first['input'])[:60]!r}: {first['msg'].lower()}"
+        raise AstreaError(problem, mend) from error
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", str: "text", type(None): "null", bool: "a truth value", int: "a number", float: "a number"}
+    return names.get(type(value), f"a {type(value).__name__}")

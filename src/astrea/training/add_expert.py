@@ -1,0 +1,253 @@
+"""One more expert for a model that is trained already, by alignment alone.
+
+Only the newcomer's adapter learns, on frozen features: each word of a caption finds its token, pictures find captions,
+and what it says agrees with the experts already aligned. All of that happens in the space that the language model and
+the others share already; what was there before stays as it was, bit for bit.
+
+Letters: N questions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from astrea.common.errors import AstreaError
+from astrea.common.paths import file_guard
+from astrea.common.progress import Reporter
+from astrea.data.feature_cache import FeatureCache
+from astrea.evaluation.generate import Answerer
+from astrea.experts.names import wrong_with
+from astrea.experts.pretrained.entry import resolve
+from astrea.fusion.expand import grow_fusion
+from astrea.language.labels import LabelWords
+from astrea.language.new_words import grow_words, grown_tokenizer, in_known_words
+from astrea.model.configuration import AstreaConfig
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaProcessor
+from astrea.recipes.recipe import ExpertEntry, Run
+from astrea.training.checkpoint import write_json_atomic
+from astrea.training.components import SHIPPED, load_experts
+from astrea.training.context import Workshop
+from astrea.training.loop import build_optimizer, run_steps
+from astrea.training.run_folder import LOCK, alone_in
+from astrea.training.sources import world_of
+from astrea.training.stages.align import AlignObjective
+from astrea.training.trainable import learning_told
+from astrea.training.trainer import write_model
+from astrea.world.dataset import WorldData
+
+SHARE = 0.001
+"""Of what the experts get together, on average over questions: what a newcomer starts with."""
+
+CALIBRATED = 256
+"""Pictures of the training data whose questions the share is measured on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A model that has taken in an expert. ``share``: the newcomer's, on average. ``words``: how many are new."""
+
+    model: AstreaForConditionalGeneration
+    tokenizer: PreTrainedTokenizerBase
+    share: float
+    words: int
+
+
+def join(
+    model: AstreaForConditionalGeneration,
+    processor: AstreaProcessor,
+    run: Run,
+    name: str,
+    entry: ExpertEntry,
+    folder: Path,
+    *,
+    share: float = SHARE,
+    cache: Path | None = None,
+    report: Reporter,
+) -> Joined:
+    """Take in one more expert, and write the whole model and its processor into ``folder``.
+
+    Args:
+        model: the trained model; it is left as it is.
+        run: the recipe whose world is looked at, and whose ``align`` and ``contrast`` say how the adapter learns.
+        share: of what the experts get together, the newcomer's part on average, 0..1; the others share the rest
+            as before.
+        cache: where experts' features are kept; ``folder.parent / "cache"`` by default.
+
+    Raises:
+        AstreaError: the name is taken or no name, the expert cannot be built, the model's fusion cannot grow, the
+            recipe's pictures are of another size than the model's, or the folder holds something already.
+    """
+    check(model, run, name, share, folder)
+    torch.set_num_threads(run.threads)
+    with alone_in(folder, report=report, leaves_lock=False):
+        return take_in(model, processor, run, name, entry, folder, share=share, cache=cache, report=report)
+
+
+def take_in(
+    model: AstreaForConditionalGeneration,
+    processor: AstreaProcessor,
+    run: Run,
+    name: str,
+    entry: ExpertEntry,
+    folder: Path,
+    *,
+    share: float,
+    cache: Path | None,
+    report: Reporter,
+) -> Joined:
+    """`join`, once it is known that it can be, with the folder to oneself."""
+    parts = SHIPPED if run.pretrain in ("shipped", "scratch") else Path(run.pretrain)
+    grown, tokenizer = grow(model, processor.tokenizer, name, entry, parts=parts, seed=run.seed)
+    kept = FeatureCache(cache or folder.parent / "cache")
+    data = world_of(run, grown.experts, cache=kept, report=report)
+    alone = run.align.model_copy(update={"train": ("adapters",)})
+    entries = {n: ExpertEntry(kind=e["kind"], options=e.get("options") or {}) for n, e in grown.config.experts.items()}
+    shop = Workshop(run.model_copy(update={"experts": entries, "align": alone}), grown, tokenizer, data)
+    align(shop, name, kept, report)
+    grown.eval()
+    heard = hush(shop, data, share)
+    write_model(shop, folder)
+    joined = Joined(grown, tokenizer, heard, len(tokenizer) - len(processor.tokenizer))
+    facts = {"expert": {name: entry.model_dump()}, "share": heard, "words": joined.words, "steps": run.align.steps}
+    with file_guard(folder):
+        write_json_atomic(folder / "join.json", facts)
+    return joined
+
+
+def check(model: AstreaForConditionalGeneration, run: Run, name: str, share: float, folder: Path) -> None:
+    """Whether an expert of this name can join at all, before anything is computed.
+
+    Raises:
+        AstreaError: it cannot; says why.
+    """
+    if (why := wrong_with(name)) is not None:
+        raise AstreaError(why, "such as photo")
+    if name in model.experts.names:
+        raise AstreaError(
+            f"the model already has an expert {name!r}", f"choose a name other than {', '.join(model.experts.names)}"
+        )
+    if not 0 < share < 1:
+        raise AstreaError(f"a share of {share} is not between 0 and 1", f"leave it at {SHARE}")
+    if run.align.steps < 1:
+        raise AstreaError("align.steps is 0, so the newcomer would learn nothing", "set align.steps=200 or so")
+    if run.world.canvas != model.config.image_size:
+        raise AstreaError(
+            f"the recipe draws pictures of {run.world.canvas} pixels, the model looks at {model.config.image_size}",
+            f"set world.canvas={model.config.image_size}",
+        )
+    with file_guard(folder):
+        if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
+            raise AstreaError(
+                f"{folder} is not an empty folder", "choose another one, or remove what is there yourself"
+            )
+
+
+def grow(
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    entry: ExpertEntry,
+    *,
+    parts: Path | None = None,
+    seed: int = 0,
+) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
+    """A copy of the model with one more expert at the end, not aligned yet, and a tokenizer that knows its words.
+
+    Every tensor of the model is in the copy as it was, the larger ones with it as their beginning. The newcomer's
+    adapter starts at the words of its channels.
+
+    Args:
+        parts: the folder that a compact expert is filled from; other experts bring their own weights.
+
+    Raises:
+        AstreaError: the expert cannot be built, or the model's fusion cannot grow.
+    """
+    config = grown_config(model.config, name, resolve(name, entry))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # for the newcomer's adapter, where its channels have no names
+        new = AstreaForConditionalGeneration(config, allow_import=True)
+    new.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("fusion.")}, strict=False)
+    grow_fusion(model.fusion, new.fusion)
+    load_experts(new.experts, {name: entry}, parts)
+    labels = new.experts[name].labels
+    known = len(tokenizer)
+    tokenizer, pieces = grown_tokenizer(tokenizer, labels)
+    grow_words(new.language_model, known, pieces)
+    new.config.text_config.vocab_size = new.language_model.config.vocab_size
+    if any(labels):
+        readable = [in_known_words(label, tokenizer, pieces) for label in labels]
+        words = LabelWords(readable, tokenizer).read(new.get_input_embeddings())
+        new.alignment.adapters[name].start_at_words(words)  # type: ignore[operator]
+    new.generation_config = copy.deepcopy(model.generation_config)
+    return new.eval(), tokenizer
+
+
+def grown_config(config: AstreaConfig, name: str, entry: dict[str, Any]) -> AstreaConfig:
+    """The configuration of the same model with one more expert, which has joined by alignment alone."""
+    described = copy.deepcopy(config.to_dict())
+    described["experts"][name] = entry
+    described["expert_names"] = [*config.expert_names, name]
+    described["fusion"]["joined"] = [*described["fusion"].get("joined", ()), name]
+    return AstreaConfig.from_dict(described)
+
+
+def align(shop: Workshop, name: str, cache: FeatureCache, report: Reporter) -> None:
+    """Teach the newcomer's adapter, and nothing else of the model."""
+    shop.keep_states(cache, report.track, report.say)
+    aligned = [other for other in shop.model.experts.names if other != name]
+    objective = AlignObjective(shop, joining=name, aligned=aligned, offset=0)
+    learns = {id(p) for _, p, _ in objective.trainable()}
+    for module in (shop.model, shop.contrast, shop.words):
+        for parameter in module.parameters():
+            parameter.requires_grad_(id(parameter) in learns)
+    report.say(f"join/{name} {learning_told(shop.model)}")
+    schedule = shop.run.align.schedule()
+
+    def tell(step: int, figures: dict[str, float]) -> None:
+        report.track(f"join/{name}", step + 1, schedule.steps, f"loss {figures['loss']:.3f}")
+
+    run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=tell)
+
+
+@torch.no_grad()
+def hush(shop: Workshop, data: WorldData, share: float) -> float:
+    """Make the newcomer, the last expert, so quiet that it gets this part of what the experts get together, on average;
+    returns what it gets.
+
+    Only its own load bias moves, so the others keep their shares relative to each other.
+    """
+    model = shop.model
+    rows, asked = [], []
+    for row in range(min(CALIBRATED, len(data))):
+        for question in data.questions[row]:
+            rows.append(row)
+            asked.append(question.text)
+    answerer = Answerer(model, shop.tokenizer)
+    features = data.rows(torch.tensor(rows))
+
+    def odds() -> Tensor:
+        prompts = answerer.prompts(asked, pictures=True)
+        shares_NE = model.shares(**prompts, features=features, present=answerer.present(len(rows))).clamp_min(1e-12)
+        return shares_NE[:, -1].log() - shares_NE[:, :-1].sum(-1).log()
+
+    odds_N = odds()
+    model.fusion.allocator.load_bias[-1] += root(lambda by: float((odds_N + by).sigmoid().mean()) - share)  # type: ignore
+    model.fusion.allocator.load[-1] = share  # type: ignore
+    return float(odds().sigmoid().mean())
+
+
+def root(rising: Callable[[float], float], low: float = -30.0, high: float = 30.0) -> float:
+    """Where a rising function is 0, by halving."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
+    return (low + high) / 2

@@ -1,0 +1,191 @@
+"""What the stages share: the model, its training-only companions, the data, and the texts in token form."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from astrea.common.errors import AstreaError
+from astrea.common.fingerprint import tensors_fingerprint
+from astrea.common.seeds import generator_for
+from astrea.data.feature_cache import FeatureCache
+from astrea.data.packing import Packer
+from astrea.data.protocol import Samples, TrainingData
+from astrea.experts.bank import ExpertBank
+from astrea.experts.protocol import ExpertFeatures
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.recipes.recipe import ExpertEntry, Run
+from astrea.training.acceleration import accelerated, in_half
+from astrea.training.contribution import Contributions
+from astrea.training.distributed import ALONE, Distributed
+from astrea.training.losses.contrast import MomentumContrast
+from astrea.training.losses.words import WordContrast
+from astrea.world.dataset import Progress
+
+STATES_AT_ONCE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The text that is read of each of B samples.
+
+    which: (B,) of its texts. tokens: its token ids. ids: (B, 2) sample id and text id, for the queue: the same sentence
+    told of two pictures is one text, and neither may be the other's negative. numbers: (B,) among every text of the
+    data, or None.
+    """
+
+    which: Tensor
+    tokens: list[list[int]]
+    ids: Tensor
+    numbers: Tensor | None
+
+
+class Workshop:
+    """One training run's moving parts.
+
+    Attributes:
+        contrast: momentum copy, queue, temperature. words: the word-level loss. contributions: what each expert
+        was worth so far; kept in checkpoints with the rest. kept_states: see `keep_states`. ranks: the processes that
+        share the work. Samples are drawn on the processor, what is computed is on ``ranks.device``.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        model: AstreaForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        data: TrainingData,
+        ranks: Distributed = ALONE,
+    ) -> None:
+        self.run, self.model, self.tokenizer, self.data = run, model.to(ranks.device), tokenizer, data  # type: ignore[arg-type]
+        self.ranks = ranks
+        place_experts(model.experts, run.experts)
+        self.packer = Packer(tokenizer, model.num_visual_tokens)
+        self.contrast = MomentumContrast(
+            model.alignment,
+            width=model.config.contrast_width,
+            momentum=run.contrast.momentum,
+            queue=run.contrast.queue,
+            temperature=run.contrast.temperature,
+        ).to(ranks.device)
+        scanned = (self.packer.ids(text) for text in data.scanned(run.seed))
+        self.words = WordContrast(scanned, len(tokenizer)).to(ranks.device)
+        self.kept_states: Tensor | None = None
+        self.contributions = Contributions(len(data.groups), len(model.experts.names))
+
+    def seen(self, samples: Samples) -> dict[str, ExpertFeatures]:
+        """What the experts see in the samples' pictures, where the model is, as long as none of them has learned."""
+        return self.moved(samples.look())
+
+    def moved(self, features: Mapping[str, ExpertFeatures]) -> dict[str, ExpertFeatures]:
+        """The same, where the model is."""
+        return {name: part.map(lambda value: value.to(self.ranks.device)) for name, part in features.items()}
+
+    def seen_anew(self, samples: Samples, *, learning: bool) -> dict[str, ExpertFeatures]:
+        """What the experts see now: those that learn in this run (`Run.learning_experts`) look at the pictures once
+        more; the others' features may have been kept.
+
+        Args:
+            learning: they learn in this very stage, so gradients are wanted.
+
+        Raises:
+            AstreaError: an expert is to learn, and what it says has no gradient.
+        """
+        bank, learners = self.model.experts, self.run.learning_experts
+        if not learners or not samples.pictures:
+            return self.seen(samples)
+        found = self.moved(samples.look([name for name in bank.names if name not in learners]))
+        learning = learning and torch.is_grad_enabled()
+        with torch.set_grad_enabled(learning):
+            found |= bank(samples.pixels().to(self.ranks.device), learners)
+        deaf = [name for name in learners if learning and not found[name].tokens.requires_grad]
+        if deaf:
+            raise AstreaError(
+                f"the expert {deaf[0]!r} cannot learn from answers: no gradient comes through what it says",
+                f"set experts.{deaf[0]}.frozen=true",
+            )
+        return {name: found[name] for name in bank.names}
+
+    def told(self, samples: Samples, *purpose: object) -> Told:
+        """Which text of each sample is read in this step."""
+        draw = torch.rand(len(samples.names), generator=generator_for(self.run.seed, "captions", *purpose))
+        which = (draw * torch.tensor([len(texts) for texts in samples.texts])).long()
+        tokens = [self.packer.ids(texts[c]) for texts, c in zip(samples.texts, which.tolist(), strict=True)]
+        ids = torch.stack([samples.ids, torch.tensor([text_id(one) for one in tokens])], 1)
+        return Told(which, tokens, ids, None if samples.numbers is None else samples.numbers + which)
+
+    def text_states(self, told: Told, own: slice, *, frozen: bool = False) -> Tensor:
+        """The language model's mean hidden state of the ``own`` texts (B, D), without gradient: the target space.
+
+        Args:
+            frozen: the language model does not learn in this stage, so `kept_states` hold if there are any.
+        """
+        if frozen and self.kept_states is not None and told.numbers is not None:
+            return self.kept_states[told.numbers[own]].to(self.ranks.device)
+        return self.states_of(told.tokens[own])
+
+    def keep_states(self, cache: FeatureCache, progress: Progress, notify: Callable[[str], None]) -> None:
+        """Every text's state in the language model as it is now, from the cache like the experts' features; nothing
+        where no loss of align reads them (only ``itc`` does), or where there are more texts than align will look at:
+        these are then read as they come.
+
+        Computed text by text in a fixed order: which texts share a batch decides their last bits, and a resumed run
+        must find the same ones.
+        """
+        texts = self.data.every_text()
+        align = self.run.align
+        if texts is None or not align.losses.itc:
+            return
+        if sum(map(len, texts)) > align.steps * align.accumulate * align.batch:
+            return
+        every = [self.packer.ids(text) for some in texts for text in some]
+
+        def compute() -> dict[str, Tensor]:
+            parts = []
+            for start in range(0, len(every), STATES_AT_ONCE):
+                parts.append(self.states_of(every[start : start + STATES_AT_ONCE]))
+                progress("reading captions", min(start + STATES_AT_ONCE, len(every)), len(every))
+            return {"states": torch.cat(parts)}
+
+        key = {
+            "states_of": hashlib.sha256(repr(every).encode()).hexdigest(),
+            "pad": self.packer.pad,
+            "weights": tensors_fingerprint(self.model.language_model.state_dict()),
+            "config": self.model.config.text_config.to_dict(),
+        }
+        machines, device = self.run.machines, self.ranks.device
+        if in_half(machines, device):
+            key["precision"] = "bf16"
+        with accelerated(self.model.language_model, machines, device):
+            self.kept_states = cache.get_or_compute(key, compute, on_event=notify)["states"]
+
+    def states_of(self, told: list[list[int]]) -> Tensor:
+        """Mean hidden states (B, D) of texts in token form."""
+        length = max(map(len, told))
+        ids = torch.tensor([row + [self.packer.pad] * (length - len(row)) for row in told])
+        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in told])
+        return self.model.text_states(ids.to(self.ranks.device), mask.to(self.ranks.device))
+
+
+def place_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry]) -> None:
+    """Put the experts whose entries name a device there.
+
+    Raises:
+        AstreaError: an entry asks for a GPU, and there is none.
+    """
+    for name, entry in entries.items():
+        if entry.device == "cuda" and not torch.cuda.is_available():
+            raise AstreaError(f"experts.{name}.device is cuda, and there is no GPU here", "leave it out")
+        if entry.device != "auto":
+            bank[name].to(entry.device)
+
+
+def text_id(tokens: list[int]) -> int:
+    """A number that two texts share only if they are the same (63 bits of a hash)."""
+    digest = hashlib.blake2b(repr(tokens).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -1,0 +1,70 @@
+"""Pre-alignment by the answers themselves: adapter by adapter learns to be read by the frozen language model.
+
+Eagle (arXiv 2408.15998, section on pre-alignment) first trains each expert alone against the frozen language model with
+the next-token loss, and joins the experts afterwards. There every expert has a projector of its own in that stage;
+here the adapter is that projector, and the language model reads its tokens as they are, without the fusion strategy.
+Simplified: Eagle tunes the vision encoder with its projector, here experts are frozen in every stage.
+
+Letters: B pictures, S questions, T all experts' tokens, O tokens of the one expert, D language-model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from astrea.alignment.matrix import ExpertMatrix
+from astrea.data.packing import Packer
+from astrea.data.protocol import picked
+from astrea.fusion.protocol import FusionStrategy, VisualTokens, equal_shares
+from astrea.training.context import Workshop
+from astrea.training.stages.instruct import FuseBatch, FuseObjective, packed_rows
+
+
+class OneExpert(FusionStrategy):
+    """An expert's aligned tokens as they are, and nothing else: (B, O, D). It has nothing to learn."""
+
+    def __init__(self, index: int, tokens: int) -> None:
+        super().__init__()
+        self.index, self.num_tokens = index, tokens
+
+    def forward(
+        self, matrix: ExpertMatrix, question_BSD: Tensor, generator: torch.Generator | None = None
+    ) -> VisualTokens:
+        own_T = matrix.expert == self.index
+        shares_BSE = equal_shares(matrix.present, question_BSD.shape[1])
+        return VisualTokens(matrix.tokens[:, own_T], matrix.valid[:, own_T], shares_BSE, None)
+
+
+class NextTokenAlignObjective(FuseObjective):
+    """Align the expert ``joining`` alone: the batches of `FuseObjective`, the next-token loss, one adapter that learns.
+
+    Args:
+        offset: optimizer steps of the phases before, so that the stream of samples goes on where they stopped.
+    """
+
+    def __init__(self, shop: Workshop, *, joining: str, offset: int) -> None:
+        stage = shop.run.align
+        super().__init__(shop, f"align/{joining}", stage, offset=offset * stage.accumulate, keep=(1.0, 1.0))
+        self.joining = joining
+        experts = shop.model.experts
+        self.fusion = OneExpert(experts.names.index(joining), experts[joining].num_tokens)
+        self.packer = Packer(shop.tokenizer, self.fusion.num_tokens)
+
+    def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
+        if "adapters" in self.stage.train:
+            adapter = self.shop.model.alignment.adapters[self.joining]
+            yield from ((f"adapters.{self.joining}.{name}", p, 1.0) for name, p in adapter.named_parameters())
+
+    def loss(self, batch: FuseBatch, step: int) -> tuple[Tensor, dict[str, float]]:
+        rows = self.shop.ranks.own(len(batch.groups))
+        shown = batch.shown[batch.shown_in(rows)]
+        seen = {name: part for name, part in self.shop.seen(batch.samples).items() if name == self.joining}
+        features = picked(seen, shown) if len(shown) else None
+        inputs = self.inputs(packed_rows(batch.packed, rows))
+        loss = self.shop.model(
+            **inputs, features=features, fusion=self.fusion, num_items_in_batch=batch.labelled, use_cache=False
+        ).loss
+        return loss, {"lm": loss.item()}

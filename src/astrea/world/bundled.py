@@ -1,0 +1,313 @@
+"""The trained model that ships inside the package: packed from a finished run, and put together again.
+
+The compact experts ship as parts already. A packed model therefore holds every tensor but theirs, in fp16, beside a
+card that says how it was made, what it scores, where its limits are, and which parts it needs.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationConfig
+
+from astrea.common.errors import AstreaError
+from astrea.common.files import sha256_file
+from astrea.common.paths import file_guard, is_file, is_folder
+from astrea.common.progress import Reporter
+from astrea.confidence.estimator import FILE as DOUBT
+from astrea.confidence.estimator import read_doubt
+from astrea.evaluation.finish import read_run
+from astrea.evaluation.generate import Answerer
+from astrea.experts.bank import COMPACT, ExpertBank
+from astrea.model.loading import (
+    MAX_JSON_BYTES,
+    SHIPPED_NAME,
+    WEIGHTS,
+    check_pair,
+    load_model,
+    read_config,
+    read_json,
+    read_processor,
+    widths_of,
+)
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaProcessor
+from astrea.recipes.changes import changes_from
+from astrea.recipes.loader import shipped_recipes
+from astrea.recipes.recipe import Data, ExpertEntry, Run, World
+from astrea.report.results import Results, parse_results
+from astrea.training.checkpoint import write_json_atomic
+from astrea.training.components import CARD, LANGUAGE, SHIPPED, fill, load_experts, read_card, save_part
+from astrea.world.evaluation.runner import look, run_tasks
+from astrea.world.evaluation.tasks import TASKS, build_test_sets
+
+SHIPPED_MODEL = SHIPPED / "model"
+EXPERTS = "experts"
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+"""What is taken over from the run's model folder as it is."""
+
+SUBSET = Data(test_questions=20, test_captions=20, test_retrieval_groups=5)
+"""Of the test split: few enough for a test to measure them again, on the model as it is packed."""
+
+FIRST = "FIRST/model"
+"""How a card's command calls the model that the run went on from."""
+
+INSTALL = "install Astrea again; whoever builds it: pack the model again with `astrea pack`"
+
+
+def load_shipped(
+    folder: Path = SHIPPED_MODEL, *, parts: Path = SHIPPED
+) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
+    """The packed model with its experts, in fp32 and evaluation mode, and its processor.
+
+    Args:
+        parts: the folder of the pretrained parts that hold the experts.
+
+    Raises:
+        AstreaError: there is no such folder; a file is missing, altered or damaged; a tensor is missing, unknown or of
+            another shape (named); or the parts are not the ones that the card names.
+    """
+    if not is_folder(folder):
+        raise AstreaError(
+            "this build of Astrea ships no trained model",
+            "train one in minutes with `astrea quickstart`, then give its folder: runs/quickstart/model",
+        )
+    card = read_json(folder / CARD, MAX_JSON_BYTES)
+    named = card.get("experts")
+    config = read_config(folder, apart=f"{EXPERTS}.")
+    processor = read_processor(folder)
+    if sha256_file(folder / WEIGHTS) != card.get("sha256"):
+        raise AstreaError(f"{folder / WEIGHTS}: its sha256 is not the one that {CARD} names", INSTALL)
+    for kind, digest in expert_parts(config.experts, parts).items():
+        if not isinstance(named, dict) or digest != named.get(kind):
+            raise AstreaError(f"{parts}: the part {kind!r} is not the one that {folder / CARD} names", INSTALL)
+    with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced at once
+        model = AstreaForConditionalGeneration(config)
+    load_experts(model.experts, entries_of(config.experts), parts)
+    fill(learned(model), folder / WEIGHTS, "model")
+    if is_file(folder / "generation_config.json"):
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    check_pair(folder, model, processor)
+    model.doubt = read_doubt(folder, widths_of(model))
+    return model.eval(), processor
+
+
+def learned(model: AstreaForConditionalGeneration) -> nn.ModuleDict:
+    """Everything but the experts, its tensors under the names that they have in the whole model."""
+    return nn.ModuleDict({name: child for name, child in model.named_children() if name != EXPERTS})
+
+
+def entries_of(experts: Mapping[str, Mapping[str, Any]]) -> dict[str, ExpertEntry]:
+    """A configuration's experts as the recipe writes them."""
+    return {name: ExpertEntry(kind=e["kind"], options=e.get("options") or {}) for name, e in experts.items()}
+
+
+def expert_parts(experts: Mapping[str, Mapping[str, Any]], parts: Path) -> dict[str, str]:
+    """The sha256 of every part that these experts are filled from, by kind, as the card of ``parts`` has it.
+
+    Raises:
+        AstreaError: an expert of a kind that is no part.
+    """
+    known = read_card(parts).get("sha256", {})
+    for name, entry in experts.items():
+        if entry["kind"] not in COMPACT or entry["kind"] not in known:
+            raise AstreaError(
+                f"the expert {name!r} is of kind {entry['kind']!r}, which {parts} holds no part for",
+                f"a model that ships has experts of these kinds only: {', '.join(COMPACT)}",
+            )
+    return {kind: known[kind] for kind in COMPACT if kind in {entry["kind"] for entry in experts.values()}}
+
+
+def pack(
+    run_folder: Path,
+    out: Path,
+    *,
+    commit: str | None,
+    parts: Path = SHIPPED,
+    subset: Data = SUBSET,
+    report: Reporter | None = None,
+) -> dict[str, Any]:
+    """Write the model of a finished run as a small folder ``out``, for `load_shipped`; returns its card.
+
+    Args:
+        commit: of the code that trained it. parts: what its experts will be filled from.
+        subset: what of the test split the packed model is measured on once more, for the card.
+
+    Raises:
+        AstreaError: no run, or one that has not been evaluated; it started from other parts, or its experts are not
+            those of ``parts``; no overrides of a shipped recipe make its recipe; ``out`` holds something already.
+    """
+    run = read_run(run_folder)
+    results = read_results(run_folder)
+    check_start(run, run_folder, parts)
+    with file_guard(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise AstreaError(f"{out} is not an empty folder", "choose another one, or remove what is there yourself")
+    before = None if run.start is None else started_from(run.start)
+    run = run.model_copy(update={"pretrain": "shipped", "start": None if before is None else FIRST})
+    command = how_to_make(run, None if before is None else Run.model_validate(before["recipe"]))
+    model, processor = load_model(run_folder / "model")
+    needs = expert_parts(model.config.experts, parts)
+    check_experts(model, run_folder, parts)
+    with file_guard(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            shutil.copyfile(run_folder / "model" / name, out / name)
+        if is_file(run_folder / "model" / DOUBT):
+            shutil.copyfile(run_folder / "model" / DOUBT, out / DOUBT)
+        save_part(learned(model), out / WEIGHTS)
+    card = {
+        "command": command,
+        "commit": commit,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "seed": run.seed,
+        "recipe": run.model_dump(mode="json"),
+        **({} if before is None else {"start": before}),
+        "scores": scores_of(results),
+        "limits": limits(run, results, len(processor.tokenizer)),
+        "experts": needs,
+        "sha256": sha256_file(out / WEIGHTS),
+    }
+    write_json_atomic(out / CARD, card)
+    packed, processor = load_shipped(out, parts=parts)
+    scores = subset_scores(packed, processor, run.world, subset, report=report or Reporter())
+    card["subset"] = {"split": "test", "data": subset.model_dump(), "average": mean(scores), "tasks": scores}
+    write_json_atomic(out / CARD, card)
+    return card
+
+
+def read_results(run_folder: Path) -> Results:
+    """The scores of a finished run.
+
+    Raises:
+        AstreaError: there are none, or not of all twelve tasks.
+    """
+    path = run_folder / "results.json"
+    mend = f"evaluate the run: astrea train --resume {shlex.quote(str(run_folder))}"
+    if not is_file(path):
+        raise AstreaError(f"{path} is missing, so this run is not finished", mend)
+    results = parse_results(read_json(path, MAX_JSON_BYTES), str(path))
+    lacking = [task for task in TASKS if task not in results.tasks or results.tasks[task].score is None]
+    if lacking or results.average is None or results.blind_average is None:
+        raise AstreaError(f"{path} has no score for {lacking[0] if lacking else 'the average'}", mend)
+    return results
+
+
+def check_start(run: Run, run_folder: Path, parts: Path) -> None:
+    """Whether a run started from the language model in ``parts``, so that its card's command can start there too.
+
+    Raises:
+        AstreaError: it did not.
+    """
+    if run.start is not None:
+        return  # whatever that model started from, its experts are compared
+    start = {"shipped": SHIPPED, "scratch": run_folder / "parts"}.get(run.pretrain, Path(run.pretrain))
+    its, wanted = (read_card(folder).get("sha256", {}).get(LANGUAGE) for folder in (start, parts))
+    if run.model.warm_language and its != wanted:
+        raise AstreaError(
+            f"{run_folder}: its language model started from {start}, not from the parts in {parts}",
+            "ship the parts that the run started from first, or train it again with pretrain=shipped",
+        )
+
+
+def check_experts(model: AstreaForConditionalGeneration, run_folder: Path, parts: Path) -> None:
+    """Whether the model's experts are, bit for bit in fp16, those that ``parts`` holds.
+
+    Raises:
+        AstreaError: they are not; names the first tensor that differs.
+    """
+    bank = ExpertBank(model.config.experts)
+    load_experts(bank, entries_of(model.config.experts), parts)
+    own = model.experts.state_dict()
+    for name, tensor in bank.state_dict().items():
+        one, two = (t.half() if t.is_floating_point() else t for t in (own[name], tensor))
+        if not torch.equal(one, two):
+            raise AstreaError(
+                f"{run_folder}: {EXPERTS}.{name} is not what the parts in {parts} hold",
+                "ship the parts that the run started from first, or train it again with pretrain=shipped",
+            )
+
+
+def started_from(start: str) -> dict[str, Any]:
+    """What is known of the model that a run went on from: its recipe, and its card's command and digest if it has one.
+
+    Raises:
+        AstreaError: there is no such model, or nothing says how it was made.
+    """
+    if start == SHIPPED_NAME and not is_folder(start):
+        card = read_json(SHIPPED_MODEL / CARD, MAX_JSON_BYTES)
+        return {name: card[name] for name in ("recipe", "commit", "sha256")}
+    folder = Path(start)
+    return {"recipe": read_json(folder / "recipe.json", MAX_JSON_BYTES), "sha256": sha256_file(folder / WEIGHTS)}
+
+
+def how_to_make(run: Run, before: Run | None = None) -> str:
+    """The commands that train and pack the model again.
+
+    Args:
+        before: the run whose model it went on from.
+
+    Raises:
+        AstreaError: no overrides of a shipped recipe make this one.
+    """
+    first = "" if before is None else f"{how_to_train(before, 'FIRST')} && "
+    return f"{first}{how_to_train(run, 'RUN')} && astrea pack RUN --out FOLDER"
+
+
+def how_to_train(run: Run, folder: str) -> str:
+    """The command that trains it again."""
+    base = run.name if run.name in shipped_recipes() else "tiny"
+    words = changes_from(base, run.model_copy(update={"pretrain": "shipped"}))
+    return f"{shlex.join(['astrea', 'train', base, *words])} --out {folder}"
+
+
+def scores_of(results: Results) -> dict[str, Any]:
+    """The averages and the twelve scores, each with its metric, its blind row and its number of items."""
+    return {
+        "average": results.average,
+        "blind_average": results.blind_average,
+        "tasks": {task: results.tasks[task].model_dump(exclude={"secondary"}) for task in TASKS},
+    }
+
+
+def limits(run: Run, results: Results, words: int) -> list[str]:
+    """What a person should know before believing the model."""
+    scores = {task: results.tasks[task].score or 0.0 for task in TASKS}
+    weakest = sorted(TASKS, key=lambda task: scores[task])[:3]
+    return [
+        "It knows the embedded world of drawn scenes and nothing else; what it says of a photograph means nothing"
+        + (", and it says so of most." if run.data.unanswerable else "."),
+        f"It is weakest at {', '.join(f'{task} ({scores[task]:.1f})' for task in weakest)}.",
+        f"It reads and writes English only, with {words} words and word pieces, and questions like the world's own"
+        + (" and a dozen rewordings of each." if run.data.paraphrases else "."),
+        f"Every picture is scaled to {run.world.canvas}x{run.world.canvas} pixels; what is too small there is lost.",
+    ]
+
+
+def subset_scores(
+    model: AstreaForConditionalGeneration, processor: AstreaProcessor, world: World, data: Data, *, report: Reporter
+) -> dict[str, float]:
+    """Scores (0..100) of the twelve tasks on as much of the test split as ``data`` says, without a blind row."""
+    seen = look(model, build_test_sets(world, data))
+    answerer = Answerer(model, processor.tokenizer)
+    return run_tasks(answerer, seen, TASKS, blind=False, label="evaluate subset", report=report).scores
+
+
+def mean(scores: Mapping[str, float]) -> float:
+    """The average over the tasks."""
+    return sum(scores.values()) / len(scores)

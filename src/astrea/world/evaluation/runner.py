@@ -1,0 +1,299 @@
+"""Evaluating a model on the twelve tasks, with a blind row, each expert masked, and shares beside the scores."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from astrea.common.progress import Reporter
+from astrea.data.feature_cache import FeatureCache
+from astrea.data.packing import CAPTION_PROMPT
+from astrea.evaluation.generate import Answerer, Features
+from astrea.evaluation.metrics.captions import bleu, cider_d, rouge_l
+from astrea.evaluation.metrics.retrieval import ranks_i2t, ranks_t2i, recall_at
+from astrea.evaluation.metrics.vqa import vqa_accuracy
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.recipes.recipe import Data, World
+from astrea.world.dataset import cached_features, features_of, scenes_of, these_scenes
+from astrea.world.evaluation.experts import expert_scores
+from astrea.world.evaluation.scene_f1 import scene_f1
+from astrea.world.evaluation.tasks import CAPTION_TASKS, RETRIEVAL_TASKS, TASKS, TestSets, build_test_sets
+from astrea.world.scenes.captions import captions
+from astrea.world.scenes.questions import VQA_TASKS, majority_baseline
+from astrea.world.scenes.scene import Scene
+from astrea.world.scenes.vocabulary import CONDITIONS
+
+SCHEMA = 1
+SHORTLIST = 16
+"""How many candidates the embeddings keep for the language model to re-rank."""
+
+CAPTION_LENGTH = 56
+METRIC = {
+    **dict.fromkeys(VQA_TASKS, "vqa_accuracy"),
+    **dict.fromkeys(CAPTION_TASKS, "scene_f1"),
+    **dict.fromkeys(RETRIEVAL_TASKS, "recall@1"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The test sets with every expert's features of them, computed once for all rows of the table."""
+
+    sets: TestSets
+    questions: Features
+    described: dict[str, Features]
+    pool: Features
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One row of the table. Scores 0..100; per_item[task] in the order of the items; shares (B, E) per task."""
+
+    scores: dict[str, float]
+    secondary: dict[str, dict[str, float]]
+    per_item: dict[str, np.ndarray]
+    shares: dict[str, Tensor]
+    answers: dict[str, list[str]]
+
+    @property
+    def average(self) -> float:
+        """The mean of the primary scores."""
+        return float(np.mean(list(self.scores.values())))
+
+
+def look(
+    model: AstreaForConditionalGeneration,
+    sets: TestSets,
+    cache: FeatureCache | None = None,
+    report: Reporter | None = None,
+) -> Seen:
+    """The experts' features of all test pictures, out of the ``cache`` if there is one and it has them."""
+
+    def features(scenes: list[Scene]) -> Features:
+        if cache is None or not scenes:
+            return features_of(model.experts, scenes)
+        told = report or Reporter()
+        which = these_scenes(scenes)
+        return cached_features(model.experts, scenes, which, cache=cache, progress=told.track, notify=told.say)
+
+    described = {task: features(scenes) for task, scenes in sets.described.items()}
+    return Seen(sets, features(sets.scenes), described, features(sets.pool))
+
+
+def run_tasks(
+    answerer: Answerer, seen: Seen, tasks: Sequence[str], *, blind: bool, label: str, report: Reporter
+) -> Outcome:
+    """Evaluate some of the tasks, with pictures or ``blind``."""
+    outcome = Outcome({}, {}, {}, {}, {})
+    for number, task in enumerate(t for t in tasks if t not in RETRIEVAL_TASKS):
+        report.track(label, number, len(tasks), task)
+        if task in VQA_TASKS:
+            run_vqa(answerer, seen, task, outcome, blind)
+        else:
+            run_captioning(answerer, seen, task, outcome, blind)
+    if any(task in RETRIEVAL_TASKS for task in tasks):
+        report.track(label, len(tasks) - 2, len(tasks), "retrieval")
+        run_retrieval(answerer, seen, [t for t in tasks if t in RETRIEVAL_TASKS], outcome, blind)
+    report.track(label, len(tasks), len(tasks), f"average {outcome.average:.1f}")
+    return outcome
+
+
+def run_vqa(answerer: Answerer, seen: Seen, task: str, outcome: Outcome, blind: bool) -> None:
+    """One VQA task: greedy answers against the truth."""
+    items = [item for item in seen.sets.questions if item.question.task == task]
+    texts = [item.question.text for item in items]
+    pictures = None if blind else torch.tensor([item.scene for item in items])
+    answered = answerer.answer(texts, seen.questions, pictures)
+    right = np.array(
+        [vqa_accuracy(text, [item.question.answer]) for text, item in zip(answered.texts, items, strict=True)]
+    )
+    outcome.scores[task] = 100 * float(right.mean())
+    outcome.per_item[task] = right
+    outcome.answers[task] = answered.texts
+    if answered.shares is not None:
+        outcome.shares[task] = answered.shares
+
+
+def run_captioning(answerer: Answerer, seen: Seen, task: str, outcome: Outcome, blind: bool) -> None:
+    """One captioning task: scene F1, with the usual caption metrics beside it."""
+    scenes = seen.sets.described[task]
+    pictures = None if blind else torch.arange(len(scenes))
+    answered = answerer.answer([CAPTION_PROMPT] * len(scenes), seen.described[task], pictures, longest=CAPTION_LENGTH)
+    scores = np.array([scene_f1(text, scene) for text, scene in zip(answered.texts, scenes, strict=True)])
+    told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
+    outcome.scores[task] = 100 * float(scores.mean())
+    outcome.per_item[task] = scores
+    outcome.answers[task] = answered.texts
+    outcome.secondary[task] = {
+        "cider_d": 100 * cider_d(answered.texts, told).corpus,
+        "bleu4": 100 * bleu(answered.texts, told)[3].corpus,
+        "rouge_l": 100 * rouge_l(answered.texts, told).corpus,
+    }
+    if answered.shares is not None:
+        outcome.shares[task] = answered.shares
+
+
+def run_retrieval(answerer: Answerer, seen: Seen, tasks: Sequence[str], outcome: Outcome, blind: bool) -> None:
+    """Both directions in one pool: embeddings keep a shortlist, the language model's likelihood ranks it."""
+    texts = seen.sets.pool_captions
+    count = len(texts)
+    owners = np.arange(count)
+    scores = rank_pool(answerer, None if blind else seen.pool, texts)
+    for task in tasks:
+        if task == "retrieval_t2i" and blind:
+            # Without pictures all of them look alike: the expected figures of a blind draw.
+            recalls = {k: 100 * k / count for k in (1, 5, 10)}
+            ranks = np.full(count, count)
+        else:
+            # "Which caption for this picture" compares captions, so their own likelihood is taken off.
+            table = scores["pmi"] if task == "retrieval_i2t" else scores["likelihood"]
+            ranks = ranks_i2t(table, owners) if task == "retrieval_i2t" else ranks_t2i(table, owners)
+            recalls = {k: recall_at(ranks, k) for k in (1, 5, 10)}
+        outcome.scores[task] = recalls[1]
+        outcome.secondary[task] = {"recall@5": recalls[5], "recall@10": recalls[10]}
+        if not blind:
+            ranks_embed = (ranks_i2t if task == "retrieval_i2t" else ranks_t2i)(scores["embedding"], owners)
+            outcome.secondary[task]["recall@1_embedding_only"] = recall_at(ranks_embed, 1)
+        outcome.per_item[task] = (ranks == 1).astype(float)
+    if not blind:
+        prompts = answerer.prompts([CAPTION_PROMPT] * count, pictures=True)
+        shares = answerer.model.shares(
+            **prompts, features=answerer.shown(seen.pool, slice(None)), present=answerer.present(count)
+        ).cpu()
+        outcome.shares.update(dict.fromkeys(tasks, shares))
+
+
+def rank_pool(answerer: Answerer, features: Features | None, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Scores (N, C) of every picture with every caption.
+
+    Returns:
+        "embedding": cosine. "likelihood": log p(caption | picture) where either direction shortlisted the pair,
+        elsewhere a floor plus the cosine (so that the order beyond the shortlist is the embeddings' own).
+        "pmi": the same minus log p(caption). Blind (``features`` None): one row's likelihoods, repeated.
+    """
+    count = len(texts)
+    everything = list(range(count))
+    groups = [everything[i : i + SHORTLIST] for i in range(0, count, SHORTLIST)]
+    prior = torch.cat(answerer.likelihood(None, groups, texts)).double()
+    if features is None:
+        return {"pmi": prior.expand(count, -1).numpy(), "likelihood": prior.expand(count, -1).numpy()}
+    pictures, words = answerer.embed(features, texts)
+    cosine = (pictures @ words.T).double()
+    short = torch.zeros_like(cosine, dtype=torch.bool)
+    short.scatter_(1, cosine.topk(min(SHORTLIST, count), 1).indices, True)
+    short.scatter_(0, cosine.topk(min(SHORTLIST, count), 0).indices, True)
+    wanted = [row.nonzero().flatten().tolist() for row in short]
+    likelihood = torch.full_like(cosine, -1e4) + cosine
+    for row, (captions_of_row, values) in enumerate(
+        zip(wanted, answerer.likelihood(features, wanted, texts), strict=True)
+    ):
+        likelihood[row, captions_of_row] = values.double()
+    pmi = torch.where(short, likelihood - prior, likelihood)
+    return {"embedding": cosine.numpy(), "likelihood": likelihood.numpy(), "pmi": pmi.numpy()}
+
+
+def evaluate(
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    world: World,
+    data: Data,
+    *,
+    tasks: Sequence[str] = TASKS,
+    masking: bool = True,
+    split: str = "test",
+    report: Reporter,
+) -> tuple[dict[str, Any], Seen, Outcome]:
+    """The whole table as the JSON-able `results.json` (scores 0..100), with what it was made from."""
+    started = time.perf_counter()
+    model.eval()
+    sets = build_test_sets(world, data, split=split)
+    seen = look(model, sets)
+    main = run_tasks(Answerer(model, tokenizer), seen, tasks, blind=False, label="evaluate", report=report)
+    dark = run_tasks(Answerer(model, tokenizer), seen, tasks, blind=True, label="evaluate blind", report=report)
+    majority = majority_baseline(sets.training_questions, [item.question for item in sets.questions])
+    blind = {task: max(dark.scores[task], 100 * majority.get(task, 0.0)) for task in tasks}
+    names = model.experts.names
+    mask_rows = {}
+    if masking:
+        for name in names:
+            answerer = Answerer(model, tokenizer, masked=[name])
+            mask_rows[name] = run_tasks(answerer, seen, tasks, blind=False, label=f"without {name}", report=report)
+    own, own_by_condition = expert_scores(model.experts, list(scenes_of(split, 300, world)))
+    learned = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("experts."))
+    results = {
+        "schema": SCHEMA,
+        "average": main.average,
+        "blind_average": float(np.mean(list(blind.values()))),
+        "tasks": {
+            task: {
+                "metric": METRIC[task],
+                "score": main.scores[task],
+                "n": len(main.per_item[task]),
+                "blind": blind[task],
+                "secondary": main.secondary.get(task, {}),
+            }
+            for task in tasks
+        },
+        "experts": own,
+        "experts_by_condition": own_by_condition,
+        "load": load_figures(main.shares, names),
+        "shares": {task: dict(zip(names, s.mean(0).tolist(), strict=True)) for task, s in main.shares.items()},
+        "shares_by_condition": shares_by_condition(seen, main, names),
+        "masking": {name: row.average - main.average for name, row in mask_rows.items()},
+        "masking_by_task": {
+            name: {task: row.scores[task] - main.scores[task] for task in tasks} for name, row in mask_rows.items()
+        },
+        "conditions": condition_scores(seen, main),
+        "seconds": {"evaluate": time.perf_counter() - started},
+        "params": {"total": sum(p.numel() for p in model.parameters()), "trainable": learned},
+    }
+    return results, seen, main
+
+
+def load_figures(shares: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
+    """Mean share per expert over all questions, its coefficient of variation, and the largest over the mean."""
+    if not shares:
+        return {}
+    load = torch.cat(list(shares.values())).mean(0)
+    return {
+        "mean": dict(zip(names, load.tolist(), strict=True)),
+        "cv": float(load.std(unbiased=False) / load.mean()),
+        "max_over_mean": float(load.max() / load.mean()),
+    }
+
+
+def scene_of(seen: Seen, task: str) -> list[Scene]:
+    """The scene of every item of a task, in the order of its scores."""
+    if task in VQA_TASKS:
+        return [seen.sets.scenes[i.scene] for i in seen.sets.questions if i.question.task == task]
+    return seen.sets.described[task] if task in CAPTION_TASKS else seen.sets.pool
+
+
+def condition_scores(seen: Seen, outcome: Outcome) -> dict[str, float]:
+    """The average over tasks, per condition of the picture."""
+    found = {}
+    for index, name in enumerate(CONDITIONS):
+        means = []
+        for task, values in outcome.per_item.items():
+            mine = np.array([scene.condition == index for scene in scene_of(seen, task)])
+            if mine.any():
+                means.append(100 * float(values[mine].mean()))
+        found[name] = float(np.mean(means)) if means else float("nan")
+    return found
+
+
+def shares_by_condition(seen: Seen, outcome: Outcome, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Mean share per expert, per condition of the picture."""
+    rows = defaultdict(list)
+    for task, shares in outcome.shares.items():
+        for scene, share in zip(scene_of(seen, task), shares, strict=True):
+            rows[CONDITIONS[scene.condition]].append(share)
+    return {c: dict(zip(names, torch.stack(rows[c]).mean(0).tolist(), strict=True)) for c in CONDITIONS if rows[c]}

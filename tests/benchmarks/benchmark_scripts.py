@@ -1,0 +1,18 @@
+"""Benchmarks are scripts, not a package: how tests get at them."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+
+from repository import BENCHMARKS
+
+
+def benchmark_script(name: str) -> ModuleType:
+    """``benchmarks/NAME.py`` as a fresh module."""
+    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

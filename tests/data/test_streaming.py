@@ -1,0 +1,400 @@
+"""Training data of one's own: what batches are made of, whatever kinds of rows meet in one, and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from astrea.data.packing import CAPTION_PROMPT, Packer
+from astrea.data.picture_features import SeenPictures
+from astrea.data.streaming import filled_rows
+from astrea.fusion.registry import STRATEGIES
+from astrea.model.processing import AstreaImageProcessor
+from astrea.recipes.recipe import Run
+from astrea.training.context import Workshop
+from astrea.training.distributed import Distributed
+from astrea.training.stages.align import AlignObjective
+from astrea.training.stages.instruct import FuseBatch, by_row, lent
+from astrea.training.stages.next_token import NextTokenAlignObjective
+from own_files import drawn, llava_row, mixed_rows, save_pictures, write_jsonl
+from own_shops import SEEING, data_of, fresh, fusing, learned, only_learning
+
+SCENES = 12
+TEXT = [llava_row(f"only-{n}", [], [("is the sun red?", ["yes", "no"][n % 2])]) for n in range(12)]
+CAPTIONS = [{"id": f"c-{n}", "image": f"p/{n:05}.png", "caption": ["a red sun.", "a cat."]} for n in range(SCENES)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures, and files of every kind of row."""
+    folder = tmp_path_factory.mktemp("own")
+    scenes = drawn(SCENES)
+    rows = mixed_rows(scenes, save_pictures(scenes, folder))
+    write_jsonl(folder / "mixed.jsonl", rows)
+    write_jsonl(folder / "text.jsonl", TEXT)
+    write_jsonl(folder / "captions.jsonl", CAPTIONS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(make_run: Callable[..., Run]) -> Callable[..., Any]:
+    """A recipe with changes, its fresh model and tokenizer."""
+
+    def build(**changes: Any):
+        run = make_run(**{"regular": {"contribution_every": 1}, "experts": SEEING, **changes})
+        return run, *fresh(run)
+
+    return build
+
+
+@pytest.fixture
+def make_own(folder: Path, built) -> Callable[..., Workshop]:
+    """A workshop on some of the files."""
+
+    def make(*names: str, row_tokens: int | None = None, **changes: Any) -> Workshop:
+        run, model, tokenizer = built(**changes)
+        data = data_of([folder / name for name in names], model, tokenizer, row_tokens=row_tokens)
+        return Workshop(run, model, tokenizer, data)
+
+    return make
+
+
+def model_of(strategy: str) -> dict[str, Any]:
+    options = {"expert": "detection"} if strategy == "single" else {}
+    return {"strategy": strategy, "contrast_width": 16, "options": options}
+
+
+def labels_of(batch: FuseBatch) -> list[int]:
+    return batch.packed.labels[batch.packed.labels != -100].tolist()
+
+
+def said_of(shop: Workshop, batch: FuseBatch, row: int) -> str:
+    real = batch.packed.attention_mask[row].bool()
+    ids = [i for i in batch.packed.input_ids[row][real].tolist() if i != shop.packer.image]
+    return str(shop.tokenizer.decode(ids))
+
+
+# What a batch holds
+
+
+def test_rows_are_the_records_with_their_pictures_in_reading_order(make_own):
+    shop = make_own("mixed.jsonl")
+    batch = fusing(shop).batch(0, 0, 24)
+    samples = batch.samples
+    records = [sample.record for sample in samples.content]
+    assert {len(record.images) for record in records} == {0, 1, 2}
+    counts = [len(record.images) for record in records]
+    assert samples.pictures == sum(counts) == len(batch.shown)
+    assert batch.shown.tolist() == list(range(samples.pictures))
+    assert batch.row.tolist() == [row for row, count in enumerate(counts) for _ in range(count)]
+    places = torch.tensor(counts).cumsum(0) - torch.tensor(counts)
+    assert samples.first.tolist() == [int(at) if count else -1 for at, count in zip(places, counts, strict=True)]
+    for row, record in enumerate(records):
+        answers = [message.text for message in record.messages if message.role == "assistant"]
+        assert batch.groups[row].tolist()[: len(answers)] == [0 if record.images else -1] * len(answers)
+        assert batch.groups[row].tolist()[len(answers) :] == [-1] * (batch.groups.shape[1] - len(answers))
+        images = (batch.packed.input_ids[row] == shop.packer.image).sum()
+        assert images == len(record.images) * shop.model.num_visual_tokens
+        learned_ids = batch.packed.labels[row][batch.packed.labels[row] != -100].tolist()
+        assert learned_ids == [i for answer in answers for i in (*shop.packer.ids(answer), shop.packer.format.stop_id)]
+        assert all(message.text.replace("<image>", "").strip().split()[0] in said_of(shop, batch, row)
+                   for message in record.messages)  # fmt: skip
+        assert samples.names[row] == f"{record.source} {record.id}"
+        assert samples.texts[row] == [" ".join(answers)]
+
+
+def test_the_experts_see_the_pictures_that_the_records_name(make_own):
+    shop = make_own("mixed.jsonl")
+    samples = shop.data.draw(5, 20, 0)
+    features = samples.look()
+    paths = [sample.root.real / image.path for sample in samples.content for image in sample.record.images]
+    pixels = AstreaImageProcessor(64)([Image.open(path) for path in paths])["pixel_values"]
+    for name, part in shop.model.see(pixels).items():
+        torch.testing.assert_close(features[name].tokens, part.tokens, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(features[name].confidence, part.confidence, atol=1e-5, rtol=1e-4)
+
+
+def test_the_same_picture_has_one_id_and_texts_without_one_differ(make_own):
+    shop = make_own("mixed.jsonl")
+    samples = shop.data.draw(0, len(shop.data), 0)
+    by_picture: dict[str, set[int]] = {}
+    for sample, number in zip(samples.content, samples.ids.tolist(), strict=True):
+        images = sample.record.images
+        by_picture.setdefault(images[0].path if images else str(sample.record.source), set()).add(number)
+    assert all(len(numbers) == 1 for numbers in by_picture.values())
+    assert len(set(samples.ids.tolist())) == len(by_picture) == SCENES + SCENES
+    assert samples.ids.min() >= 0
+
+
+def test_alignment_reads_the_first_picture_of_those_that_have_any(make_own):
+    shop = make_own("mixed.jsonl", "text.jsonl")
+    samples = shop.data.draw(0, 3 * len(shop.data.pairs), 0, pairs=True)
+    assert samples.pictures == len(samples.names)
+    assert samples.first.tolist() == list(range(samples.pictures))
+    assert not [sample for sample in samples.content if not sample.record.images]
+    assert len(shop.data.pictured) == 1  # a file without any picture is not asked for one
+    assert shop.data.report.lines == []  # nor is its lack a fault
+    reached = learned(shop, AlignObjective(shop, joining="detection", aligned=["captioning"], offset=0))
+    assert {name.split(".")[0] for name in reached} == {"adapters", "picture_head", "text_head", "contrast", "words"}
+
+
+def test_a_record_of_captions_alone_is_asked_to_describe_and_each_is_read_sometimes(make_own):
+    shop = make_own("captions.jsonl")
+    objective = fusing(shop)
+    told = set()
+    for step in range(3):
+        batch = objective.batch(step, 0, SCENES)
+        for row in range(SCENES):
+            words = said_of(shop, batch, row)
+            assert CAPTION_PROMPT.rstrip(".") in words
+            told.add(words.split("picture")[1])
+            answer = batch.packed.labels[row][batch.packed.labels[row] != -100].tolist()[:-1]
+            assert (
+                answer == batch.told.tokens[row] == shop.packer.ids(CAPTIONS[0]["caption"][int(batch.told.which[row])])
+            )
+    assert len(told) == 2
+
+
+def test_an_epoch_holds_every_record_once_and_the_order_is_a_function_of_the_seed(make_own):
+    shop = make_own("mixed.jsonl", "text.jsonl")
+    size = len(shop.data)
+    whole = list(shop.data.draw(0, size, 3).names)
+    assert len(set(whole)) == size == 6 * SCENES + len(TEXT)
+    assert [name for at in (0, 40, 20, 60) for name in shop.data.draw(at, 20, 3).names] == [
+        name for at in (0, 40, 20, 60) for name in (whole + list(shop.data.draw(size, 20, 3).names))[at : at + 20]
+    ]
+    assert list(shop.data.draw(0, size, 4).names) != whole
+    assert shop.data.groups == ("mixed.jsonl", "text.jsonl")
+
+
+# Mixed batches
+
+
+@pytest.mark.parametrize("stage", ["fuse", "tune"])
+def test_every_kind_of_row_in_one_batch_trains_what_the_stage_trains(make_own, stage):
+    shop = make_own("mixed.jsonl")
+    objective = fusing(shop, stage)
+    reached = learned(shop, objective, steps=3, batch=16)
+    parts = {name.split(".")[0] for name in reached}
+    assert parts == {"adapters", "picture_head", "text_head", "contrast", "fusion"} | (
+        {"language_model"} if stage == "tune" else set()
+    )
+    assert {name.split(".")[1] for name in reached if name.startswith("adapters")} == set(shop.model.experts.names)
+    assert shop.contributions.seen.tolist() == [3]
+    assert 0.5 < shop.model.fusion.allocator.load.sum() < 1  # some goes to nobody in particular
+    assert shop.contrast.queue.ids.min() >= 0
+
+
+@pytest.mark.parametrize("stage", ["fuse", "tune"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_trains_on_such_rows(make_own, strategy, stage):
+    shop = make_own("mixed.jsonl", "text.jsonl", model=model_of(strategy))
+    objective = fusing(shop, stage)
+    batch = objective.batch(0, 0, 8)
+    if objective.fusion.per_question:
+        assert batch.groups.shape == (len(batch.packed.input_ids), 1)
+        assert len(batch.groups) > 8
+        images = (batch.packed.input_ids == shop.packer.image).sum(1) // shop.model.num_visual_tokens
+        assert torch.equal(images, torch.bincount(batch.row, minlength=len(batch.groups)))
+    reached = learned(shop, objective)
+    assert any(name.startswith("adapters.detection") for name in reached)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("stage", ["fuse", "tune"])
+def test_a_batch_without_any_picture_hurts_nothing(make_own, strategy, stage):
+    shop = make_own("text.jsonl", model=model_of(strategy))
+    before = {name: value.clone() for name, value in shop.model.state_dict().items()}
+    objective = fusing(shop, stage)
+    batch = objective.batch(0, 0, 4)
+    assert (batch.samples.pictures, len(batch.shown), batch.samples.look()) == (0, 0, {})
+    assert batch.groups.eq(-1).all()
+    assert not batch.whole().any()
+    reached = learned(shop, objective, batch=4)
+    assert {name.split(".")[0] for name in reached} == ({"language_model"} if stage == "tune" else set())
+    moved = {name for name, value in shop.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in moved} <= {"language_model", "fusion"}
+    assert shop.contributions.seen.tolist() == [0]
+    assert shop.contrast.queue.ids.eq(-1).all()
+
+
+def test_next_token_alignment_takes_such_rows_and_batches_without_pictures(make_own):
+    shop = make_own("mixed.jsonl", align__kind="next_token")
+    reached = learned(shop, NextTokenAlignObjective(shop, joining="detection", offset=0))
+    assert reached
+    assert all(name.startswith("adapters.detection") for name in reached)
+    blind = make_own("text.jsonl")
+    assert learned(blind, NextTokenAlignObjective(blind, joining="detection", offset=0)) == set()
+
+
+def test_rows_without_pictures_count_nowhere(make_own):
+    """The same losses about pictures and the same measurements, whatever text stands beside them."""
+    shop = make_own("mixed.jsonl", regular={"contribution_every": 1, "expert_dropout": 0, "lies": 0})
+    objective = fusing(shop)
+    batch = objective.batch(0, 0, 16)
+    groups = batch.groups.clone()
+    blind = torch.bincount(batch.row, minlength=16) == 0
+    assert 0 < blind.sum() < 16
+    assert groups[blind].eq(-1).all()
+    assert (groups[~blind][:, 0] == 0).all()
+    assert torch.equal(batch.whole(), ~blind)
+    only_learning(shop, objective)
+    _, figures = objective.loss(batch, 0)
+    assert torch.isfinite(torch.tensor(list(figures.values()))).all()
+    (taken,) = objective.shares
+    assert len(taken) == int((groups >= 0).sum())
+    assert (taken.sum(-1) > 0).all()
+
+
+def test_an_own_text_takes_the_place_of_one_without_a_picture(make_own):
+    shop = make_own("mixed.jsonl")
+    objective = fusing(shop)
+    batch = objective.batch(0, 0, 16)
+    only_learning(shop, objective)
+    objective.loss(batch, 0)
+    ((pictures, texts, ids),) = objective.pending
+    place = lent(batch.samples.first >= 0)
+    assert len(pictures) == len(texts) == 16
+    assert torch.equal(ids, batch.told.ids[place])
+    assert (batch.samples.first[place] >= 0).all()
+
+
+def test_lent_places():
+    assert lent(torch.tensor([True, False, False, True])).tolist() == [0, 3, 3, 3]
+    assert lent(torch.tensor([False, True, False])).tolist() == [1, 1, 1]
+    assert lent(torch.tensor([True, True])).tolist() == [0, 1]
+
+
+def test_shares_of_a_row_are_the_mean_over_its_pictures():
+    shares = torch.rand(3, 2, 4)
+    groups = torch.tensor([[0, 0, -1], [-1, -1, -1], [0, -1, -1]])
+    found = by_row(shares, torch.tensor([0, 0, 2]), groups, torch.zeros(4))
+    assert found.shape == (3, 3, 4)
+    torch.testing.assert_close(found[0, :2], shares[:2].mean(0))
+    torch.testing.assert_close(found[2, :2], shares[2])
+    assert found[1].eq(0).all()
+    assert found[:, 2].eq(0).all()
+    assert torch.equal(by_row(None, torch.zeros(0).long(), groups, torch.zeros(4)), torch.zeros(3, 3, 4))
+
+
+def test_lies_are_judged_on_whole_rounds_of_the_batchs_own_pictures(make_own):
+    shop = make_own("mixed.jsonl", "text.jsonl")
+    samples = shop.data.draw(0, 12, 0)
+    pictures = samples.pictures
+    same, index = shop.data.judged(samples, 96, None)
+    assert same is samples
+    assert len(index) % pictures == 0
+    assert 96 - pictures < len(index) <= 96
+    assert all(index[i] != index[(i + 1) % len(index)] for i in range(len(index)))
+    assert len(shop.data.judged(samples, 3, None)[1]) == pictures
+    one = shop.data.draw(next(p for p in range(99) if shop.data.draw(p, 1, 0).pictures == 1), 1, 0)
+    assert len(shop.data.judged(one, 96, None)[1]) == 0  # there would be no telling a lie
+
+
+def test_a_single_picture_is_a_batch_too(make_own):
+    shop = make_own("captions.jsonl")
+    assert learned(shop, fusing(shop, "tune"), batch=1)
+
+
+# Several conversations in a row
+
+
+def test_shared_rows_hold_the_same_and_teach_the_same(make_own):
+    changes = {"regular": {"contribution_every": 1, "expert_dropout": 0, "lies": 0}}
+    apart, shared = (make_own("mixed.jsonl", row_tokens=n, **changes) for n in (None, 260))
+    losses = []
+    for shop in (apart, shared):
+        shop.model.load_state_dict(apart.model.state_dict())
+        shop.model.eval()
+        objective = fusing(shop, "tune")
+        batch = objective.batch(0, 0, 16)
+        features = shop.seen(batch.samples)
+        part = {name: one.rows(batch.shown) for name, one in features.items()}
+        with torch.no_grad():
+            found = shop.model(**batch.packed.model_inputs(), features=part, use_cache=False)
+        losses.append((batch, float(found.loss)))
+        only_learning(shop, objective)
+        shop.model.train()
+        assert objective.loss(batch, 0)[0].isfinite()
+    (one, alone), (two, together) = losses
+    assert len(two.groups) < len(one.groups) == 16
+    assert two.packed.attention_mask.sum(1).max() <= 260
+    assert two.packed.attention_mask.sum() == one.packed.attention_mask.sum()
+    assert (
+        two.packed.labels[two.packed.labels != -100].tolist() == one.packed.labels[one.packed.labels != -100].tolist()
+    )
+    assert two.shown.tolist() == one.shown.tolist()
+    assert sorted(two.groups[two.groups >= 0].tolist()) == sorted(one.groups[one.groups >= 0].tolist())
+    assert together == pytest.approx(alone, rel=1e-5)
+
+
+def test_rows_are_filled_in_order_and_one_that_is_too_long_has_its_own():
+    class Piece:
+        def __init__(self, length: int) -> None:
+            self.ids = [0] * length
+
+    pieces = [(Piece(length), 0, []) for length in (3, 4, 2, 9, 1, 1)]
+    assert [[len(one.ids) for one, _, _ in row] for row in filled_rows(pieces, 7)] == [[3, 4], [2], [9], [1, 1]]
+    assert filled_rows([], 5) == []
+
+
+def test_every_process_has_a_row_and_the_others_stay_the_same(folder, built):
+    """Where the rows are fewer than the processes, the rest get one that teaches nothing."""
+    _, model, tokenizer = built()
+    packer, found = Packer(tokenizer, model.num_visual_tokens), []
+    for world in (1, 4):
+        data = data_of([folder / "mixed.jsonl"], model, tokenizer, row_tokens=10_000, ranks=Distributed(0, world))
+        samples = data.draw(0, 4, 0)
+        found.append(data.pack(packer, samples, torch.zeros(4, dtype=torch.long), per_question=False))
+    one, four = found
+    assert (len(one.groups), len(four.groups)) == (1, 4)
+    for name in ("input_ids", "segments", "labels", "label_weights", "questions"):
+        assert torch.equal(getattr(one.packed, name)[0], getattr(four.packed, name)[0])
+    assert four.packed.labels[1:].eq(-100).all()
+    assert four.packed.attention_mask[1:].sum(1).tolist() == [1, 1, 1]
+    assert four.groups[1:].eq(-1).all()
+    assert four.row.tolist() == one.row.tolist()
+    out = model(**{name: value[1:] for name, value in four.packed.model_inputs().items()}, num_items_in_batch=5.0)
+    assert float(out.loss.detach()) == 0
+    assert out.loss.requires_grad
+
+
+# What experts look at
+
+
+def test_experts_look_at_each_picture_once(folder, built, tmp_path, monkeypatch):
+    run, model, tokenizer = built()
+    looks: dict[str, int] = dict.fromkeys(model.experts.names, 0)
+    for name in looks:
+        expert, forward = model.experts[name], model.experts[name].forward
+
+        def count(pixels, name=name, forward=forward):
+            looks[name] += len(pixels)
+            return forward(pixels)
+
+        monkeypatch.setattr(expert, "forward", count)
+
+    def seen() -> list[Any]:
+        kept = SeenPictures(tmp_path, 10**8, pytest.fail)
+        data = data_of([folder / "mixed.jsonl"], model, tokenizer, kept=kept)
+        shop = Workshop(run, model, tokenizer, data)
+        size = len(data)
+        draws = [data.draw(size * epoch, size, 0) for epoch in range(2)]
+        draws.append(data.draw(0, size, 0, pairs=True))
+        return [shop.seen(draws[0]), shop.seen_anew(draws[1], learning=False), shop.seen(draws[2])]
+
+    first = seen()
+    assert looks == dict.fromkeys(looks, SCENES)
+    second = seen()  # another run, from the file
+    assert looks == dict.fromkeys(looks, SCENES)
+    for one, other in zip(first, second, strict=True):
+        assert all(torch.equal(one[name].tokens, other[name].tokens) for name in looks)
+    with torch.no_grad():
+        next(model.experts["detection"].parameters()).mul_(1.01)
+    seen()
+    assert looks == {**dict.fromkeys(looks, SCENES), "detection": 2 * SCENES}

@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from astrea.common.errors import AstreaError
+from astrea.common.progress import Reporter
+from astrea.estimate import gpus
+from astrea.estimate.build import absent_model, absent_workshop, language_config, workshop_of
+from astrea.estimate.ledger import KINDS
+from astrea.estimate.precision import computes_low
+from astrea.estimate.process import ProcessCost, evaluation_peak, process_cost
+from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
+from astrea.estimate.table import BUILDING, STAGES, Estimate, estimate, for_terminal, parameters
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import ExpertEntry, Machines, Run
+from astrea.training.acceleration import accelerated
+from astrea.training.components import assemble
+from astrea.training.trainer import plan_stages
+from small_recipes import SMALL
+
+SAMPLES = 12
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return load_recipe(Run, "tiny", SMALL)
+
+
+@pytest.fixture(scope="module")
+def shop(run):
+    return absent_workshop(run, samples=SAMPLES)
+
+
+def cost_of(shop, stage: str, *, every: int = 0, **changes) -> StageCost:
+    run = shop.run.model_copy(update={stage: getattr(shop.run, stage).model_copy(update=changes)} if changes else {})
+    plan = next(plan for plan in reversed(plan_stages(run)) if plan.name.startswith(stage))
+    return stage_cost(shop, plan, every=every)
+
+
+@pytest.fixture(scope="module")
+def tuning(shop) -> StageCost:
+    return cost_of(shop, "tune", every=2)
+
+
+@pytest.fixture(scope="module")
+def unmeasured(shop) -> StageCost:
+    """Tuning when contributions are never measured."""
+    return cost_of(shop, "tune")
+
+
+def test_the_model_takes_no_memory_and_has_every_parameter(run, shop):
+    real, _ = assemble(run, None)
+    floats = [p for p in (*shop.model.parameters(), *shop.contrast.parameters()) if p.is_floating_point()]
+    assert {p.device.type for p in floats} == {"meta"}
+    wanted = {name: (p.shape, p.dtype) for name, p in real.named_parameters()}
+    assert {name: (p.shape, p.dtype) for name, p in shop.model.named_parameters()} == wanted
+    sizes = parameters(shop)
+    assert sum(total for total, _ in sizes.values()) == sum(p.numel() for p in real.parameters())
+    assert all(learning == 0 for name, (_, learning) in sizes.items() if name.startswith("expert "))
+    assert all(learning == total for name, (total, learning) in sizes.items() if not name.startswith("expert "))
+
+
+@pytest.mark.parametrize(("stage", "every"), [("align", 0), ("tune", 2)])
+def test_without_weights_the_count_is_that_with_weights(run, shop, tuning, stage, every):
+    torch.manual_seed(0)
+    model, tokenizer = assemble(run, None)
+    real = cost_of(workshop_of(run, model, tokenizer, samples=SAMPLES), stage, every=every)
+    found = tuning if stage == "tune" else cost_of(shop, stage)
+    assert found.trainable == real.trainable
+    # Words that count for nothing are left out where their weights are known.
+    assert found.plain_step_flops == pytest.approx(real.plain_step_flops, rel=0.02)
+    assert found.step_flops == pytest.approx(real.step_flops, rel=0.02)
+    assert found.forward_flops == pytest.approx(real.forward_flops, rel=0.02)
+    assert found.memory["weights"] == real.memory["weights"]
+    assert found.memory["optimizer"] == real.memory["optimizer"]
+    assert found.peak == pytest.approx(real.peak, rel=0.05)
+
+
+def test_a_stage_adds_up(shop, tuning):
+    learning = sum(p.numel() for p in shop.model.parameters()) - sum(p.numel() for p in shop.model.experts.parameters())
+    assert tuning.trainable == learning + 1  # and the temperature
+    # Two moments by AdamW, one by Muon for hidden matrices; a step counter each.
+    assert 4 * tuning.trainable < tuning.memory["optimizer"] <= 8 * tuning.trainable + 8 * 200
+    assert set(tuning.memory) == set(KINDS)
+    assert tuning.peak == sum(tuning.memory.values())
+    assert tuning.step_flops > 1.3 * tuning.forward_flops  # many forward passes are without gradient
+    assert tuning.samples == shop.run.tune.steps * 4
+    assert tuning.as_dict()["peak"] == tuning.peak
+    assert all(parameter.grad is None for parameter in shop.model.parameters())
+
+
+def test_frozen_parts_cost_no_backward_pass_and_no_optimizer(shop, tuning):
+    fusing = cost_of(shop, "fuse", every=2)
+    assert fusing.trainable < tuning.trainable
+    assert fusing.memory["optimizer"] < tuning.memory["optimizer"]
+    assert fusing.step_flops - fusing.forward_flops < tuning.step_flops - tuning.forward_flops
+
+
+def test_measuring_contributions_is_averaged(tuning, unmeasured):
+    assert unmeasured.step_flops == unmeasured.plain_step_flops / 4
+    assert tuning.plain_step_flops == pytest.approx(unmeasured.plain_step_flops, rel=0.25)  # other pictures
+    assert tuning.step_flops > tuning.plain_step_flops / 4
+
+
+def test_a_larger_batch_takes_more_memory_and_the_same_work_per_sample(shop, unmeasured):
+    small, large = unmeasured, cost_of(shop, "tune", batch=12)
+    assert large.memory["weights"] == small.memory["weights"]
+    assert large.memory["optimizer"] == small.memory["optimizer"]
+    kept = [cost.memory["activations"] + cost.memory["temporary"] for cost in (small, large)]
+    assert kept[1] > 2 * kept[0]
+    assert large.step_flops == pytest.approx(small.step_flops, rel=0.4)
+
+
+def test_gradient_checkpointing_trades_work_for_memory(shop, unmeasured):
+    with_gradient_checkpointing(shop, True)
+    try:
+        thrifty = cost_of(shop, "tune")
+    finally:
+        with_gradient_checkpointing(shop, False)
+    assert thrifty.memory["activations"] < unmeasured.memory["activations"]
+    assert thrifty.peak < unmeasured.peak
+    assert thrifty.step_flops > unmeasured.step_flops
+    assert not any(getattr(layer, "gradient_checkpointing", False) for layer in shop.model.language_model.modules())
+
+
+def test_what_the_experts_look_costs_is_per_picture(shop):
+    assert looking_flops(shop, 2) == looking_flops(shop, 5) > 1e6
+
+
+# Language models that are only described
+
+
+def described(run: Run, **language) -> Run:
+    """The run with another language model, which the recipe itself may describe."""
+    return run.model_copy(update={"language": run.language.model_copy(update=language)})
+
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 5000,
+}
+
+
+def test_a_checkpoint_is_described_by_its_config(run, tmp_path):
+    assert language_config(run) is None
+    LlamaConfig(**LLAMA).save_pretrained(tmp_path)
+    found = language_config(described(run, checkpoint=str(tmp_path)))
+    assert (found.hidden_size, found.vocab_size) == (64, 5000)
+    given = language_config(described(run, checkpoint="some/model", architecture=LLAMA | {"vocab_size": 6000}))
+    assert given.vocab_size == 6000
+
+
+def test_a_large_language_model_is_estimated_without_memory(run):
+    architecture = {
+        "model_type": "qwen3",
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    }
+    model, _ = absent_model(described(run, checkpoint="Qwen/Qwen3-0.6B", architecture=architecture))
+    # 0.44 B without the embeddings, as the model's card says.
+    count = sum(p.numel() for p in model.language_model.parameters())
+    assert count == pytest.approx(0.44e9 + 151936 * 1024, rel=0.01)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
+def test_a_described_language_model_is_estimated_like_any_other(run):
+    shop = absent_workshop(described(run, checkpoint="some/model", architecture=LLAMA), samples=SAMPLES)
+    cost = cost_of(shop, "tune")
+    assert cost.trainable > 5000 * 64
+    assert cost.peak > 0
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ({"checkpoint": "nobody/nothing"}, "config.json of 'nobody/nothing' is not on this machine"),
+        ({"checkpoint": "x/y", "architecture": {"model_type": "no such thing"}}, "language.architecture"),
+        ({"architecture": {"model_type": "no such thing"}}, "language.architecture describes no model"),
+        ({"checkpoint": "x/y", "architecture": {"hidden_size": 8}}, "language.architecture"),
+        ({"checkpoint": "x/y", "architecture": LLAMA | {"vocab_size": 10}}, "knows 10 tokens"),
+    ],
+)
+def test_what_is_not_there_is_said(run, language, said):
+    with pytest.raises(AstreaError, match=said) as caught:
+        absent_model(described(run, **language))
+    assert caught.value.mend
+
+
+def test_an_experts_checkpoint_that_is_not_there_is_said(run):
+    entries = dict(run.experts)
+    entries["detection"] = entries["detection"].model_copy(
+        update={"checkpoint": "nobody/nothing", "revision": "0" * 40, "options": {}}
+    )
+    with pytest.raises(AstreaError, match="'nobody/nothing' is not on this machine"):
+        absent_model(run.model_copy(update={"experts": entries}))
+    described = {"model_type": "yolos", "num_detection_tokens": 20, "num_labels": 7, "num_hidden_layers": 2}
+    entries["detection"] = entries["detection"].model_copy(update={"architecture": described})
+    model, _ = absent_model(run.model_copy(update={"experts": entries}))
+    expert = model.experts["detection"]
+    assert (expert.num_tokens, len(expert.class_names)) == (16, 7)
+    assert {parameter.device.type for parameter in expert.parameters()} == {"meta"}
+
+
+def test_a_described_captioner_is_counted_to_the_end_of_its_sentence(run):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    blip = {
+        "model_type": "blip",
+        "text_config": sizes | {"encoder_hidden_size": 16},
+        "vision_config": sizes | {"image_size": 32},
+    }
+
+    def work(tokens: int) -> float:
+        entry = ExpertEntry(kind="captioning", architecture=blip, options={"tokens": tokens})
+        return looking_flops(absent_workshop(run.model_copy(update={"experts": {"words": entry}}), samples=4), 2)
+
+    # The picture once; every word a pass of the decoder and its scores over the vocabulary.
+    one, five, nine = work(1), work(5), work(9)
+    assert 2 * 16 * 30524 * 4 < five - one == pytest.approx(nine - five, rel=0.02)
+
+
+# Precision
+
+
+def test_bfloat16_is_made_believe_as_autocast_has_it(run):
+    low = run.model_copy(update={"machines": Machines(device="cpu", precision="bf16")})
+    torch.manual_seed(0)
+    model, tokenizer = assemble(low, None)
+    real_shop = workshop_of(low, model, tokenizer, samples=SAMPLES)
+    with accelerated(model.language_model, low.machines, torch.device("cpu")):
+        real = cost_of(real_shop, "tune")
+    found = cost_of(absent_workshop(low, samples=SAMPLES), "tune")
+    assert found.plain_step_flops == pytest.approx(real.plain_step_flops, rel=0.02)
+    assert found.memory["optimizer"] == real.memory["optimizer"]
+    assert found.memory["activations"] == pytest.approx(real.memory["activations"], rel=0.1)
+    assert found.peak == pytest.approx(real.peak, rel=0.1)
+
+
+def test_in_bfloat16_a_block_that_is_computed_again_is_what_it_was(run):
+    shop = absent_workshop(run.model_copy(update={"machines": Machines(precision="bf16")}), samples=SAMPLES)
+    kept = cost_of(shop, "tune")
+    with_gradient_checkpointing(shop, True)
+    again = cost_of(shop, "tune")  # torch compares every tensor's type and shape
+    assert again.memory["activations"] < kept.memory["activations"]
+    assert again.plain_step_flops > kept.plain_step_flops
+    assert "forward" not in vars(shop.model.language_model)
+
+
+@pytest.mark.parametrize(
+    ("machines", "low"),
+    [
+        ({}, True),
+        ({"device": "cuda"}, True),
+        ({"device": "cpu"}, False),
+        ({"precision": "fp32"}, False),
+        ({"device": "cpu", "precision": "bf16"}, True),
+    ],
+)
+def test_where_bfloat16_is_computed_in(machines, low):
+    assert computes_low(Machines(**machines)) is low
+
+
+def test_many_micro_steps_are_counted_without_being_run(shop, unmeasured):
+    # Muon's own products are of the step, not of its micro-steps, and the micro-steps' texts differ in length.
+    many = cost_of(shop, "tune", accumulate=40)
+    assert many.samples == 40 * unmeasured.samples
+    assert many.forward_flops == pytest.approx(unmeasured.forward_flops, rel=0.2)
+    assert many.plain_step_flops > 30 * (unmeasured.forward_flops * 4)
+    assert many.peak >= unmeasured.peak
+
+
+# GPUs
+
+
+def test_the_smallest_gpu_that_fits():
+    assert [gpu.memory for gpu in gpus.GPUS] == sorted(gpu.memory for gpu in gpus.GPUS)
+    assert gpus.smallest(0).name == "L4"
+    assert gpus.smallest(20 * 10**9).name == "L4"
+    assert gpus.smallest(22 * 10**9).memory == 40
+    assert gpus.smallest(60 * 10**9).memory == 80
+    assert gpus.smallest(10**12) is None
+    assert gpus.needed(10**9) == 2_100_000_000
+    assert all(gpu.source for gpu in gpus.GPUS)
+
+
+def test_time_is_work_over_rate():
+    a100 = next(gpu for gpu in gpus.GPUS if gpu.name == "A100 80GB")
+    assert gpus.seconds(312e12, a100, half=True, utilisation=0.5) == pytest.approx(2)
+    assert gpus.seconds(19.5e12, a100, half=False, utilisation=1) == pytest.approx(1)
+
+
+def made(peak: int) -> Estimate:
+    memory = dict.fromkeys(KINDS, 0) | {"activations": peak}
+    stage = StageCost("tune", 4, 400, 10, 1e9, 3e9, 12 * 10**9, memory)
+    process = ProcessCost(10**9, 3 * 10**9, peak, 2 * 10**9, 10**8, on_gpu=False)
+    return Estimate("made up", {"all": (100, 10)}, 5e6, [stage], True, False, 0.5, process)
+
+
+def test_the_table_says_what_fits_and_how_long(capsys):
+    from rich.console import Console
+
+    told = made(30 * 10**9).as_dict()["stages"][0]
+    assert told["smallest_gpu"] == "A100 40GB"
+    assert told["gpu_bytes"] == 34 * 10**9
+    assert told["seconds_per_1000_samples"]["A100 40GB"] == pytest.approx(3e12 / (312e12 * 0.5))
+    assert "L4" not in told["seconds_per_1000_samples"]
+    console = Console(width=80)
+    console.print(for_terminal(made(30 * 10**9)))
+    console.print(for_terminal(made(10**13)))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for heading in ("training step", "optimizer", "gradients", "kept", "smallest", "s per 1,000 samples", "evaluates"):
+        assert heading.lower() in out.lower()
+    assert "…" not in out
+    assert "A100 40GB" in out
+    assert "30 GB" in out
+    assert "none" in out
+
+
+# The whole process
+
+
+def test_a_process_needs_what_its_most_expensive_part_needs():
+    cost = ProcessCost(libraries=5, loading=20, training=70, evaluation=40, kept=3, on_gpu=False)
+    assert cost.peak == 5 + 3 + 70
+    assert cost.as_dict()["peak"] == cost.peak
+    assert dataclasses.replace(cost, on_gpu=True).peak == 5 + 3 + 20
+
+
+def test_evaluation_is_counted_like_the_steps(run, shop):
+    torch.manual_seed(0)
+    model, tokenizer = assemble(run, None)
+    real = workshop_of(run, model, tokenizer, samples=SAMPLES)
+    assert evaluation_peak(shop) == pytest.approx(evaluation_peak(real), rel=0.05)
+    assert shop.model.training
+
+
+def test_loading_a_checkpoint_takes_its_weights_twice(run, tuning, language_checkpoint):
+    own = run.language.model_copy(update={"checkpoint": str(language_checkpoint("llama_tied"))})
+    there = absent_workshop(run.model_copy(update={"language": own}), samples=SAMPLES)
+    # Its own tokenizer counts, with what a run adds to it.
+    assert there.tokenizer.convert_tokens_to_ids("<image>") == there.model.config.image_token_id
+    assert len(there.tokenizer) <= there.model.config.text_config.vocab_size
+    weights = sum(p.numel() * 4 for p in there.model.parameters())
+    language = sum(p.numel() * 4 for p in there.model.language_model.parameters())
+    cost = process_cost(there, [tuning])
+    assert cost.loading == pytest.approx(weights + language, rel=0.01)
+    assert cost.training == tuning.peak
+    assert not cost.on_gpu
+    one = {name: part.rows(slice(1)) for name, part in there.data.features.items()}
+    tokens = sum(part.tokens.numel() + part.confidence.numel() for part in one.values())
+    assert cost.kept == pytest.approx(4 * tokens * run.data.train_scenes, rel=0.3)  # and places
+
+
+def test_the_wait_is_told(run):
+    said = []
+    report = Reporter()
+    report.track = lambda *what: said.append(what)
+    estimate(run.model_copy(update={"tune": run.tune.model_copy(update={"steps": 0})}), report=report)
+    assert said[0][0] == BUILDING
+    stages = [what for what in said if what[0] == STAGES]
+    assert stages[0][1] == 0
+    assert stages[-1][1] == stages[-1][2]

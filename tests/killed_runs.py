@@ -1,0 +1,93 @@
+"""Starts one run per moment in ``POINTS`` and kills it there with SIGKILL; a script of its own, for test_run.py.
+
+    python killed_runs.py RECIPE FOLDER
+
+Every run is a fork of this process, so that the library is imported once. Prints {moment: signal that ended it}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from astrea.common.progress import Reporter
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
+from astrea.training import checkpoint
+from astrea.training import trainer as run
+from astrea.training.log import TrainLog
+from astrea.training.stages.instruct import FuseObjective
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill(owner: Any, name: str, when: Callable[..., bool], *, after: bool = False) -> None:
+    """Die before (or after) the first call of ``owner.name`` for whose arguments ``when`` is true."""
+    original = getattr(owner, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        now = when(*args, **kwargs)
+        if now and not after:
+            die()
+        result = original(*args, **kwargs)
+        if now:
+            die()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+class Count:
+    """True at the ``number``-th call."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, *args: Any, **kwargs: Any) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def at_step(number: int) -> Callable[..., bool]:
+    return lambda *args, **kwargs: args[1] == number
+
+
+# The run: align has 5 phases of 2 steps, fuse is steps 11 to 14 with two micro-steps each, tune 15 to 20; saves at
+# 2, 4, 6, 8, 10, 12, 14, 16, 18, 20.
+POINTS: dict[str, Callable[[], None]] = {
+    "before the first save": lambda: kill(TrainLog, "write", at_step(1), after=True),
+    "between two saves": lambda: kill(TrainLog, "write", at_step(17), after=True),
+    "in mid-accumulation": lambda: kill(FuseObjective, "loss", Count(6)),
+    "at the end of a stage, unsaved": lambda: kill(run, "save_checkpoint", at_step(14)),
+    "between two stages": lambda: kill(run, "save_checkpoint", at_step(14), after=True),
+    "in mid-save, half the files": lambda: kill(checkpoint, "_write_tensors", Count(5 * 8 + 3)),
+    "in mid-save, before the rename": lambda: kill(Path, "rename", lambda path, to: Path(to).name == "step-00000016"),
+    "in mid-save, after the rename": lambda: kill(
+        Path, "rename", lambda path, to: Path(to).name == "step-00000016", after=True
+    ),
+    "while writing the model": lambda: kill(run.AstreaProcessor, "save_pretrained", Count(1)),
+}
+
+
+def main(recipe: str, folder: str) -> None:
+    ends = {}
+    for number, (name, arm) in enumerate(POINTS.items()):
+        child = os.fork()
+        if child == 0:
+            arm()
+            run.train(load_recipe(Run, recipe), Path(folder) / str(number), report=Reporter())
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        ends[name] = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    print(json.dumps(ends))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from astrea.common.progress import Reporter
+from astrea.lab.arena.callback import Watch, undisturbed
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
+from astrea.training.trainer import train
+
+
+class Slow(Watch):
+    """Looks at everything, takes its time, and draws random numbers."""
+
+    def __call__(self, shop, stage, step, seconds):
+        super().__call__(shop, stage, step, seconds)
+        self.calls = [*getattr(self, "calls", []), (stage, step, seconds)]
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def watched(base, tmp_path_factory) -> tuple[Path, Path, Slow, float]:
+    run = load_recipe(Run, "tiny", base)
+    folder = tmp_path_factory.mktemp("watched")
+    plain = train(run, folder / "plain", report=Reporter())
+    watch = Slow(every=2)
+    began = time.perf_counter()
+    seen = train(run, folder / "seen", observe=watch, report=Reporter())
+    return plain, seen, watch, time.perf_counter() - began
+
+
+def test_a_watched_training_gives_the_same_bits(watched):
+    plain, seen, _, _ = watched
+    mine, theirs = load_file(plain / "model.safetensors"), load_file(seen / "model.safetensors")
+    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+    log = "train.jsonl"
+    assert (plain.parent / log).read_text() == (seen.parent / log).read_text()
+
+
+def test_every_optimizer_step_is_seen_and_watching_costs_no_training_seconds(watched):
+    _, seen, watch, took = watched
+    steps = [(stage, step) for stage, step, _ in watch.calls]
+    names = ("captioning", "classification", "segmentation", "detection", "joint")
+    align = [(f"align/{name}", 1) for name in names]
+    assert steps == [*align, ("fuse", 1), ("fuse", 2), *(("tune", n) for n in (1, 2, 3, 4))]
+    seconds = [s for *_, s in watch.calls]
+    assert seconds == sorted(seconds)
+    assert took > 11 * 0.5
+    assert seconds[-1] < took - 11 * 0.5
+    clock = json.loads((seen.parent / "seconds.json").read_text())
+    trained = sum(s for name, s in clock.items() if name != "features")
+    assert trained < took - 11 * 0.5
+    assert trained >= seconds[-1] - 0.05
+
+
+def test_the_curve_has_a_point_every_so_many_steps_and_one_at_the_end(watched):
+    _, _, watch, _ = watched
+    fused = [s for stage, _, s in watch.calls if not stage.startswith("align")]
+    assert [point[0] for point in watch.curve] == [pytest.approx(fused[at], abs=0.01) for at in (1, 3, 5)]
+    assert all(0 <= score <= 100 for _, score in watch.curve)
+
+
+def test_what_learned_is_known_by_name(watched):
+    _, _, watch, _ = watched
+    parts = {name.split(".")[0] for name in watch.learned}
+    assert parts == {"alignment", "fusion", "language_model"}
+
+
+def test_undisturbed_puts_modes_and_randomness_back():
+    model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout())
+    model[1].eval()
+    torch.manual_seed(3)
+    with undisturbed(model):
+        model.eval()
+        torch.rand(5)
+        np.random.rand()  # noqa: NPY002
+    assert [part.training for part in (model, *model)] == [True, True, False]
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(1))

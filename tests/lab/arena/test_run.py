@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from astrea.common.errors import AstreaError
+from astrea.lab.arena import run as cell_module
+from astrea.lab.arena.run import Cell, digest, main, packed_items, rounded, run_cell, unpacked_items
+from astrea.lab.arena.variants import Contestant, contestants
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
+from astrea.training.components import assemble
+from astrea.world.evaluation.tasks import TASKS
+
+
+def hashed(*overrides: str) -> str:
+    return digest(load_recipe(Run, "tiny", overrides))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "name=other",
+        "tune.steps=401",
+        "tune.lr=2e-3",
+        "fuse.losses.itc=0",
+        "data.test_questions=149",
+        "world.difficulty=0.4",
+        "model.strategy=average",
+        "model.mixer=false",
+        "regular.load_rate=0.03",
+        "experts.detection=null",
+        "experts.detection.options={threshold: 0.4}",
+        "contrast.queue=9",
+        "align.kind=next_token",
+    ],
+)
+def test_the_digest_changes_with_every_setting(override: str):
+    assert hashed(override) != hashed()
+
+
+def test_the_digest_does_not_change_with_the_threads():
+    assert hashed("threads=7") == hashed()
+
+
+def test_the_digest_follows_the_parts_and_not_where_they_lie(small_overrides, tmp_path):
+    *small, parts = small_overrides
+    folder = Path(parts.removeprefix("pretrain="))
+    shutil.copytree(folder, tmp_path / "copy")
+    moved = hashed(*small, f"pretrain={tmp_path / 'copy'}")
+    assert moved == hashed(*small_overrides) != hashed(*small)
+    card = tmp_path / "copy" / "card.json"
+    card.write_text(card.read_text().replace('"seed": 0', '"seed": 5'))
+    assert hashed(*small, f"pretrain={tmp_path / 'copy'}") != moved
+    card.unlink()
+    with pytest.raises(AstreaError, match="card"):
+        hashed(*small, f"pretrain={tmp_path / 'copy'}")
+
+
+def test_the_digest_changes_with_the_schema(monkeypatch):
+    before = hashed()
+    monkeypatch.setattr(cell_module, "SCHEMA", 99)
+    assert hashed() != before
+
+
+def test_items_are_packed_and_come_back():
+    assert packed_items("area", np.array([1.0, 0.0, 1.0])) == "101"
+    assert unpacked_items("101").tolist() == [1, 0, 1]
+    assert packed_items("caption", np.array([0.12345, 0, 1])) == [0.123, 0.0, 1.0]
+
+
+def test_figures_are_rounded_wherever_they_are():
+    assert rounded({"a": [0.123456, {"b": 2.00001}], "c": "x", "d": None, "e": 7}) == {
+        "a": [0.1235, {"b": 2.0}],
+        "c": "x",
+        "d": None,
+        "e": 7,
+    }
+
+
+@pytest.fixture(scope="module")
+def single(base, tmp_path_factory) -> dict:
+    everyone = {each.name: each for each in contestants(load_recipe(Run, "tiny", base))}
+    folder = tmp_path_factory.mktemp("single")
+    (folder / "work").mkdir()
+    cell = Cell("tiny", base, everyone["single_detection"], 0)
+    made = run_cell(cell.spec(cache=folder / "cache", work=folder / "work"))
+    assert list((folder / "work").iterdir()) == []  # the run folder is gone
+    assert list((folder / "cache").glob("*.safetensors"))  # and the features are kept
+    return made
+
+
+def test_a_cell_holds_what_its_scores_are_made_of(single, base):
+    assert single["digest"] == digest(load_recipe(Run, "tiny", [*base, *single["overrides"]]))
+    assert list(single["tasks"]) == list(TASKS) == list(single["items"])
+    for task in TASKS:
+        assert single["tasks"][task] == pytest.approx(100 * unpacked_items(single["items"][task]).mean(), abs=0.1)
+    assert single["average"] == pytest.approx(np.mean(list(single["tasks"].values())))
+    assert single["steps"] == 11
+    assert single["wall_s"] == pytest.approx(single["seconds"]["fuse"] + single["seconds"]["tune"], abs=0.02)
+    assert single["shares"]["caption"]
+    for conditions in single["shares"].values():
+        for shares in conditions.values():
+            assert shares == {"captioning": 0, "classification": 0, "segmentation": 0, "detection": 1}
+    assert len(json.dumps(single, allow_nan=False)) < 60_000
+    assert single["probes"] is None
+    assert single["curve"] == []
+
+
+def test_what_never_learns_is_not_counted_as_trainable(single, base):
+    """The optimizer holds the adapters of all four experts, and only one is ever read."""
+    model, _ = assemble(load_recipe(Run, "tiny", [*base, *single["overrides"]]), None)
+
+    def count(prefix: str) -> int:
+        return sum(p.numel() for name, p in model.named_parameters() if name.startswith(prefix))
+
+    unread = sum(count(f"alignment.adapters.{name}.") for name in ("captioning", "classification", "segmentation"))
+    everything = sum(p.numel() for p in model.parameters())
+    assert unread > 0
+    assert single["params_total"] == everything
+    assert single["params_trainable"] == everything - count("experts.") - unread
+
+
+def test_costs_are_told_apart(single):
+    assert 0 < single["flops_per_sample"] < single["flops_experts"]
+    assert single["latency_ms"] > 0
+
+
+def test_a_broken_spec_is_told_in_words(tmp_path, capsys):
+    cell = Cell("tiny", ("tune.step=3",), Contestant("astrea", "strategy", (), ""), 0)
+    (tmp_path / "spec.json").write_text(json.dumps(cell.spec(cache=tmp_path, work=tmp_path)))
+    assert main([str(tmp_path / "spec.json"), str(tmp_path / "out.json")]) == 1
+    assert "tune.step" in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from astrea.common.errors import AstreaError
+from astrea.lab.arena.run import Cell, digest
+from astrea.lab.arena.variants import Contestant, choose, contestants
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
+from astrea.training.trainer import plan_stages
+
+BASE = load_recipe(Run, "tiny")
+EVERYONE = contestants(BASE)
+
+
+def resolved(contestant: Contestant) -> Run:
+    return Cell("tiny", (), contestant, 0).resolve()
+
+
+@pytest.mark.parametrize("contestant", EVERYONE, ids=lambda each: each.name)
+def test_every_contestant_is_a_recipe_of_the_same_number_of_steps(contestant: Contestant):
+    run = resolved(contestant)
+    wanted = BASE.align.steps + BASE.fuse.steps + BASE.tune.steps
+    assert sum(plan.schedule.steps for plan in plan_stages(run)) == wanted
+    assert (run.data, run.world, run.language, run.fuse.batch) == (
+        BASE.data,
+        BASE.world,
+        BASE.language,
+        BASE.fuse.batch,
+    )
+
+
+def test_no_two_contestants_are_the_same_run_or_have_the_same_name():
+    assert len({digest(resolved(each)) for each in EVERYONE}) == len(EVERYONE)
+    assert len({each.name for each in EVERYONE}) == len(EVERYONE)
+
+
+def test_peers_are_not_aligned_before_unless_they_say_so():
+    peers = {each.name: resolved(each) for each in EVERYONE if each.kind == "strategy" and each.name != "astrea"}
+    aligned = {name for name, run in peers.items() if run.align.steps}
+    assert aligned == {"channel_concat_aligned"}
+    assert peers["channel_concat_aligned"].align.kind == "next_token"
+    assert {name for name, run in peers.items() if run.model.word_start} == {"moai"}
+    assert all(run.regular.contribution_every == 0 and run.model.word_match == 0 for run in peers.values())
+    assert all(run.fuse.losses.itc and run.tune.losses.itc for run in peers.values())  # retrieval needs trained heads
+
+
+def test_the_base_recipe_sets_experts_and_steps():
+    run = load_recipe(Run, "tiny", ["experts.detection=null", "align.steps=7", "tune.steps=11"])
+    found = {each.name: each for each in contestants(run)}
+    assert not [name for name in found if "detection" in name]
+    assert "tune.steps=18" in found["average"].overrides
+    assert sum(each.kind == "pair" for each in found.values()) == 3
+    alone = load_recipe(Run, "tiny", [f"experts.{n}=null" for n in ("detection", "captioning", "segmentation")])
+    assert {each.kind for each in contestants(alone)} == {"strategy", "ablation"}
+
+
+def test_experts_are_taken_out_and_keep_their_order():
+    found = {each.name: each for each in EVERYONE}
+    order = list(BASE.experts)
+    assert list(resolved(found["without_segmentation"]).experts) == [n for n in order if n != "segmentation"]
+    pairs = [list(resolved(each).experts) for each in EVERYONE if each.kind == "pair"]
+    assert len(pairs) == 6
+    assert all(pair == sorted(pair, key=order.index) for pair in pairs)
+
+
+def test_the_students_teachers_are_the_base_recipes_experts_whole():
+    eye = {
+        "kind": "detection",
+        "checkpoint": "owner/éye",
+        "revision": "a" * 40,
+        "options": {"phrases": ["red: ball", "#"]},
+    }
+    changes = (f"experts.eye={json.dumps(eye)}", "experts.segmentation.options={threshold: 0.05}")
+    run = load_recipe(Run, "tiny", changes)
+    student = next(each for each in contestants(run) if each.name == "student")
+    made = Cell("tiny", changes, student, 0).resolve()
+    assert list(made.experts) == ["student"]
+    assert made.distill is not None
+    assert made.distill.teachers == run.experts
+
+
+def test_choosing_by_name_and_kind():
+    def names(wanted: str) -> list[str]:
+        return [each.name for each in choose(EVERYONE, wanted)]
+
+    assert names("all") == [each.name for each in EVERYONE]
+    assert names("mixer, astrea") == ["astrea", "mixer"]
+    assert {each.kind for each in choose(EVERYONE, "pairs,retraining")} == {"pair", "retraining"}
+    assert "average" in names("strategies")
+    with pytest.raises(AstreaError, match="did you mean 'sequence_concat'"):
+        names("astrea,sequence_concatt")
+    with pytest.raises(AstreaError, match="no contestant"):
+        names(" , ")

@@ -1,0 +1,72 @@
+"""Workshops on data files of one's own, for tests: fresh models whose experts have a say, and steps on them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from astrea.data.packing import Packer
+from astrea.data.readers.sources import open_sources
+from astrea.data.streaming import RecordData
+from astrea.recipes.recipe import Run
+from astrea.training.components import assemble
+from astrea.training.context import Workshop
+from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
+from astrea.training.stages.instruct import FuseObjective
+from listening import Said
+
+SEEING = {
+    "captioning": {"kind": "captioning"},
+    "classification": {"kind": "classification"},
+    # Untrained heads believe in nothing; with a low threshold these two say something.
+    "segmentation": {"kind": "segmentation", "options": {"threshold": 0.05}},
+    "detection": {"kind": "detection", "options": {"threshold": 0.02}},
+}
+
+
+def fresh(run: Run) -> tuple[Any, Any]:
+    """The model of a recipe, nothing of it trained, and its tokenizer."""
+    model, tokenizer = assemble(run, None)
+    with torch.no_grad():
+        for parameter in model.experts.parameters():
+            # Fresh convolutions let next to nothing of the picture through.
+            parameter.mul_(2.5 if parameter.ndim == 4 else 1.0)
+    return model.train(), tokenizer
+
+
+def data_of(paths: list[Path], model: Any, tokenizer: Any, *, max_tokens: int = 512, **options: Any) -> RecordData:
+    sources = [source for path in paths for source in open_sources(str(path))]
+    packer = Packer(tokenizer, model.num_visual_tokens)
+    options = {"report": Said(), **options}
+    return RecordData(sources, model.experts, packer, image_size=64, max_tokens=max_tokens, **options)
+
+
+def fusing(shop: Workshop, name: str = "fuse") -> FuseObjective:
+    return FuseObjective(shop, name, getattr(shop.run, name), offset=0, keep=(1.0, 0.5))
+
+
+def only_learning(shop: Workshop, objective: Objective) -> set[str]:
+    """Freeze the rest; the names of what learns."""
+    promised = {id(p): name for name, p, _ in objective.trainable()}
+    for module in (shop.model, shop.contrast, shop.words):
+        for parameter in module.parameters():
+            parameter.requires_grad_(id(parameter) in promised)
+    return set(promised.values())
+
+
+def learned(shop: Workshop, objective: Objective, steps: int = 2, batch: int = 8) -> set[str]:
+    """Real steps with finite figures; the names of what ever had a gradient."""
+    only_learning(shop, objective)
+    reached: set[str] = set()
+
+    def on_step(step: int, figures: dict[str, float]) -> None:
+        assert all(math.isfinite(value) for value in figures.values()), figures
+        reached.update(n for n, p, _ in objective.trainable() if p.grad is not None and p.grad.abs().sum() > 0)
+
+    schedule = Schedule(steps=steps, batch=batch, lr=1e-3, warmup=1)
+    run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
+    assert all(torch.isfinite(value).all() for value in shop.model.state_dict().values())
+    return reached

@@ -1,0 +1,131 @@
+"""The configuration tree and the shipped recipe."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from astrea.common.errors import AstreaError
+from astrea.experts.bank import COMPACT
+from astrea.recipes.loader import dump_recipe, load_recipe
+from astrea.recipes.recipe import Contrast, ExpertEntry, Language, PretrainPart, Run, World
+from astrea.world.scenes.draw import split_scene
+
+SMALL = """
+name: small
+experts:
+  detection: {kind: detection}
+align: {train: [adapters], losses: {word: 1.0}, steps: 3, lr: 1e-3}
+fuse: {train: [fusion], losses: {lm: 1.0}, steps: 3, lr: 1e-3}
+tune: {train: [language_model], losses: {lm: 1.0}, steps: 3, lr: 1e-3}
+"""
+
+
+def test_the_tiny_recipe():
+    run = load_recipe(Run, "tiny")
+    assert run.name == "tiny"
+    assert list(run.experts) == list(COMPACT) == [entry.kind for entry in run.experts.values()]
+    assert run.language == Language()
+    assert run.tune.train == ("adapters", "heads", "fusion", "language_model")
+    assert run.pretrain == "shipped"
+    assert run.align.progressive
+
+
+def test_a_recipe_written_out_is_the_same(tmp_path):
+    run = load_recipe(Run, "tiny", ["fuse.steps=7"])
+    path = tmp_path / "again.yaml"
+    path.write_text(dump_recipe(run))
+    assert load_recipe(Run, str(path)) == run
+
+
+def test_overrides():
+    run = load_recipe(Run, "tiny", ["seed=3", "model.mixer=false", "contrast.queue=0", "data.train_scenes=50"])
+    assert (run.seed, run.model.mixer, run.contrast.queue, run.data.train_scenes) == (3, False, 0, 50)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "line"),
+    [
+        ("contrast: {momentun: 0.9}", "momentum", 8),
+        ("regular:\n  expert_dropuot: 0.1", "expert_dropout", 9),
+        ("modle: {mixer: false}", "model", 8),
+        ("pretraining:\n  expert: {steps: 1, batch: 1, lr: 1, warmpu: 2}", "warmup", 9),
+    ],
+)
+def test_an_unknown_key_names_file_line_and_the_nearest_key(tmp_path, wrong, right, line):
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL + wrong + "\n")
+    with pytest.raises(AstreaError) as caught:
+        load_recipe(Run, str(path))
+    assert f"{path}, line {line}:" in caught.value.message
+    assert f"'{right}'" in caught.value.mend or right in caught.value.mend
+    with pytest.raises(AstreaError) as caught:
+        load_recipe(Run, "tiny", ["fuse.stepz=3"])
+    assert "fuse.stepz" in caught.value.message
+    assert "steps" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "contrast.momentum=1.0", "contrast.temperature=0", "regular.expert_dropout=1.0", "model.strategy=moe",
+        "world.canvas=40", "world.canvas=65", "world.max_objects=9", "data.questions_per_scene=0", "fuse.lr=0",
+        "fuse.steps=-1", "fuse.batch=0", "model.residual_end=1.5", "model.allocator_tau=0", "align.losses.word=-1",
+        "fuse.train=[eyes]", "experts.detection.colour=red", "seed=1.5", "threads=0",
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_refused(wrong):
+    with pytest.raises(AstreaError) as caught:
+        load_recipe(Run, "tiny", [wrong])
+    assert wrong.partition("=")[0] in caught.value.message
+
+
+@pytest.mark.parametrize("canvas", [48, 56, 512])
+def test_every_canvas_that_is_let_through_can_be_drawn(canvas):
+    world = World(canvas=canvas)
+    assert split_scene("train", 0, 0, canvas=world.canvas).image.shape == (canvas, canvas, 3)
+
+
+def test_it_is_frozen():
+    with pytest.raises(ValidationError):
+        Contrast().queue = 3
+    with pytest.raises(ValidationError):
+        Contrast(kew=3)
+
+
+def test_schedules():
+    run = load_recipe(Run, "tiny", ["fuse.accumulate=2", "fuse.clip=0.5", "fuse.final=0.2", "fuse.save_every=9"])
+    found = run.fuse.schedule()
+    for name in ("steps", "batch", "lr", "warmup", "final", "weight_decay", "clip", "accumulate", "save_every"):
+        assert getattr(found, name) == getattr(run.fuse, name)
+    assert run.fuse.schedule(7).steps == 7
+    assert run.fuse.schedule(0).steps == 0
+    part = PretrainPart(steps=5, batch=6, lr=0.1, warmup=2, weight_decay=0.5)
+    schedule = part.schedule()
+    assert (schedule.steps, schedule.batch, schedule.lr, schedule.warmup, schedule.weight_decay) == (5, 6, 0.1, 2, 0.5)
+
+
+# Architectures
+
+
+def test_what_has_no_architecture_is_written_as_before_there_were_any():
+    assert ExpertEntry(kind="detection").model_dump() == {"kind": "detection", "options": {}}
+    assert "architecture" not in Language().model_dump()
+    assert Language().model_dump()["checkpoint"] is None
+    assert "architecture" not in load_recipe(Run, "tiny").model_dump_json()
+
+
+def test_an_architecture_is_written_and_read_back(tmp_path):
+    words = ["language.architecture={model_type: llama}", "language.dtype=bfloat16"]
+    run = load_recipe(Run, "tiny", [*words, "experts.eye={kind: detection, architecture: {model_type: yolos}}"])
+    assert not run.language.tiny
+    path = tmp_path / "again.yaml"
+    path.write_text(dump_recipe(run))
+    assert load_recipe(Run, str(path)) == run
+
+
+@pytest.mark.parametrize("words", [["language.dtype=bfloat16"], [f"language.revision={'a' * 40}"]])
+def test_what_belongs_to_a_checkpoint_needs_one(words):
+    with pytest.raises(AstreaError, match="name one"):
+        load_recipe(Run, "tiny", words)
+    assert load_recipe(Run, "tiny", [*words, "language.checkpoint=x/y"]).language.checkpoint == "x/y"

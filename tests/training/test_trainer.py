@@ -1,0 +1,437 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import killed_runs
+from astrea.common.errors import AstreaError
+from astrea.common.files import sha256_file
+from astrea.common.progress import Reporter
+from astrea.model.loading import load_model
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Run
+from astrea.training import checkpoint
+from astrea.training import trainer as run_module
+from astrea.training.components import assemble, save_part
+from astrea.training.log import TrainLog
+from astrea.training.stages.instruct import FuseObjective
+from astrea.training.trainer import Interrupted, config_hash, plan_stages, train
+from astrea.world.pretrain import write_card
+from listening import Said
+
+STEPS = 20
+STAGES = [
+    *("align/captioning", "align/classification", "align/segmentation", "align/detection", "align/joint"),
+    "fuse",
+    "tune",
+]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked runs")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs lie side by side; they share ``runs/cache``."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def recipe(small_recipe: Path, runs: Path) -> Path:
+    """With two micro-steps per step of `fuse`, and batches of two there."""
+    text = small_recipe.read_text()
+    assert text.count("accumulate: 1") == 3
+    align, fuse = text.split("\nfuse:")
+    path = runs / "recipe.yaml"
+    path.write_text(align + "\nfuse:" + fuse.replace("accumulate: 1", "accumulate: 2", 1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Path) -> Run:
+    made = load_recipe(Run, str(recipe))
+    assert (made.fuse.accumulate, made.tune.accumulate, made.align.accumulate) == (2, 1, 1)
+    return made
+
+
+@pytest.fixture(scope="module")
+def whole(run: Run, runs: Path) -> Path:
+    """The run that nothing interrupts."""
+    train(run, runs / "whole", report=Reporter())
+    return runs / "whole"
+
+
+@pytest.fixture(scope="module")
+def killed(recipe: Path, runs: Path, whole: Path) -> dict[str, Path]:
+    """A run for each moment of `killed_runs.POINTS`, killed there."""
+    done = subprocess.run(
+        [sys.executable, killed_runs.__file__, str(recipe), str(runs)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ends = json.loads(done.stdout.splitlines()[-1])
+    assert ends == dict.fromkeys(killed_runs.POINTS, signal.SIGKILL)
+    return {name: runs / str(number) for number, name in enumerate(ends)}
+
+
+@pytest.fixture(scope="module")
+def stopped(run: Run, runs: Path, whole: Path) -> Path:
+    """The run stopped by SIGINT in step 17. Tests work on copies."""
+    with pytest.MonkeyPatch.context() as patch:
+        signal_at(patch, 17)
+        with pytest.raises(Interrupted):
+            train(run, runs / "stopped", report=Reporter())
+    return runs / "stopped"
+
+
+def signal_at(patch: pytest.MonkeyPatch, step: int, number: int = signal.SIGINT) -> None:
+    """Send this process a signal in mid-step."""
+    write = TrainLog.write
+
+    def wrapped(self: TrainLog, at: int, record: dict[str, Any]) -> None:
+        write(self, at, record)
+        if at == step:
+            os.kill(os.getpid(), number)
+
+    patch.setattr(TrainLog, "write", wrapped)
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+
+
+def same_run(one: Path, other: Path) -> None:
+    """Bit-equal weights, and the same log with every step once."""
+    mine, theirs = tensors(one), tensors(other)
+    assert mine.keys() == theirs.keys()
+    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+    assert [row["step"] for row in rows(one)] == list(range(1, STEPS + 1))
+    assert rows(one) == rows(other)
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def steps_kept(folder: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
+
+
+# The whole run
+
+
+def test_a_run_leaves_a_model_a_log_and_its_times(whole: Path, run: Run):
+    model, processor = load_model(whole / "model")
+    assert model.experts.names == list(run.experts)
+    assert processor.num_visual_tokens == model.num_visual_tokens
+    logged = rows(whole)
+    assert [row["step"] for row in logged] == list(range(1, STEPS + 1))
+    assert list(dict.fromkeys(row["stage"] for row in logged)) == STAGES
+    for row in logged:
+        losses = {
+            "align": {"itc", "word"},
+            "fuse": {"lm", "itc", "contribution"},
+            "tune": {"lm", "itc", "contribution"},
+        }
+        assert losses[row["stage"].split("/")[0]] <= row.keys()
+        assert row["grad_norm"] > 0
+        assert row["lr"] > 0
+    assert "agree" not in logged[0]  # the first expert has nobody to agree with
+    assert "agree" in logged[2]
+    seconds = json.loads((whole / "seconds.json").read_text())
+    assert seconds.keys() == {"features", "waiting", "align", "fuse", "tune"}
+    assert all(value >= 0 for value in seconds.values())
+    assert json.loads((whole / "model" / "recipe.json").read_text())["name"] == "tiny"
+    assert steps_kept(whole) == [18, 20]
+
+
+def test_another_seed_gives_other_weights(recipe: Path, runs: Path):
+    found = []
+    for seed in (0, 1):
+        run = load_recipe(Run, str(recipe), ["align.steps=0", "fuse.steps=0", "tune.steps=1", f"seed={seed}"])
+        found.append(tensors(train(run, runs / f"seed-{seed}", report=Reporter()).parent))
+    # Not only what starts at random: the experts alone are the same, for they come from a file.
+    same = {name for name in found[0] if torch.equal(found[0][name], found[1][name])}
+    assert {name for name in found[0] if name.startswith("experts.")} <= same
+    assert "fusion.mixer.value.weight" not in same
+
+
+@pytest.mark.parametrize(
+    ("overrides", "moves"),
+    [
+        (["fuse.steps=0", "tune.steps=0"], ("alignment.",)),
+        (["align.steps=0", "tune.steps=0"], ("alignment.", "fusion.")),
+        (["align.steps=0", "fuse.steps=0"], ("alignment.", "fusion.", "language_model.")),
+    ],
+)
+def test_each_stage_moves_what_it_trains_and_nothing_else(recipe: Path, runs: Path, overrides, moves):
+    stage = load_recipe(Run, str(recipe), [*overrides, "regular.load_rate=0", "model.residual_end=1.0"])
+    start = assemble(stage, Path(stage.pretrain))[0].state_dict()
+    said = Said()
+    end = tensors(train(stage, runs / f"only-{len(moves)}", report=said).parent)
+    moved = {name for name in end if not torch.equal(start[name], end[name])}
+    assert moved
+    assert {name.split(".")[0] + "." for name in moved} == set(moves)
+    told = [line for line in said.lines if " learns: " in line][-1]
+    learned = told.split("; frozen: ")[0].split(" learns: ")[1]
+    assert "experts" not in learned
+    assert ("language model" in learned) == ("language_model." in moves)
+
+
+def test_stages_share_out_the_steps(run: Run, recipe: Path):
+    plans = plan_stages(run)
+    assert [plan.name for plan in plans] == STAGES
+    assert [plan.schedule.steps for plan in plans] == [2, 2, 2, 2, 2, 4, 6]
+    uneven = plan_stages(load_recipe(Run, str(recipe), ["align.steps=7", "fuse.steps=0"]))
+    assert sum(plan.schedule.steps for plan in uneven) == 7 + 6
+    assert "fuse" not in [plan.name for plan in uneven]
+    at_once = plan_stages(load_recipe(Run, str(recipe), ["align.progressive=false"]))
+    assert [(plan.name, plan.schedule.steps) for plan in at_once] == [("align/joint", 10), ("fuse", 4), ("tune", 6)]
+    assert config_hash(run) != config_hash(load_recipe(Run, str(recipe), ["seed=1"]))
+    assert config_hash(run) == config_hash(load_recipe(Run, str(recipe)))
+
+
+# Killed, stopped, torn
+
+
+@pytest.mark.parametrize("moment", killed_runs.POINTS)
+def test_a_killed_run_goes_on_to_the_same_bits(killed, moment, run, whole):
+    folder = killed[moment]
+    assert not (folder / "seconds.json").exists()
+    said = Said()
+    train(run, folder, resume=True, report=said)
+    assert ("resuming from step-" in said.text) == (moment != "before the first save")
+    same_run(folder, whole)
+    # Nothing half-written stays behind.
+    assert [p.name for p in (folder / "checkpoints").iterdir() if ".tmp-" in p.name or ".old-" in p.name] == []
+
+
+@pytest.mark.parametrize(
+    ("step", "number"), [(3, signal.SIGINT), (13, signal.SIGTERM), (14, signal.SIGINT), (20, signal.SIGINT)]
+)
+def test_a_signal_saves_and_says_how_to_go_on(run, runs, whole, monkeypatch, step, number):
+    folder = runs / f"signal {number.name} {step}"
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        signal_at(patch, step, number)
+        with pytest.raises(Interrupted, match=f"astrea train --resume '{folder}'"):
+            train(run, folder, report=Reporter())
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert steps_kept(folder)[-1] == step
+    assert not (folder / "model").exists()
+    said = Said()
+    train(run, folder, resume=True, report=said)
+    assert f"resuming from step-{step:08d}" in said.text
+    same_run(folder, whole)
+
+
+def test_a_second_signal_stops_at_once(run, runs, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)  # which a process in the background may have been told to ignore
+    with monkeypatch.context() as patch:
+        signal_at(patch, 1)
+        follow = run_module.save_checkpoint
+
+        def again(*args: Any, **kwargs: Any) -> Path:
+            os.kill(os.getpid(), signal.SIGINT)
+            return follow(*args, **kwargs)
+
+        patch.setattr(run_module, "save_checkpoint", again)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, runs / "twice", report=Reporter())
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_finished_run_goes_on_to_itself(run, runs, whole):
+    folder = runs / "finished"
+    shutil.copytree(whole, folder)
+    (folder / "model" / "model.safetensors").unlink()
+    train(run, folder, resume=True, report=Reporter())
+    same_run(folder, whole)
+
+
+def test_resuming_nothing_starts_at_the_beginning(run, runs, whole):
+    train(run, runs / "nothing", resume=True, report=Reporter())
+    same_run(runs / "nothing", whole)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json"])
+def test_a_corrupt_checkpoint_is_passed_over_aloud(run, runs, whole, stopped, name):
+    folder = runs / f"corrupt-{name}"
+    shutil.copytree(stopped, folder)
+    assert steps_kept(folder) == [16, 17]
+    spoilt = folder / "checkpoints" / "step-00000017" / name
+    data = bytearray(spoilt.read_bytes())
+    data[len(data) // 2] ^= 1
+    spoilt.write_bytes(data)
+    said = Said()
+    train(run, folder, resume=True, report=said)
+    assert "step-00000017 is corrupt and passed over" in said.lines[0]
+    assert name in said.lines[0]
+    assert "resuming from step-00000016" in said.text
+    same_run(folder, whole)
+
+
+def test_with_every_checkpoint_corrupt_nothing_is_overwritten(run, runs, stopped):
+    folder = runs / "all-corrupt"
+    shutil.copytree(stopped, folder)
+    for path in (folder / "checkpoints").glob("step-*"):
+        (path / "model.safetensors").write_bytes(b"")
+    before = fingerprint(folder)
+    with pytest.raises(AstreaError, match="none of its 2 checkpoints is valid"):
+        train(run, folder, resume=True, report=Reporter())
+    assert fingerprint(folder) == before
+
+
+def test_another_recipe_is_refused(recipe, runs, stopped):
+    folder = runs / "other-recipe"
+    shutil.copytree(stopped, folder)
+    before = fingerprint(folder)
+    with pytest.raises(AstreaError, match=r"another recipe: tune.lr is 0.5 here and 0.0005 there"):
+        train(load_recipe(Run, str(recipe), ["tune.lr=0.5"]), folder, resume=True, report=Reporter())
+    assert fingerprint(folder) == before
+
+
+def test_starting_over_in_a_run_folder_is_refused(run, runs, stopped):
+    folder = runs / "again"
+    shutil.copytree(stopped, folder)
+    before = fingerprint(folder)
+    with pytest.raises(AstreaError, match="already holds a run's checkpoints") as caught:
+        train(run, folder, report=Reporter())
+    assert "--resume" in caught.value.mend
+    assert fingerprint(folder) == before
+
+
+def test_other_experts_are_refused(recipe, runs, tmp_path, monkeypatch):
+    parts = tmp_path / "parts"
+    shutil.copytree(load_recipe(Run, str(recipe)).pretrain, parts)
+    run = load_recipe(Run, str(recipe), [f"pretrain={parts}"])
+    with monkeypatch.context() as patch:
+        signal_at(patch, 3)
+        with pytest.raises(Interrupted):
+            train(run, runs / "other-experts", report=Reporter())
+    expert = assemble(run, parts)[0].experts["detection"]
+    with torch.no_grad():
+        expert.head.bias.add_(1)
+    save_part(expert, parts / "detection.safetensors")
+    write_card(run, parts, judged=0)
+    with pytest.raises(AstreaError, match="other experts"):
+        train(run, runs / "other-experts", resume=True, report=Reporter())
+
+
+# A disk that is full, a folder that cannot be written
+
+
+def full(*args: Any, **kwargs: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_fills_up_in_a_save_loses_nothing(run, runs, whole, monkeypatch):
+    folder = runs / "full"
+    write, left = checkpoint._write_tensors, [5 * 3]
+
+    def until_full(path: Path, named: dict[str, torch.Tensor]) -> None:
+        left[0] -= 1
+        write(path, named) if left[0] else full()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write_tensors", until_full)
+        with pytest.raises(AstreaError, match="no space left") as caught:
+            train(run, folder, report=Reporter())
+    assert str(folder) in caught.value.message
+    assert caught.value.mend
+    assert steps_kept(folder) == [2, 4]
+    train(run, folder, resume=True, report=Reporter())
+    same_run(folder, whole)
+
+
+def test_a_disk_too_full_for_the_model_loses_nothing(run, runs, whole, monkeypatch):
+    folder = runs / "full-model"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "model")
+    write = run_module.write_model
+
+    def with_little_space(*args: Any) -> None:
+        old = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, old[1]))
+        try:
+            write(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "write_model", with_little_space)
+        with pytest.raises(AstreaError, match="no space left") as caught:
+            train(run, folder, resume=True, report=Reporter())
+    assert str(folder / "model") in caught.value.message
+    train(run, folder, resume=True, report=Reporter())
+    same_run(folder, whole)
+
+
+def test_the_same_recipe_gives_the_same_bits_and_a_cache_that_cannot_be_written_is_only_told(
+    run, runs, whole, tmp_path
+):
+    (tmp_path / "file").write_text("")
+    said = Said()
+    train(run, runs / "no-cache", cache=tmp_path / "file", report=said)
+    assert said.text.count("could not be cached") == 4  # experts; more captions than align looks at are not kept
+    same_run(runs / "no-cache", whole)
+
+
+@pytest.mark.parametrize("broken", ["folder", "log"])
+def test_a_file_in_the_way_is_an_error_that_names_it(run, tmp_path, runs, broken):
+    folder = tmp_path / "run"
+    if broken == "folder":
+        folder.write_text("")
+    else:
+        (folder / "train.jsonl").mkdir(parents=True)
+    with pytest.raises(AstreaError) as caught:
+        train(run, folder, cache=runs / "cache", report=Reporter())
+    assert str(folder) in caught.value.message
+    assert caught.value.mend
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is read-only to root")
+def test_a_read_only_folder_is_an_error_that_names_it(run, tmp_path, runs):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(0o500)
+    with pytest.raises(AstreaError, match="permission denied") as caught:
+        train(run, folder, cache=runs / "cache", report=Reporter())
+    assert str(folder) in caught.value.message
+
+
+# A loss that is no number
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_save(run, runs, whole, monkeypatch):
+    folder = runs / "nan"
+    with monkeypatch.context() as patch:
+        real = FuseObjective.loss
+
+        def spoilt(self: Any, batch: Any, step: int) -> Any:
+            loss, figures = real(self, batch, step)
+            return (loss * float("nan") if self.name == "tune" and step == 3 else loss), figures
+
+        patch.setattr(FuseObjective, "loss", spoilt)
+        with pytest.raises(AstreaError, match=r"the loss is nan at step 3.*train scene \d"):
+            train(run, folder, report=Reporter())
+    assert steps_kept(folder)[-1] == 16
+    train(run, folder, resume=True, report=Reporter())
+    same_run(folder, whole)

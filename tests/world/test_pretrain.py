@@ -1,0 +1,85 @@
+"""Only the parts that a recipe uses are trained."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from astrea.common.progress import Reporter
+from astrea.experts.bank import COMPACT
+from astrea.training.components import LANGUAGE, assemble
+from astrea.training.trainer import train
+from astrea.world import pretrain as pretraining
+from astrea.world.pretrain import parts_of, pretrain
+from repository import EXAMPLES
+
+LLAMA = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+         "num_attention_heads": 2, "vocab_size": 2000, "max_position_embeddings": 512}  # fmt: skip
+BRIEF = {"expert": {"steps": 1, "batch": 2}, "language": {"steps": 1, "batch": 2}, "gate": 0}
+DETECTION = {"detection": {"kind": "detection"}}
+DESCRIBED = {"kind": "detection", "architecture": {"model_type": "yolos"}}
+ELSEWHERE = {"kind": "detection", "checkpoint": "a/folder"}
+
+
+def test_every_compact_expert_and_the_tiny_language_model(make_run):
+    assert parts_of(make_run()) == (*COMPACT, LANGUAGE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "used"),
+    [
+        ({"experts": DETECTION}, ("detection", LANGUAGE)),
+        # The names are the user's own, the order is that of the parts, and two of a kind are one part.
+        (
+            {"experts": {"a": {"kind": "detection"}, "b": {"kind": "captioning"}, "c": {"kind": "detection"}}},
+            ("captioning", "detection", LANGUAGE),
+        ),
+        ({"experts": {"a": ELSEWHERE, "b": DESCRIBED}}, (LANGUAGE,)),
+        ({"experts": {"a": ELSEWHERE, "b": {"kind": "segmentation"}}}, ("segmentation", LANGUAGE)),
+        ({"experts": DETECTION, "language": {"architecture": LLAMA}}, ("detection",)),
+        ({"experts": DETECTION, "language": {"checkpoint": "a/folder"}}, ("detection",)),
+        ({"experts": DETECTION, "model": {"warm_language": False}}, ("detection",)),
+        (
+            {
+                "experts": {"student": {"kind": "student"}},
+                "distill": {"teachers": {"a": {"kind": "classification"}, "b": ELSEWHERE}},
+            },
+            ("classification", LANGUAGE),
+        ),
+        ({"experts": {"palette": {"kind": "palette_expert:PaletteExpert"}}, "language": {"architecture": LLAMA}}, ()),
+    ],
+)
+def test_the_parts_that_a_recipe_uses(make_run, changes, used):
+    assert parts_of(make_run(**changes)) == used
+
+
+@pytest.fixture
+def unjudged(monkeypatch):
+    """Experts are not scored on their validation scenes."""
+    monkeypatch.setattr(pretraining, "expert_score", lambda *args: {})
+
+
+def test_they_alone_are_trained_and_the_model_starts_from_them(make_run, unjudged, tmp_path):
+    run = make_run(experts=DETECTION, pretraining=BRIEF, language={"architecture": LLAMA})
+    pretrain(run, tmp_path, report=Reporter())
+    assert {path.name for path in tmp_path.iterdir()} == {"detection.safetensors", "card.json"}
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert list(card["sha256"]) == list(card["scores"]) == ["detection"]
+    assert card["ground_truth_accuracy"] is None
+    assemble(run, tmp_path)
+    # Named, it is another matter; what is there already is kept and stands on the card too.
+    pretrain(run, tmp_path, report=Reporter(), only=["captioning"])
+    assert list(json.loads((tmp_path / "card.json").read_text())["sha256"]) == ["captioning", "detection"]
+
+
+def test_a_run_from_scratch_that_uses_none_trains_none_and_goes_on(make_run, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    palette = {"palette": {"kind": "palette_expert:PaletteExpert"}}
+    stages = {"align__steps": 1, "align__progressive": False, "fuse__steps": 0, "tune__steps": 0}
+    run = make_run(pretrain="scratch", experts=palette, language={"architecture": LLAMA}, data={"train_scenes": 8},
+                   **stages)  # fmt: skip
+    assert train(run, tmp_path / "run", report=Reporter()).is_dir()
+    sys.modules.pop("palette_expert", None)
+    assert not (tmp_path / "run" / "parts").exists()
