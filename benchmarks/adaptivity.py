@@ -28,7 +28,7 @@ from astrea.lab.probes.pareto import reading_from
 from astrea.lab.probes.probes import probe
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.world.evaluation.runner import Outcome, look, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
@@ -42,11 +42,11 @@ def standard_error(before: Outcome, after: Outcome) -> float:
     return float(np.sqrt(np.square(errors).sum()) / len(errors))
 
 
-def measure(run: Run, folder: str, report: Reporter) -> dict[str, Any]:
+def measure(recipe: Recipe, folder: str, report: Reporter) -> dict[str, Any]:
     """Everything, on the test split at the recipe's test sizes."""
     model, processor = load_model(folder)
     tokenizer = processor.tokenizer
-    seen = look(model, build_test_sets(run.world, run.data))
+    seen = look(model, build_test_sets(recipe.world, recipe.data))
     answerer = Answerer(model, tokenizer)
     whole = run_tasks(answerer, seen, TASKS, blind=False, label="all tokens", report=report)
     found = probe(model, tokenizer, seen, whole, report=report)
@@ -77,10 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the recipe")
     chosen = parser.parse_intermixed_args(words)
-    run = load_recipe(Run, "tiny", chosen.overrides)
-    torch.set_num_threads(run.threads)
+    recipe = load_recipe(Recipe, "tiny", chosen.overrides)
+    torch.set_num_threads(recipe.threads)
     with TerminalReporter() as report:
-        figures = measure(run, chosen.model, report)
+        figures = measure(recipe, chosen.model, report)
     results = {
         "command": shlex.join(["python", "benchmarks/adaptivity.py", *words]),
         "commit": commit(),

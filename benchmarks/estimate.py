@@ -42,7 +42,7 @@ from astrea.estimate.build import absent_workshop, workshop_of
 from astrea.estimate.stages import StageCost, fill_queue, stage_cost, with_gradient_checkpointing
 from astrea.estimate.table import estimate
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.trainer import Plan, plan_stages
@@ -69,10 +69,10 @@ ALLOCATOR = {
 }
 
 
-def plan_of(run: Run, stage: str) -> tuple[Plan, int]:
+def plan_of(recipe: Recipe, stage: str) -> tuple[Plan, int]:
     """A stage of the recipe, and after how many steps it measures contributions."""
-    plan = next(plan for plan in plan_stages(run) if plan.name == stage)
-    return plan, 0 if stage.startswith("align") else run.regular.contribution_every
+    plan = next(plan for plan in plan_stages(recipe) if plan.name == stage)
+    return plan, 0 if stage.startswith("align") else recipe.regular.contribution_every
 
 
 def status(field: str) -> int:
@@ -83,20 +83,20 @@ def status(field: str) -> int:
     raise RuntimeError(f"this system does not tell {field}; the measurement needs Linux")
 
 
-def measured(run: Run, stage: str, *, checkpointing: bool, samples: int) -> dict[str, Any]:
+def measured(recipe: Recipe, stage: str, *, checkpointing: bool, samples: int) -> dict[str, Any]:
     """Bytes and operations of real steps, in this process."""
     torch.set_num_threads(1)
-    model, tokenizer = assemble(run, None)
-    shop = workshop_of(run, model, tokenizer, samples=samples)
-    with_gradient_checkpointing(shop, checkpointing)
-    plan, every = plan_of(run, stage)
-    objective = plan.build(shop)
+    model, tokenizer = assemble(recipe, None)
+    ctx = workshop_of(recipe, model, tokenizer, samples=samples)
+    with_gradient_checkpointing(ctx, checkpointing)
+    plan, every = plan_of(recipe, stage)
+    objective = plan.build(ctx)
     learns = {id(parameter) for _, parameter, _ in objective.trainable()}
-    modules = (shop.model, shop.contrast, shop.words)
+    modules = (ctx.model, ctx.contrast, ctx.words)
     for parameter in (p for module in modules for p in module.parameters()):
         parameter.requires_grad_(id(parameter) in learns)
-    fill_queue(shop)
-    shop.model.train()
+    fill_queue(ctx)
+    ctx.model.train()
     optimizer = build_optimizer(objective, plan.schedule)
 
     def steps(*which: int) -> None:
@@ -156,7 +156,7 @@ def estimated(chosen: Sequence[str]) -> dict[str, Any]:
     for name in chosen:
         recipe, overrides = RECIPES[name]
         with TerminalReporter() as report:
-            cost = estimate(load_recipe(Run, recipe, overrides), report=report)
+            cost = estimate(load_recipe(Recipe, recipe, overrides), report=report)
         told = {key: value for key, value in cost.as_dict().items() if key != "gpus"}
         found["recipes"][name] = told | {"overrides": overrides}
     return found
@@ -191,21 +191,21 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         if unknown := [name for name in chosen.recipes if name not in RECIPES]:
             parser.error(f"no estimate is called {unknown[0]!r}; there are {'; '.join(RECIPES)}")
         return keep_estimates(chosen.out, chosen.recipes or list(RECIPES))
-    run = load_recipe(Run, "tiny", chosen.overrides)
+    recipe = load_recipe(Recipe, "tiny", chosen.overrides)
     if chosen.measure:
-        found = measured(run, chosen.measure, checkpointing=chosen.gradient_checkpointing, samples=chosen.samples)
+        found = measured(recipe, chosen.measure, checkpointing=chosen.gradient_checkpointing, samples=chosen.samples)
         print(json.dumps(found))
         return found
-    names = [plan.name for plan in plan_stages(run)]
+    names = [plan.name for plan in plan_stages(recipe)]
     unknown = [stage for stage in chosen.stages if stage not in names]
     if unknown:
         parser.error(f"the recipe has no stage {unknown[0]!r}; it has {', '.join(names)}")
-    shop = absent_workshop(run, samples=chosen.samples)
-    with_gradient_checkpointing(shop, chosen.gradient_checkpointing)
+    ctx = absent_workshop(recipe, samples=chosen.samples)
+    with_gradient_checkpointing(ctx, chosen.gradient_checkpointing)
     stages: dict[str, Any] = {}
     for stage in chosen.stages or names:
-        plan, every = plan_of(run, stage)
-        cost = stage_cost(shop, plan, every=every)
+        plan, every = plan_of(recipe, stage)
+        cost = stage_cost(ctx, plan, every=every)
         stages[stage] = compare(cost, cost.plain_step_flops, in_own_process(stage, chosen))
         row = stages[stage]
         print(

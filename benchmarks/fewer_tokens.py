@@ -33,7 +33,7 @@ from astrea.lab.probes.pareto import WANTED, reading_from, threshold_for
 from astrea.lab.probes.probes import PROBE_TASKS
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import train
 from astrea.world.evaluation.runner import Outcome, look, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
@@ -48,12 +48,12 @@ MANY = ("data.test_questions=600", "data.test_captions=360", "data.test_retrieva
 
 def measure(cell: Cell, cache: Path, report: Reporter) -> dict[str, Any]:
     """Train one contestant; its scores with all tokens and, where it can read fewer, with those."""
-    run = cell.resolve()
-    torch.set_num_threads(run.threads)
+    recipe = cell.resolve()
+    torch.set_num_threads(recipe.threads)
     with tempfile.TemporaryDirectory() as folder:
-        model, processor = load_model(train(run, Path(folder) / "run", cache=cache, report=report))
+        model, processor = load_model(train(recipe, Path(folder) / "run", cache=cache, report=report))
     answerer = Answerer(model, processor.tokenizer)
-    seen = look(model, build_test_sets(run.world, run.data), FeatureCache(cache), report)
+    seen = look(model, build_test_sets(recipe.world, recipe.data), FeatureCache(cache), report)
     rows = {"all": run_tasks(answerer, seen, TASKS, blind=False, label="all tokens", report=report)}
     threshold, share = threshold_for(answerer, seen, PROBE_TASKS)
     if share <= WANTED:
@@ -62,7 +62,7 @@ def measure(cell: Cell, cache: Path, report: Reporter) -> dict[str, Any]:
     return {
         "name": cell.contestant.name,
         "seed": cell.seed,
-        "digest": digest(run),
+        "digest": digest(recipe),
         "tokens_share": share,
         **{name: scores_of(outcome) for name, outcome in rows.items()},
         "commit": commit(),
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the recipe")
     chosen = parser.parse_intermixed_args(words)
     base = (*SHORT, *MANY, *chosen.overrides)
-    known = contestants(load_recipe(Run, "tiny", base))
+    known = contestants(load_recipe(Recipe, "tiny", base))
     everyone = choose(known, ",".join(chosen.names))
     chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as cache, TerminalReporter() as report:

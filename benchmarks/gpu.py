@@ -38,10 +38,10 @@ from astrea.estimate.stages import stage_cost
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Machines, Run
+from astrea.recipes.recipe import Machines, Recipe
 from astrea.training.acceleration import accelerated
 from astrea.training.components import assemble, random_weights
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.trainer import plan_stages
 from astrea.world.dataset import WorldData, scenes_of
@@ -97,10 +97,10 @@ class Live(WorldData):
         return {name: features.map(Tensor.cpu) for name, features in seen.items()}
 
 
-def recipe(chosen: argparse.Namespace) -> Run:
+def recipe(chosen: argparse.Namespace) -> Recipe:
     """The architecture that is measured: `small`, or what is left of it, without a checkpoint."""
     words = ["tune.accumulate=1", *(SMOKE if chosen.smoke else []), *chosen.overrides]
-    return load_recipe(Run, "small", [*RANDOM, *words])
+    return load_recipe(Recipe, "small", [*RANDOM, *words])
 
 
 def datasheet(name: str, memory: int) -> Gpu | None:
@@ -113,17 +113,17 @@ def datasheet(name: str, memory: int) -> Gpu | None:
 class Bench:
     """Steps of one stage, and what they take."""
 
-    def __init__(self, run: Run, device: torch.device, samples: int) -> None:
-        self.run, self.device = run, device
-        model, tokenizer = assemble(run, None)
-        self.shop: Workshop = workshop_of(run, model.to(device), tokenizer, samples=samples)  # type: ignore[arg-type]
-        pixels = pixels_from_scenes(list(scenes_of("train", samples, run.world)))
-        assert isinstance(self.shop.data, WorldData)
-        self.data = {"cached": self.shop.data, "live": Live(self.shop.data, model.experts, pixels, device)}
-        plan = plan_stages(run)[-1]
-        self.schedule, self.objective = plan.schedule, plan.build(self.shop)
+    def __init__(self, recipe: Recipe, device: torch.device, samples: int) -> None:
+        self.recipe, self.device = recipe, device
+        model, tokenizer = assemble(recipe, None)
+        self.ctx: TrainingContext = workshop_of(recipe, model.to(device), tokenizer, samples=samples)  # type: ignore[arg-type]
+        pixels = pixels_from_scenes(list(scenes_of("train", samples, recipe.world)))
+        assert isinstance(self.ctx.data, WorldData)
+        self.data = {"cached": self.ctx.data, "live": Live(self.ctx.data, model.experts, pixels, device)}
+        plan = plan_stages(recipe)[-1]
+        self.schedule, self.objective = plan.schedule, plan.build(self.ctx)
         learns = {id(parameter) for _, parameter, _ in self.objective.trainable()}
-        for module in (model, self.shop.contrast, self.shop.words):
+        for module in (model, self.ctx.contrast, self.ctx.words):
             for parameter in module.parameters():
                 parameter.requires_grad_(id(parameter) in learns)
         model.train()
@@ -144,9 +144,9 @@ class Bench:
 
     def measure(self, *, compiled: bool, data: str, batch: int, steps: int, repeats: int) -> dict[str, Any]:
         """One of the ways."""
-        self.shop.data = self.data[data]
-        machines: Machines = self.run.machines.model_copy(update={"compile": compiled})
-        with accelerated(self.shop.model.language_model, machines, self.device):
+        self.ctx.data = self.data[data]
+        machines: Machines = self.recipe.machines.model_copy(update={"compile": compiled})
+        with accelerated(self.ctx.model.language_model, machines, self.device):
             # Compiles, and fills allocators; the same steps as those that count.
             first = self.steps(steps, batch)
             if self.device.type == "cuda":
@@ -166,9 +166,9 @@ class Bench:
 
     def flops(self, batch: int) -> int:
         """Operations of one step with cached features."""
-        self.shop.data = self.data["cached"]
-        machines = self.run.machines
-        with accelerated(self.shop.model.language_model, machines, self.device), FlopCounterMode(display=False) as all_:
+        self.ctx.data = self.data["cached"]
+        machines = self.recipe.machines
+        with accelerated(self.ctx.model.language_model, machines, self.device), FlopCounterMode(display=False) as all_:
             self.steps(1, batch)
         return all_.get_total_flops()
 

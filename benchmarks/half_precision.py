@@ -25,7 +25,7 @@ from astrea.common.provenance import commit, machine
 from astrea.evaluation.generate import Answerer
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.world.evaluation.runner import Outcome, look, run_tasks
 from astrea.world.evaluation.tasks import CAPTION_TASKS, TASKS, build_test_sets
 from astrea.world.scenes.questions import VQA_TASKS
@@ -53,10 +53,10 @@ def same_texts(whole: Outcome, half: Outcome) -> dict[str, float]:
     return {task: 100 * float(np.mean([one == two for one, two in both])) for task, both in pairs.items()}
 
 
-def measure(run: Run, folder: str, report: Reporter) -> dict[str, Any]:
+def measure(recipe: Recipe, folder: str, report: Reporter) -> dict[str, Any]:
     """Everything, on the test split at the recipe's test sizes."""
     model, processor = load_model(folder)
-    sets = build_test_sets(run.world, run.data)
+    sets = build_test_sets(recipe.world, recipe.data)
     whole = run_tasks(
         Answerer(model, processor.tokenizer), look(model, sets), TASKS, blind=False, label="float32", report=report
     )
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    found = measure(load_recipe(Run, "tiny", args.changes), args.model, TerminalReporter())
+    found = measure(load_recipe(Recipe, "tiny", args.changes), args.model, TerminalReporter())
     found = {"commit": commit(), "machine": machine(), "changes": args.changes} | found
     write_json_atomic(args.out, found)
     json.dump(found, sys.stdout, indent=1)

@@ -24,7 +24,7 @@ from astrea.common.provenance import commit, machine
 from astrea.evaluation.generate import Answerer
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.world.evaluation.runner import look, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
@@ -45,10 +45,10 @@ def in_eight_bits(model: AstreaForConditionalGeneration) -> AstreaForConditional
     return loaded.eval()
 
 
-def measure(run: Run, folder: str, report: Reporter) -> dict[str, Any]:
+def measure(recipe: Recipe, folder: str, report: Reporter) -> dict[str, Any]:
     """Scores on the test split at the recipe's test sizes; the experts look once, for they are the same."""
     model, processor = load_model(folder)
-    sets = build_test_sets(run.world, run.data)
+    sets = build_test_sets(recipe.world, recipe.data)
     seen = look(model, sets)
     found: dict[str, Any] = {}
     for name, one in (("float32", model), ("int8", in_eight_bits(model))):
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    found = measure(load_recipe(Run, "tiny", args.changes), args.model, TerminalReporter())
+    found = measure(load_recipe(Recipe, "tiny", args.changes), args.model, TerminalReporter())
     about = {"commit": commit(), "machine": machine(), "torchao": version("torchao"), "changes": args.changes}
     write_json_atomic(args.out, about | found)
     json.dump(found, sys.stdout, indent=1)

@@ -34,7 +34,7 @@ from astrea.model.loading import load_model
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import ExpertEntry, Run
+from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.add_expert import SHARE, join
 from astrea.world.evaluation.runner import METRIC, Outcome, look, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
@@ -103,16 +103,18 @@ def said(
     }
 
 
-def measure(run: Run, model: str, entry: ExpertEntry, name: str, share: float, report: Reporter) -> dict[str, Any]:
+def measure(
+    recipe: Recipe, model: str, entry: ExpertEntry, name: str, share: float, report: Reporter
+) -> dict[str, Any]:
     """Join, evaluate before and after, ask about photographs."""
     old, processor = load_model(model)
     with tempfile.TemporaryDirectory() as work:
-        joined = join(old, processor, run, name, entry, Path(work) / "model", share=share, report=report)
+        joined = join(old, processor, recipe, name, entry, Path(work) / "model", share=share, report=report)
         new, new_processor = load_model(Path(work) / "model", trust_remote_code=True)
     state = new.state_dict()
     unchanged = all(torch.equal(state[key], value) for key, value in old.state_dict().items() if
                     state[key].shape == value.shape)  # fmt: skip
-    seen = look(new, build_test_sets(run.world, run.data))
+    seen = look(new, build_test_sets(recipe.world, recipe.data))
     outcomes = [
         run_tasks(Answerer(m, p.tokenizer), seen, TASKS, blind=False, label=label, report=report)
         for m, p, label in ((old, processor, "before"), (new, new_processor, "after"))
@@ -154,9 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the recipe")
     chosen = parser.parse_args(words)
-    run = load_recipe(Run, "tiny", chosen.overrides)
+    recipe = load_recipe(Recipe, "tiny", chosen.overrides)
     with TerminalReporter() as report:
-        figures = measure(run, chosen.model, ExpertEntry(kind=chosen.expert), "photo", chosen.share, report)
+        figures = measure(recipe, chosen.model, ExpertEntry(kind=chosen.expert), "photo", chosen.share, report)
     results = {
         "command": shlex.join(["python", "benchmarks/join.py", *words]),
         "commit": commit(),
@@ -164,9 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "model": chosen.model,
         "expert": chosen.expert,
         "share_asked_for": chosen.share,
-        "train_scenes": run.data.train_scenes,
-        "align_steps": run.align.steps,
-        "seed": run.seed,
+        "train_scenes": recipe.data.train_scenes,
+        "align_steps": recipe.align.steps,
+        "seed": recipe.seed,
         **figures,
     }
     chosen.out.parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter
 from astrea.common.provenance import commit, machine
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import train
 from astrea.world.scenes.captions import captions
 from astrea.world.scenes.draw import split_scene
@@ -119,8 +119,8 @@ def memory(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         (folder / "stream" / f"{number:06}.tar").symlink_to(folder / "real.tar")
     steps = -(-shards * per // batch)
     early = max(5, steps // 20)
-    run = load_recipe(
-        Run,
+    recipe = load_recipe(
+        Recipe,
         "tiny",
         [
             *SMALL,
@@ -144,7 +144,7 @@ def memory(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
             points.append({"stage": stage, "gigabytes": round(read, 6), "resident_mb": round(resident_mb(), 1)})
 
     began = time.perf_counter()
-    train(run, folder / "memory", observe=observe, report=Reporter())
+    train(recipe, folder / "memory", observe=observe, report=Reporter())
     settled = [(p["gigabytes"], p["resident_mb"]) for p in points if p["gigabytes"] > SETTLED * points[-1]["gigabytes"]]
     half = len(settled) // 2
     return {
@@ -194,10 +194,10 @@ def waiting(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
             steps = {"align": 300, "fuse": 60, "tune": 400}
             steps = {s: n // chosen.parts if part in ("whole", s) else 0 for s, n in steps.items()}
             own = [f"{stage}.steps={count}" for stage, count in steps.items()]
-            run = load_recipe(Run, "tiny", [f"data.train={path}", f"threads={chosen.threads}", *own])
+            recipe = load_recipe(Recipe, "tiny", [f"data.train={path}", f"threads={chosen.threads}", *own])
             out = folder / f"{kind}-{part}"
             load = os.getloadavg()[0]
-            train(run, out, report=Reporter())
+            train(recipe, out, report=Reporter())
             seconds = json.loads((out / "seconds.json").read_text())
             stages = sum(seconds.get(stage, 0.0) for stage in steps)
             found[kind][part] = {

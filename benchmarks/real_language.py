@@ -39,7 +39,7 @@ from astrea.language.gguf import folder_from_gguf, smollm2_file
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import SHIPPED, assemble
 from astrea.world.scenes.draw import split_scene
 
@@ -78,7 +78,7 @@ def a_picture() -> Image.Image:
 
 def put_together(checkpoint: Path, *changes: str) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
     """The recipe's model before it has learned anything."""
-    model, tokenizer = assemble(load_recipe(Run, "tiny", recipe(checkpoint, *changes)), SHIPPED)
+    model, tokenizer = assemble(load_recipe(Recipe, "tiny", recipe(checkpoint, *changes)), SHIPPED)
     size = model.config.image_size
     return model.eval(), AstreaProcessor(AstreaImageProcessor(size), tokenizer, model.num_visual_tokens)
 

@@ -46,9 +46,9 @@ from astrea.data.feature_cache import FeatureCache
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run, Stage
+from astrea.recipes.recipe import Recipe, Stage
 from astrea.training.components import assemble
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.stages.align import AlignObjective
 from astrea.training.stages.instruct import FuseObjective
@@ -77,29 +77,29 @@ class Uncached(WorldData):
 class StepTimer:
     """Optimizer steps of one stage, by the loop that training uses."""
 
-    def __init__(self, shop: Workshop, objective: Objective, stage: Stage, pixels_N3HW: Tensor) -> None:
-        self.shop, self.objective, self.batch = shop, objective, stage.batch * stage.accumulate
+    def __init__(self, ctx: TrainingContext, objective: Objective, stage: Stage, pixels_N3HW: Tensor) -> None:
+        self.ctx, self.objective, self.batch = ctx, objective, stage.batch * stage.accumulate
         self.schedule: Schedule = stage.schedule()
-        self.cached, self.states = shop.data, shop.kept_states
-        self.uncached = Uncached(shop.data, shop.model.experts, pixels_N3HW)
+        self.cached, self.states = ctx.data, ctx.kept_states
+        self.uncached = Uncached(ctx.data, ctx.model.experts, pixels_N3HW)
         self.learns = {id(parameter) for _, parameter, _ in objective.trainable()}
         self.freeze()
         self.optimizer = build_optimizer(objective, self.schedule)
 
     def freeze(self) -> None:
         """As training does: what does not learn in this stage costs no gradient."""
-        for module in (self.shop.model, self.shop.contrast, self.shop.words):
+        for module in (self.ctx.model, self.ctx.contrast, self.ctx.words):
             for parameter in module.parameters():
                 parameter.requires_grad_(id(parameter) in self.learns)
 
     def run(self, steps: int, *, cache: bool) -> float:
         """Samples per second of steps 0 .. steps - 1."""
         self.freeze()
-        self.shop.data = self.cached if cache else self.uncached
-        self.shop.kept_states = self.states if cache else None
+        self.ctx.data = self.cached if cache else self.uncached
+        self.ctx.kept_states = self.states if cache else None
         schedule = Schedule(steps=steps, batch=self.schedule.batch, lr=1e-6, accumulate=self.schedule.accumulate)
         seconds = timed(lambda: run_steps(self.objective, schedule, self.optimizer, on_step=lambda *_: None))
-        self.shop.data, self.shop.kept_states = self.cached, self.states
+        self.ctx.data, self.ctx.kept_states = self.cached, self.states
         return steps * self.batch / seconds
 
 
@@ -148,44 +148,46 @@ def git_state() -> dict[str, Any]:
     return {"commit": ask("rev-parse", "HEAD"), "changed_files": None if changed is None else bool(changed)}
 
 
-def prepare(run: Run, parts: Path | None, scenes: int) -> tuple[Workshop, Tensor]:
+def prepare(recipe: Recipe, parts: Path | None, scenes: int) -> tuple[TrainingContext, Tensor]:
     """Model, cached training data, and the pixels that the data was made from."""
-    model, tokenizer = assemble(run, parts)
+    model, tokenizer = assemble(recipe, parts)
     with tempfile.TemporaryDirectory() as folder:
         report, cache = Reporter(), FeatureCache(Path(folder))
         data = load_world(
             model.experts,
-            run.world,
+            recipe.world,
             count=scenes,
-            per_scene=run.data.questions_per_scene,
+            per_scene=recipe.data.questions_per_scene,
             cache=cache,
             progress=report.track,
             notify=report.say,
         )
-        shop = Workshop(run, model, tokenizer, data)
-        shop.keep_states(cache, report.track, report.say)
-    pixels = pixels_from_scenes(list(scenes_of("train", scenes, run.world)))
+        ctx = TrainingContext(recipe, model, tokenizer, data)
+        ctx.keep_states(cache, report.track, report.say)
+    pixels = pixels_from_scenes(list(scenes_of("train", scenes, recipe.world)))
     model.train()
-    return shop, pixels
+    return ctx, pixels
 
 
-def measure(run: Run, shop: Workshop, pixels_N3HW: Tensor, *, repeats: int, steps: int, gemm: int) -> dict[str, Any]:
+def measure(
+    recipe: Recipe, ctx: TrainingContext, pixels_N3HW: Tensor, *, repeats: int, steps: int, gemm: int
+) -> dict[str, Any]:
     """Everything, in turn, ``repeats`` times, after one round that is not counted."""
-    keep = (run.model.residual_end, run.model.residual_end) if run.model.residual else (1.0, 1.0)
+    keep = (recipe.model.residual_end, recipe.model.residual_end) if recipe.model.residual else (1.0, 1.0)
     timers = {
-        "tune": StepTimer(shop, FuseObjective(shop, "tune", run.tune, offset=0, keep=keep), run.tune, pixels_N3HW),
-        "align": StepTimer(shop, AlignObjective(shop, joining=None, aligned=[], offset=0), run.align, pixels_N3HW),
+        "tune": StepTimer(ctx, FuseObjective(ctx, "tune", recipe.tune, offset=0, keep=keep), recipe.tune, pixels_N3HW),
+        "align": StepTimer(ctx, AlignObjective(ctx, joining=None, aligned=[], offset=0), recipe.align, pixels_N3HW),
     }
     tune = timers["tune"]
-    batch = tune.objective.batch(0, 0, run.tune.batch)
-    features = shop.seen(batch.samples)
+    batch = tune.objective.batch(0, 0, recipe.tune.batch)
+    features = ctx.seen(batch.samples)
 
     def language_pass(times: int = 1) -> None:
         """Forward and backward of the language model (and what feeds it) on one packed ``tune`` batch."""
         for _ in range(times):
-            out = shop.model(**batch.packed.model_inputs(), features=features, present=batch.present, use_cache=False)
+            out = ctx.model(**batch.packed.model_inputs(), features=features, present=batch.present, use_cache=False)
             out.loss.backward()
-            shop.model.zero_grad(set_to_none=True)
+            ctx.model.zero_grad(set_to_none=True)
 
     tune.freeze()
     work = {"language_pass": flops_of(language_pass), "tune_step": 0}
@@ -196,7 +198,7 @@ def measure(run: Run, shop: Workshop, pixels_N3HW: Tensor, *, repeats: int, step
     rates: list[float] = []
     passes: list[float] = []
     # A full queue costs more than an empty one, and is what nearly all steps of a run see.
-    timers["align"].run(-(-run.contrast.queue // run.align.batch) or 1, cache=True)
+    timers["align"].run(-(-recipe.contrast.queue // recipe.align.batch) or 1, cache=True)
     for repeat in range(repeats + 1):
         rates.append(gemm_rate(gemm))
         for name, timer in timers.items():
@@ -205,9 +207,9 @@ def measure(run: Run, shop: Workshop, pixels_N3HW: Tensor, *, repeats: int, step
                 speed[name][cache].append(timer.run(steps, cache=cache))
         tune.freeze()
         passes.append(timed(lambda: language_pass(steps)) / steps)
-        rows = torch.arange(run.align.batch) % len(pixels_N3HW)
+        rows = torch.arange(recipe.align.batch) % len(pixels_N3HW)
         with torch.no_grad():
-            looks.append(len(rows) / timed(lambda rows=rows: shop.model.experts(pixels_N3HW[rows])))  # type: ignore[misc]
+            looks.append(len(rows) / timed(lambda rows=rows: ctx.model.experts(pixels_N3HW[rows])))  # type: ignore[misc]
         rates.append(gemm_rate(gemm))
     # The first round warms caches and allocators.
     rates, passes, looks = rates[2:], passes[1:], looks[1:]
@@ -280,9 +282,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         if getattr(chosen, name) < 1:
             parser.error(f"--{name} must be at least 1")
     torch.set_num_threads(chosen.threads)
-    run = load_recipe(Run, "tiny", chosen.overrides)
-    shop, pixels = prepare(run, chosen.parts, chosen.scenes)
-    figures = measure(run, shop, pixels, repeats=chosen.repeats, steps=chosen.steps, gemm=chosen.gemm)
+    recipe = load_recipe(Recipe, "tiny", chosen.overrides)
+    ctx, pixels = prepare(recipe, chosen.parts, chosen.scenes)
+    figures = measure(recipe, ctx, pixels, repeats=chosen.repeats, steps=chosen.steps, gemm=chosen.gemm)
     here = machine()
     results = {
         "command": shlex.join(["python", "benchmarks/train_speed.py", *words]),

@@ -17,7 +17,7 @@ from typing import Any
 
 from astrea.common.progress import Reporter
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training import checkpoint
 from astrea.training import trainer as run
 from astrea.training.log import TrainLog
@@ -82,7 +82,7 @@ def main(recipe: str, folder: str) -> None:
         child = os.fork()
         if child == 0:
             arm()
-            run.train(load_recipe(Run, recipe), Path(folder) / str(number), report=Reporter())
+            run.train(load_recipe(Recipe, recipe), Path(folder) / str(number), report=Reporter())
             os._exit(0)
         _, status = os.waitpid(child, 0)
         ends[name] = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0

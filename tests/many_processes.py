@@ -27,7 +27,7 @@ from astrea.common.progress import Reporter
 from astrea.data.packing import CAPTION_PROMPT, Packer, Turn
 from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
 from astrea.training.distributed import join
 from astrea.training.fsdp import sharded, whole
@@ -43,7 +43,7 @@ STOPPED, REFUSED = 30, 31
 
 def trained(job: dict[str, Any]) -> None:
     """Train; at an optimizer step, one rank may send itself a signal (in the first life of the processes only)."""
-    run = load_recipe(Run, job["recipe"], job.get("overrides", []))
+    recipe = load_recipe(Recipe, job["recipe"], job.get("overrides", []))
     taken = 0
     state = torch.empty(0)
 
@@ -57,7 +57,7 @@ def trained(job: dict[str, Any]) -> None:
         if first and taken == job.get("at") and int(os.environ["RANK"]) == job["rank"]:
             os.kill(os.getpid(), job["signal"])
 
-    train(run, Path(job["folder"]), resume=job.get("resume", False), observe=observe, report=Reporter())
+    train(recipe, Path(job["folder"]), resume=job.get("resume", False), observe=observe, report=Reporter())
 
 
 class Mixed(Objective):
@@ -65,8 +65,8 @@ class Mixed(Objective):
 
     def __init__(self, job: dict[str, Any], ranks: Any) -> None:
         self.ranks = ranks
-        run = load_recipe(Run, job["recipe"])
-        self.model, tokenizer = assemble(run, Path(run.pretrain))
+        recipe = load_recipe(Recipe, job["recipe"])
+        self.model, tokenizer = assemble(recipe, Path(recipe.pretrain))
         self.packer = Packer(tokenizer, self.model.num_visual_tokens)
         generator = torch.Generator().manual_seed(1)
         self.features = {
@@ -100,13 +100,13 @@ class Mixed(Objective):
 
 def mixed(job: dict[str, Any]) -> None:
     """Two steps of `Mixed`; rank 0 writes every gradient of each."""
-    run = load_recipe(Run, job["recipe"])
+    recipe = load_recipe(Recipe, job["recipe"])
     torch.set_num_threads(1)
-    with join(run.machines) as ranks:
+    with join(recipe.machines) as ranks:
         objective = Mixed(job, ranks)
         for parameter in objective.model.experts.parameters():
             parameter.requires_grad_(False)
-        schedule = run.tune.schedule(2)
+        schedule = recipe.tune.schedule(2)
         with sharded(objective.model, ranks, job.get("fsdp", False)):
 
             def on_step(step: int, figures: dict[str, float]) -> None:

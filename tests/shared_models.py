@@ -16,7 +16,7 @@ from PIL import Image
 from astrea import AstreaConfig, AstreaForConditionalGeneration, AstreaProcessor
 from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Language, Run
+from astrea.recipes.recipe import Language, Recipe
 from astrea.training.components import LANGUAGE, assemble, save_part
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.world.pretrain import write_card
@@ -130,15 +130,15 @@ SMALL = (
 def small_overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What makes the shipped recipe a run of seconds, from parts that are fresh and never trained."""
     folder = tmp_path_factory.mktemp("parts")
-    run = load_recipe(Run, "tiny", SMALL)
-    model, _ = assemble(run, None)
+    recipe = load_recipe(Recipe, "tiny", SMALL)
+    model, _ = assemble(recipe, None)
     with torch.no_grad():
         for parameter in model.experts.parameters():
             parameter.mul_(2.5 if parameter.ndim == 4 else 1.0)  # as in `randomise`
     for name in model.experts.names:
         save_part(model.experts[name], folder / f"{name}.safetensors")
     save_part(model.language_model, folder / f"{LANGUAGE}.safetensors")
-    write_card(run, folder, judged=0)
+    write_card(recipe, folder, judged=0)
     return [*SMALL, f"pretrain={folder}"]
 
 
@@ -146,7 +146,7 @@ def small_overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def small_recipe(small_overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as a recipe of its own."""
     path = tmp_path_factory.mktemp("recipe") / "small.yaml"
-    path.write_text(dump_recipe(load_recipe(Run, "tiny", small_overrides)))
+    path.write_text(dump_recipe(load_recipe(Recipe, "tiny", small_overrides)))
     return path
 
 
@@ -168,7 +168,7 @@ def build_around(language_checkpoint: Callable[[str], Path]) -> Callable[..., Bu
     def build(family: str, *overrides: str) -> Built:
         # Never warmed up with it, but nothing that reads it may lose its tests.
         own = (f"language.checkpoint={language_checkpoint(family)}", "model.word_match=16", *overrides)
-        model, tokenizer = assemble(load_recipe(Run, "tiny", [*SMALL, *own]), None)
+        model, tokenizer = assemble(load_recipe(Recipe, "tiny", [*SMALL, *own]), None)
         randomise(model)
         processor = AstreaProcessor(AstreaImageProcessor(model.config.image_size), tokenizer, model.num_visual_tokens)
         return model.eval(), processor

@@ -62,12 +62,12 @@ def test_it_measures_everything_and_writes_it(train_speed, tmp_path, capsys):
 
 
 def test_cached_and_uncached_steps_read_the_same(train_speed, tmp_path):
-    run = train_speed.load_recipe(train_speed.Run, "tiny", SMALL)
-    shop, pixels = train_speed.prepare(run, None, 12)
-    uncached = train_speed.Uncached(shop.data, shop.model.experts, pixels)
+    recipe = train_speed.load_recipe(train_speed.Recipe, "tiny", SMALL)
+    ctx, pixels = train_speed.prepare(recipe, None, 12)
+    uncached = train_speed.Uncached(ctx.data, ctx.model.experts, pixels)
     index = torch.tensor([7, 0, 3])
     for name, seen in uncached.rows(index).items():
-        kept = shop.data.rows(index)[name]
+        kept = ctx.data.rows(index)[name]
         torch.testing.assert_close(seen.tokens, kept.tokens, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(seen.confidence, kept.confidence, atol=1e-4, rtol=1e-4)
 

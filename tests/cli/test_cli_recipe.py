@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from command_line import Astrea, refused
 
 
@@ -24,8 +24,8 @@ def test_show_prints_the_whole_recipe(astrea: Astrea, tmp_path: Path):
     result = astrea("recipe", "show", "tiny", "seed=5")
     assert (result.code, result.err) == (0, "")
     (tmp_path / "shown.yaml").write_text(result.out)
-    wanted = load_recipe(Run, "tiny", ["seed=5"])
-    assert load_recipe(Run, str(tmp_path / "shown.yaml")) == wanted
+    wanted = load_recipe(Recipe, "tiny", ["seed=5"])
+    assert load_recipe(Recipe, str(tmp_path / "shown.yaml")) == wanted
     # A run's folder, and a model's.
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "run" / "recipe.yaml").write_text(result.out)
@@ -41,10 +41,10 @@ def test_new_writes_what_check_finds_nothing_wrong_with(astrea: Astrea, data: Pa
     result = astrea("recipe", "new", "mine.yaml", *given)
     assert result.code == 0, result.err
     assert "astrea train mine.yaml" in result.out
-    run = load_recipe(Run, "mine.yaml")
-    tiny = load_recipe(Run, "tiny")
+    recipe = load_recipe(Recipe, "mine.yaml")
+    tiny = load_recipe(Recipe, "tiny")
     own = tiny.data.model_copy(update={"train": "train it.jsonl", "validation": "held.jsonl"})
-    assert run == tiny.model_copy(update={"name": "mine", "data": own})
+    assert recipe == tiny.model_copy(update={"name": "mine", "data": own})
     checked = astrea("recipe", "check", "mine.yaml")
     assert checked.code == 0, checked.err
     assert "nothing is wrong" in checked.out
@@ -55,11 +55,11 @@ def test_new_writes_what_check_finds_nothing_wrong_with(astrea: Astrea, data: Pa
     assert (
         astrea("recipe", "new", "odd.yaml", "--data", "a: b #c\n'*.tar", "--images", "on", "--base", "small").code == 0
     )
-    odd = load_recipe(Run, "odd.yaml")
+    odd = load_recipe(Recipe, "odd.yaml")
     assert (odd.data.train, odd.data.images, odd.language) == (
         "a: b #c\n'*.tar",
         "on",
-        load_recipe(Run, "small").language,
+        load_recipe(Recipe, "small").language,
     )
 
 

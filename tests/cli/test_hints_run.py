@@ -20,7 +20,7 @@ from astrea.common.progress import Reporter
 from astrea.estimate import table as estimate_table
 from astrea.lab.arena import arena as arena_run
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training import add_expert as add_expert_module
 from astrea.training import trainer as trainer_module
 from astrea.training.trainer import train
@@ -121,7 +121,7 @@ ELSEWHERE = {
     "evaluate MODEL --suite public": "tests/evaluation/public/test_public_run.py",
     "pack RUN --out FOLDER": "tests/test_shipping.py",
 }
-"""Run by other tests, with files that are long to write."""
+"""Recipe by other tests, with files that are long to write."""
 
 SENTENCES = ("index again", "index brings it", "index command finish", "retrieve searches")
 """Where the words after a command go on with the sentence."""
@@ -163,7 +163,7 @@ def folder(small_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     (photos / "train.jsonl").write_text("".join(rows[:6]))
     (photos / "held-out.jsonl").write_text("".join(rows[6:]))
     own = [f"data.train={photos / 'train.jsonl'}", f"data.validation={photos / 'held-out.jsonl'}"]
-    run = load_recipe(Run, str(small_recipe), [*own, "align.steps=2", "fuse.steps=2", "tune.steps=2"])
+    run = load_recipe(Recipe, str(small_recipe), [*own, "align.steps=2", "fuse.steps=2", "tune.steps=2"])
     train(run, folder / "runs" / "mine", report=Reporter())
     shutil.copy(folder / "runs" / "mine" / "recipe.yaml", folder / "mine.yaml")
     return folder

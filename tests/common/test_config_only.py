@@ -42,7 +42,7 @@ def test_what_describes_nothing_is_refused(described, said):
     with pytest.raises(AstreaError, match=said) as caught:
         read_architecture(described, "it")
     assert caught.value.message.startswith("it describes no model")
-    assert "model_type" in caught.value.mend
+    assert "model_type" in caught.value.hint
 
 
 def test_only_what_is_said_is_compared():

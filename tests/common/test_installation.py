@@ -94,7 +94,7 @@ def test_what_is_missing_is_named_without_importing_what_is_there(monkeypatch):
     monkeypatch.setitem(MODULES, "index", ("json", "no_such_library_a", "no_such_library_b"))
     with pytest.raises(AstreaError, match="an index needs the library no_such_library_a and no_such_library_b") as told:
         require_extra("index", "an index", "or do without")
-    assert told.value.mend == f"{install_command('index')}; or do without"
+    assert told.value.hint == f"{install_command('index')}; or do without"
     monkeypatch.setitem(MODULES, "index", ("json", "this"))
     require_extra("index", "an index")
     assert "this" not in sys.modules

@@ -14,14 +14,14 @@ from astrea.evaluation.own_data.items import items_of
 from astrea.model.explanation import explain
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
-from astrea.training.context import Workshop
+from astrea.recipes.recipe import Recipe
+from astrea.training.context import TrainingContext
 from astrea.world.scenes.draw import split_scene
 from listening import Said
-from own_shops import SEEING, data_of, fresh
+from own_contexts import SEEING, data_of, fresh
 
 
-def shop_of(folder: Path, count: int, overrides: list[str]) -> Workshop:
+def shop_of(folder: Path, count: int, overrides: list[str]) -> TrainingContext:
     rows = []
     for number in range(count):
         Image.fromarray(split_scene("train", number, 0).image).save(folder / f"{number}.png")
@@ -29,29 +29,29 @@ def shop_of(folder: Path, count: int, overrides: list[str]) -> Workshop:
         rows.append({"id": str(number), "image": f"{number}.png", "conversations": said})
     path = folder / "mine.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    run = load_recipe(Run, "tiny", [*overrides, f"data.train={path}", f"experts={json.dumps(SEEING)}"])
-    model, tokenizer = fresh(run)
-    return Workshop(run, model, tokenizer, data_of([path], model, tokenizer))
+    recipe = load_recipe(Recipe, "tiny", [*overrides, f"data.train={path}", f"experts={json.dumps(SEEING)}"])
+    model, tokenizer = fresh(recipe)
+    return TrainingContext(recipe, model, tokenizer, data_of([path], model, tokenizer))
 
 
 def test_its_own_pictures_are_familiar(tmp_path, small_overrides):
-    shop = shop_of(tmp_path, FEWEST + 5, small_overrides)
-    doubt = doubt_of_records(shop, Said())
+    ctx = shop_of(tmp_path, FEWEST + 5, small_overrides)
+    doubt = doubt_of_records(ctx, Said())
     assert doubt is not None
     assert doubt.calibration is None
-    assert set(doubt.familiar) == set(shop.model.experts.names)
+    assert set(doubt.familiar) == set(ctx.model.experts.names)
     pages = AstreaImageProcessor(64)([Image.new("RGB", (64, 64), "white")])["pixel_values"]
-    strange = [float(doubt.familiar[n].strangeness(part)) for n, part in shop.model.see(torch.as_tensor(pages)).items()]
+    strange = [float(doubt.familiar[n].strangeness(part)) for n, part in ctx.model.see(torch.as_tensor(pages)).items()]
     assert max(strange) > 0
 
 
 def test_held_out_questions_say_how_sure_to_be(tmp_path, small_overrides):
-    shop = shop_of(tmp_path, FEWEST, small_overrides)
-    model = shop.model.eval()
-    processor = AstreaProcessor(AstreaImageProcessor(64), shop.tokenizer, model.num_visual_tokens)
-    familiar = doubt_of_records(shop, Said())
+    ctx = shop_of(tmp_path, FEWEST, small_overrides)
+    model = ctx.model.eval()
+    processor = AstreaProcessor(AstreaImageProcessor(64), ctx.tokenizer, model.num_visual_tokens)
+    familiar = doubt_of_records(ctx, Said())
     assert familiar is not None
-    items = list(items_of(shop.data.sources, shop.data.trainable, print))
+    items = list(items_of(ctx.data.sources, ctx.data.trainable, print))
     assert calibrated_on(familiar, model, processor, items[:10]) is familiar
     doubt = calibrated_on(familiar, model, processor, items)
     assert doubt.familiar is familiar.familiar

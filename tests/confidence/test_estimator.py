@@ -88,7 +88,7 @@ def test_spoilt_files_are_named(doubt, tmp_path, change, said):
     with pytest.raises(AstreaError, match=said) as caught:
         read_doubt(tmp_path, WIDTHS)
     assert str(tmp_path / FILE) in caught.value.message
-    assert "remove it" in caught.value.mend
+    assert "remove it" in caught.value.hint
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 40, b"\xff" * 8 + b"{}"])

@@ -134,7 +134,7 @@ def test_what_is_no_picture_is_refused_in_few_words(kind):
     with pytest.raises(AstreaError, match=said) as caught:
         read_image(source, name="image 2 of 3")
     assert caught.value.message.startswith("image 2 of 3")
-    assert caught.value.mend
+    assert caught.value.hint
     assert len(str(caught.value)) < 300
     assert BASE64[:61] not in str(caught.value)
 

@@ -32,7 +32,7 @@ def png_header_only(width: int, height: int) -> bytes:
 def fails(source: object, *words: str, **options: object) -> None:
     with pytest.raises(AstreaError) as caught:
         load_image(source, **options)
-    assert caught.value.mend
+    assert caught.value.hint
     for word in words:
         assert word in str(caught.value)
 
@@ -197,4 +197,4 @@ def test_a_name_of_other_capitals_is_hinted_at(tmp_path: Path):
     (tmp_path / "Cat.JPG").touch()
     with pytest.raises(AstreaError) as refused:
         load_image(tmp_path / "cat.jpg")
-    assert "there is Cat.JPG: capitals count" in refused.value.mend
+    assert "there is Cat.JPG: capitals count" in refused.value.hint

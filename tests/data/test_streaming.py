@@ -15,14 +15,14 @@ from astrea.data.picture_features import SeenPictures
 from astrea.data.streaming import filled_rows
 from astrea.fusion.registry import STRATEGIES
 from astrea.model.processing import AstreaImageProcessor
-from astrea.recipes.recipe import Run
-from astrea.training.context import Workshop
+from astrea.recipes.recipe import Recipe
+from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
 from astrea.training.stages.align import AlignObjective
 from astrea.training.stages.instruct import FuseBatch, by_row, lent
 from astrea.training.stages.next_token import NextTokenAlignObjective
+from own_contexts import SEEING, data_of, fresh, fusing, learned, only_learning
 from own_files import drawn, llava_row, mixed_rows, save_pictures, write_jsonl
-from own_shops import SEEING, data_of, fresh, fusing, learned, only_learning
 
 SCENES = 12
 TEXT = [llava_row(f"only-{n}", [], [("is the sun red?", ["yes", "no"][n % 2])]) for n in range(12)]
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(make_run: Callable[..., Run]) -> Callable[..., Any]:
+def built(make_run: Callable[..., Recipe]) -> Callable[..., Any]:
     """A recipe with changes, its fresh model and tokenizer."""
 
     def build(**changes: Any):
@@ -53,13 +53,13 @@ def built(make_run: Callable[..., Run]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def make_own(folder: Path, built) -> Callable[..., Workshop]:
+def make_own(folder: Path, built) -> Callable[..., TrainingContext]:
     """A workshop on some of the files."""
 
-    def make(*names: str, row_tokens: int | None = None, **changes: Any) -> Workshop:
+    def make(*names: str, row_tokens: int | None = None, **changes: Any) -> TrainingContext:
         run, model, tokenizer = built(**changes)
         data = data_of([folder / name for name in names], model, tokenizer, row_tokens=row_tokens)
-        return Workshop(run, model, tokenizer, data)
+        return TrainingContext(run, model, tokenizer, data)
 
     return make
 
@@ -73,18 +73,18 @@ def labels_of(batch: FuseBatch) -> list[int]:
     return batch.packed.labels[batch.packed.labels != -100].tolist()
 
 
-def said_of(shop: Workshop, batch: FuseBatch, row: int) -> str:
+def said_of(ctx: TrainingContext, batch: FuseBatch, row: int) -> str:
     real = batch.packed.attention_mask[row].bool()
-    ids = [i for i in batch.packed.input_ids[row][real].tolist() if i != shop.packer.image]
-    return str(shop.tokenizer.decode(ids))
+    ids = [i for i in batch.packed.input_ids[row][real].tolist() if i != ctx.packer.image]
+    return str(ctx.tokenizer.decode(ids))
 
 
 # What a batch holds
 
 
 def test_rows_are_the_records_with_their_pictures_in_reading_order(make_own):
-    shop = make_own("mixed.jsonl")
-    batch = fusing(shop).batch(0, 0, 24)
+    ctx = make_own("mixed.jsonl")
+    batch = fusing(ctx).batch(0, 0, 24)
     samples = batch.samples
     records = [sample.record for sample in samples.content]
     assert {len(record.images) for record in records} == {0, 1, 2}
@@ -98,30 +98,30 @@ def test_rows_are_the_records_with_their_pictures_in_reading_order(make_own):
         answers = [message.text for message in record.messages if message.role == "assistant"]
         assert batch.groups[row].tolist()[: len(answers)] == [0 if record.images else -1] * len(answers)
         assert batch.groups[row].tolist()[len(answers) :] == [-1] * (batch.groups.shape[1] - len(answers))
-        images = (batch.packed.input_ids[row] == shop.packer.image).sum()
-        assert images == len(record.images) * shop.model.num_visual_tokens
+        images = (batch.packed.input_ids[row] == ctx.packer.image).sum()
+        assert images == len(record.images) * ctx.model.num_visual_tokens
         learned_ids = batch.packed.labels[row][batch.packed.labels[row] != -100].tolist()
-        assert learned_ids == [i for answer in answers for i in (*shop.packer.ids(answer), shop.packer.format.stop_id)]
-        assert all(message.text.replace("<image>", "").strip().split()[0] in said_of(shop, batch, row)
+        assert learned_ids == [i for answer in answers for i in (*ctx.packer.ids(answer), ctx.packer.format.stop_id)]
+        assert all(message.text.replace("<image>", "").strip().split()[0] in said_of(ctx, batch, row)
                    for message in record.messages)  # fmt: skip
         assert samples.names[row] == f"{record.source} {record.id}"
         assert samples.texts[row] == [" ".join(answers)]
 
 
 def test_the_experts_see_the_pictures_that_the_records_name(make_own):
-    shop = make_own("mixed.jsonl")
-    samples = shop.data.draw(5, 20, 0)
+    ctx = make_own("mixed.jsonl")
+    samples = ctx.data.draw(5, 20, 0)
     features = samples.look()
     paths = [sample.root.real / image.path for sample in samples.content for image in sample.record.images]
     pixels = AstreaImageProcessor(64)([Image.open(path) for path in paths])["pixel_values"]
-    for name, part in shop.model.see(pixels).items():
+    for name, part in ctx.model.see(pixels).items():
         torch.testing.assert_close(features[name].tokens, part.tokens, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(features[name].confidence, part.confidence, atol=1e-5, rtol=1e-4)
 
 
 def test_the_same_picture_has_one_id_and_texts_without_one_differ(make_own):
-    shop = make_own("mixed.jsonl")
-    samples = shop.data.draw(0, len(shop.data), 0)
+    ctx = make_own("mixed.jsonl")
+    samples = ctx.data.draw(0, len(ctx.data), 0)
     by_picture: dict[str, set[int]] = {}
     for sample, number in zip(samples.content, samples.ids.tolist(), strict=True):
         images = sample.record.images
@@ -132,44 +132,44 @@ def test_the_same_picture_has_one_id_and_texts_without_one_differ(make_own):
 
 
 def test_alignment_reads_the_first_picture_of_those_that_have_any(make_own):
-    shop = make_own("mixed.jsonl", "text.jsonl")
-    samples = shop.data.draw(0, 3 * len(shop.data.pairs), 0, pairs=True)
+    ctx = make_own("mixed.jsonl", "text.jsonl")
+    samples = ctx.data.draw(0, 3 * len(ctx.data.pairs), 0, pairs=True)
     assert samples.pictures == len(samples.names)
     assert samples.first.tolist() == list(range(samples.pictures))
     assert not [sample for sample in samples.content if not sample.record.images]
-    assert len(shop.data.pictured) == 1  # a file without any picture is not asked for one
-    assert shop.data.report.lines == []  # nor is its lack a fault
-    reached = learned(shop, AlignObjective(shop, joining="detection", aligned=["captioning"], offset=0))
+    assert len(ctx.data.pictured) == 1  # a file without any picture is not asked for one
+    assert ctx.data.report.lines == []  # nor is its lack a fault
+    reached = learned(ctx, AlignObjective(ctx, joining="detection", aligned=["captioning"], offset=0))
     assert {name.split(".")[0] for name in reached} == {"adapters", "picture_head", "text_head", "contrast", "words"}
 
 
 def test_a_record_of_captions_alone_is_asked_to_describe_and_each_is_read_sometimes(make_own):
-    shop = make_own("captions.jsonl")
-    objective = fusing(shop)
+    ctx = make_own("captions.jsonl")
+    objective = fusing(ctx)
     told = set()
     for step in range(3):
         batch = objective.batch(step, 0, SCENES)
         for row in range(SCENES):
-            words = said_of(shop, batch, row)
+            words = said_of(ctx, batch, row)
             assert CAPTION_PROMPT.rstrip(".") in words
             told.add(words.split("picture")[1])
             answer = batch.packed.labels[row][batch.packed.labels[row] != -100].tolist()[:-1]
             assert (
-                answer == batch.told.tokens[row] == shop.packer.ids(CAPTIONS[0]["caption"][int(batch.told.which[row])])
+                answer == batch.told.tokens[row] == ctx.packer.ids(CAPTIONS[0]["caption"][int(batch.told.which[row])])
             )
     assert len(told) == 2
 
 
 def test_an_epoch_holds_every_record_once_and_the_order_is_a_function_of_the_seed(make_own):
-    shop = make_own("mixed.jsonl", "text.jsonl")
-    size = len(shop.data)
-    whole = list(shop.data.draw(0, size, 3).names)
+    ctx = make_own("mixed.jsonl", "text.jsonl")
+    size = len(ctx.data)
+    whole = list(ctx.data.draw(0, size, 3).names)
     assert len(set(whole)) == size == 6 * SCENES + len(TEXT)
-    assert [name for at in (0, 40, 20, 60) for name in shop.data.draw(at, 20, 3).names] == [
-        name for at in (0, 40, 20, 60) for name in (whole + list(shop.data.draw(size, 20, 3).names))[at : at + 20]
+    assert [name for at in (0, 40, 20, 60) for name in ctx.data.draw(at, 20, 3).names] == [
+        name for at in (0, 40, 20, 60) for name in (whole + list(ctx.data.draw(size, 20, 3).names))[at : at + 20]
     ]
-    assert list(shop.data.draw(0, size, 4).names) != whole
-    assert shop.data.groups == ("mixed.jsonl", "text.jsonl")
+    assert list(ctx.data.draw(0, size, 4).names) != whole
+    assert ctx.data.groups == ("mixed.jsonl", "text.jsonl")
 
 
 # Mixed batches
@@ -177,55 +177,55 @@ def test_an_epoch_holds_every_record_once_and_the_order_is_a_function_of_the_see
 
 @pytest.mark.parametrize("stage", ["fuse", "tune"])
 def test_every_kind_of_row_in_one_batch_trains_what_the_stage_trains(make_own, stage):
-    shop = make_own("mixed.jsonl")
-    objective = fusing(shop, stage)
-    reached = learned(shop, objective, steps=3, batch=16)
+    ctx = make_own("mixed.jsonl")
+    objective = fusing(ctx, stage)
+    reached = learned(ctx, objective, steps=3, batch=16)
     parts = {name.split(".")[0] for name in reached}
     assert parts == {"adapters", "picture_head", "text_head", "contrast", "fusion"} | (
         {"language_model"} if stage == "tune" else set()
     )
-    assert {name.split(".")[1] for name in reached if name.startswith("adapters")} == set(shop.model.experts.names)
-    assert shop.contributions.seen.tolist() == [3]
-    assert 0.5 < shop.model.fusion.allocator.load.sum() < 1  # some goes to nobody in particular
-    assert shop.contrast.queue.ids.min() >= 0
+    assert {name.split(".")[1] for name in reached if name.startswith("adapters")} == set(ctx.model.experts.names)
+    assert ctx.contributions.seen.tolist() == [3]
+    assert 0.5 < ctx.model.fusion.allocator.load.sum() < 1  # some goes to nobody in particular
+    assert ctx.contrast.queue.ids.min() >= 0
 
 
 @pytest.mark.parametrize("stage", ["fuse", "tune"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_trains_on_such_rows(make_own, strategy, stage):
-    shop = make_own("mixed.jsonl", "text.jsonl", model=model_of(strategy))
-    objective = fusing(shop, stage)
+    ctx = make_own("mixed.jsonl", "text.jsonl", model=model_of(strategy))
+    objective = fusing(ctx, stage)
     batch = objective.batch(0, 0, 8)
     if objective.fusion.per_question:
         assert batch.groups.shape == (len(batch.packed.input_ids), 1)
         assert len(batch.groups) > 8
-        images = (batch.packed.input_ids == shop.packer.image).sum(1) // shop.model.num_visual_tokens
+        images = (batch.packed.input_ids == ctx.packer.image).sum(1) // ctx.model.num_visual_tokens
         assert torch.equal(images, torch.bincount(batch.row, minlength=len(batch.groups)))
-    reached = learned(shop, objective)
+    reached = learned(ctx, objective)
     assert any(name.startswith("adapters.detection") for name in reached)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("stage", ["fuse", "tune"])
 def test_a_batch_without_any_picture_hurts_nothing(make_own, strategy, stage):
-    shop = make_own("text.jsonl", model=model_of(strategy))
-    before = {name: value.clone() for name, value in shop.model.state_dict().items()}
-    objective = fusing(shop, stage)
+    ctx = make_own("text.jsonl", model=model_of(strategy))
+    before = {name: value.clone() for name, value in ctx.model.state_dict().items()}
+    objective = fusing(ctx, stage)
     batch = objective.batch(0, 0, 4)
     assert (batch.samples.pictures, len(batch.shown), batch.samples.look()) == (0, 0, {})
     assert batch.groups.eq(-1).all()
     assert not batch.whole().any()
-    reached = learned(shop, objective, batch=4)
+    reached = learned(ctx, objective, batch=4)
     assert {name.split(".")[0] for name in reached} == ({"language_model"} if stage == "tune" else set())
-    moved = {name for name, value in shop.model.state_dict().items() if not torch.equal(value, before[name])}
+    moved = {name for name, value in ctx.model.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in moved} <= {"language_model", "fusion"}
-    assert shop.contributions.seen.tolist() == [0]
-    assert shop.contrast.queue.ids.eq(-1).all()
+    assert ctx.contributions.seen.tolist() == [0]
+    assert ctx.contrast.queue.ids.eq(-1).all()
 
 
 def test_next_token_alignment_takes_such_rows_and_batches_without_pictures(make_own):
-    shop = make_own("mixed.jsonl", align__kind="next_token")
-    reached = learned(shop, NextTokenAlignObjective(shop, joining="detection", offset=0))
+    ctx = make_own("mixed.jsonl", align__kind="next_token")
+    reached = learned(ctx, NextTokenAlignObjective(ctx, joining="detection", offset=0))
     assert reached
     assert all(name.startswith("adapters.detection") for name in reached)
     blind = make_own("text.jsonl")
@@ -234,8 +234,8 @@ def test_next_token_alignment_takes_such_rows_and_batches_without_pictures(make_
 
 def test_rows_without_pictures_count_nowhere(make_own):
     """The same losses about pictures and the same measurements, whatever text stands beside them."""
-    shop = make_own("mixed.jsonl", regular={"contribution_every": 1, "expert_dropout": 0, "lies": 0})
-    objective = fusing(shop)
+    ctx = make_own("mixed.jsonl", regular={"contribution_every": 1, "expert_dropout": 0, "lies": 0})
+    objective = fusing(ctx)
     batch = objective.batch(0, 0, 16)
     groups = batch.groups.clone()
     blind = torch.bincount(batch.row, minlength=16) == 0
@@ -243,7 +243,7 @@ def test_rows_without_pictures_count_nowhere(make_own):
     assert groups[blind].eq(-1).all()
     assert (groups[~blind][:, 0] == 0).all()
     assert torch.equal(batch.whole(), ~blind)
-    only_learning(shop, objective)
+    only_learning(ctx, objective)
     _, figures = objective.loss(batch, 0)
     assert torch.isfinite(torch.tensor(list(figures.values()))).all()
     (taken,) = objective.shares
@@ -252,10 +252,10 @@ def test_rows_without_pictures_count_nowhere(make_own):
 
 
 def test_an_own_text_takes_the_place_of_one_without_a_picture(make_own):
-    shop = make_own("mixed.jsonl")
-    objective = fusing(shop)
+    ctx = make_own("mixed.jsonl")
+    objective = fusing(ctx)
     batch = objective.batch(0, 0, 16)
-    only_learning(shop, objective)
+    only_learning(ctx, objective)
     objective.loss(batch, 0)
     ((pictures, texts, ids),) = objective.pending
     place = lent(batch.samples.first >= 0)
@@ -283,22 +283,22 @@ def test_shares_of_a_row_are_the_mean_over_its_pictures():
 
 
 def test_lies_are_judged_on_whole_rounds_of_the_batchs_own_pictures(make_own):
-    shop = make_own("mixed.jsonl", "text.jsonl")
-    samples = shop.data.draw(0, 12, 0)
+    ctx = make_own("mixed.jsonl", "text.jsonl")
+    samples = ctx.data.draw(0, 12, 0)
     pictures = samples.pictures
-    same, index = shop.data.judged(samples, 96, None)
+    same, index = ctx.data.judged(samples, 96, None)
     assert same is samples
     assert len(index) % pictures == 0
     assert 96 - pictures < len(index) <= 96
     assert all(index[i] != index[(i + 1) % len(index)] for i in range(len(index)))
-    assert len(shop.data.judged(samples, 3, None)[1]) == pictures
-    one = shop.data.draw(next(p for p in range(99) if shop.data.draw(p, 1, 0).pictures == 1), 1, 0)
-    assert len(shop.data.judged(one, 96, None)[1]) == 0  # there would be no telling a lie
+    assert len(ctx.data.judged(samples, 3, None)[1]) == pictures
+    one = ctx.data.draw(next(p for p in range(99) if ctx.data.draw(p, 1, 0).pictures == 1), 1, 0)
+    assert len(ctx.data.judged(one, 96, None)[1]) == 0  # there would be no telling a lie
 
 
 def test_a_single_picture_is_a_batch_too(make_own):
-    shop = make_own("captions.jsonl")
-    assert learned(shop, fusing(shop, "tune"), batch=1)
+    ctx = make_own("captions.jsonl")
+    assert learned(ctx, fusing(ctx, "tune"), batch=1)
 
 
 # Several conversations in a row
@@ -308,18 +308,18 @@ def test_shared_rows_hold_the_same_and_teach_the_same(make_own):
     changes = {"regular": {"contribution_every": 1, "expert_dropout": 0, "lies": 0}}
     apart, shared = (make_own("mixed.jsonl", row_tokens=n, **changes) for n in (None, 260))
     losses = []
-    for shop in (apart, shared):
-        shop.model.load_state_dict(apart.model.state_dict())
-        shop.model.eval()
-        objective = fusing(shop, "tune")
+    for ctx in (apart, shared):
+        ctx.model.load_state_dict(apart.model.state_dict())
+        ctx.model.eval()
+        objective = fusing(ctx, "tune")
         batch = objective.batch(0, 0, 16)
-        features = shop.seen(batch.samples)
+        features = ctx.seen(batch.samples)
         part = {name: one.rows(batch.shown) for name, one in features.items()}
         with torch.no_grad():
-            found = shop.model(**batch.packed.model_inputs(), features=part, use_cache=False)
+            found = ctx.model(**batch.packed.model_inputs(), features=part, use_cache=False)
         losses.append((batch, float(found.loss)))
-        only_learning(shop, objective)
-        shop.model.train()
+        only_learning(ctx, objective)
+        ctx.model.train()
         assert objective.loss(batch, 0)[0].isfinite()
     (one, alone), (two, together) = losses
     assert len(two.groups) < len(one.groups) == 16
@@ -382,11 +382,11 @@ def test_experts_look_at_each_picture_once(folder, built, tmp_path, monkeypatch)
     def seen() -> list[Any]:
         kept = SeenPictures(tmp_path, 10**8, pytest.fail)
         data = data_of([folder / "mixed.jsonl"], model, tokenizer, kept=kept)
-        shop = Workshop(run, model, tokenizer, data)
+        ctx = TrainingContext(run, model, tokenizer, data)
         size = len(data)
         draws = [data.draw(size * epoch, size, 0) for epoch in range(2)]
         draws.append(data.draw(0, size, 0, pairs=True))
-        return [shop.seen(draws[0]), shop.seen_anew(draws[1], learning=False), shop.seen(draws[2])]
+        return [ctx.seen(draws[0]), ctx.seen_anew(draws[1], learning=False), ctx.seen(draws[2])]
 
     first = seen()
     assert looks == dict.fromkeys(looks, SCENES)

@@ -16,7 +16,7 @@ from astrea.estimate.process import ProcessCost, evaluation_peak, process_cost
 from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
 from astrea.estimate.table import BUILDING, STAGES, Estimate, estimate, for_terminal, parameters
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import ExpertEntry, Machines, Run
+from astrea.recipes.recipe import ExpertEntry, Machines, Recipe
 from astrea.training.acceleration import accelerated
 from astrea.training.components import assemble
 from astrea.training.trainer import plan_stages
@@ -26,50 +26,52 @@ SAMPLES = 12
 
 
 @pytest.fixture(scope="module")
-def run() -> Run:
-    return load_recipe(Run, "tiny", SMALL)
+def run() -> Recipe:
+    return load_recipe(Recipe, "tiny", SMALL)
 
 
 @pytest.fixture(scope="module")
-def shop(run):
+def ctx(run):
     return absent_workshop(run, samples=SAMPLES)
 
 
-def cost_of(shop, stage: str, *, every: int = 0, **changes) -> StageCost:
-    run = shop.run.model_copy(update={stage: getattr(shop.run, stage).model_copy(update=changes)} if changes else {})
-    plan = next(plan for plan in reversed(plan_stages(run)) if plan.name.startswith(stage))
-    return stage_cost(shop, plan, every=every)
+def cost_of(ctx, stage: str, *, every: int = 0, **changes) -> StageCost:
+    recipe = ctx.recipe.model_copy(
+        update={stage: getattr(ctx.recipe, stage).model_copy(update=changes)} if changes else {}
+    )
+    plan = next(plan for plan in reversed(plan_stages(recipe)) if plan.name.startswith(stage))
+    return stage_cost(ctx, plan, every=every)
 
 
 @pytest.fixture(scope="module")
-def tuning(shop) -> StageCost:
-    return cost_of(shop, "tune", every=2)
+def tuning(ctx) -> StageCost:
+    return cost_of(ctx, "tune", every=2)
 
 
 @pytest.fixture(scope="module")
-def unmeasured(shop) -> StageCost:
+def unmeasured(ctx) -> StageCost:
     """Tuning when contributions are never measured."""
-    return cost_of(shop, "tune")
+    return cost_of(ctx, "tune")
 
 
-def test_the_model_takes_no_memory_and_has_every_parameter(run, shop):
+def test_the_model_takes_no_memory_and_has_every_parameter(run, ctx):
     real, _ = assemble(run, None)
-    floats = [p for p in (*shop.model.parameters(), *shop.contrast.parameters()) if p.is_floating_point()]
+    floats = [p for p in (*ctx.model.parameters(), *ctx.contrast.parameters()) if p.is_floating_point()]
     assert {p.device.type for p in floats} == {"meta"}
     wanted = {name: (p.shape, p.dtype) for name, p in real.named_parameters()}
-    assert {name: (p.shape, p.dtype) for name, p in shop.model.named_parameters()} == wanted
-    sizes = parameters(shop)
+    assert {name: (p.shape, p.dtype) for name, p in ctx.model.named_parameters()} == wanted
+    sizes = parameters(ctx)
     assert sum(total for total, _ in sizes.values()) == sum(p.numel() for p in real.parameters())
     assert all(learning == 0 for name, (_, learning) in sizes.items() if name.startswith("expert "))
     assert all(learning == total for name, (total, learning) in sizes.items() if not name.startswith("expert "))
 
 
 @pytest.mark.parametrize(("stage", "every"), [("align", 0), ("tune", 2)])
-def test_without_weights_the_count_is_that_with_weights(run, shop, tuning, stage, every):
+def test_without_weights_the_count_is_that_with_weights(run, ctx, tuning, stage, every):
     torch.manual_seed(0)
     model, tokenizer = assemble(run, None)
     real = cost_of(workshop_of(run, model, tokenizer, samples=SAMPLES), stage, every=every)
-    found = tuning if stage == "tune" else cost_of(shop, stage)
+    found = tuning if stage == "tune" else cost_of(ctx, stage)
     assert found.trainable == real.trainable
     # Words that count for nothing are left out where their weights are known.
     assert found.plain_step_flops == pytest.approx(real.plain_step_flops, rel=0.02)
@@ -80,21 +82,21 @@ def test_without_weights_the_count_is_that_with_weights(run, shop, tuning, stage
     assert found.peak == pytest.approx(real.peak, rel=0.05)
 
 
-def test_a_stage_adds_up(shop, tuning):
-    learning = sum(p.numel() for p in shop.model.parameters()) - sum(p.numel() for p in shop.model.experts.parameters())
+def test_a_stage_adds_up(ctx, tuning):
+    learning = sum(p.numel() for p in ctx.model.parameters()) - sum(p.numel() for p in ctx.model.experts.parameters())
     assert tuning.trainable == learning + 1  # and the temperature
     # Two moments by AdamW, one by Muon for hidden matrices; a step counter each.
     assert 4 * tuning.trainable < tuning.memory["optimizer"] <= 8 * tuning.trainable + 8 * 200
     assert set(tuning.memory) == set(KINDS)
     assert tuning.peak == sum(tuning.memory.values())
     assert tuning.step_flops > 1.3 * tuning.forward_flops  # many forward passes are without gradient
-    assert tuning.samples == shop.run.tune.steps * 4
+    assert tuning.samples == ctx.recipe.tune.steps * 4
     assert tuning.as_dict()["peak"] == tuning.peak
-    assert all(parameter.grad is None for parameter in shop.model.parameters())
+    assert all(parameter.grad is None for parameter in ctx.model.parameters())
 
 
-def test_frozen_parts_cost_no_backward_pass_and_no_optimizer(shop, tuning):
-    fusing = cost_of(shop, "fuse", every=2)
+def test_frozen_parts_cost_no_backward_pass_and_no_optimizer(ctx, tuning):
+    fusing = cost_of(ctx, "fuse", every=2)
     assert fusing.trainable < tuning.trainable
     assert fusing.memory["optimizer"] < tuning.memory["optimizer"]
     assert fusing.step_flops - fusing.forward_flops < tuning.step_flops - tuning.forward_flops
@@ -106,8 +108,8 @@ def test_measuring_contributions_is_averaged(tuning, unmeasured):
     assert tuning.step_flops > tuning.plain_step_flops / 4
 
 
-def test_a_larger_batch_takes_more_memory_and_the_same_work_per_sample(shop, unmeasured):
-    small, large = unmeasured, cost_of(shop, "tune", batch=12)
+def test_a_larger_batch_takes_more_memory_and_the_same_work_per_sample(ctx, unmeasured):
+    small, large = unmeasured, cost_of(ctx, "tune", batch=12)
     assert large.memory["weights"] == small.memory["weights"]
     assert large.memory["optimizer"] == small.memory["optimizer"]
     kept = [cost.memory["activations"] + cost.memory["temporary"] for cost in (small, large)]
@@ -115,28 +117,28 @@ def test_a_larger_batch_takes_more_memory_and_the_same_work_per_sample(shop, unm
     assert large.step_flops == pytest.approx(small.step_flops, rel=0.4)
 
 
-def test_gradient_checkpointing_trades_work_for_memory(shop, unmeasured):
-    with_gradient_checkpointing(shop, True)
+def test_gradient_checkpointing_trades_work_for_memory(ctx, unmeasured):
+    with_gradient_checkpointing(ctx, True)
     try:
-        thrifty = cost_of(shop, "tune")
+        thrifty = cost_of(ctx, "tune")
     finally:
-        with_gradient_checkpointing(shop, False)
+        with_gradient_checkpointing(ctx, False)
     assert thrifty.memory["activations"] < unmeasured.memory["activations"]
     assert thrifty.peak < unmeasured.peak
     assert thrifty.step_flops > unmeasured.step_flops
-    assert not any(getattr(layer, "gradient_checkpointing", False) for layer in shop.model.language_model.modules())
+    assert not any(getattr(layer, "gradient_checkpointing", False) for layer in ctx.model.language_model.modules())
 
 
-def test_what_the_experts_look_costs_is_per_picture(shop):
-    assert looking_flops(shop, 2) == looking_flops(shop, 5) > 1e6
+def test_what_the_experts_look_costs_is_per_picture(ctx):
+    assert looking_flops(ctx, 2) == looking_flops(ctx, 5) > 1e6
 
 
 # Language models that are only described
 
 
-def described(run: Run, **language) -> Run:
+def described(recipe: Recipe, **language) -> Recipe:
     """The run with another language model, which the recipe itself may describe."""
-    return run.model_copy(update={"language": run.language.model_copy(update=language)})
+    return recipe.model_copy(update={"language": recipe.language.model_copy(update=language)})
 
 
 LLAMA = {
@@ -179,8 +181,8 @@ def test_a_large_language_model_is_estimated_without_memory(run):
 
 
 def test_a_described_language_model_is_estimated_like_any_other(run):
-    shop = absent_workshop(described(run, checkpoint="some/model", architecture=LLAMA), samples=SAMPLES)
-    cost = cost_of(shop, "tune")
+    ctx = absent_workshop(described(run, checkpoint="some/model", architecture=LLAMA), samples=SAMPLES)
+    cost = cost_of(ctx, "tune")
     assert cost.trainable > 5000 * 64
     assert cost.peak > 0
 
@@ -198,7 +200,7 @@ def test_a_described_language_model_is_estimated_like_any_other(run):
 def test_what_is_not_there_is_said(run, language, said):
     with pytest.raises(AstreaError, match=said) as caught:
         absent_model(described(run, **language))
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_an_experts_checkpoint_that_is_not_there_is_said(run):
@@ -251,13 +253,13 @@ def test_bfloat16_is_made_believe_as_autocast_has_it(run):
 
 
 def test_in_bfloat16_a_block_that_is_computed_again_is_what_it_was(run):
-    shop = absent_workshop(run.model_copy(update={"machines": Machines(precision="bf16")}), samples=SAMPLES)
-    kept = cost_of(shop, "tune")
-    with_gradient_checkpointing(shop, True)
-    again = cost_of(shop, "tune")  # torch compares every tensor's type and shape
+    ctx = absent_workshop(run.model_copy(update={"machines": Machines(precision="bf16")}), samples=SAMPLES)
+    kept = cost_of(ctx, "tune")
+    with_gradient_checkpointing(ctx, True)
+    again = cost_of(ctx, "tune")  # torch compares every tensor's type and shape
     assert again.memory["activations"] < kept.memory["activations"]
     assert again.plain_step_flops > kept.plain_step_flops
-    assert "forward" not in vars(shop.model.language_model)
+    assert "forward" not in vars(ctx.model.language_model)
 
 
 @pytest.mark.parametrize(
@@ -274,9 +276,9 @@ def test_where_bfloat16_is_computed_in(machines, low):
     assert computes_low(Machines(**machines)) is low
 
 
-def test_many_micro_steps_are_counted_without_being_run(shop, unmeasured):
+def test_many_micro_steps_are_counted_without_being_run(ctx, unmeasured):
     # Muon's own products are of the step, not of its micro-steps, and the micro-steps' texts differ in length.
-    many = cost_of(shop, "tune", accumulate=40)
+    many = cost_of(ctx, "tune", accumulate=40)
     assert many.samples == 40 * unmeasured.samples
     assert many.forward_flops == pytest.approx(unmeasured.forward_flops, rel=0.2)
     assert many.plain_step_flops > 30 * (unmeasured.forward_flops * 4)
@@ -341,12 +343,12 @@ def test_a_process_needs_what_its_most_expensive_part_needs():
     assert dataclasses.replace(cost, on_gpu=True).peak == 5 + 3 + 20
 
 
-def test_evaluation_is_counted_like_the_steps(run, shop):
+def test_evaluation_is_counted_like_the_steps(run, ctx):
     torch.manual_seed(0)
     model, tokenizer = assemble(run, None)
     real = workshop_of(run, model, tokenizer, samples=SAMPLES)
-    assert evaluation_peak(shop) == pytest.approx(evaluation_peak(real), rel=0.05)
-    assert shop.model.training
+    assert evaluation_peak(ctx) == pytest.approx(evaluation_peak(real), rel=0.05)
+    assert ctx.model.training
 
 
 def test_loading_a_checkpoint_takes_its_weights_twice(run, tuning, language_checkpoint):

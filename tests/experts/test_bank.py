@@ -66,8 +66,8 @@ def test_an_unknown_kind_lists_the_known_ones():
         expert_class("sonar", allow_import=True)
     assert "'sonar'" in caught.value.message
     for kind in COMPACT:
-        assert kind in caught.value.mend
-    assert "module:Class" in caught.value.mend
+        assert kind in caught.value.hint
+    assert "module:Class" in caught.value.hint
 
 
 def test_code_is_imported_only_with_permission():
@@ -107,7 +107,7 @@ def test_registered_kinds_are_found_and_listed(monkeypatch):
     assert expert_class("brightness", allow_import=False).__name__ == "Brightness"
     with pytest.raises(AstreaError) as caught:
         expert_class("darkness", allow_import=False)
-    assert "brightness" in caught.value.mend
+    assert "brightness" in caught.value.hint
 
 
 def test_an_expert_of_ones_own():

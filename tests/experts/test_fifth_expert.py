@@ -22,7 +22,7 @@ from astrea.experts.drawing import draw_readings
 from astrea.model.explanation import explain
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import LANGUAGE, save_part
 from astrea.training.trainer import train
 from astrea.world.experts.truth import pixels_from_scenes
@@ -61,20 +61,20 @@ def examples_on_path():
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """The example's recipe, made small, on parts that nobody has trained."""
     parts = tmp_path_factory.mktemp("parts")
-    run = load_recipe(Run, str(RECIPE), [*SMALL, "align.progressive=true", f"pretrain={parts}"])
+    recipe = load_recipe(Recipe, str(RECIPE), [*SMALL, "align.progressive=true", f"pretrain={parts}"])
     torch.manual_seed(0)
     for kind, expert in COMPACT.items():
         save_part(expert(), parts / f"{kind}.safetensors")
-    save_part(tiny_language_model(run.language, tiny_tokenizer()), parts / f"{LANGUAGE}.safetensors")
-    write_card(run, parts, judged=0)
-    return run
+    save_part(tiny_language_model(recipe.language, tiny_tokenizer()), parts / f"{LANGUAGE}.safetensors")
+    write_card(recipe, parts, judged=0)
+    return recipe
 
 
 @pytest.fixture(scope="module")
-def trained(examples_on_path, recipe: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def trained(examples_on_path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The run folder, and what was said on the way."""
     folder = tmp_path_factory.mktemp("runs") / "five"
     report = Said()
@@ -182,12 +182,12 @@ def test_an_installed_package_needs_no_trust(examples_on_path, trained, tmp_path
 
 
 def test_one_entry_on_the_command_line_is_enough():
-    run = load_recipe(Run, "tiny", ["experts.palette.kind=palette_expert:PaletteExpert"])
-    assert list(run.experts) == NAMES
+    recipe = load_recipe(Recipe, "tiny", ["experts.palette.kind=palette_expert:PaletteExpert"])
+    assert list(recipe.experts) == NAMES
 
 
 def test_the_recipe_is_the_tiny_one_and_one_entry():
-    five, tiny = load_recipe(Run, str(RECIPE)), load_recipe(Run, "tiny")
+    five, tiny = load_recipe(Recipe, str(RECIPE)), load_recipe(Recipe, "tiny")
     assert list(five.experts) == NAMES
     four = {name: entry for name, entry in five.experts.items() if name != "palette"}
     assert five.model_copy(update={"name": "tiny", "experts": four}) == tiny

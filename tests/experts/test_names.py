@@ -9,7 +9,7 @@ from astrea.common.errors import AstreaError
 from astrea.experts.bank import ExpertBank
 from astrea.experts.names import wrong_with
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 
 BAD = [
     "train",
@@ -37,17 +37,17 @@ def test_bad_names(name, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(f'base: tiny\nexperts: {{"{name.encode("unicode_escape").decode()}": {{kind: detection}}}}\n')
     with pytest.raises(AstreaError, match="is no name for an expert"):
-        load_recipe(Run, str(path))
+        load_recipe(Recipe, str(path))
 
 
 def test_on_the_command_line_too():
     with pytest.raises(AstreaError, match="'train' is no name"):
-        load_recipe(Run, "tiny", ["experts.train={kind: detection}"])
+        load_recipe(Recipe, "tiny", ["experts.train={kind: detection}"])
     with pytest.raises(AstreaError, match="'a/b' is no name"):
-        load_recipe(Run, "tiny", ["experts.a/b={kind: detection}"])
+        load_recipe(Recipe, "tiny", ["experts.a/b={kind: detection}"])
     taught = "distill={student: s, teachers: {keys: {kind: detection}}}"
     with pytest.raises(AstreaError, match="'keys' is no name"):
-        load_recipe(Run, "tiny", ["experts.s={kind: student}", taught])
+        load_recipe(Recipe, "tiny", ["experts.s={kind: student}", taught])
 
 
 @pytest.mark.parametrize("name", ["photo", "OCR", "clip-l_14", "x" * 64])

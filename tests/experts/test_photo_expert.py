@@ -22,7 +22,7 @@ from astrea.experts.bank import expert_class
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Data, ExpertEntry, Run
+from astrea.recipes.recipe import Data, ExpertEntry, Recipe
 from astrea.training.add_expert import Joined, join
 from astrea.world.bundled import SHIPPED_MODEL, load_shipped, mean, subset_scores
 from repository import EXAMPLES
@@ -113,10 +113,10 @@ def grown(tmp_path_factory) -> tuple[Joined, Path, AstreaForConditionalGeneratio
     """The model that ships, joined by the photo expert, which looks at small squares here so that it takes seconds."""
     model, processor = load_shipped()
     settings = ["threads=1", "data.train_scenes=100", "data.questions_per_scene=4", "align.steps=20"]
-    run = load_recipe(Run, "tiny", settings)
+    recipe = load_recipe(Recipe, "tiny", settings)
     folder = tmp_path_factory.mktemp("photo") / "model"
     entry = ExpertEntry(kind=KIND, options={"side": 96})
-    return join(model, processor, run, "photo", entry, folder, report=Reporter()), folder, model
+    return join(model, processor, recipe, "photo", entry, folder, report=Reporter()), folder, model
 
 
 @needs_model
@@ -135,7 +135,7 @@ def test_the_old_model_is_in_the_new_one_bit_for_bit(grown):
 @needs_model
 def test_the_scores_hardly_move(grown):
     joined, folder, old = grown
-    world = load_recipe(Run, "tiny", []).world
+    world = load_recipe(Recipe, "tiny", []).world
     _, processor = load_shipped()
     _, new_processor = load_model(folder, trust_remote_code=True)
     before = subset_scores(old, processor, world, FEW, report=Reporter())

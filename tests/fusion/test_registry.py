@@ -17,9 +17,9 @@ from astrea.data.packing import Turn
 from astrea.evaluation.generate import Answerer
 from astrea.fusion.registry import STRATEGIES
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stages.instruct import FuseObjective
 from astrea.world.dataset import WorldData
@@ -45,66 +45,66 @@ def world_data() -> WorldData:
 
 
 @pytest.fixture
-def make_shop(small_overrides: list[str], world_data: WorldData) -> Callable[[str], Workshop]:
+def make_shop(small_overrides: list[str], world_data: WorldData) -> Callable[[str], TrainingContext]:
     """A small model with a strategy, assembled as a recipe would; nothing in its fusion is left at a zero start."""
 
-    def make(name: str) -> Workshop:
+    def make(name: str) -> TrainingContext:
         options = json.dumps(OPTIONS.get(name, {}))
         chosen = [f"model.strategy={name}", f"model.options={options}", "model.word_start=false", "align.steps=0"]
-        run = load_recipe(Run, "tiny", [*small_overrides, *chosen])
-        model, tokenizer = assemble(run, Path(run.pretrain))
+        recipe = load_recipe(Recipe, "tiny", [*small_overrides, *chosen])
+        model, tokenizer = assemble(recipe, Path(recipe.pretrain))
         torch.manual_seed(1)
         with torch.no_grad():
             for parameter in model.fusion.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-        return Workshop(run, model.train(), tokenizer, world_data)
+        return TrainingContext(recipe, model.train(), tokenizer, world_data)
 
     return make
 
 
-def fuse(shop: Workshop) -> FuseObjective:
-    return FuseObjective(shop, "fuse", shop.run.fuse, offset=0, keep=(1.0, 0.5))
+def fuse(ctx: TrainingContext) -> FuseObjective:
+    return FuseObjective(ctx, "fuse", ctx.recipe.fuse, offset=0, keep=(1.0, 0.5))
 
 
 @every_strategy
 def test_a_training_step_reaches_all_of_the_fusion_and_no_expert(name, make_shop):
-    shop = make_shop(name)
-    objective = fuse(shop)
+    ctx = make_shop(name)
+    objective = fuse(ctx)
     loss, _ = objective.loss(objective.batch(0, 0, 8), 0)
     loss.backward()
     assert loss.isfinite()
-    for part, parameter in shop.model.fusion.named_parameters():
+    for part, parameter in ctx.model.fusion.named_parameters():
         assert parameter.grad is not None, part
         assert parameter.grad.isfinite().all(), part
         assert parameter.grad.abs().sum() > 0, part
 
     # The experts themselves look now, and nothing but `see` keeps the gradient from them.
-    packed = shop.packer.pack([[Turn("what colour is the cat?", "red")]] * 4)
+    packed = ctx.packer.pack([[Turn("what colour is the cat?", "red")]] * 4)
     pixels = pixels_from_scenes(SCENES[:4])
-    shop.model.zero_grad()
-    shop.model(**packed.model_inputs(), pixel_values=pixels, use_cache=False).loss.backward()
-    assert all(p.grad is None for p in shop.model.experts.parameters())
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in shop.model.alignment.adapters.parameters())
+    ctx.model.zero_grad()
+    ctx.model(**packed.model_inputs(), pixel_values=pixels, use_cache=False).loss.backward()
+    assert all(p.grad is None for p in ctx.model.experts.parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in ctx.model.alignment.adapters.parameters())
 
 
 @every_strategy
 def test_a_few_real_steps_stay_finite_and_move_the_fusion(name, make_shop):
-    shop = make_shop(name)
-    objective, schedule = fuse(shop), shop.run.fuse.schedule(3)
-    before = [p.clone() for p in shop.model.fusion.parameters()]
+    ctx = make_shop(name)
+    objective, schedule = fuse(ctx), ctx.recipe.fuse.schedule(3)
+    before = [p.clone() for p in ctx.model.fusion.parameters()]
     losses: list[float] = []
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda s, f: losses.append(f["loss"]))
     assert len(losses) == 3
-    assert all(not torch.equal(a, b) for a, b in zip(before, shop.model.fusion.parameters(), strict=True))
+    assert all(not torch.equal(a, b) for a, b in zip(before, ctx.model.fusion.parameters(), strict=True))
 
 
 @every_strategy
 @torch.no_grad()
 def test_a_batch_says_what_each_of_its_rows_says_alone(name, make_shop, world_data):
     """Questions of different lengths, pictures with different experts present."""
-    shop = make_shop(name)
-    model = shop.model.eval()
-    answerer = Answerer(model, shop.tokenizer)
+    ctx = make_shop(name)
+    model = ctx.model.eval()
+    answerer = Answerer(model, ctx.tokenizer)
     asked = ["what colour is the cat?", "how many suns are there in the picture?", "is there a cow?"]
     present = torch.ones(3, 4, dtype=torch.bool)
     present[1, 0] = present[2, 2] = False
@@ -126,11 +126,11 @@ def test_a_batch_says_what_each_of_its_rows_says_alone(name, make_shop, world_da
 @every_strategy
 @torch.no_grad()
 def test_nothing_of_an_absent_expert_gets_through(name, make_shop, world_data):
-    shop = make_shop(name)
-    fusion = shop.model.fusion.eval()
-    whole = shop.model.alignment({n: part.rows(slice(0, 4)) for n, part in world_data.features.items()})
+    ctx = make_shop(name)
+    fusion = ctx.model.fusion.eval()
+    whole = ctx.model.alignment({n: part.rows(slice(0, 4)) for n, part in world_data.features.items()})
     question = torch.randn(4, 1, whole.tokens.shape[-1], generator=torch.Generator().manual_seed(0))
-    for expert, lost in enumerate(shop.model.experts.names):
+    for expert, lost in enumerate(ctx.model.experts.names):
         present = torch.arange(4).ne(expert).expand(4, -1)
         mine = whole.expert == expert
         tokens, sure, places = whole.tokens.clone(), whole.confidence.clone(), whole.places.clone()

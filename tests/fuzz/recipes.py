@@ -84,15 +84,15 @@ def cases(count: int, seed: int, folder: Path) -> Iterator[Case]:
 def read(path: Path, overrides: list[str]) -> object:
     """What `astrea train` does with a recipe before it trains, and there and back again."""
     from astrea.recipes.loader import dump_recipe, load_recipe
-    from astrea.recipes.recipe import Run
+    from astrea.recipes.recipe import Recipe
 
-    run = load_recipe(Run, str(path), overrides)
-    path.write_text(dump_recipe(run))
-    again = load_recipe(Run, str(path))
-    if again.model_dump_json() != run.model_dump_json():
+    recipe = load_recipe(Recipe, str(path), overrides)
+    path.write_text(dump_recipe(recipe))
+    again = load_recipe(Recipe, str(path))
+    if again.model_dump_json() != recipe.model_dump_json():
         raise ValueError("a recipe does not survive being written and read again")
-    if run.language.checkpoint is None and not any(entry.checkpoint for entry in run.experts.values()):
-        _build(run)
+    if recipe.language.checkpoint is None and not any(entry.checkpoint for entry in recipe.experts.values()):
+        _build(recipe)
     return again
 
 

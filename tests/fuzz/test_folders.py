@@ -60,7 +60,7 @@ def test_a_hostile_folder_is_an_error_that_names_what_is_wrong(name, tiny_folder
         load_model(folder)
     assert FALLEN[name] in caught.value.message
     assert str(folder) in caught.value.message
-    assert caught.value.mend
+    assert caught.value.hint
     assert "executed" not in os.listdir()
 
 

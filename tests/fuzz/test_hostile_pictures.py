@@ -48,7 +48,7 @@ def test_families_end_in_a_picture_or_a_reason(seed):
         refused = error
     if refused is not None:
         assert refused.message.startswith(name)
-        assert refused.mend
+        assert refused.hint
         assert len(str(refused)) < 500
     else:
         assert found.mode == "RGB"
@@ -119,7 +119,7 @@ def test_limits_hold_and_say_why(case, monkeypatch):
             refuse(data, name="sample 3")
         assert caught.value.message.startswith("sample 3 ")
         assert said in caught.value.message
-        assert caught.value.mend
+        assert caught.value.hint
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -106,7 +106,7 @@ def test_pieces_that_only_meet_in_the_template():
 def test_what_has_no_meaning_is_an_error(message, said):
     with pytest.raises(AstreaError, match=said) as caught:
         read(message)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_other_keys_go_to_templates_that_read_them():

@@ -9,7 +9,7 @@ from astrea.language.attention import WARMED_UP, WORD_MATCH
 from astrea.language.checkpoint import warmed_up
 from astrea.language.plain import SENTENCES
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Language, Run
+from astrea.recipes.recipe import Language, Recipe
 from astrea.training.components import never_warmed_up, put_together
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from shared_models import SMALL
@@ -19,8 +19,8 @@ from shared_models import SMALL
 def around(language_checkpoint):
     """The recipe around a family's language model, and changes of it."""
 
-    def recipe(family: str, *overrides: str) -> Run:
-        return load_recipe(Run, "tiny", [*SMALL, f"language.checkpoint={language_checkpoint(family)}", *overrides])
+    def recipe(family: str, *overrides: str) -> Recipe:
+        return load_recipe(Recipe, "tiny", [*SMALL, f"language.checkpoint={language_checkpoint(family)}", *overrides])
 
     return recipe
 
@@ -60,17 +60,17 @@ def test_what_has_changed_is_measured(around):
 
 def test_fresh_weights_have_nothing_to_keep(around):
     assert put_together(around("llama", "model.warm_language=false"), None).kept() is None
-    assert put_together(load_recipe(Run, "tiny", SMALL), None).kept() is None
+    assert put_together(load_recipe(Recipe, "tiny", SMALL), None).kept() is None
 
 
 def test_no_word_match_unless_the_language_model_was_warmed_up_with_it(around):
-    own = load_recipe(Run, "tiny", SMALL)
+    own = load_recipe(Recipe, "tiny", SMALL)
     assert own.model.word_match == WORD_MATCH
     foreign = around("llama")
     assert foreign.model.word_match == 0
     assert put_together(foreign, None).model.fusion.word_match is None
-    assert load_recipe(Run, "tiny", ["language.architecture={model_type: llama}"]).model.word_match == 0
-    assert all(load_recipe(Run, name).model.word_match == 0 for name in ("small", "base", "large"))
+    assert load_recipe(Recipe, "tiny", ["language.architecture={model_type: llama}"]).model.word_match == 0
+    assert all(load_recipe(Recipe, name).model.word_match == 0 for name in ("small", "base", "large"))
     # A run's own copy of its recipe says what it was.
     assert "word_match: 0.0" in dump_recipe(foreign)
 

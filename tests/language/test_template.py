@@ -93,7 +93,7 @@ def test_a_hostile_template_is_an_error_that_names_the_file(name, tmp_path, monk
     picture = {"type": "image", "image": Image.new("RGB", (2, 2))}
     with pytest.raises(AstreaError, match=r"^chat_template\.jinja") as caught:
         ours(HOSTILE_TEMPLATES[name], [{"role": "user", "content": [picture]}])
-    assert caught.value.mend
+    assert caught.value.hint
     assert len(caught.value.message) < 400
     assert not list(tmp_path.iterdir())
 

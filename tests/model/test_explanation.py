@@ -143,7 +143,7 @@ def test_an_answer_ends_with_any_mark_that_the_model_ends_with(tiny_folder, pict
 def test_bad_questions(tiny_model, tiny_processor, pictures, question):
     with pytest.raises(AstreaError) as caught:
         explain(tiny_model, tiny_processor, pictures[0], question)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_bad_picture(tiny_model, tiny_processor, tmp_path):

@@ -316,7 +316,7 @@ def test_a_bad_folder_is_an_error_that_names_the_file(case, tiny_folder, tmp_pat
     with pytest.raises(AstreaError, match=said) as caught:
         load_model(folder)
     assert str(folder) in caught.value.message
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_no_folder(tmp_path):

@@ -155,7 +155,7 @@ def test_scores_stay_as_they_are_with_gradients_in_full_and_with_quantised_weigh
 
 
 def test_scores_are_full_under_autocast_and_for_many_positions(monkeypatch):
-    monkeypatch.setattr("astrea.exact.AT_ONCE", 16 * 8 * 3)  # three positions at a time
+    monkeypatch.setattr("astrea.common.float32.AT_ONCE", 16 * 8 * 3)  # three positions at a time
     generator = torch.Generator().manual_seed(0)
     head = torch.nn.Linear(8, 50, bias=False)
     head.weight.data.copy_(torch.randn(50, 8, generator=generator))

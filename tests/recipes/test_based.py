@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from astrea.common.errors import AstreaError
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 
-TINY = load_recipe(Run, "tiny")
+TINY = load_recipe(Recipe, "tiny")
 
 
 @pytest.fixture
@@ -30,17 +30,17 @@ def write(tmp_path: Path):
 
 def refusal(path: str) -> AstreaError:
     with pytest.raises(AstreaError) as caught:
-        load_recipe(Run, path)
+        load_recipe(Recipe, path)
     return caught.value
 
 
 def test_what_is_not_said_is_as_in_the_base(write):
-    run = load_recipe(Run, write("base: tiny\nseed: 3\ntune: {steps: 7, losses: {itc: 0.5}}\n"))
-    assert run.name == "mine"
+    recipe = load_recipe(Recipe, write("base: tiny\nseed: 3\ntune: {steps: 7, losses: {itc: 0.5}}\n"))
+    assert recipe.name == "mine"
     losses = TINY.tune.losses.model_copy(update={"itc": 0.5})
     wanted = {"name": "mine", "seed": 3, "tune": TINY.tune.model_copy(update={"steps": 7, "losses": losses})}
-    assert run == TINY.model_copy(update=wanted)
-    assert load_recipe(Run, write("base: tiny\nname: other\n")).name == "other"
+    assert recipe == TINY.model_copy(update=wanted)
+    assert load_recipe(Recipe, write("base: tiny\nname: other\n")).name == "other"
 
 
 def test_parts_are_added_changed_replaced_and_taken_out_in_their_order(write):
@@ -48,12 +48,12 @@ def test_parts_are_added_changed_replaced_and_taken_out_in_their_order(write):
         "base: tiny\nexperts:\n  captioning: null\n  segmentation: {frozen: true}\n"
         "  classification: {kind: detection, options: {a: 1}}\n  mine: {kind: 'm:C'}\n"
     )
-    experts = load_recipe(Run, path).experts
+    experts = load_recipe(Recipe, path).experts
     assert list(experts) == ["classification", "segmentation", "detection", "mine"]
     assert (experts["segmentation"].kind, experts["segmentation"].frozen) == ("segmentation", True)
     above = write("base: mine.yaml\nexperts:\n  classification: {options: {b: 2}}\n", "above.yaml")
     # Options are plain data of a constructor: as a whole.
-    assert load_recipe(Run, above).experts["classification"].options == {"b": 2}
+    assert load_recipe(Recipe, above).experts["classification"].options == {"b": 2}
     assert "experts.nobody' in the base" in refusal(write("base: tiny\nexperts: {nobody: null}\n")).message
 
 
@@ -61,8 +61,8 @@ def test_a_base_is_found_beside_the_file_that_names_it(write, tmp_path, monkeypa
     write("base: tiny\nseed: 1\n", "shared/common.yaml")
     path = write("base: ../shared/common.yaml\ntune: {steps: 1}\n", "runs/mine.yaml")
     monkeypatch.chdir("/")
-    run = load_recipe(Run, path, ["fuse.steps=2"])
-    assert (run.seed, run.tune.steps, run.fuse.steps) == (1, 1, 2)
+    recipe = load_recipe(Recipe, path, ["fuse.steps=2"])
+    assert (recipe.seed, recipe.tune.steps, recipe.fuse.steps) == (1, 1, 2)
 
 
 def test_mistakes_name_the_file_and_line_that_made_them(write, tmp_path):
@@ -130,10 +130,10 @@ changes: Any = st.fixed_dictionaries(
 @given(change=changes)
 @example(change={"experts": {"one": {"kind": "x", "options": {"k" * 2000: {"<<": "?"}, "y": float("inf")}}}})
 def test_a_run_that_is_written_out_reads_back_the_same(write, change):
-    run = Run.model_validate(TINY.model_dump(mode="json") | change)
-    again = load_recipe(Run, write(dump_recipe(run)))
+    recipe = Recipe.model_validate(TINY.model_dump(mode="json") | change)
+    again = load_recipe(Recipe, write(dump_recipe(recipe)))
     # As text, as equal mappings may differ in order, and their numbers in kind.
-    assert json.dumps(again.model_dump(mode="json")) == json.dumps(run.model_dump(mode="json"))
+    assert json.dumps(again.model_dump(mode="json")) == json.dumps(recipe.model_dump(mode="json"))
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_a_run_that_is_written_out_reads_back_the_same(write, change):
     ],
 )
 def test_what_can_be_read_can_be_written_and_read_again(write, text):
-    run = load_recipe(Run, write(f"base: tiny\nexperts: {{one: {{kind: x, {text}}}}}\n"))
-    assert load_recipe(Run, write(dump_recipe(run))) == run
+    recipe = load_recipe(Recipe, write(f"base: tiny\nexperts: {{one: {{kind: x, {text}}}}}\n"))
+    assert load_recipe(Recipe, write(dump_recipe(recipe))) == recipe
 
 
 @pytest.mark.parametrize(
@@ -168,4 +168,4 @@ def test_a_recipe_too_large_to_be_written_out_is_told(write):
         dump_recipe(TINY.model_copy(update={"name": "x" * (1 << 20)}))
     depth = ".".join("x" * 60)
     with pytest.raises(AstreaError, match="nested deeper"):
-        load_recipe(Run, "tiny", [f"model.options.{depth}.a.b.c=1"])
+        load_recipe(Recipe, "tiny", [f"model.options.{depth}.a.b.c=1"])

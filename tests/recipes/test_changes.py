@@ -7,7 +7,7 @@ import pytest
 from astrea.common.errors import AstreaError
 from astrea.recipes.changes import changes_from
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -24,20 +24,20 @@ from astrea.recipes.recipe import Run
     ],
 )
 def test_the_changes_are_the_words_that_were_said(words):
-    run = load_recipe(Run, "tiny", words)
-    said = changes_from("tiny", run)
+    recipe = load_recipe(Recipe, "tiny", words)
+    said = changes_from("tiny", recipe)
     assert sorted(said) == sorted(words)
-    assert load_recipe(Run, "tiny", said) == run
+    assert load_recipe(Recipe, "tiny", said) == recipe
 
 
 def test_a_new_mapping_where_there_was_none():
     taught = 'distill={"student": "student", "teachers": {"detection": {"kind": "detection"}}}'
-    run = load_recipe(Run, "tiny", [taught, "experts.student.kind=student"])
-    assert load_recipe(Run, "tiny", changes_from("tiny", run)) == run
+    recipe = load_recipe(Recipe, "tiny", [taught, "experts.student.kind=student"])
+    assert load_recipe(Recipe, "tiny", changes_from("tiny", recipe)) == recipe
 
 
 def test_an_order_that_no_words_can_say():
-    run = load_recipe(Run, "tiny")
-    turned = run.model_copy(update={"experts": dict(reversed(run.experts.items()))})
+    recipe = load_recipe(Recipe, "tiny")
+    turned = recipe.model_copy(update={"experts": dict(reversed(recipe.experts.items()))})
     with pytest.raises(AstreaError, match="no KEY=VALUE words"):
         changes_from("tiny", turned)

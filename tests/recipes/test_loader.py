@@ -115,12 +115,12 @@ def test_a_shipped_name_wins_over_a_file_of_that_name(tmp_path, monkeypatch):
     assert loader.shipped_recipes() == ["tiny"]
     error = refusal("tinny")
     assert "'tinny'" in error.message
-    assert "Did you mean 'tiny'" in error.mend
+    assert "Did you mean 'tiny'" in error.hint
     assert "a folder" in refusal(str(shipped)).message
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said", "mend"),
+    ("text", "line", "said", "hint"),
     [
         ("steps: 3\nstepz: 4\n", 2, ["'stepz'", "steps, label"], "Did you mean 'steps'?"),
         ("\noptimizer:\n  lr: 1\n  beta: 2\n", 4, ["'optimizer.beta'", "lr, betas, fused"], "'optimizer.betas'"),
@@ -160,14 +160,14 @@ def test_a_shipped_name_wins_over_a_file_of_that_name(tmp_path, monkeypatch):
         ("steps: " + "9" * 5000, 1, ["not a whole number", "..."], ""),
     ],
 )
-def test_refusals_name_the_line_the_key_and_the_remedy(write, text, line, said, mend):
+def test_refusals_name_the_line_the_key_and_the_remedy(write, text, line, said, hint):
     path = write(text.encode("utf-8", "surrogateescape"))
     error = refusal(path)
     assert f"{path}, line {line}:" in error.message
     for words in said:
         assert words in error.message
-    assert mend in error.mend
-    assert error.mend
+    assert hint in error.hint
+    assert error.hint
 
 
 def test_several_problems_are_told_at_once(write):
@@ -209,7 +209,7 @@ def test_overrides(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "said", "mend"),
+    ("text", "said", "hint"),
     [
         ("stpes=3", "'stpes'", "Did you mean 'steps'?"),
         ("optimizer.rl=3", "'optimizer.rl'", "Did you mean 'optimizer.lr'?"),
@@ -232,12 +232,12 @@ def test_overrides(write):
         (".".join("a" * 3000) + "=1", "deeper", ""),
     ],
 )
-def test_a_bad_override_names_itself(write, text, said, mend):
+def test_a_bad_override_names_itself(write, text, said, hint):
     error = refusal(write("steps: 1\nstages: []\n"), text)
     assert "command line: " in error.message
     assert text[:70].encode("unicode_escape").decode() in error.message
     assert said in error.message
-    assert mend in error.mend
+    assert hint in error.hint
 
 
 def test_an_override_does_not_hide_the_line_of_its_neighbours(write):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from astrea.common.errors import AstreaError
 from astrea.experts.bank import COMPACT
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Contrast, ExpertEntry, Language, PretrainPart, Run, World
+from astrea.recipes.recipe import Contrast, ExpertEntry, Language, PretrainPart, Recipe, World
 from astrea.world.scenes.draw import split_scene
 
 SMALL = """
@@ -22,25 +22,25 @@ tune: {train: [language_model], losses: {lm: 1.0}, steps: 3, lr: 1e-3}
 
 
 def test_the_tiny_recipe():
-    run = load_recipe(Run, "tiny")
-    assert run.name == "tiny"
-    assert list(run.experts) == list(COMPACT) == [entry.kind for entry in run.experts.values()]
-    assert run.language == Language()
-    assert run.tune.train == ("adapters", "heads", "fusion", "language_model")
-    assert run.pretrain == "shipped"
-    assert run.align.progressive
+    recipe = load_recipe(Recipe, "tiny")
+    assert recipe.name == "tiny"
+    assert list(recipe.experts) == list(COMPACT) == [entry.kind for entry in recipe.experts.values()]
+    assert recipe.language == Language()
+    assert recipe.tune.train == ("adapters", "heads", "fusion", "language_model")
+    assert recipe.pretrain == "shipped"
+    assert recipe.align.progressive
 
 
 def test_a_recipe_written_out_is_the_same(tmp_path):
-    run = load_recipe(Run, "tiny", ["fuse.steps=7"])
+    recipe = load_recipe(Recipe, "tiny", ["fuse.steps=7"])
     path = tmp_path / "again.yaml"
-    path.write_text(dump_recipe(run))
-    assert load_recipe(Run, str(path)) == run
+    path.write_text(dump_recipe(recipe))
+    assert load_recipe(Recipe, str(path)) == recipe
 
 
 def test_overrides():
-    run = load_recipe(Run, "tiny", ["seed=3", "model.mixer=false", "contrast.queue=0", "data.train_scenes=50"])
-    assert (run.seed, run.model.mixer, run.contrast.queue, run.data.train_scenes) == (3, False, 0, 50)
+    recipe = load_recipe(Recipe, "tiny", ["seed=3", "model.mixer=false", "contrast.queue=0", "data.train_scenes=50"])
+    assert (recipe.seed, recipe.model.mixer, recipe.contrast.queue, recipe.data.train_scenes) == (3, False, 0, 50)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_an_unknown_key_names_file_line_and_the_nearest_key(tmp_path, wrong, rig
     path = tmp_path / "small.yaml"
     path.write_text(SMALL + wrong + "\n")
     with pytest.raises(AstreaError) as caught:
-        load_recipe(Run, str(path))
+        load_recipe(Recipe, str(path))
     assert f"{path}, line {line}:" in caught.value.message
-    assert f"'{right}'" in caught.value.mend or right in caught.value.mend
+    assert f"'{right}'" in caught.value.hint or right in caught.value.hint
     with pytest.raises(AstreaError) as caught:
-        load_recipe(Run, "tiny", ["fuse.stepz=3"])
+        load_recipe(Recipe, "tiny", ["fuse.stepz=3"])
     assert "fuse.stepz" in caught.value.message
-    assert "steps" in caught.value.mend
+    assert "steps" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_an_unknown_key_names_file_line_and_the_nearest_key(tmp_path, wrong, rig
 )  # fmt: skip
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(AstreaError) as caught:
-        load_recipe(Run, "tiny", [wrong])
+        load_recipe(Recipe, "tiny", [wrong])
     assert wrong.partition("=")[0] in caught.value.message
 
 
@@ -94,12 +94,12 @@ def test_it_is_frozen():
 
 
 def test_schedules():
-    run = load_recipe(Run, "tiny", ["fuse.accumulate=2", "fuse.clip=0.5", "fuse.final=0.2", "fuse.save_every=9"])
-    found = run.fuse.schedule()
+    recipe = load_recipe(Recipe, "tiny", ["fuse.accumulate=2", "fuse.clip=0.5", "fuse.final=0.2", "fuse.save_every=9"])
+    found = recipe.fuse.schedule()
     for name in ("steps", "batch", "lr", "warmup", "final", "weight_decay", "clip", "accumulate", "save_every"):
-        assert getattr(found, name) == getattr(run.fuse, name)
-    assert run.fuse.schedule(7).steps == 7
-    assert run.fuse.schedule(0).steps == 0
+        assert getattr(found, name) == getattr(recipe.fuse, name)
+    assert recipe.fuse.schedule(7).steps == 7
+    assert recipe.fuse.schedule(0).steps == 0
     part = PretrainPart(steps=5, batch=6, lr=0.1, warmup=2, weight_decay=0.5)
     schedule = part.schedule()
     assert (schedule.steps, schedule.batch, schedule.lr, schedule.warmup, schedule.weight_decay) == (5, 6, 0.1, 2, 0.5)
@@ -112,20 +112,20 @@ def test_what_has_no_architecture_is_written_as_before_there_were_any():
     assert ExpertEntry(kind="detection").model_dump() == {"kind": "detection", "options": {}}
     assert "architecture" not in Language().model_dump()
     assert Language().model_dump()["checkpoint"] is None
-    assert "architecture" not in load_recipe(Run, "tiny").model_dump_json()
+    assert "architecture" not in load_recipe(Recipe, "tiny").model_dump_json()
 
 
 def test_an_architecture_is_written_and_read_back(tmp_path):
     words = ["language.architecture={model_type: llama}", "language.dtype=bfloat16"]
-    run = load_recipe(Run, "tiny", [*words, "experts.eye={kind: detection, architecture: {model_type: yolos}}"])
-    assert not run.language.tiny
+    recipe = load_recipe(Recipe, "tiny", [*words, "experts.eye={kind: detection, architecture: {model_type: yolos}}"])
+    assert not recipe.language.tiny
     path = tmp_path / "again.yaml"
-    path.write_text(dump_recipe(run))
-    assert load_recipe(Run, str(path)) == run
+    path.write_text(dump_recipe(recipe))
+    assert load_recipe(Recipe, str(path)) == recipe
 
 
 @pytest.mark.parametrize("words", [["language.dtype=bfloat16"], [f"language.revision={'a' * 40}"]])
 def test_what_belongs_to_a_checkpoint_needs_one(words):
     with pytest.raises(AstreaError, match="name one"):
-        load_recipe(Run, "tiny", words)
-    assert load_recipe(Run, "tiny", [*words, "language.checkpoint=x/y"]).language.checkpoint == "x/y"
+        load_recipe(Recipe, "tiny", words)
+    assert load_recipe(Recipe, "tiny", [*words, "language.checkpoint=x/y"]).language.checkpoint == "x/y"

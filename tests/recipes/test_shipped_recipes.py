@@ -11,7 +11,7 @@ from astrea.common.config_only import read_architecture
 from astrea.common.errors import AstreaError
 from astrea.estimate.build import absent_model
 from astrea.recipes.loader import load_recipe, shipped_recipes
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 
 LARGER = ("small", "base", "large")
 KNOWN = {
@@ -29,19 +29,19 @@ LANGUAGE = {"small": 0.60e9, "base": 1.72e9, "large": 8.19e9}
 def test_they_are_listed_and_offered():
     assert {"tiny", *LARGER} <= set(shipped_recipes())
     with pytest.raises(AstreaError) as caught:
-        load_recipe(Run, "smal")
-    assert "'small'" in caught.value.mend
-    assert "large" in caught.value.mend
+        load_recipe(Recipe, "smal")
+    assert "'small'" in caught.value.hint
+    assert "large" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", LARGER)
 def test_every_checkpoint_is_pinned_and_described(name):
-    run = load_recipe(Run, name)
-    assert run.name == name
-    assert {entry.kind for entry in run.experts.values()} == {
+    recipe = load_recipe(Recipe, name)
+    assert recipe.name == name
+    assert {entry.kind for entry in recipe.experts.values()} == {
         "captioning", "classification", "segmentation", "detection",
     }  # fmt: skip
-    for part in (*run.experts.values(), run.language):
+    for part in (*recipe.experts.values(), recipe.language):
         assert re.fullmatch(r"[\w-]+/[\w.-]+", part.checkpoint)
         assert re.fullmatch(r"[0-9a-f]{40}", part.revision)
         assert part.architecture["model_type"]
@@ -50,18 +50,18 @@ def test_every_checkpoint_is_pinned_and_described(name):
 
 @pytest.mark.parametrize("name", LARGER)
 def test_they_are_built_without_memory_at_their_published_size(name):
-    run = load_recipe(Run, name)
-    model, _ = absent_model(run)
+    recipe = load_recipe(Recipe, name)
+    model, _ = absent_model(recipe)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     count = sum(parameter.numel() for parameter in model.language_model.parameters())
     assert count == pytest.approx(LANGUAGE[name], rel=0.01)
     assert {parameter.dtype for parameter in model.language_model.parameters()} == {torch.float32}
-    for expert, entry in run.experts.items():
+    for expert, entry in recipe.experts.items():
         assert model.experts[expert].num_tokens == entry.options["tokens"]
 
 
 def test_the_experts_of_small_are_as_large_as_their_files():
-    model, _ = absent_model(load_recipe(Run, "small"))
+    model, _ = absent_model(load_recipe(Recipe, "small"))
     for name, (size, more) in KNOWN.items():
         network = model.experts[name].model
         held = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers()))
@@ -82,5 +82,5 @@ def test_without_a_network_training_says_what_is_missing(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(AstreaError, match="expert 'captioning': the checkpoint Salesforce/") as caught:
-        assemble(load_recipe(Run, "small"), None)
-    assert "download it and give the folder" in caught.value.mend
+        assemble(load_recipe(Recipe, "small"), None)
+    assert "download it and give the folder" in caught.value.hint

@@ -92,7 +92,7 @@ def page_of(run: Path) -> tuple[str, Page]:
 def broken(run: Path) -> AstreaError:
     with pytest.raises(AstreaError) as caught:
         write_report(run)
-    assert caught.value.mend
+    assert caught.value.hint
     assert not (run / "report.html").exists()
     return caught.value
 
@@ -237,7 +237,7 @@ def test_results_missing(run: Path):
     (run / "results.json").unlink()
     error = broken(run)
     assert "results.json does not exist" in error.message
-    assert "astrea evaluate" in error.mend
+    assert "astrea evaluate" in error.hint
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_damaged_line_of_the_log_is_named(run: Path, line: str):
     (run / "train.jsonl").write_text('{"step": 1, "stage": "fuse", "loss": 1}\n\n' + line + "\n")
     error = broken(run)
     assert "train.jsonl, line 3" in error.message
-    assert "Remove that line" in error.mend
+    assert "Remove that line" in error.hint
 
 
 def test_a_torn_last_line_is_no_damage(run: Path):

@@ -25,7 +25,7 @@ def test_another_models_index_is_refused_and_can_be_replaced(index, album, tiny_
     before = read_segment(album / FOLDER)
     with pytest.raises(AstreaError, match="index of another model") as caught:
         index(album, model=other)
-    assert "--rebuild" in caught.value.mend
+    assert "--rebuild" in caught.value.hint
     found = PictureIndex(album / FOLDER)
     with pytest.raises(AstreaError, match="index of another model"):
         search_by_text(other, tiny_processor, found, TEXT, top=1, report=Reporter())
@@ -96,7 +96,7 @@ def test_a_damaged_manifest_is_refused(index, album, tmp_path, spoil):
     for work in (lambda: PictureIndex(out), lambda: index(album, out)):
         with pytest.raises(AstreaError, match="is damaged or of another version") as caught:
             work()
-        assert "--rebuild" in caught.value.mend
+        assert "--rebuild" in caught.value.hint
     assert index(album, out, rebuild=True).total == COUNT
     assert PictureIndex(out).manifest.count == COUNT
 
@@ -143,5 +143,5 @@ def test_a_missing_library_is_told_before_any_work(index, album, monkeypatch, lo
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(AstreaError, match="faiss") as caught:
         index(album)
-    assert '[index]"' in caught.value.mend
+    assert '[index]"' in caught.value.hint
     assert looked == []

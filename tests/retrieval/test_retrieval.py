@@ -124,7 +124,7 @@ def test_the_embeddings_choose_who_is_ranked(rank, hits, tiny_model, tiny_proces
 def test_bad_texts(rank, text, said):
     with pytest.raises(AstreaError, match=said) as caught:
         rank(text)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_bad_folders(rank, tmp_path):

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.world.dataset import WorldData
 from astrea.world.language.pretraining import ideal_features
 from astrea.world.scenes.captions import captions
@@ -56,7 +56,7 @@ BASE: dict[str, Any] = {
 }
 
 
-def small_run(**changes: Any) -> Run:
+def small_run(**changes: Any) -> Recipe:
     """The base recipe with dotted keys (``fuse__batch=2``) changed."""
     tree = {key: dict(value) if isinstance(value, dict) else value for key, value in BASE.items()}
     for key, value in changes.items():
@@ -65,7 +65,7 @@ def small_run(**changes: Any) -> Run:
             tree[part] = {**tree.get(part, {}), name: value}
         else:
             tree[part] = value
-    return Run.model_validate(tree)
+    return Recipe.model_validate(tree)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,7 +77,7 @@ def own_threads() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def make_run() -> Callable[..., Run]:
+def make_run() -> Callable[..., Recipe]:
     """`small_run`."""
     return small_run
 
@@ -93,14 +93,14 @@ def world_data() -> WorldData:
 
 
 @pytest.fixture
-def make_shop(world_data: WorldData) -> Callable[..., Workshop]:
+def make_shop(world_data: WorldData) -> Callable[..., TrainingContext]:
     """Builds a fresh workshop of the base recipe with changes."""
 
-    def make(**changes: Any) -> Workshop:
+    def make(**changes: Any) -> TrainingContext:
         run = small_run(**changes)
         model, tokenizer = assemble(run, None)
         torch.manual_seed(1)
         model.train()
-        return Workshop(run, model, tokenizer, world_data)
+        return TrainingContext(run, model, tokenizer, world_data)
 
     return make

@@ -11,8 +11,8 @@ from astrea.training.acceleration import accelerated, repeated
 
 
 def test_only_the_language_model_computes_in_bfloat16(make_shop):
-    shop = make_shop()
-    language, cpu = shop.model.language_model, torch.device("cpu")
+    ctx = make_shop()
+    language, cpu = ctx.model.language_model, torch.device("cpu")
     ids = torch.tensor([[5, 6, 7]])
     before = language(ids).logits
     with accelerated(language, Machines(), cpu):

@@ -20,7 +20,7 @@ from astrea.evaluation.generate import Answerer
 from astrea.fusion.expand import EXPERT_AXES, grown_tensor
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import ExpertEntry, Run
+from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.add_expert import Joined, grow, join, root
 from astrea.training.losses.words import WordContrast
 from astrea.training.run_folder import LOCK, alone_in
@@ -51,8 +51,8 @@ def examples_on_path() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def run() -> Run:
-    return load_recipe(Run, "tiny", SETTINGS)
+def run() -> Recipe:
+    return load_recipe(Recipe, "tiny", SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -204,9 +204,9 @@ def test_a_built_in_expert_comes_with_its_pretrained_weights(tiny_model, tiny_pr
     ],
 )
 def test_what_cannot_be_is_said_at_once(tiny_model, tiny_processor, tmp_path, name, changes, share, said):
-    run = load_recipe(Run, "tiny", [*SETTINGS, *changes])
+    recipe = load_recipe(Recipe, "tiny", [*SETTINGS, *changes])
     with pytest.raises(AstreaError, match=said):
-        join(tiny_model, tiny_processor, run, name, PALETTE, tmp_path / "out", share=share, report=Reporter())
+        join(tiny_model, tiny_processor, recipe, name, PALETTE, tmp_path / "out", share=share, report=Reporter())
 
 
 def test_a_folder_in_use_is_left_alone(tiny_model, tiny_processor, run, tmp_path):

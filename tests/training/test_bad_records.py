@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from astrea.common.errors import AstreaError
-from astrea.recipes.recipe import Run
-from astrea.training.context import Workshop
+from astrea.recipes.recipe import Recipe
+from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
 from listening import Said
+from own_contexts import SEEING, data_of, fresh, fusing, learned
 from own_files import Row, drawn, llava_row, save_pictures, write_jsonl
-from own_shops import SEEING, data_of, fresh, fusing, learned
 
 SCENES = 12
 CAPTIONS = [{"id": f"c-{n}", "image": f"p/{n:05}.png", "caption": ["a red sun.", "a cat."]} for n in range(4)]
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(make_run: Callable[..., Run]) -> Callable[..., Any]:
+def built(make_run: Callable[..., Recipe]) -> Callable[..., Any]:
     """A recipe with changes, its fresh model and tokenizer."""
 
     def build(**changes: Any):
@@ -116,9 +116,9 @@ def test_broken_pixels_behind_a_good_header_end_the_run_with_the_place(folder, b
     path = write_jsonl(folder / "pixels.jsonl", rows)
     run, model, tokenizer = built()
     data = data_of([path], model, tokenizer)
-    shop = Workshop(run, model, tokenizer, data)
+    ctx = TrainingContext(run, model, tokenizer, data)
     with pytest.raises(AstreaError, match=rf"{path}:3 row-2: picture 'p/half.png' is damaged"):
-        learned(shop, fusing(shop), batch=4)
+        learned(ctx, fusing(ctx), batch=4)
 
 
 def test_no_good_record_at_all_is_an_error(folder, built):
@@ -127,7 +127,7 @@ def test_no_good_record_at_all_is_an_error(folder, built):
     data = data_of([path], model, tokenizer)
     with pytest.raises(AstreaError, match="holds no good record") as caught:
         data.draw(0, 2, 0)
-    assert "astrea validate" in caught.value.mend
+    assert "astrea validate" in caught.value.hint
 
 
 REFUSING = (

@@ -167,7 +167,7 @@ def test_all_damaged_is_an_error(tmp_path):
         (save(tmp_path, step) / "manifest.json").unlink()
     with pytest.raises(AstreaError, match="none of its 2 checkpoints is valid") as caught:
         load(tmp_path)
-    assert "step 0" in caught.value.mend
+    assert "step 0" in caught.value.hint
 
 
 def test_another_configuration_is_refused_with_both_hashes(tmp_path):
@@ -176,7 +176,7 @@ def test_another_configuration_is_refused_with_both_hashes(tmp_path):
         load(tmp_path, config_hash="new-hash")
     assert "'old-hash'" in caught.value.message
     assert "'new-hash'" in caught.value.message
-    assert "output folder" in caught.value.mend
+    assert "output folder" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch, co
             save(tmp_path, 2)
     assert str(tmp_path) in caught.value.message
     assert said in caught.value.message
-    assert caught.value.mend
+    assert caught.value.hint
     assert names(tmp_path) == ["latest", "step-00000001"]
     assert {name: sha256_file(tmp_path / "step-00000001" / name) for name in before} == before
     assert save(tmp_path, 2).is_dir()

@@ -86,7 +86,7 @@ def test_the_state_of_another_optimizer_is_refused():
     for bad_tensors, bad_state in wrong:
         with pytest.raises(AstreaError) as caught:
             restore_optimizer(network()[1], bad_tensors, bad_state)
-        assert caught.value.mend
+        assert caught.value.hint
 
 
 def draw() -> list[float]:

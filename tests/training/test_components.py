@@ -93,7 +93,7 @@ def test_an_altered_file_is_refused_by_name(folder):
         load_part(part, folder, "small")
     assert str(path) in caught.value.message
     assert "sha256" in caught.value.message
-    assert "astrea pretrain" in caught.value.mend
+    assert "astrea pretrain" in caught.value.hint
     assert all(torch.equal(v, before[k]) for k, v in part.state_dict().items())
 
 
@@ -338,7 +338,7 @@ def test_random_weights_are_told_of(described, make_run):
 def test_a_described_language_model_that_cannot_be_is_refused(described, language, said):
     with pytest.raises(AstreaError, match=said) as caught:
         assemble(described(language), None)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_language_checkpoint_that_is_something_else_is_refused(make_run, tmp_path):

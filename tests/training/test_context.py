@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from astrea.common.errors import AstreaError
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
-from own_shops import SEEING, fresh
+from own_contexts import SEEING, fresh
 
 ON_A_GPU = {name: {**entry, "device": "cuda" if name == "detection" else "auto"} for name, entry in SEEING.items()}
 ON_THE_CPU = {name: {**entry, "device": "cpu" if name == "detection" else "auto"} for name, entry in SEEING.items()}
 
 
-def devices(shop: Workshop) -> dict[str, str]:
-    bank = shop.model.experts
+def devices(ctx: TrainingContext) -> dict[str, str]:
+    bank = ctx.model.experts
     return {name: next(bank[name].parameters()).device.type for name in bank.names}
 
 
@@ -26,7 +26,7 @@ def test_an_expert_stays_where_its_entry_says(make_run, world_data, monkeypatch)
     for name in model.experts.names:
         expert = model.experts[name]
         monkeypatch.setattr(expert, "to", lambda device, name=name: calls.append((name, device)))
-    Workshop(run, model, tokenizer, world_data, Distributed(device="cpu"))
+    TrainingContext(run, model, tokenizer, world_data, Distributed(device="cpu"))
     assert calls == [("detection", "cpu")]
 
 
@@ -34,7 +34,7 @@ def test_an_expert_stays_where_its_entry_says(make_run, world_data, monkeypatch)
 def test_a_gpu_that_is_not_there_is_told(make_run, world_data):
     run = make_run(experts=ON_A_GPU)
     with pytest.raises(AstreaError, match=r"experts\.detection\.device is cuda"):
-        Workshop(run, *fresh(run), world_data)
+        TrainingContext(run, *fresh(run), world_data)
 
 
 def test_an_entry_without_a_device_is_written_as_before(make_run):

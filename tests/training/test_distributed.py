@@ -18,7 +18,7 @@ import many_processes
 from astrea.common.errors import AstreaError
 from astrea.fusion.draws import for_rows, rand_rows
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.distributed import ALONE, Distributed, buckets
 from astrea.training.fsdp import blocks_of
 from astrea.training.resume import REFUSE, RESUME, START, decide
@@ -64,7 +64,7 @@ JOBS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def recipe(small_overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "shared.yaml"
-    path.write_text(dump_recipe(load_recipe(Run, "tiny", [*small_overrides, *CHANGES])))
+    path.write_text(dump_recipe(load_recipe(Recipe, "tiny", [*small_overrides, *CHANGES])))
     return path
 
 
@@ -189,7 +189,7 @@ def test_mistakes_are_told_by_every_process(ends, runs):
 
 
 def test_what_a_run_is_computed_on_is_no_part_of_it(recipe):
-    assert config_hash(load_recipe(Run, str(recipe))) == config_hash(load_recipe(Run, str(recipe), FSDP))
+    assert config_hash(load_recipe(Recipe, str(recipe))) == config_hash(load_recipe(Recipe, str(recipe), FSDP))
 
 
 # Going on unasked
@@ -261,14 +261,14 @@ def test_blocks_that_cannot_be_sharded_are_told(make_shop):
     language.base_model.layers[0].mlp.to(torch.bfloat16)
     with pytest.raises(AstreaError, match="mixes") as caught:
         blocks_of(language)
-    assert "machines.language=replicated" in caught.value.mend
+    assert "machines.language=replicated" in caught.value.hint
     language._no_split_modules = []
     with pytest.raises(AstreaError, match="does not name its blocks"):
         blocks_of(language)
 
 
 def test_micro_steps_draw_each_their_own(make_shop):
-    shop = make_shop()
-    objective = FuseObjective(shop, "fuse", shop.run.fuse, offset=0, keep=(1.0, 1.0))
+    ctx = make_shop()
+    objective = FuseObjective(ctx, "fuse", ctx.recipe.fuse, offset=0, keep=(1.0, 1.0))
     first = [objective.draws(purpose, 3, micro).initial_seed() for purpose in ("lies", "residual") for micro in (0, 1)]
     assert len(set(first)) == 4

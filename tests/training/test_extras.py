@@ -9,7 +9,7 @@ import pytest
 
 from astrea.common.errors import AstreaError
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.extras import require_extras
 from command_line import Astrea, refused
 
@@ -26,13 +26,13 @@ LOW_RANK = "language.low_rank={rank: 4}"
     ],
 )
 def test_what_is_missing_is_told(monkeypatch, library: str, override: str, extra: str):
-    run = load_recipe(Run, "tiny", [override])
-    require_extras(run)
+    recipe = load_recipe(Recipe, "tiny", [override])
+    require_extras(recipe)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(AstreaError, match=library) as told:
-        require_extras(run)
-    assert f"[{extra}]" in told.value.mend
-    require_extras(load_recipe(Run, "tiny", ["data.train=a.jsonl"]))
+        require_extras(recipe)
+    assert f"[{extra}]" in told.value.hint
+    require_extras(load_recipe(Recipe, "tiny", ["data.train=a.jsonl"]))
 
 
 def test_train_stops_before_it_writes_anything(astrea: Astrea, tmp_path: Path, monkeypatch):

@@ -11,7 +11,7 @@ from astrea.data.packing import Packer
 from astrea.language.low_rank import is_adapter
 from astrea.model.loading import load_model
 from astrea.training.components import assemble
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stages.instruct import FuseObjective
 from astrea.training.trainer import Interrupted, train
@@ -67,8 +67,8 @@ def test_the_seed_decides_fresh_weights_and_adapters(around):
 def test_with_low_rank_only_adapters_of_the_language_model_learn(around, world_data, family):
     run = around(family, {"low_rank": {"rank": 2}, "gradient_checkpointing": family == "qwen3"})
     model, tokenizer = assemble(run, None)
-    shop = Workshop(run, model.train(), tokenizer, world_data)
-    objective = FuseObjective(shop, "tune", run.tune, offset=0, keep=(1.0, 1.0))
+    ctx = TrainingContext(run, model.train(), tokenizer, world_data)
+    objective = FuseObjective(ctx, "tune", run.tune, offset=0, keep=(1.0, 1.0))
     learns = {id(p) for _, p, _ in objective.trainable()}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in learns)
@@ -105,7 +105,7 @@ def test_a_run_with_adapters_resumes_bit_for_bit_and_merges(around, small_overri
     )
     straight = train(run, tmp_path / "straight", cache=tmp_path / "cache", report=Reporter())
 
-    def stop(shop, stage, done, seconds) -> None:
+    def stop(ctx, stage, done, seconds) -> None:
         if stage == "tune" and done == 2:
             raise Stop
 

@@ -119,7 +119,7 @@ def test_tensorboard_that_is_not_installed_is_told_with_the_command(tmp_path, mo
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(AstreaError) as caught:
         TrainLog(tmp_path, tensorboard=True)
-    assert '[tensorboard]"' in caught.value.mend
+    assert '[tensorboard]"' in caught.value.hint
 
 
 def test_tensorboard_gets_the_numbers_and_forgets_what_a_cut_off_run_wrote(tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ def test_a_nan_loss_names_step_and_samples_and_changes_nothing(micro):
     assert "nan" in caught.value.message
     assert "step 3" in caught.value.message
     assert f"rows {16 * micro} to {16 * micro + 16}" in caught.value.message
-    assert caught.value.mend
+    assert caught.value.hint
     assert torch.equal(weights(line), weights(good))
     assert line.after == [0, 1, 2]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from astrea.data.packing import Turn
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.stages.align import AlignObjective
 from astrea.training.stages.instruct import FuseObjective
@@ -19,15 +19,15 @@ NAMES = ["captioning", "classification", "segmentation", "detection"]
 HEADS = {"picture_head", "text_head"}
 
 
-def state(shop: Workshop) -> dict[str, torch.Tensor]:
-    parts = {"model": shop.model, "contrast": shop.contrast, "words": shop.words}
+def state(ctx: TrainingContext) -> dict[str, torch.Tensor]:
+    parts = {"model": ctx.model, "contrast": ctx.contrast, "words": ctx.words}
     return {f"{name}.{k}": v.clone() for name, part in parts.items() for k, v in part.state_dict().items()}
 
 
-def learn(shop: Workshop, objective: Objective, stage, steps: int = 3) -> tuple[set[str], set[str]]:
+def learn(ctx: TrainingContext, objective: Objective, stage, steps: int = 3) -> tuple[set[str], set[str]]:
     """Run a few real steps; returns the names of what `trainable` promises without ever a gradient, and what moved."""
     promised = {id(p): name for name, p, _ in objective.trainable()}
-    for module in (shop.model, shop.contrast, shop.words):
+    for module in (ctx.model, ctx.contrast, ctx.words):
         for parameter in module.parameters():
             parameter.requires_grad_(id(parameter) in promised)
     schedule = stage.schedule(steps)
@@ -37,9 +37,9 @@ def learn(shop: Workshop, objective: Objective, stage, steps: int = 3) -> tuple[
         assert all(math.isfinite(v) for v in figures.values())
         reached.update(n for n, p, _ in objective.trainable() if p.grad is not None and p.grad.abs().sum() > 0)
 
-    before = state(shop)
+    before = state(ctx)
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
-    moved = {name for name, value in state(shop).items() if not torch.equal(value, before[name])}
+    moved = {name for name, value in state(ctx).items() if not torch.equal(value, before[name])}
     return set(promised.values()) - reached, moved
 
 
@@ -50,16 +50,16 @@ def only(moved: set[str], *allowed: str) -> bool:
 # Progressive alignment
 
 
-def align(shop: Workshop, joining: str | None = "classification", offset: int = 0) -> AlignObjective:
+def align(ctx: TrainingContext, joining: str | None = "classification", offset: int = 0) -> AlignObjective:
     aligned = NAMES[: NAMES.index(joining)] if joining else []
-    return AlignObjective(shop, joining=joining, aligned=aligned, offset=offset)
+    return AlignObjective(ctx, joining=joining, aligned=aligned, offset=offset)
 
 
 @pytest.mark.parametrize("joining", [*NAMES, None])
 def test_in_a_phase_of_alignment_one_adapter_and_the_heads_learn(make_shop, joining):
-    shop = make_shop()
-    objective = align(shop, joining)
-    unreached, moved = learn(shop, objective, shop.run.align)
+    ctx = make_shop()
+    objective = align(ctx, joining)
+    unreached, moved = learn(ctx, objective, ctx.recipe.align)
     assert unreached == set()
     learning = [joining] if joining else NAMES
     promised = {name.rsplit(".", 1)[0].split(".")[0] for name, _, _ in objective.trainable()}
@@ -83,11 +83,11 @@ def test_in_a_phase_of_alignment_one_adapter_and_the_heads_learn(make_shop, join
 
 
 def test_the_losses_of_alignment_are_those_with_a_weight(make_shop):
-    shop = make_shop()
-    first = align(shop, "captioning")
+    ctx = make_shop()
+    first = align(ctx, "captioning")
     _, parts = first.loss(first.batch(0, 0, 8), 0)
     assert set(parts) == {"itc", "word"}  # nothing to agree with yet
-    later = align(shop, "detection")
+    later = align(ctx, "detection")
     total, parts = later.loss(later.batch(0, 0, 8), 0)
     assert set(parts) == {"itc", "agree", "word"}
     assert total.item() == pytest.approx(sum(parts.values()), rel=1e-5)
@@ -97,39 +97,39 @@ def test_the_losses_of_alignment_are_those_with_a_weight(make_shop):
 
 
 def test_soft_targets_grow_over_the_whole_of_alignment(make_shop, monkeypatch):
-    shop = make_shop(align__steps=10)
+    ctx = make_shop(align__steps=10)
     seen = []
-    inner = shop.contrast.loss
-    monkeypatch.setattr(shop.contrast, "loss", lambda *a, **own: seen.append(a[-1]) or inner(*a, **own))
+    inner = ctx.contrast.loss
+    monkeypatch.setattr(ctx.contrast, "loss", lambda *a, **own: seen.append(a[-1]) or inner(*a, **own))
     for offset, step in ((0, 0), (0, 2), (5, 0), (5, 5), (5, 9)):
-        objective = align(shop, "detection", offset)
+        objective = align(ctx, "detection", offset)
         objective.loss(objective.batch(step, 0, 4), step)
     assert seen == pytest.approx([0, 0.08, 0.2, 0.4, 0.4])
 
 
 def test_a_phase_begins_with_an_empty_queue(make_shop):
-    shop = make_shop()
-    objective = align(shop)
+    ctx = make_shop()
+    objective = align(ctx)
     objective.after_step(0)
-    assert shop.contrast.queue.ids.eq(-1).all()
+    assert ctx.contrast.queue.ids.eq(-1).all()
     batch = objective.batch(0, 0, 8)
     objective.loss(batch, 0)
     objective.after_step(0)
-    assert torch.equal(shop.contrast.queue.ids[:8], batch[1].ids)
-    align(shop, "segmentation")
-    assert shop.contrast.queue.ids.eq(-1).all()
+    assert torch.equal(ctx.contrast.queue.ids[:8], batch[1].ids)
+    align(ctx, "segmentation")
+    assert ctx.contrast.queue.ids.eq(-1).all()
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_phases_of_alignment_go_on_in_the_data(make_shop, accumulate):
     """Sixty scenes: until they are used up no scene comes twice, across micro-steps, steps and phases."""
-    shop = make_shop(align__accumulate=accumulate, align__steps=10)
-    plans = [plan for plan in plan_stages(shop.run) if plan.name.startswith("align/")]
+    ctx = make_shop(align__accumulate=accumulate, align__steps=10)
+    plans = [plan for plan in plan_stages(ctx.recipe) if plan.name.startswith("align/")]
     assert [p.name for p in plans] == [f"align/{n}" for n in (*NAMES, "joint")]
     assert sum(p.schedule.steps for p in plans) == 10
     seen: list[int] = []
     for plan in plans:
-        objective = plan.build(shop)
+        objective = plan.build(ctx)
         for step in range(plan.schedule.steps):
             for micro in range(accumulate):
                 seen += objective.batch(step, micro, 2)[0].ids.tolist()
@@ -139,12 +139,12 @@ def test_phases_of_alignment_go_on_in_the_data(make_shop, accumulate):
 
 
 def test_a_batch_is_a_pure_function_of_the_step(make_shop):
-    shop = make_shop()
-    objective = align(shop)
+    ctx = make_shop()
+    objective = align(ctx)
     one, two = objective.batch(4, 0, 8), objective.batch(4, 0, 8)
     assert torch.equal(one[0].ids, two[0].ids)
     assert torch.equal(one[1].ids, two[1].ids)
-    fuse = fusing(shop)
+    fuse = fusing(ctx)
     a, b, other = fuse.batch(4, 0, 8), fuse.batch(4, 0, 8), fuse.batch(5, 0, 8)
     assert torch.equal(a.packed.input_ids, b.packed.input_ids)
     assert torch.equal(a.present, b.present)
@@ -154,38 +154,38 @@ def test_a_batch_is_a_pure_function_of_the_step(make_shop):
 # Fusing and tuning
 
 
-def fusing(shop: Workshop, name: str = "fuse", keep: tuple[float, float] = (1.0, 0.8)) -> FuseObjective:
-    return FuseObjective(shop, name, getattr(shop.run, name), offset=0, keep=keep)
+def fusing(ctx: TrainingContext, name: str = "fuse", keep: tuple[float, float] = (1.0, 0.8)) -> FuseObjective:
+    return FuseObjective(ctx, name, getattr(ctx.recipe, name), offset=0, keep=keep)
 
 
 def test_fusing_moves_adapters_heads_and_fusion(make_shop):
-    shop = make_shop()
-    shop.model.fusion.allocator.load.copy_(torch.tensor([0.7, 0.1, 0.1, 0.1]))
-    unreached, moved = learn(shop, fusing(shop), shop.run.fuse, steps=4)
+    ctx = make_shop()
+    ctx.model.fusion.allocator.load.copy_(torch.tensor([0.7, 0.1, 0.1, 0.1]))
+    unreached, moved = learn(ctx, fusing(ctx), ctx.recipe.fuse, steps=4)
     assert unreached == set()
     parts = ("model.alignment.", "model.fusion.", "contrast.")
     assert only(moved, *parts)
     assert all(any(name.startswith(part) for name in moved) for part in parts)
-    assert {f"model.alignment.{n}" for n, _ in shop.model.alignment.named_parameters()} <= moved
+    assert {f"model.alignment.{n}" for n, _ in ctx.model.alignment.named_parameters()} <= moved
     assert {"model.fusion.residual_keep", "model.fusion.allocator.load_bias", "contrast.queue.picture"} <= moved
     assert not any("experts." in name for name in moved)
 
 
 def test_tuning_moves_the_language_model_too_and_never_an_expert(make_shop):
-    shop = make_shop()
-    objective = fusing(shop, "tune")
-    unreached, moved = learn(shop, objective, shop.run.tune, steps=4)
+    ctx = make_shop()
+    objective = fusing(ctx, "tune")
+    unreached, moved = learn(ctx, objective, ctx.recipe.tune, steps=4)
     assert unreached == set()
-    assert {f"model.language_model.{n}" for n, _ in shop.model.language_model.named_parameters()} <= moved
+    assert {f"model.language_model.{n}" for n, _ in ctx.model.language_model.named_parameters()} <= moved
     assert only(moved, "model.alignment.", "model.fusion.", "model.language_model.", "contrast.")
-    assert not any(module.training for module in shop.model.experts.modules())
+    assert not any(module.training for module in ctx.model.experts.modules())
 
 
 @pytest.mark.parametrize("part", ["adapters", "heads", "fusion", "language_model"])
 def test_a_stage_trains_what_its_recipe_says(make_shop, part):
-    shop = make_shop(fuse__train=[part])
-    objective = fusing(shop)
-    unreached, moved = learn(shop, objective, shop.run.fuse)
+    ctx = make_shop(fuse__train=[part])
+    objective = fusing(ctx)
+    unreached, moved = learn(ctx, objective, ctx.recipe.fuse)
     trained = {"adapters": "adapters", "heads": "_head", "fusion": "fusion", "language_model": "language_model"}
     unlearned = {"model.fusion.residual_keep", "model.fusion.allocator.load_bias", "model.fusion.allocator.load"}
     learned = {n for n in moved if n.startswith("model.")} - unlearned
@@ -199,8 +199,8 @@ def test_a_stage_trains_what_its_recipe_says(make_shop, part):
 
 
 def test_the_language_model_has_a_rate_of_its_own(make_shop):
-    shop = make_shop(tune__language_lr_scale=0.3)
-    rates = [(name, scale) for name, _, scale in fusing(shop, "tune").trainable()]
+    ctx = make_shop(tune__language_lr_scale=0.3)
+    rates = [(name, scale) for name, _, scale in fusing(ctx, "tune").trainable()]
     scales = {
         name.split(".")[0]: scale for name, scale in rates if "fusion.mixer" in name or not name.startswith("fusion.")
     }
@@ -209,13 +209,13 @@ def test_the_language_model_has_a_rate_of_its_own(make_shop):
 
 
 def test_heads_do_not_learn_without_their_loss(make_shop):
-    shop = make_shop(fuse__losses={"lm": 1.0})
-    objective = fusing(shop)
+    ctx = make_shop(fuse__losses={"lm": 1.0})
+    objective = fusing(ctx)
     assert {name.split(".")[0] for name, _, _ in objective.trainable()} == {"adapters", "fusion"}
     _, parts = objective.loss(objective.batch(0, 0, 4), 0)
     assert set(parts) == {"lm"}
     objective.after_step(0)
-    assert shop.contrast.queue.ids.eq(-1).all()
+    assert ctx.contrast.queue.ids.eq(-1).all()
 
 
 @pytest.mark.parametrize(
@@ -223,31 +223,31 @@ def test_heads_do_not_learn_without_their_loss(make_shop):
     [({"allocator": False}, "allocator"), ({"mixer": False}, "mixer"), ({"residual": False}, "residual")],
 )
 def test_what_is_switched_off_is_not_there_and_the_rest_learns(make_shop, options, missing):
-    shop = make_shop(model=options | {"contrast_width": 16, "adapter_hidden": 24})
-    assert getattr(shop.model.fusion, missing) is None
-    unreached, _ = learn(shop, fusing(shop), shop.run.fuse, steps=3)
+    ctx = make_shop(model=options | {"contrast_width": 16, "adapter_hidden": 24})
+    assert getattr(ctx.model.fusion, missing) is None
+    unreached, _ = learn(ctx, fusing(ctx), ctx.recipe.fuse, steps=3)
     assert not unreached
 
 
 def test_rows_are_the_questions_and_the_caption(make_shop):
-    shop = make_shop()
-    batch = fusing(shop).batch(0, 0, 8)
+    ctx = make_shop()
+    batch = fusing(ctx).batch(0, 0, 8)
     assert batch.groups.shape[1] == int(batch.packed.segments.max())
     for row, index in enumerate(batch.samples.ids.tolist()):
-        asked = shop.data.questions[index]
+        asked = ctx.data.questions[index]
         groups = [GROUPS[g] for g in batch.groups[row].tolist() if g >= 0]
         assert groups == [*(q.template for q in asked), "caption"]
-        told = shop.packer.pack([[Turn(q.text, q.answer) for q in asked]]).input_ids[0]
+        told = ctx.packer.pack([[Turn(q.text, q.answer) for q in asked]]).input_ids[0]
         assert batch.packed.input_ids[row, : len(told)].tolist() == told.tolist()
         caption = (batch.packed.segments[row] == len(groups)) & (batch.packed.labels[row] != -100)
         spoken = batch.packed.labels[row][caption][:-1].tolist()
-        assert spoken == shop.packer.ids(shop.data.captions[index][int(batch.told.which[row])])
+        assert spoken == ctx.packer.ids(ctx.data.captions[index][int(batch.told.which[row])])
         assert batch.packed.label_weights[row][caption].eq(CAPTION_WEIGHT).all()
 
 
 def test_an_expert_is_lost_as_often_as_told(make_shop):
-    shop = make_shop(regular={"expert_dropout": 0.4})
-    present = fusing(shop).batch(0, 0, 1000).present
+    ctx = make_shop(regular={"expert_dropout": 0.4})
+    present = fusing(ctx).batch(0, 0, 1000).present
     lost = ~present
     assert lost.sum(1).max() == 1
     assert abs(lost.any(1).float().mean().item() - 0.4) < 0.08  # five standard deviations
@@ -256,20 +256,20 @@ def test_an_expert_is_lost_as_often_as_told(make_shop):
 
 
 def test_the_residual_fades_over_the_stage(make_shop):
-    shop = make_shop(fuse__steps=10)
-    objective = fusing(shop, keep=(1.0, 0.8))
+    ctx = make_shop(fuse__steps=10)
+    objective = fusing(ctx, keep=(1.0, 0.8))
     seen = []
     for step in (0, 5, 10, 12):
         objective.loss(objective.batch(step, 0, 2), step)
-        seen.append(float(shop.model.fusion.residual_keep))
+        seen.append(float(ctx.model.fusion.residual_keep))
     assert seen == pytest.approx([1.0, 0.9, 0.8, 0.8])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_small_batches(make_shop, size):
     """Fewer rows than a counterfactual pass takes, and none where all experts are present."""
-    shop = make_shop(regular={"expert_dropout": 0.95, "contribution_every": 1})
-    objective = fusing(shop)
+    ctx = make_shop(regular={"expert_dropout": 0.95, "contribution_every": 1})
+    objective = fusing(ctx)
     whole = []
     for step in range(4):
         batch = objective.batch(step, 0, size)
@@ -280,13 +280,13 @@ def test_small_batches(make_shop, size):
         loss.backward()
         objective.after_step(step)
     assert not all(whole)
-    assert shop.contributions.table.abs().sum() > 0
+    assert ctx.contributions.table.abs().sum() > 0
 
 
 def test_the_load_counts_whole_rows_only(make_shop):
-    shop = make_shop(regular={"expert_dropout": 0.5, "load_rate": 0.1})
-    shop.model.fusion.allocator.load.copy_(torch.tensor([0.7, 0.1, 0.1, 0.1]))
-    objective = fusing(shop)
+    ctx = make_shop(regular={"expert_dropout": 0.5, "load_rate": 0.1})
+    ctx.model.fusion.allocator.load.copy_(torch.tensor([0.7, 0.1, 0.1, 0.1]))
+    objective = fusing(ctx)
     batch = objective.batch(0, 0, 8)
     objective.loss(batch, 0)
     whole = batch.present.all(1)
@@ -295,21 +295,21 @@ def test_the_load_counts_whole_rows_only(make_shop):
     assert len(shares) == int((batch.groups[whole] >= 0).sum())
     assert shares.gt(0).all()
     objective.after_step(0)
-    assert shop.model.fusion.allocator.load_bias.abs().max() > 0
+    assert ctx.model.fusion.allocator.load_bias.abs().max() > 0
 
 
 @torch.no_grad()
 def test_contribution_is_the_loss_without_minus_the_loss_with(make_shop):
-    shop = make_shop(regular={"expert_dropout": 0.0})
-    objective = fusing(shop)
-    for parameter in shop.model.parameters():
+    ctx = make_shop(regular={"expert_dropout": 0.0})
+    objective = fusing(ctx)
+    for parameter in ctx.model.parameters():
         parameter.mul_(1.5)
     batch = objective.batch(0, 0, 3)
-    features = shop.seen(batch.samples)
+    features = ctx.seen(batch.samples)
     objective.measure(batch, features)
 
     def losses(present):
-        out = shop.model(**batch.packed.model_inputs(), features=features, present=present).logits.log_softmax(-1)
+        out = ctx.model(**batch.packed.model_inputs(), features=features, present=present).logits.log_softmax(-1)
         found = {}
         for row in range(3):
             for s in range(batch.groups.shape[1]):
@@ -327,22 +327,22 @@ def test_contribution_is_the_loss_without_minus_the_loss_with(make_shop):
         for group in range(len(GROUPS)):
             mine = [lost[k] - base[k] for k in base if int(batch.groups[k]) == group]
             wanted = sum(mine) / len(mine) if mine else 0.0
-            assert float(shop.contributions.table[group, expert]) == pytest.approx(wanted, abs=1e-4)
-    assert shop.contributions.table.abs().max() > 1e-3
+            assert float(ctx.contributions.table[group, expert]) == pytest.approx(wanted, abs=1e-4)
+    assert ctx.contributions.table.abs().max() > 1e-3
 
 
 def test_contribution_pulls_the_shares_of_its_group(make_shop):
     """Fifty steps of that loss alone, with detection said to matter for every question."""
-    shop = make_shop(
+    ctx = make_shop(
         fuse__train=["fusion"], fuse__losses={"contribution": 1.0}, fuse__lr=0.02, fuse__steps=50,
         regular={"expert_dropout": 0.0, "contribution_every": 1000, "load_rate": 0.0},
     )  # fmt: skip
-    objective = fusing(shop, keep=(1.0, 1.0))
+    objective = fusing(ctx, keep=(1.0, 1.0))
     objective.measure = lambda *a: None
-    shop.contributions.table[:, 3] = 9.0
-    shop.contributions.seen[:] = 1
+    ctx.contributions.table[:, 3] = 9.0
+    ctx.contributions.seen[:] = 1
     shares = []
-    schedule = shop.run.fuse.schedule()
+    schedule = ctx.recipe.fuse.schedule()
 
     forget = objective.after_step
 
@@ -352,15 +352,15 @@ def test_contribution_pulls_the_shares_of_its_group(make_shop):
 
     objective.after_step = after_step
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda step, figures: None)
-    target = shop.contributions.targets(torch.zeros(4))[0]
+    target = ctx.contributions.targets(torch.zeros(4))[0]
     assert target[3] > 0.6
     assert abs(shares[0][3].item() - 0.2) < 0.1
     assert torch.allclose(shares[-1], target[:4], atol=0.1)
 
 
 def test_contribution_is_measured_every_so_often(make_shop):
-    shop = make_shop(regular={"contribution_every": 3})
-    objective = fusing(shop)
+    ctx = make_shop(regular={"contribution_every": 3})
+    objective = fusing(ctx)
     calls = []
     objective.measure = lambda *a: calls.append(1)
     for step in range(7):
@@ -384,19 +384,19 @@ def test_contributions_are_measured_before_activations_are_kept(make_shop):
 
 
 def test_keys_see_every_expert_and_come_from_the_copy(make_shop):
-    shop = make_shop(regular={"expert_dropout": 0.9, "lies": 0.9})
-    objective = fusing(shop)
+    ctx = make_shop(regular={"expert_dropout": 0.9, "lies": 0.9})
+    objective = fusing(ctx)
     with torch.no_grad():
-        for parameter in shop.model.alignment.picture_head.parameters():
+        for parameter in ctx.model.alignment.picture_head.parameters():
             parameter.add_(torch.randn_like(parameter))
     batch = objective.batch(0, 0, 4)
     objective.loss(batch, 0)
     ((key, text_key, ids),) = objective.pending
-    features = shop.seen(batch.samples)
+    features = ctx.seen(batch.samples)
     with torch.no_grad():
-        assert torch.equal(key, shop.model.picture_vectors(features, alignment=shop.contrast.copy))
-        assert not torch.allclose(key, shop.model.picture_vectors(features), atol=1e-2)
-        states = shop.text_states(batch.told, slice(None))
-        assert torch.equal(text_key, shop.contrast.copy.text_head(states))
+        assert torch.equal(key, ctx.model.picture_vectors(features, alignment=ctx.contrast.copy))
+        assert not torch.allclose(key, ctx.model.picture_vectors(features), atol=1e-2)
+        states = ctx.text_states(batch.told, slice(None))
+        assert torch.equal(text_key, ctx.contrast.copy.text_head(states))
     assert torch.equal(ids, batch.told.ids)
     assert not key.requires_grad

@@ -13,7 +13,7 @@ from astrea.common.fingerprint import tensors_fingerprint
 from astrea.evaluation.generate import Answerer
 from astrea.fusion.registry import STRATEGIES
 from astrea.model.processing import AstreaProcessor
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.checkpoint import (
     Checkpoint,
     flatten_optimizer,
@@ -22,7 +22,7 @@ from astrea.training.checkpoint import (
     rng_state,
     save_checkpoint,
 )
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.resume import frozen_experts, restore, snapshot
@@ -30,46 +30,46 @@ from astrea.training.stages.next_token import NextTokenAlignObjective
 from astrea.training.trainer import plan_stages
 from astrea.world.dataset import WorldData
 from other_device import ELSEWHERE, HERE, Far, Waits, moved_there, two_devices
+from own_contexts import SEEING, data_of, fresh, fusing, only_learning
 from own_files import drawn, mixed_rows, save_pictures, write_jsonl
-from own_shops import SEEING, data_of, fresh, fusing, only_learning
 
 SCHEDULE = Schedule(steps=1, batch=4, lr=1e-3, warmup=1)
 Figures = list[dict[str, Any]]
-Steps = Callable[[Workshop], Figures]
+Steps = Callable[[TrainingContext], Figures]
 
 
 @pytest.fixture
-def make_own_shop(make_run: Callable[..., Run], world_data: WorldData) -> Callable[..., Workshop]:
+def make_own_shop(make_run: Callable[..., Recipe], world_data: WorldData) -> Callable[..., TrainingContext]:
     """A fresh workshop on a device."""
 
-    def make(device: torch.device, **changes: Any) -> Workshop:
+    def make(device: torch.device, **changes: Any) -> TrainingContext:
         run = make_run(**{"regular": {"contribution_every": 2, "lies": 0.1}, "experts": SEEING, **changes})
         torch.manual_seed(1)
-        return Workshop(run, *fresh(run), world_data, Distributed(device=device))
+        return TrainingContext(run, *fresh(run), world_data, Distributed(device=device))
 
     return make
 
 
-def steps_of(shop: Workshop, objective: Objective) -> Figures:
-    only_learning(shop, objective)
+def steps_of(ctx: TrainingContext, objective: Objective) -> Figures:
+    only_learning(ctx, objective)
     figures: Figures = []
     run_steps(objective, SCHEDULE, build_optimizer(objective, SCHEDULE), on_step=lambda _, told: figures.append(told))
     return figures
 
 
-def same_on_both(make: Callable[[torch.device], Workshop], steps: Steps) -> None:
+def same_on_both(make: Callable[[torch.device], TrainingContext], steps: Steps) -> None:
     """The other device computes as the processor does, so its figures are the same to the last bit."""
     here = steps(make(HERE))
     with two_devices() as elsewhere:
-        shop = make(elsewhere)
-        there = steps(shop)
-    assert all(isinstance(value, Far) for value in shop.model.alignment.state_dict().values())
+        ctx = make(elsewhere)
+        there = steps(ctx)
+    assert all(isinstance(value, Far) for value in ctx.model.alignment.state_dict().values())
     assert here == there
 
 
 def test_every_stage_with_every_ingredient(make_own_shop):
-    def steps(shop: Workshop) -> Figures:
-        return [told for plan in plan_stages(shop.run) for told in steps_of(shop, plan.build(shop))]
+    def steps(ctx: TrainingContext) -> Figures:
+        return [told for plan in plan_stages(ctx.recipe) for told in steps_of(ctx, plan.build(ctx))]
 
     same_on_both(make_own_shop, steps)
 
@@ -78,13 +78,11 @@ def test_every_stage_with_every_ingredient(make_own_shop):
 def test_every_strategy(make_own_shop, strategy):
     options = {"expert": "detection"} if strategy == "single" else {}
     model = {"strategy": strategy, "contrast_width": 16, "options": options}
-    same_on_both(lambda device: make_own_shop(device, model=model), lambda shop: steps_of(shop, fusing(shop, "tune")))
+    same_on_both(lambda device: make_own_shop(device, model=model), lambda ctx: steps_of(ctx, fusing(ctx, "tune")))
 
 
 def test_alignment_by_next_tokens(make_own_shop):
-    same_on_both(
-        make_own_shop, lambda shop: steps_of(shop, NextTokenAlignObjective(shop, joining="detection", offset=0))
-    )
+    same_on_both(make_own_shop, lambda ctx: steps_of(ctx, NextTokenAlignObjective(ctx, joining="detection", offset=0)))
 
 
 def test_data_of_ones_own_and_experts_that_learn(make_run, tmp_path):
@@ -92,23 +90,23 @@ def test_data_of_ones_own_and_experts_that_learn(make_run, tmp_path):
     write_jsonl(tmp_path / "mixed.jsonl", mixed_rows(scenes, save_pictures(scenes, tmp_path)))
     learn = ["adapters", "heads", "fusion", "language_model", "experts"]
 
-    def make(device: torch.device) -> Workshop:
+    def make(device: torch.device) -> TrainingContext:
         run = make_run(experts=SEEING, tune__train=learn)
         model, tokenizer = fresh(run)
         ranks = Distributed(device=device)
         model.to(device)
         data = data_of([tmp_path / "mixed.jsonl"], model, tokenizer, ranks=ranks)
-        return Workshop(run, model, tokenizer, data, ranks)
+        return TrainingContext(run, model, tokenizer, data, ranks)
 
-    same_on_both(make, lambda shop: steps_of(shop, fusing(shop, "tune")))
+    same_on_both(make, lambda ctx: steps_of(ctx, fusing(ctx, "tune")))
 
 
 def test_checkpoints_travel_between_devices(make_own_shop, tmp_path):
     """Made after one step on either, they hold the same; and from one of the processor's it goes on elsewhere."""
 
-    def begun(shop: Workshop) -> tuple[Objective, torch.optim.Optimizer]:
-        objective = fusing(shop, "tune")
-        only_learning(shop, objective)
+    def begun(ctx: TrainingContext) -> tuple[Objective, torch.optim.Optimizer]:
+        objective = fusing(ctx, "tune")
+        only_learning(ctx, objective)
         return objective, build_optimizer(objective, SCHEDULE)
 
     def go_on(begun: tuple[Objective, torch.optim.Optimizer], start: int) -> Figures:
@@ -117,10 +115,10 @@ def test_checkpoints_travel_between_devices(make_own_shop, tmp_path):
         run_steps(begun[0], schedule, begun[1], start=start, on_step=lambda _, told: figures.append(told))
         return figures
 
-    def saved(shop: Workshop, optimizer: torch.optim.Optimizer, name: str) -> Checkpoint:
+    def saved(ctx: TrainingContext, optimizer: torch.optim.Optimizer, name: str) -> Checkpoint:
         tensors, groups = flatten_optimizer(optimizer)
-        state = {"optimizer": groups, "rng": rng_state(), "experts": tensors_fingerprint(frozen_experts(shop))}
-        save_checkpoint(tmp_path / name, 1, {**snapshot(shop), "optimizer": tensors}, state, config_hash="")
+        state = {"optimizer": groups, "rng": rng_state(), "experts": tensors_fingerprint(frozen_experts(ctx))}
+        save_checkpoint(tmp_path / name, 1, {**snapshot(ctx), "optimizer": tensors}, state, config_hash="")
         return load_checkpoint(tmp_path / name, on_warning=pytest.fail)
 
     here = make_own_shop(HERE)
@@ -147,9 +145,9 @@ def test_answers_vectors_and_likelihoods_of_a_model_in_training(make_own_shop, w
     features = {name: part.rows(slice(4)) for name, part in world_data.features.items()}
     asked, told = ["is the sun red?", "how many cats are there?"], ["a red sun.", "two cats."]
 
-    def seen(shop: Workshop) -> Figures:
-        steps_of(shop, fusing(shop, "tune"))
-        answerer = Answerer(shop.model, shop.tokenizer)
+    def seen(ctx: TrainingContext) -> Figures:
+        steps_of(ctx, fusing(ctx, "tune"))
+        answerer = Answerer(ctx.model, ctx.tokenizer)
         answered = answerer.answer(asked, features, torch.tensor([0, 3]), longest=2)
         pictures, words = answerer.embed(features, told)
         likelihood = torch.cat(answerer.likelihood(features, [[0, 1]] * 4, told))
@@ -180,10 +178,10 @@ def test_how_often_a_step_waits_does_not_grow_with_the_batch(make_own_shop, stag
     """A GPU that several processes share answers late."""
     with two_devices() as elsewhere:
         # Contributions are measured group by group, and seldom.
-        shop = make_own_shop(elsewhere, regular={"contribution_every": 9})
-        plan = plan_stages(shop.run)[0 if stage == "align" else -1]
-        objective = plan.build(shop)
-        only_learning(shop, objective)
+        ctx = make_own_shop(elsewhere, regular={"contribution_every": 9})
+        plan = plan_stages(ctx.recipe)[0 if stage == "align" else -1]
+        objective = plan.build(ctx)
+        only_learning(ctx, objective)
         counts = []
         for batch in (4, 16):
             schedule = replace(SCHEDULE, steps=2, batch=batch)

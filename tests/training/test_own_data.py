@@ -19,11 +19,12 @@ from astrea import AstreaForConditionalGeneration, AstreaProcessor
 from astrea.common.progress import Reporter
 from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
-from astrea.training.context import Workshop
+from astrea.recipes.recipe import Recipe
+from astrea.training.context import TrainingContext
 from astrea.training.stages.align import AlignObjective
 from astrea.training.trainer import train
 from astrea.world.scenes.scene import Scene
+from own_contexts import data_of, fresh, fusing
 from own_files import (
     Row,
     asked_about,
@@ -35,7 +36,6 @@ from own_files import (
     write_parquet,
     write_shards,
 )
-from own_shops import data_of, fresh, fusing
 
 ROWS = 2000
 SAY = {"yes": "there", "no": "nothing"}
@@ -96,19 +96,19 @@ def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def test_2000_rows_as_llava_and_as_messages_give_the_same_batches(folder, make_run):
     run = make_run()
     model, tokenizer = fresh(run)
-    shops = []
+    contexts = []
     for name in ("train.jsonl", "train.parquet"):
         data = data_of([folder / name], model, tokenizer)
         data.bank = Eye()
-        shops.append(Workshop(run, model, tokenizer, data))
+        contexts.append(TrainingContext(run, model, tokenizer, data))
         assert len(data) == ROWS
     seen: dict[str, set[str]] = {"align": set(), "fuse and tune": set()}
     half = ROWS // 400
     plan = [("align", range(2 * half)), ("fuse", range(half)), ("tune", range(half, 2 * half))]
     for stage, steps in plan:
         one, two = (
-            AlignObjective(shop, joining=None, aligned=[], offset=0) if stage == "align" else fusing(shop, stage)
-            for shop in shops
+            AlignObjective(ctx, joining=None, aligned=[], offset=0) if stage == "align" else fusing(ctx, stage)
+            for ctx in contexts
         )
         for step in steps:
             pair = [objective.batch(step, 0, 200) for objective in (one, two)]
@@ -123,7 +123,7 @@ def test_2000_rows_as_llava_and_as_messages_give_the_same_batches(folder, make_r
             assert any(".look.eye.tokens" in name for name in first)
     every = {f"row-{number}" for number in range(ROWS)}
     assert seen == {"align": every, "fuse and tune": every}
-    told = [list(dict(tensors_in(vars(shop.words))).values()) for shop in shops]
+    told = [list(dict(tensors_in(vars(ctx.words))).values()) for ctx in contexts]
     assert all(torch.equal(a, b) for a, b in zip(*told, strict=True))
 
 
@@ -131,7 +131,7 @@ def test_a_model_trained_on_files_answers_about_other_pictures(folder, tmp_path)
     stages = ["align.steps=5", "align.batch=8", "fuse.steps=2", "fuse.batch=8", "tune.steps=36", "tune.batch=8"]
     losses = [f"{stage}.losses={{lm: 1.0, itc: 0.1}}" for stage in ("fuse", "tune")]
     own = ["threads=1", f"data.train={folder / 'train.jsonl'}", *stages, *losses, "tune.warmup=4"]
-    path = train(load_recipe(Run, "tiny", own), tmp_path / "run", report=Reporter())
+    path = train(load_recipe(Recipe, "tiny", own), tmp_path / "run", report=Reporter())
     seconds = json.loads((tmp_path / "run" / "seconds.json").read_text())
     assert {"features", "waiting", "align", "fuse", "tune"} == seconds.keys()
 
@@ -186,7 +186,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(overrides: list[str], out: Path, *own: str) -> dict[str, Tensor]:
-    train(load_recipe(Run, "tiny", [*overrides, *SHORT, *own]), out, report=Reporter())
+    train(load_recipe(Recipe, "tiny", [*overrides, *SHORT, *own]), out, report=Reporter())
     return load_file(out / "model" / "model.safetensors")
 
 

@@ -21,7 +21,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.data.streaming import RecordData
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import Interrupted, train
 from many_processes import STOPPED
 from own_files import drawn, llava_row, mixed_rows, save_pictures, write_jsonl, write_shards
@@ -62,7 +62,7 @@ def recipes(small_overrides: list[str], folder: Path) -> dict[str, Path]:
         "switch": [files["jsonl"], "model.strategy=switch"],
     }.items():
         made[name] = folder / f"{name}.yaml"
-        made[name].write_text(dump_recipe(load_recipe(Run, "tiny", [*small_overrides, *SHORT, *own])))
+        made[name].write_text(dump_recipe(load_recipe(Recipe, "tiny", [*small_overrides, *SHORT, *own])))
     return made
 
 
@@ -80,7 +80,7 @@ def whole(recipes: dict[str, Path], runs: Path) -> Callable[[str], Path]:
 
     def run(name: str) -> Path:
         if not (runs / name).exists():
-            train(load_recipe(Run, str(recipes[name])), runs / name, report=Reporter())
+            train(load_recipe(Recipe, str(recipes[name])), runs / name, report=Reporter())
         return runs / name
 
     return run
@@ -103,28 +103,28 @@ def test_a_signal_while_a_batch_is_made_loses_nothing(kind, draws, recipes, runs
             os.kill(os.getpid(), signal.SIGINT)
         return draw(self, *args, **kwargs)
 
-    run, out = load_recipe(Run, str(recipes[kind])), runs / f"stopped {kind} {draws}"
+    recipe, out = load_recipe(Recipe, str(recipes[kind])), runs / f"stopped {kind} {draws}"
     with monkeypatch.context() as patch:
         patch.setattr(RecordData, "draw", signalling)
         with pytest.raises(Interrupted):
-            train(run, out, report=Reporter())
+            train(recipe, out, report=Reporter())
     assert 0 < len(rows(out)) < STEPS
-    train(run, out, resume=True, report=Reporter())
+    train(recipe, out, resume=True, report=Reporter())
     same_bits(out, whole(kind))
 
 
 def test_a_run_that_a_broken_picture_ended_goes_on_once_it_is_mended(recipes, folder, runs, whole):
-    run, out = load_recipe(Run, str(recipes["jsonl"])), runs / "mended"
+    recipe, out = load_recipe(Recipe, str(recipes["jsonl"])), runs / "mended"
     for picture in (folder / "p").glob("0000[1-7].png"):
         picture.rename(picture.with_suffix(".kept"))
         picture.write_bytes(picture.with_suffix(".kept").read_bytes()[:600])
     try:
         with pytest.raises(AstreaError, match=r"train\.jsonl:\d+ [a-z]+-\d: picture 'p/0000\d\.png' is damaged"):
-            train(run, out, report=Reporter())
+            train(recipe, out, report=Reporter())
     finally:
         for kept in (folder / "p").glob("*.kept"):
             kept.rename(kept.with_suffix(".png"))
-    train(run, out, resume=True, report=Reporter())
+    train(recipe, out, resume=True, report=Reporter())
     same_bits(out, whole("jsonl"))
 
 

@@ -16,7 +16,7 @@ from filelock import FileLock
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.evaluation.finish import finish
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training import trainer as run_module
 from astrea.training.distributed import Distributed
 from astrea.training.run_folder import LOCK, alone_in, is_begun
@@ -34,7 +34,7 @@ time.sleep(600)
 
 
 @pytest.fixture
-def run(make_run) -> Run:
+def run(make_run) -> Recipe:
     return make_run()
 
 
@@ -52,7 +52,7 @@ def test_a_second_run_in_the_same_process_is_refused(run, tmp_path, resume):
         with pytest.raises(AstreaError, match="another run is at work"):
             finish(run, folder, report=Reporter())
         assert names(folder) == before
-    assert "choose another folder" in caught.value.mend
+    assert "choose another folder" in caught.value.hint
 
 
 class Ranks(Distributed):

@@ -2,7 +2,7 @@
 
 from astrea.common.files import sha256_file
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import SHIPPED, assemble, read_card
 from astrea.world.dataset import scenes_of
 from astrea.world.evaluation.experts import expert_scores
@@ -18,9 +18,9 @@ def test_the_card_names_every_file_and_all_are_small():
 
 
 def test_the_shipped_experts_know_their_trade():
-    run = load_recipe(Run, "tiny")
-    model, _ = assemble(run, SHIPPED)
-    scores, by_condition = expert_scores(model.experts, list(scenes_of("validation", 60, run.world)))
+    recipe = load_recipe(Recipe, "tiny")
+    model, _ = assemble(recipe, SHIPPED)
+    scores, by_condition = expert_scores(model.experts, list(scenes_of("validation", 60, recipe.world)))
     assert scores["detection"]["AP50"] > 85
     assert scores["segmentation"]["mIoU"] > 75
     assert scores["classification"]["mAP"] > 90

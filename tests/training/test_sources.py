@@ -13,14 +13,14 @@ from astrea.data.feature_cache import FeatureCache
 from astrea.data.protocol import TrainingData
 from astrea.data.streaming import RecordData
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.distributed import ALONE
 from astrea.training.sources import training_data
 from astrea.training.trainer import train
 from astrea.world.dataset import WorldData
 from listening import Said
+from own_contexts import SEEING, fresh
 from own_files import drawn, llava_row, save_pictures, write_jsonl
-from own_shops import SEEING, fresh
 
 ASKED = [("is there a cat?", "no")]
 
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def opened(make_run: Callable[..., Run], tmp_path: Path) -> Callable[..., tuple[TrainingData, Said]]:
+def opened(make_run: Callable[..., Recipe], tmp_path: Path) -> Callable[..., tuple[TrainingData, Said]]:
     """The data of a recipe with these changes, and what was said."""
 
     def open_data(data: dict[str, Any], **changes: Any) -> tuple[TrainingData, Said]:
@@ -77,7 +77,7 @@ def test_pictures_are_needed_to_align_and_for_nothing_else(folder, opened, make_
     for kind in ("contrast", "next_token"):
         with pytest.raises(AstreaError, match=r"no record of text.jsonl shows a picture") as caught:
             opened({"train": str(folder / "text.jsonl")}, align__kind=kind)
-        assert "align.steps=0" in caught.value.mend
+        assert "align.steps=0" in caught.value.hint
     data, _ = opened({"train": str(folder / "text.jsonl")}, align__steps=0)
     assert data.pictured == []
     assert list(data.scanned(0)) == ["no"] * 9
@@ -85,7 +85,7 @@ def test_pictures_are_needed_to_align_and_for_nothing_else(folder, opened, make_
 
 def test_text_alone_tunes_the_language_model(folder, make_run, small_overrides, tmp_path):
     own = [f"data.train={folder / 'text.jsonl'}", "align.steps=0", "fuse.steps=1", "tune.steps=2"]
-    train(load_recipe(Run, "tiny", [*small_overrides, *own]), tmp_path / "run", report=Said())
+    train(load_recipe(Recipe, "tiny", [*small_overrides, *own]), tmp_path / "run", report=Said())
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 

@@ -10,18 +10,18 @@ import torch
 from astrea.common.errors import AstreaError
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import put_together
 from astrea.training.start import beginning
 
 
 @pytest.fixture(scope="module")
-def small(small_overrides: list[str]) -> Run:
-    return load_recipe(Run, "tiny", small_overrides)
+def small(small_overrides: list[str]) -> Recipe:
+    return load_recipe(Recipe, "tiny", small_overrides)
 
 
 @pytest.fixture(scope="module")
-def finished(small: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder as training leaves it, with weights of its own."""
     folder = tmp_path_factory.mktemp("finished")
     model, tokenizer, _ = put_together(small, Path(small.pretrain))
@@ -58,7 +58,7 @@ def test_another_recipe_s_model_is_refused(small, finished):
     other = small.model_copy(update={"start": str(finished), "model": small.model.model_copy(update={"mixer": False})})
     with pytest.raises(AstreaError, match="has fusion=") as caught:
         beginning(other, None)
-    assert "recipe.json" in caught.value.mend
+    assert "recipe.json" in caught.value.hint
 
 
 def test_no_such_model(small, tmp_path):
@@ -71,10 +71,10 @@ def test_a_recipe_that_says_nothing_of_it_is_written_as_before(small, tmp_path):
     told = small.model_copy(update={"start": "shipped", "data": small.data.model_copy(update={"unanswerable": 0.25})})
     path = tmp_path / "again.yaml"
     path.write_text(dump_recipe(told))
-    again = load_recipe(Run, str(path))
+    again = load_recipe(Recipe, str(path))
     assert (again.start, again.data.unanswerable, again.data.paraphrases) == ("shipped", 0.25, 0.0)
 
 
 def test_one_s_own_data_has_no_such_questions():
     with pytest.raises(AstreaError, match="of the world's questions"):
-        load_recipe(Run, "tiny", ["data.train=mine.jsonl", "data.paraphrases=0.5"])
+        load_recipe(Recipe, "tiny", ["data.train=mine.jsonl", "data.paraphrases=0.5"])

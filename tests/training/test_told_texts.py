@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from astrea.data.feature_cache import FeatureCache
-from astrea.training.context import Told, Workshop
+from astrea.training.context import Told, TrainingContext
 from astrea.training.stages.align import AlignObjective
 from astrea.world.dataset import WorldData
 
@@ -14,19 +14,19 @@ LONG = {"align__losses": {"itc": 1.0}, "align__steps": 10_000}
 """An alignment that reads every text."""
 
 
-def read(shop: Workshop, scenes: list[int], which: list[int]) -> Told:
+def read(ctx: TrainingContext, scenes: list[int], which: list[int]) -> Told:
     """The told texts of some scenes, these captions of them."""
-    samples = shop.data.samples(torch.tensor(scenes))
-    tokens = [shop.packer.ids(texts[c]) for texts, c in zip(samples.texts, which, strict=True)]
-    told = shop.told(samples, "any")
+    samples = ctx.data.samples(torch.tensor(scenes))
+    tokens = [ctx.packer.ids(texts[c]) for texts, c in zip(samples.texts, which, strict=True)]
+    told = ctx.told(samples, "any")
     return Told(torch.tensor(which), tokens, told.ids, samples.numbers + torch.tensor(which))
 
 
 def test_a_sentence_told_of_two_pictures_is_one_text(make_shop):
-    shop = make_shop()
-    sentence = shop.data.captions[0][0]
-    told = [[sentence] if scene in (3, 7) else texts for scene, texts in enumerate(shop.data.captions)]
-    twin = Workshop(shop.run, shop.model, shop.tokenizer, WorldData(shop.data.features, shop.data.questions, told))
+    ctx = make_shop()
+    sentence = ctx.data.captions[0][0]
+    told = [[sentence] if scene in (3, 7) else texts for scene, texts in enumerate(ctx.data.captions)]
+    twin = TrainingContext(ctx.recipe, ctx.model, ctx.tokenizer, WorldData(ctx.data.features, ctx.data.questions, told))
     samples = twin.data.samples(torch.tensor([3, 7, *range(20, 60)]))
     found = twin.told(samples, "align", 0)
     assert found.ids[:, 0].tolist() == [3, 7, *range(20, 60)]
@@ -37,50 +37,50 @@ def test_a_sentence_told_of_two_pictures_is_one_text(make_shop):
 
 
 def test_which_caption_is_read_changes_from_step_to_step(make_shop):
-    shop = make_shop()
-    samples = shop.data.samples(torch.arange(60))
-    one = shop.told(samples, "align", 0, 0).which
-    assert torch.equal(one, shop.told(samples, "align", 0, 0).which)
-    assert not torch.equal(one, shop.told(samples, "align", 1, 0).which)
+    ctx = make_shop()
+    samples = ctx.data.samples(torch.arange(60))
+    one = ctx.told(samples, "align", 0, 0).which
+    assert torch.equal(one, ctx.told(samples, "align", 0, 0).which)
+    assert not torch.equal(one, ctx.told(samples, "align", 1, 0).which)
     assert set(one.tolist()) == {0, 1, 2}
 
 
 def test_text_states_do_not_depend_on_the_batch(make_shop):
-    shop = make_shop()
-    told = read(shop, [0, 5, 9], [0, 1, 2])
-    together = shop.text_states(told, slice(0, 3))
+    ctx = make_shop()
+    told = read(ctx, [0, 5, 9], [0, 1, 2])
+    together = ctx.text_states(told, slice(0, 3))
     assert not together.requires_grad
     for row in range(3):
-        alone = shop.text_states(told, slice(row, row + 1))
+        alone = ctx.text_states(told, slice(row, row + 1))
         assert torch.allclose(alone[0], together[row], atol=1e-5)
 
 
 def test_kept_states_are_what_the_language_model_says_and_only_while_it_is_frozen(make_shop, tmp_path):
-    shop = make_shop(**LONG)
-    told, everything = read(shop, [3, 0, 11], [1, 2, 0]), slice(None)
-    fresh = shop.text_states(told, everything)
+    ctx = make_shop(**LONG)
+    told, everything = read(ctx, [3, 0, 11], [1, 2, 0]), slice(None)
+    fresh = ctx.text_states(told, everything)
     events: list[str] = []
-    shop.keep_states(FeatureCache(tmp_path), lambda *a: None, events.append)
-    kept = shop.text_states(told, everything, frozen=True)
+    ctx.keep_states(FeatureCache(tmp_path), lambda *a: None, events.append)
+    kept = ctx.text_states(told, everything, frozen=True)
     torch.testing.assert_close(kept, fresh, atol=1e-5, rtol=1e-4)
-    assert torch.equal(kept, shop.kept_states[told.numbers])
+    assert torch.equal(kept, ctx.kept_states[told.numbers])
     with torch.no_grad():
-        shop.model.get_input_embeddings().weight.mul_(1.5)
-    assert torch.equal(shop.text_states(told, everything, frozen=True), kept)
-    assert not torch.allclose(shop.text_states(told, everything), fresh, atol=1e-3)
+        ctx.model.get_input_embeddings().weight.mul_(1.5)
+    assert torch.equal(ctx.text_states(told, everything, frozen=True), kept)
+    assert not torch.allclose(ctx.text_states(told, everything), fresh, atol=1e-3)
 
 
 def test_another_language_model_finds_no_states_of_this_one(make_shop, tmp_path):
-    shop = make_shop(**LONG)
+    ctx = make_shop(**LONG)
     for _ in range(2):  # the second time from the file
-        shop.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
+        ctx.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
     assert len(list(tmp_path.glob("*.json"))) == 1
     with torch.no_grad():
-        shop.model.get_input_embeddings().weight.mul_(1.5)
-    before = shop.kept_states
-    shop.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
+        ctx.model.get_input_embeddings().weight.mul_(1.5)
+    before = ctx.kept_states
+    ctx.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
     assert len(list(tmp_path.glob("*.json"))) == 2
-    assert not torch.allclose(shop.kept_states, before, atol=1e-3)
+    assert not torch.allclose(ctx.kept_states, before, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -92,15 +92,15 @@ def test_another_language_model_finds_no_states_of_this_one(make_shop, tmp_path)
     ],
 )
 def test_only_states_that_a_loss_reads_are_computed_ahead(make_shop, tmp_path, align, kept):
-    shop = make_shop(**align)
-    shop.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
-    assert (shop.kept_states is not None) == kept
+    ctx = make_shop(**align)
+    ctx.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
+    assert (ctx.kept_states is not None) == kept
 
 
 def test_word_alignment_never_runs_the_language_model(make_shop, monkeypatch):
-    shop = make_shop(align__losses={"word": 1.0, "agree": 0.1})
-    monkeypatch.setattr(shop, "states_of", lambda told: pytest.fail("the language model was asked"))
-    objective = AlignObjective(shop, joining="detection", aligned=["captioning"], offset=0)
+    ctx = make_shop(align__losses={"word": 1.0, "agree": 0.1})
+    monkeypatch.setattr(ctx, "states_of", lambda told: pytest.fail("the language model was asked"))
+    objective = AlignObjective(ctx, joining="detection", aligned=["captioning"], offset=0)
     loss, figures = objective.loss(objective.batch(0, 0, 4), 0)
     objective.after_step(0)
     assert loss.requires_grad
@@ -110,9 +110,9 @@ def test_word_alignment_never_runs_the_language_model(make_shop, monkeypatch):
 def test_states_are_kept_in_the_precision_of_the_run(make_shop, tmp_path):
     states = []
     for precision in ("fp32", "bf16"):
-        shop = make_shop(**LONG, machines={"precision": precision})
-        shop.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
-        states.append(shop.kept_states)
+        ctx = make_shop(**LONG, machines={"precision": precision})
+        ctx.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
+        states.append(ctx.kept_states)
     assert len(list(tmp_path.glob("*.json"))) == 2
     assert not torch.equal(*states)
     torch.testing.assert_close(*states, atol=0.1, rtol=0.1)

@@ -19,17 +19,17 @@ from astrea.experts.bank import ExpertBank
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import ExpertEntry, Run
+from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.components import assemble
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
 from astrea.training.log import TrainLog
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stages.instruct import FuseObjective
 from astrea.training.trainer import Interrupted, train, train_with
 from expert_builders import OPTIONS, kind_of, small_checkpoint
+from own_contexts import SEEING, data_of, fresh
 from own_files import asked_about, drawn, llava_row, save_pictures, write_jsonl
-from own_shops import SEEING, data_of, fresh
 
 LEARN = ["adapters", "heads", "fusion", "language_model", "experts"]
 DETECTION_ONLY = {name: {**entry, "frozen": name != "detection"} for name, entry in SEEING.items()}
@@ -44,60 +44,60 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> se
 
 
 @pytest.fixture
-def shop(make_run, world_data) -> Workshop:
+def ctx(make_run, world_data) -> TrainingContext:
     """Fresh experts, of which detection is to learn in tune."""
     run = make_run(experts=DETECTION_ONLY, tune__train=LEARN)
-    return Workshop(run, *fresh(run), world_data)
+    return TrainingContext(run, *fresh(run), world_data)
 
 
-def tuning(shop: Workshop) -> FuseObjective:
+def tuning(ctx: TrainingContext) -> FuseObjective:
     """The objective of tune, and only what it trains wants gradients."""
-    objective = FuseObjective(shop, "tune", shop.run.tune, offset=0, keep=(1.0, 1.0))
+    objective = FuseObjective(ctx, "tune", ctx.recipe.tune, offset=0, keep=(1.0, 1.0))
     learns = {id(p) for _, p, _ in objective.trainable()}
-    for parameter in shop.model.parameters():
+    for parameter in ctx.model.parameters():
         parameter.requires_grad_(id(parameter) in learns)
     return objective
 
 
-def test_only_experts_that_are_not_frozen_learn(shop):
-    before = {name: state_of(shop.model, name) for name in shop.model.experts.names}
-    objective = tuning(shop)
-    schedule = shop.run.tune.schedule(2)
+def test_only_experts_that_are_not_frozen_learn(ctx):
+    before = {name: state_of(ctx.model, name) for name in ctx.model.experts.names}
+    objective = tuning(ctx)
+    schedule = ctx.recipe.tune.schedule(2)
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda *_: None)
-    after = {name: moved(before[name], state_of(shop.model, name)) for name in shop.model.experts.names}
+    after = {name: moved(before[name], state_of(ctx.model, name)) for name in ctx.model.experts.names}
     assert {name for name, tensors in after.items() if tensors} == {"detection"}
     # Running statistics of batch normalisation stay: an expert never leaves evaluation mode.
     assert not any("running" in name for name in after["detection"])
-    assert not shop.model.experts.training
+    assert not ctx.model.experts.training
 
 
 def test_they_learn_at_their_own_rate(make_run, world_data):
     run = make_run(experts=DETECTION_ONLY, tune__train=LEARN, tune__experts_lr_scale=0.03)
-    shop = Workshop(run, *fresh(run), world_data)
-    rates = {scale for name, _, scale in tuning(shop).trainable() if name.startswith("experts.detection.")}
+    ctx = TrainingContext(run, *fresh(run), world_data)
+    rates = {scale for name, _, scale in tuning(ctx).trainable() if name.startswith("experts.detection.")}
     assert rates == {0.03}
 
 
-def test_they_look_at_the_pictures_anew_and_the_others_do_not(shop):
-    samples = shop.data.draw(0, 4, 0)
-    seen = shop.seen_anew(samples, learning=False)
-    live = shop.model.experts(samples.pixels())
+def test_they_look_at_the_pictures_anew_and_the_others_do_not(ctx):
+    samples = ctx.data.draw(0, 4, 0)
+    seen = ctx.seen_anew(samples, learning=False)
+    live = ctx.model.experts(samples.pixels())
     torch.testing.assert_close(seen["detection"].tokens, live["detection"].tokens)
     for name in ("captioning", "classification", "segmentation"):
-        assert torch.equal(seen[name].tokens, shop.data.features[name].rows(samples.ids).tokens)
+        assert torch.equal(seen[name].tokens, ctx.data.features[name].rows(samples.ids).tokens)
     with torch.no_grad():
-        shop.model.experts["detection"].head.bias.add_(1.0)
-    again = shop.seen_anew(samples, learning=False)["detection"]
+        ctx.model.experts["detection"].head.bias.add_(1.0)
+    again = ctx.seen_anew(samples, learning=False)["detection"]
     assert not torch.equal(again.tokens, seen["detection"].tokens)
 
 
-def test_the_pictures_are_those_that_kept_features_are_of(tiny_world_bank, shop):
+def test_the_pictures_are_those_that_kept_features_are_of(tiny_world_bank, ctx):
     """World data draws its pictures again from their numbers alone."""
     from astrea.world.dataset import features_of, scene_at
 
     index = torch.tensor([7, 3, 11])
-    pixels = shop.data.pictures(index)
-    wanted = features_of(tiny_world_bank, [scene_at("train", number, shop.run.world) for number in index.tolist()])
+    pixels = ctx.data.pictures(index)
+    wanted = features_of(tiny_world_bank, [scene_at("train", number, ctx.recipe.world) for number in index.tolist()])
     with torch.no_grad():
         found = tiny_world_bank(pixels)
     for name, part in wanted.items():
@@ -110,11 +110,11 @@ def tiny_world_bank() -> ExpertBank:
     return ExpertBank(SEEING)
 
 
-def test_the_gradient_is_that_of_the_answers(shop):
+def test_the_gradient_is_that_of_the_answers(ctx):
     """What reaches an expert's weights in a step is what a difference quotient of the loss says."""
-    objective = tuning(shop)
+    objective = tuning(ctx)
     batch = objective.batch(0, 0, 4)
-    weight = shop.model.experts["detection"].head.weight
+    weight = ctx.model.experts["detection"].head.weight
 
     exact = replace(
         batch.samples,
@@ -123,12 +123,12 @@ def test_the_gradient_is_that_of_the_answers(shop):
     )
 
     def answers() -> torch.Tensor:
-        seen = shop.seen_anew(exact, learning=True)
+        seen = ctx.seen_anew(exact, learning=True)
         inputs = batch.packed.model_inputs()
         features = {name: part.rows(batch.shown) for name, part in seen.items()}
-        return shop.model(**inputs, features=features, use_cache=False).loss
+        return ctx.model(**inputs, features=features, use_cache=False).loss
 
-    shop.model.eval().double()
+    ctx.model.eval().double()
     (gradient,) = torch.autograd.grad(answers(), weight)
     assert gradient.abs().sum() > 0
     step = 1e-2 * gradient / gradient.norm()
@@ -157,10 +157,10 @@ def test_an_expert_that_decodes_words_says_that_it_cannot(make_run, tmp_path):
     run = make_run(experts=experts, tune__train=LEARN)
     model, tokenizer = fresh(run)
     data = data_of([write_jsonl(tmp_path / "a.jsonl", rows)], model, tokenizer)
-    objective = tuning(Workshop(run, model, tokenizer, data))
+    objective = tuning(TrainingContext(run, model, tokenizer, data))
     with pytest.raises(AstreaError, match=r"'says' cannot learn.*no gradient") as told:
         objective.loss(objective.batch(0, 0, 4), 0)
-    assert told.value.mend == "set experts.says.frozen=true"
+    assert told.value.hint == "set experts.says.frozen=true"
 
 
 @pytest.mark.parametrize("architecture", ["rt_detr_v2", "segformer", "siglip"])
@@ -176,17 +176,17 @@ def test_checkpoint_experts_learn_from_files_of_ones_own(architecture, make_run,
     run = make_run(experts={"it": entry.model_dump()}, tune__train=LEARN)
     model, tokenizer = fresh(run)
     data = data_of([write_jsonl(tmp_path / "a.jsonl", rows)], model, tokenizer)
-    shop = Workshop(run, model, tokenizer, data)
+    ctx = TrainingContext(run, model, tokenizer, data)
     before = state_of(model, "it")
-    objective = tuning(shop)
+    objective = tuning(ctx)
     schedule = run.tune.schedule(2)
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda *_: None)
     assert moved(before, state_of(model, "it"))
 
 
-def small(recipe: Path, *changes: str) -> Run:
+def small(recipe: Path, *changes: str) -> Recipe:
     learn = ["tune.train=[adapters, heads, fusion, language_model, experts]", "experts.captioning.frozen=true"]
-    return load_recipe(Run, str(recipe), [*learn, *changes])
+    return load_recipe(Recipe, str(recipe), [*learn, *changes])
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +199,8 @@ def finished(small_recipe, tmp_path_factory) -> Path:
 def test_a_finished_run_keeps_what_they_learned(finished, small_recipe):
     """The folder's experts are other ones than it started with, but for the frozen one."""
     model, _ = load_model(finished / "model")
-    run = small(small_recipe)
-    start, _ = assemble(run, Path(run.pretrain))
+    recipe = small(small_recipe)
+    start, _ = assemble(recipe, Path(recipe.pretrain))
     changed = {n for n in model.experts.names if moved(state_of(start, n), state_of(model, n))}
     assert changed == {"classification", "segmentation", "detection"}
 
@@ -230,7 +230,7 @@ def test_several_processes_are_refused_before_anything_is_computed(small_recipe,
     with pytest.raises(AstreaError, match=r"would learn in 2 processes") as told:
         train_with(ranks, small(small_recipe), tmp_path / "run", resume=False, cache=None, observe=None,
                    report=Reporter())  # fmt: skip
-    assert "one process" in told.value.mend
+    assert "one process" in told.value.hint
     assert not (tmp_path / "run").exists()
 
 
@@ -255,12 +255,12 @@ def test_stages_without_steps_train_nobody(make_run):
     assert make_run(fuse__train=["adapters", "experts"]).learning_experts == tuple(SEEING)
 
 
-def test_a_picture_processor_and_training_show_an_expert_the_same(shop):
+def test_a_picture_processor_and_training_show_an_expert_the_same(ctx):
     """What an expert learned on is what it is shown when it is asked."""
     from PIL import Image
 
     from astrea.world.dataset import scene_at
 
-    pixels = shop.data.pictures(torch.tensor([5]))
-    picture = Image.fromarray(scene_at("train", 5, shop.run.world).image)
+    pixels = ctx.data.pictures(torch.tensor([5]))
+    picture = Image.fromarray(scene_at("train", 5, ctx.recipe.world).image)
     assert torch.equal(pixels, AstreaImageProcessor(64)([picture])["pixel_values"])

@@ -21,7 +21,7 @@ from astrea.common.files import sha256_file
 from astrea.common.progress import Reporter
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training import checkpoint
 from astrea.training import trainer as run_module
 from astrea.training.components import assemble, save_part
@@ -58,16 +58,16 @@ def recipe(small_recipe: Path, runs: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(recipe: Path) -> Run:
-    made = load_recipe(Run, str(recipe))
+def run(recipe: Path) -> Recipe:
+    made = load_recipe(Recipe, str(recipe))
     assert (made.fuse.accumulate, made.tune.accumulate, made.align.accumulate) == (2, 1, 1)
     return made
 
 
 @pytest.fixture(scope="module")
-def whole(run: Run, runs: Path) -> Path:
+def whole(recipe: Recipe, runs: Path) -> Path:
     """The run that nothing interrupts."""
-    train(run, runs / "whole", report=Reporter())
+    train(recipe, runs / "whole", report=Reporter())
     return runs / "whole"
 
 
@@ -88,12 +88,12 @@ def killed(recipe: Path, runs: Path, whole: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def stopped(run: Run, runs: Path, whole: Path) -> Path:
+def stopped(recipe: Recipe, runs: Path, whole: Path) -> Path:
     """The run stopped by SIGINT in step 17. Tests work on copies."""
     with pytest.MonkeyPatch.context() as patch:
         signal_at(patch, 17)
         with pytest.raises(Interrupted):
-            train(run, runs / "stopped", report=Reporter())
+            train(recipe, runs / "stopped", report=Reporter())
     return runs / "stopped"
 
 
@@ -137,9 +137,9 @@ def steps_kept(folder: Path) -> list[int]:
 # The whole run
 
 
-def test_a_run_leaves_a_model_a_log_and_its_times(whole: Path, run: Run):
+def test_a_run_leaves_a_model_a_log_and_its_times(whole: Path, recipe: Recipe):
     model, processor = load_model(whole / "model")
-    assert model.experts.names == list(run.experts)
+    assert model.experts.names == list(recipe.experts)
     assert processor.num_visual_tokens == model.num_visual_tokens
     logged = rows(whole)
     assert [row["step"] for row in logged] == list(range(1, STEPS + 1))
@@ -165,8 +165,8 @@ def test_a_run_leaves_a_model_a_log_and_its_times(whole: Path, run: Run):
 def test_another_seed_gives_other_weights(recipe: Path, runs: Path):
     found = []
     for seed in (0, 1):
-        run = load_recipe(Run, str(recipe), ["align.steps=0", "fuse.steps=0", "tune.steps=1", f"seed={seed}"])
-        found.append(tensors(train(run, runs / f"seed-{seed}", report=Reporter()).parent))
+        loaded = load_recipe(Recipe, str(recipe), ["align.steps=0", "fuse.steps=0", "tune.steps=1", f"seed={seed}"])
+        found.append(tensors(train(loaded, runs / f"seed-{seed}", report=Reporter()).parent))
     # Not only what starts at random: the experts alone are the same, for they come from a file.
     same = {name for name in found[0] if torch.equal(found[0][name], found[1][name])}
     assert {name for name in found[0] if name.startswith("experts.")} <= same
@@ -182,7 +182,7 @@ def test_another_seed_gives_other_weights(recipe: Path, runs: Path):
     ],
 )
 def test_each_stage_moves_what_it_trains_and_nothing_else(recipe: Path, runs: Path, overrides, moves):
-    stage = load_recipe(Run, str(recipe), [*overrides, "regular.load_rate=0", "model.residual_end=1.0"])
+    stage = load_recipe(Recipe, str(recipe), [*overrides, "regular.load_rate=0", "model.residual_end=1.0"])
     start = assemble(stage, Path(stage.pretrain))[0].state_dict()
     said = Said()
     end = tensors(train(stage, runs / f"only-{len(moves)}", report=said).parent)
@@ -195,17 +195,17 @@ def test_each_stage_moves_what_it_trains_and_nothing_else(recipe: Path, runs: Pa
     assert ("language model" in learned) == ("language_model." in moves)
 
 
-def test_stages_share_out_the_steps(run: Run, recipe: Path):
+def test_stages_share_out_the_steps(run: Recipe, recipe: Path):
     plans = plan_stages(run)
     assert [plan.name for plan in plans] == STAGES
     assert [plan.schedule.steps for plan in plans] == [2, 2, 2, 2, 2, 4, 6]
-    uneven = plan_stages(load_recipe(Run, str(recipe), ["align.steps=7", "fuse.steps=0"]))
+    uneven = plan_stages(load_recipe(Recipe, str(recipe), ["align.steps=7", "fuse.steps=0"]))
     assert sum(plan.schedule.steps for plan in uneven) == 7 + 6
     assert "fuse" not in [plan.name for plan in uneven]
-    at_once = plan_stages(load_recipe(Run, str(recipe), ["align.progressive=false"]))
+    at_once = plan_stages(load_recipe(Recipe, str(recipe), ["align.progressive=false"]))
     assert [(plan.name, plan.schedule.steps) for plan in at_once] == [("align/joint", 10), ("fuse", 4), ("tune", 6)]
-    assert config_hash(run) != config_hash(load_recipe(Run, str(recipe), ["seed=1"]))
-    assert config_hash(run) == config_hash(load_recipe(Run, str(recipe)))
+    assert config_hash(run) != config_hash(load_recipe(Recipe, str(recipe), ["seed=1"]))
+    assert config_hash(run) == config_hash(load_recipe(Recipe, str(recipe)))
 
 
 # Killed, stopped, torn
@@ -304,7 +304,7 @@ def test_another_recipe_is_refused(recipe, runs, stopped):
     shutil.copytree(stopped, folder)
     before = fingerprint(folder)
     with pytest.raises(AstreaError, match=r"another recipe: tune.lr is 0.5 here and 0.0005 there"):
-        train(load_recipe(Run, str(recipe), ["tune.lr=0.5"]), folder, resume=True, report=Reporter())
+        train(load_recipe(Recipe, str(recipe), ["tune.lr=0.5"]), folder, resume=True, report=Reporter())
     assert fingerprint(folder) == before
 
 
@@ -314,25 +314,25 @@ def test_starting_over_in_a_run_folder_is_refused(run, runs, stopped):
     before = fingerprint(folder)
     with pytest.raises(AstreaError, match="already holds a run's checkpoints") as caught:
         train(run, folder, report=Reporter())
-    assert "--resume" in caught.value.mend
+    assert "--resume" in caught.value.hint
     assert fingerprint(folder) == before
 
 
 def test_other_experts_are_refused(recipe, runs, tmp_path, monkeypatch):
     parts = tmp_path / "parts"
-    shutil.copytree(load_recipe(Run, str(recipe)).pretrain, parts)
-    run = load_recipe(Run, str(recipe), [f"pretrain={parts}"])
+    shutil.copytree(load_recipe(Recipe, str(recipe)).pretrain, parts)
+    loaded = load_recipe(Recipe, str(recipe), [f"pretrain={parts}"])
     with monkeypatch.context() as patch:
         signal_at(patch, 3)
         with pytest.raises(Interrupted):
-            train(run, runs / "other-experts", report=Reporter())
-    expert = assemble(run, parts)[0].experts["detection"]
+            train(loaded, runs / "other-experts", report=Reporter())
+    expert = assemble(loaded, parts)[0].experts["detection"]
     with torch.no_grad():
         expert.head.bias.add_(1)
     save_part(expert, parts / "detection.safetensors")
-    write_card(run, parts, judged=0)
+    write_card(loaded, parts, judged=0)
     with pytest.raises(AstreaError, match="other experts"):
-        train(run, runs / "other-experts", resume=True, report=Reporter())
+        train(loaded, runs / "other-experts", resume=True, report=Reporter())
 
 
 # A disk that is full, a folder that cannot be written
@@ -355,7 +355,7 @@ def test_a_disk_that_fills_up_in_a_save_loses_nothing(run, runs, whole, monkeypa
         with pytest.raises(AstreaError, match="no space left") as caught:
             train(run, folder, report=Reporter())
     assert str(folder) in caught.value.message
-    assert caught.value.mend
+    assert caught.value.hint
     assert steps_kept(folder) == [2, 4]
     train(run, folder, resume=True, report=Reporter())
     same_run(folder, whole)
@@ -404,7 +404,7 @@ def test_a_file_in_the_way_is_an_error_that_names_it(run, tmp_path, runs, broken
     with pytest.raises(AstreaError) as caught:
         train(run, folder, cache=runs / "cache", report=Reporter())
     assert str(folder) in caught.value.message
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is read-only to root")

@@ -15,7 +15,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import train
 
 
@@ -62,17 +62,17 @@ SWITCHES: dict[str, tuple[list[str], Callable[[dict[str, torch.Tensor], list[dic
 def test_every_ingredient_can_be_switched_off(small_recipe, runs, name):
     overrides, off = SWITCHES[name]
     short = ["align.steps=5", "fuse.steps=2", "tune.steps=2"]
-    run = load_recipe(Run, str(small_recipe), [*short, *overrides])
+    recipe = load_recipe(Recipe, str(small_recipe), [*short, *overrides])
     folder = runs / f"without-{name}"
-    train(run, folder, report=Reporter())
+    train(recipe, folder, report=Reporter())
     tensors = load_file(folder / "model" / "model.safetensors")
     assert off(tensors, [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()])
     assert all(torch.isfinite(value).all() for value in tensors.values())
     model, _ = load_model(folder / "model")
-    assert model.experts.names == list(run.experts)
+    assert model.experts.names == list(recipe.experts)
 
 
 def test_a_stage_without_any_loss_is_an_error(small_recipe, runs):
-    run = load_recipe(Run, str(small_recipe), ["align.losses={agree: 0.1}"])
+    recipe = load_recipe(Recipe, str(small_recipe), ["align.losses={agree: 0.1}"])
     with pytest.raises(AstreaError, match="align has no loss"):
-        train(run, runs / "lossless", report=Reporter())
+        train(recipe, runs / "lossless", report=Reporter())

@@ -13,18 +13,18 @@ from safetensors.torch import load_file
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training import trainer as run_module
 from astrea.training.checkpoint import load_checkpoint
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.log import TrainLog
 from astrea.training.loop import Schedule, build_optimizer, run_steps
 from astrea.training.stopping import Interrupted
 from astrea.training.trainer import train
 from astrea.training.validation import Validation
 from command_line import Astrea, refused
+from own_contexts import data_of, fresh, fusing
 from own_files import asked_about, drawn, llava_row, save_pictures, write_jsonl
-from own_shops import data_of, fresh, fusing
 
 SHORT = ["align.steps=2", "fuse.steps=2", "tune.steps=6", "tune.save_every=2", "data.validation_every=2"]
 
@@ -46,15 +46,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(small_recipe: Path, files: Path) -> Run:
+def run(small_recipe: Path, files: Path) -> Recipe:
     own = [f"data.train={files / 'train.jsonl'}", f"data.validation={files / 'held.jsonl'}", "data.keep_best=true"]
-    return load_recipe(Run, str(small_recipe), [*SHORT, *own])
+    return load_recipe(Recipe, str(small_recipe), [*SHORT, *own])
 
 
 @pytest.fixture(scope="module")
-def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    train(run, folder, report=Reporter())
+    train(recipe, folder, report=Reporter())
     return folder
 
 
@@ -62,35 +62,35 @@ def rows(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
 
 
-def shop_of(make_run, files: Path, tmp_path: Path) -> tuple[Workshop, Validation]:
+def shop_of(make_run, files: Path, tmp_path: Path) -> tuple[TrainingContext, Validation]:
     run = make_run(data__validation=str(files / "held.jsonl"), data__validation_every=2, data__validation_records=8)
     model, tokenizer = fresh(run)
-    shop = Workshop(run, model, tokenizer, data_of([files / "train.jsonl"], model, tokenizer))
-    return shop, Validation(shop, data_of([files / "held.jsonl"], model, tokenizer), tmp_path / "best")
+    ctx = TrainingContext(run, model, tokenizer, data_of([files / "train.jsonl"], model, tokenizer))
+    return ctx, Validation(ctx, data_of([files / "held.jsonl"], model, tokenizer), tmp_path / "best")
 
 
 def test_it_is_the_mean_loss_of_the_same_records_each_time(make_run, files, tmp_path):
-    shop, validation = shop_of(make_run, files, tmp_path)
+    ctx, validation = shop_of(make_run, files, tmp_path)
     loss = validation.loss()
     assert validation.loss() == loss
     assert 1 < loss < 20
-    assert shop.model.training
+    assert ctx.model.training
     with torch.no_grad():
-        shop.model.get_output_embeddings().weight.zero_()
+        ctx.model.get_output_embeddings().weight.zero_()
     # Every word is as likely as any other.
-    assert validation.loss() == pytest.approx(math.log(shop.model.config.text_config.vocab_size), 1e-4)
+    assert validation.loss() == pytest.approx(math.log(ctx.model.config.text_config.vocab_size), 1e-4)
 
 
 def test_measuring_changes_nothing_that_training_goes_by(make_run, files, tmp_path):
     ends = []
     for measures in (False, True):
-        shop, validation = shop_of(make_run, files, tmp_path)
+        ctx, validation = shop_of(make_run, files, tmp_path)
         torch.manual_seed(3)
-        objective = fusing(shop)
+        objective = fusing(ctx)
         schedule = Schedule(steps=3, batch=4, lr=1e-3, warmup=1)
         look = (lambda *_, one=validation: one.loss()) if measures else (lambda *_: None)
         run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=look)
-        ends.append((shop.model.state_dict(), torch.get_rng_state()))
+        ends.append((ctx.model.state_dict(), torch.get_rng_state()))
     assert [name for name in ends[0][0] if not torch.equal(ends[0][0][name], ends[1][0][name])] == []
     assert torch.equal(ends[0][1], ends[1][1])
 
@@ -152,7 +152,7 @@ def test_scores_and_a_report_of_the_held_out_file(run, whole, monkeypatch, astre
 
 def test_the_best_of_nothing_is_refused(small_recipe):
     with pytest.raises(AstreaError, match=r"data.*keep_best goes by the loss on held-out data"):
-        load_recipe(Run, str(small_recipe), ["data.keep_best=true"])
+        load_recipe(Recipe, str(small_recipe), ["data.keep_best=true"])
 
 
 def test_a_held_out_file_that_is_not_there_is_told_before_anything_is_trained(run, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from astrea.confidence.estimator import save_doubt
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Data, Run, World
+from astrea.recipes.recipe import Data, Recipe, World
 from astrea.training.components import CARD, LANGUAGE, assemble, save_part
 from astrea.world import bundled as shipping
 from astrea.world.bundled import FILES, how_to_make, load_shipped, pack
@@ -34,17 +34,17 @@ ALPHA = "fusion.residual.alpha"
 
 
 @pytest.fixture(scope="module")
-def small(small_overrides: list[str]) -> Run:
-    return load_recipe(Run, "tiny", small_overrides)
+def small(small_overrides: list[str]) -> Recipe:
+    return load_recipe(Recipe, "tiny", small_overrides)
 
 
 @pytest.fixture(scope="module")
-def parts(small: Run) -> Path:
+def parts(small: Recipe) -> Path:
     return Path(small.pretrain)
 
 
 @pytest.fixture(scope="module")
-def finished(small: Run, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(small: Recipe, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as training leaves it: what it learned is random, and so are its scores."""
     folder = tmp_path_factory.mktemp("finished")
     model, tokenizer = assemble(small, parts)
@@ -161,9 +161,9 @@ def test_the_card_s_command_makes_the_recipe_again(card, small):
     assert then == "astrea pack RUN --out FOLDER"
     astrea, command, recipe, *words = shlex.split(train)
     assert (astrea, command) == ("astrea", "train")
-    made = load_recipe(Run, recipe, words)
+    made = load_recipe(Recipe, recipe, words)
     assert made == small.model_copy(update={"pretrain": "shipped"})
-    assert Run.model_validate(card["recipe"]) == made
+    assert Recipe.model_validate(card["recipe"]) == made
 
 
 def test_the_card_says_what_it_scores_and_where_it_is_weak(card):
@@ -205,7 +205,7 @@ def test_a_run_that_is_not_finished(finished, parts, tmp_path):
     (run / "results.json").unlink()
     with pytest.raises(AstreaError, match=r"results\.json is missing") as caught:
         pack(run, tmp_path / "out", commit=None, parts=parts)
-    assert "astrea train --resume" in caught.value.mend
+    assert "astrea train --resume" in caught.value.hint
     with pytest.raises(AstreaError, match="no run folder"):
         pack(tmp_path / "none", tmp_path / "out", commit=None, parts=parts)
     assert not (tmp_path / "out").exists()
@@ -222,7 +222,7 @@ def test_a_folder_that_holds_something(finished, parts, tmp_path):
 def test_experts_that_do_not_ship(finished, other_parts, tmp_path):
     with pytest.raises(AstreaError, match=r"experts\.detection\..* is not what the parts in .* hold") as caught:
         pack(finished, tmp_path / "out", commit=None, parts=other_parts("detection"))
-    assert "pretrain=shipped" in caught.value.mend
+    assert "pretrain=shipped" in caught.value.hint
     assert not (tmp_path / "out").exists()
 
 
@@ -293,7 +293,7 @@ def test_a_file_that_is_missing(mine, parts, name):
 def test_a_build_without_a_model(tmp_path):
     with pytest.raises(AstreaError, match="ships no trained model") as caught:
         load_shipped(tmp_path / "none")
-    assert "astrea quickstart" in caught.value.mend
+    assert "astrea quickstart" in caught.value.hint
 
 
 # From the command line
@@ -392,8 +392,8 @@ def test_its_card_tells_both_commands_and_what_it_knows_of_doubt_comes_along(fin
     assert three == "astrea pack RUN --out FOLDER"
     assert str(tmp_path) not in card["command"]
     assert card["start"]["sha256"] == sha256_file(first / "model.safetensors")
-    before = Run.model_validate(card["start"]["recipe"])
-    assert how_to_make(Run.model_validate(card["recipe"]), before) == card["command"]
+    before = Recipe.model_validate(card["start"]["recipe"])
+    assert how_to_make(Recipe.model_validate(card["recipe"]), before) == card["command"]
     packed, _ = load_shipped(tmp_path / "out", parts=parts)
     assert packed.doubt is not None
     assert packed.doubt.familiar.keys() == doubt.familiar.keys()

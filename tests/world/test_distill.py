@@ -22,7 +22,7 @@ from astrea.experts.protocol import ExpertFeatures
 from astrea.model.explanation import explain
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import load_part, save_part
 from astrea.training.loop import Schedule, build_optimizer, run_steps
 from astrea.training.partial_checkpoint import Halfway
@@ -152,10 +152,10 @@ def test_recipes_that_cannot_teach_are_refused(make_run):
 
 
 @pytest.fixture(scope="module")
-def run(small_overrides: list[str]) -> Run:
+def run(small_overrides: list[str]) -> Recipe:
     teachers = "{captioning: {kind: captioning}, detection: {kind: detection, options: {threshold: 0.02}}}"
     return load_recipe(
-        Run,
+        Recipe,
         "tiny",
         [
             *small_overrides,
@@ -169,9 +169,9 @@ def run(small_overrides: list[str]) -> Run:
 
 
 @pytest.fixture(scope="module")
-def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    train(run, folder, report=Reporter())
+    train(recipe, folder, report=Reporter())
     return folder
 
 
@@ -244,12 +244,12 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(DistillObjective, "loss", signalling)
 
 
-def stop(run: Run, whole: Path, folder: Path, step: int) -> str:
+def stop(recipe: Recipe, whole: Path, folder: Path, step: int) -> str:
     """Train until Ctrl-C in a step of the teaching; what is said then."""
     with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, step)
         with pytest.raises(Interrupted) as caught:
-            train(run, folder, cache=whole.parent / "cache", report=Reporter())
+            train(recipe, folder, cache=whole.parent / "cache", report=Reporter())
     assert not (folder / "model").exists()
     return str(caught.value)
 

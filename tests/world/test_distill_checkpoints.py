@@ -14,7 +14,7 @@ from astrea.lab.arena.run import Cell
 from astrea.lab.arena.variants import contestants
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import train
 from journeys import CANVAS, checkpoints, recipe
 
@@ -32,10 +32,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def student_of(base: Path) -> Run:
-    who = next(each for each in contestants(load_recipe(Run, str(base))) if each.name == "student")
-    run = Cell(str(base), CHANGES, who, 0).resolve()
-    return Run.model_validate(run.model_dump() | {"distill": run.distill.model_dump() | {"steps": 2, "batch": 4}})
+def student_of(base: Path) -> Recipe:
+    who = next(each for each in contestants(load_recipe(Recipe, str(base))) if each.name == "student")
+    recipe = Cell(str(base), CHANGES, who, 0).resolve()
+    return Recipe.model_validate(
+        recipe.model_dump() | {"distill": recipe.distill.model_dump() | {"steps": 2, "batch": 4}}
+    )
 
 
 def test_checkpoints_teach_a_student_that_then_needs_none(base: Path, tmp_path: Path):
@@ -54,6 +56,6 @@ def test_a_teacher_that_is_not_there_is_named(base: Path, tmp_path: Path):
     run = student_of(base)
     teachers = run.distill.model_dump()["teachers"]
     teachers["boxes"]["checkpoint"] = str(tmp_path / "nowhere")
-    lost = Run.model_validate(run.model_dump() | {"distill": run.distill.model_dump() | {"teachers": teachers}})
+    lost = Recipe.model_validate(run.model_dump() | {"distill": run.distill.model_dump() | {"teachers": teachers}})
     with pytest.raises(AstreaError, match=r"expert 'boxes': the checkpoint .*nowhere does not exist"):
         train(lost, tmp_path / "run", report=Reporter())

@@ -10,7 +10,7 @@ from skimage import data
 
 from astrea.common.progress import Reporter
 from astrea.model.explanation import explain
-from astrea.recipes.recipe import Data, Run, World
+from astrea.recipes.recipe import Data, Recipe, World
 from astrea.training.components import CARD
 from astrea.world.bundled import SHIPPED_MODEL, how_to_make, load_shipped, subset_scores
 from astrea.world.evaluation.tasks import TASKS
@@ -93,8 +93,8 @@ def test_the_card_is_consistent(card):
 
 
 def test_the_card_s_command_still_makes_its_recipe(card):
-    before = Run.model_validate(card["start"]["recipe"]) if "start" in card else None
-    assert how_to_make(Run.model_validate(card["recipe"]), before) == card["command"]
+    before = Recipe.model_validate(card["start"]["recipe"]) if "start" in card else None
+    assert how_to_make(Recipe.model_validate(card["recipe"]), before) == card["command"]
 
 
 def test_it_scores_what_its_card_says(card, measured):

@@ -160,8 +160,8 @@ def _of_system(error: OSError) -> AstreaError:
     """What the system refused, and nobody nearer by could say more about, such as writing to standard output."""
     if error.filename is not None:
         return failed(error.filename, error)
-    mend = "free some space on the output's device"
-    return AstreaError(f"writing failed: {(error.strerror or str(error)).lower()}", mend)
+    hint = "free some space on the output's device"
+    return AstreaError(f"writing failed: {(error.strerror or str(error)).lower()}", hint)
 
 
 def _drop_unwritten() -> None:

@@ -36,11 +36,11 @@ def estimate(
     from astrea.estimate.table import estimate as estimate_recipe
     from astrea.estimate.table import for_terminal
     from astrea.recipes.loader import load_recipe
-    from astrea.recipes.recipe import Run
+    from astrea.recipes.recipe import Recipe
 
-    run = load_recipe(Run, recipe, overrides or [])
+    loaded = load_recipe(Recipe, recipe, overrides or [])
     with TerminalReporter() as report:
-        found = estimate_recipe(run, checkpointing=checkpointing, utilisation=utilisation, report=report)
+        found = estimate_recipe(loaded, checkpointing=checkpointing, utilisation=utilisation, report=report)
     if as_json:
         print_json(found.as_dict())
         return

@@ -106,10 +106,10 @@ def evaluate(
     show(results, None, as_json=as_json)
 
 
-def refuse(wrong: object, told: str, mend: str) -> None:
+def refuse(wrong: object, told: str, hint: str) -> None:
     """Options that do not go together are an error, before anything is loaded."""
     if wrong:
-        raise AstreaError(told, mend)
+        raise AstreaError(told, hint)
 
 
 @app.command()

@@ -22,11 +22,11 @@ def evaluate_run(folder: Path, *, device: Device, trust_remote_code: bool) -> di
     from astrea.common.progress import TerminalReporter
     from astrea.evaluation.finish import NOTHING_HELD_OUT, finish, how_to_score, read_run
 
-    run = read_run(folder)
+    recipe = read_run(folder)
     if device != "auto":
-        run = run.model_copy(update={"machines": run.machines.model_copy(update={"device": device})})
+        recipe = recipe.model_copy(update={"machines": recipe.machines.model_copy(update={"device": device})})
     with TerminalReporter() as report:
-        found = finish(run, folder, trust_remote_code=trust_remote_code, report=report)
+        found = finish(recipe, folder, trust_remote_code=trust_remote_code, report=report)
     if found is None:
         raise AstreaError(f"{folder} cannot be scored: {NOTHING_HELD_OUT}", how_to_score(folder))
     return found

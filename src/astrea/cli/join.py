@@ -51,19 +51,19 @@ def join(
     from astrea.common.progress import TerminalReporter
     from astrea.model.loading import load_model
     from astrea.recipes.loader import load_recipe
-    from astrea.recipes.recipe import ExpertEntry, Run
+    from astrea.recipes.recipe import ExpertEntry, Recipe
     from astrea.training.add_expert import SHARE
     from astrea.training.add_expert import join as take_in
 
     name, equals, kind = expert.partition("=")
     if not (name and equals and kind):
         raise AstreaError(f"--expert {expert!r} does not say NAME=KIND", "such as photo=photo_expert:PhotoExpert")
-    run = load_recipe(Run, data, overrides or [])
+    recipe = load_recipe(Recipe, data, overrides or [])
     entry = ExpertEntry(kind=kind, options=dict(parsed(given) for given in option or []))
     loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
     with TerminalReporter() as report:
         heard = SHARE if share is None else share
-        joined = take_in(loaded, processor, run, name, entry, folder, share=heard, report=report)
+        joined = take_in(loaded, processor, recipe, name, entry, folder, share=heard, report=report)
     words = f", {joined.words} new words" if joined.words else ""
     out.print(f"{name} has joined: share {joined.share:.2%} on average{words}", highlight=False)
     print_path("model", folder)

@@ -32,9 +32,9 @@ def show(recipe: NameOrFile, overrides: Overrides = None) -> None:
     [bold]astrea recipe show runs/mine tune.steps=800[/bold]
     """
     from astrea.recipes.loader import dump_recipe, load_recipe
-    from astrea.recipes.recipe import Run
+    from astrea.recipes.recipe import Recipe
 
-    sys.stdout.write(dump_recipe(load_recipe(Run, file_of(recipe), overrides or [])))
+    sys.stdout.write(dump_recipe(load_recipe(Recipe, file_of(recipe), overrides or [])))
 
 
 @recipes.command()
@@ -45,15 +45,15 @@ def check(recipe: NameOrFile, overrides: Overrides = None) -> None:
     """
     from astrea.recipes.check import amiss
     from astrea.recipes.loader import load_with_origins
-    from astrea.recipes.recipe import Run
+    from astrea.recipes.recipe import Recipe
 
-    run, written = load_with_origins(Run, file_of(recipe), overrides or [])
-    if faults := amiss(run, written):
+    loaded, written = load_with_origins(Recipe, file_of(recipe), overrides or [])
+    if faults := amiss(loaded, written):
         raise AstreaError("\n".join(faults), "mend these, then check again")
-    steps = " + ".join(str(getattr(run, stage).steps) for stage in ("align", "fuse", "tune"))
+    steps = " + ".join(str(getattr(loaded, stage).steps) for stage in ("align", "fuse", "tune"))
     out.print(f"{recipe}: nothing is wrong", highlight=False, soft_wrap=True)
-    out.print(f"  experts  {', '.join(run.experts)}", highlight=False, soft_wrap=True)
-    out.print(f"  data     {run.data.train or 'the embedded world'}", highlight=False, soft_wrap=True)
+    out.print(f"  experts  {', '.join(loaded.experts)}", highlight=False, soft_wrap=True)
+    out.print(f"  data     {loaded.data.train or 'the embedded world'}", highlight=False, soft_wrap=True)
     out.print(f"  steps    {steps} (align, fuse, tune)", highlight=False)
 
 
@@ -80,12 +80,14 @@ def new(
     from astrea.common.files import write_atomic
     from astrea.recipes.loader import load_recipe
     from astrea.recipes.new import new_recipe
-    from astrea.recipes.recipe import Run
+    from astrea.recipes.recipe import Recipe
 
     if exists(path):
         raise AstreaError(f"{path} is there already", "choose another name, or remove it yourself")
-    run = load_recipe(Run, base)
-    text = new_recipe(str(path), base, path.stem or "mine", train=data, images=images, validation=validation, run=run)
+    recipe = load_recipe(Recipe, base)
+    text = new_recipe(
+        str(path), base, path.stem or "mine", train=data, images=images, validation=validation, recipe=recipe
+    )
     with file_guard(path):
         write_atomic(path, text.encode())
     print_path("recipe", path)

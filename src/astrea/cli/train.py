@@ -12,7 +12,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.paths import exists
 
 if TYPE_CHECKING:
-    from astrea.recipes.recipe import Run
+    from astrea.recipes.recipe import Recipe
 
 
 @app.command()
@@ -22,10 +22,10 @@ def quickstart(folder: RunFolder = Path("runs/quickstart"), overrides: Overrides
     Continues where it was if it was interrupted.
     """
     from astrea.recipes.loader import load_recipe
-    from astrea.recipes.recipe import Run
+    from astrea.recipes.recipe import Recipe
 
-    run = load_recipe(Run, "tiny", overrides or [])
-    train_and_report(run, folder, resume=exists(folder / "checkpoints"))
+    recipe = load_recipe(Recipe, "tiny", overrides or [])
+    train_and_report(recipe, folder, resume=exists(folder / "checkpoints"))
 
 
 @app.command()
@@ -66,13 +66,13 @@ def train(
     if recipe is None:
         raise typer.BadParameter("name one (astrea train tiny) or continue a run (--resume RUN)", param_hint="RECIPE")
     from astrea.recipes.loader import load_recipe
-    from astrea.recipes.recipe import Run
+    from astrea.recipes.recipe import Recipe
 
-    run = load_recipe(Run, recipe, overrides or [])
-    train_and_report(run, folder or Path("runs") / run.name, resume=False, evaluate_after=evaluate_after)
+    loaded = load_recipe(Recipe, recipe, overrides or [])
+    train_and_report(loaded, folder or Path("runs") / loaded.name, resume=False, evaluate_after=evaluate_after)
 
 
-def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bool | None = None) -> None:
+def train_and_report(recipe: Recipe, folder: Path, *, resume: bool, evaluate_after: bool | None = None) -> None:
     """Train into ``folder``, then evaluate and print where everything lies.
 
     Args:
@@ -88,16 +88,16 @@ def train_and_report(run: Run, folder: Path, *, resume: bool, evaluate_after: bo
     from astrea.training.trainer import is_finished
     from astrea.training.trainer import train as run_training
 
-    require_extras(run)
+    require_extras(recipe)
     # Under torchrun this runs in every process; one of them speaks and evaluates.
     with TerminalReporter() if leads() else Reporter() as report:
         try:
-            results = results_of(folder) if resume and is_finished(run, folder) else None
+            results = results_of(folder) if resume and is_finished(recipe, folder) else None
             if results is not None:
                 report.say(f"{folder}: this run is finished and evaluated; --evaluate evaluates it again")
-            model = run_training(run, folder, resume=resume, report=report)
+            model = run_training(recipe, folder, resume=resume, report=report)
             if evaluate_after or (evaluate_after is None and results is None):
-                results = finish(run, folder, report=report) if leads() else None
+                results = finish(recipe, folder, report=report) if leads() else None
         except Interrupted as stopped:
             report.say(str(stopped))
             raise typer.Exit(130) from stopped
@@ -126,17 +126,17 @@ def pretrain(
     """
     from astrea.common.progress import TerminalReporter
     from astrea.recipes.loader import load_recipe
-    from astrea.recipes.recipe import Run
+    from astrea.recipes.recipe import Recipe
     from astrea.world.pretrain import parts_of
     from astrea.world.pretrain import pretrain as make_parts
 
-    run = load_recipe(Run, recipe, overrides or [])
-    if not only and not parts_of(run):
+    loaded = load_recipe(Recipe, recipe, overrides or [])
+    if not only and not parts_of(loaded):
         raise AstreaError(
-            f"the recipe {run.name!r} uses none of the parts that are trained here: its experts and its language model "
-            "come from elsewhere",
+            f"the recipe {loaded.name!r} uses none of the parts that are trained here: its experts and its language "
+            "model come from elsewhere",
             "train it as it is, or name a part with --only",
         )
     with TerminalReporter() as report:
-        make_parts(run, folder, report=report, only=only)
+        make_parts(loaded, folder, report=report, only=only)
     print_path("parts", folder)

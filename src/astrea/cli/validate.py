@@ -219,7 +219,7 @@ class _Json:
             "id": fault.id,
             "kind": fault.kind,
             "message": fault.message,
-            "mend": fault.mend,
+            "mend": fault.hint,
         }
         sys.stdout.write(('{"faults": [\n' if not self.told else ",\n") + json.dumps(told))
         self.told += 1

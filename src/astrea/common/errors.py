@@ -12,10 +12,10 @@ class AstreaError(Exception):
         mend: what to do about it, one sentence.
     """
 
-    def __init__(self, message: str, mend: str = "") -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
         self.message = message
-        self.mend = mend
-        super().__init__(f"{message}\n  -> {mend}" if mend else message)
+        self.hint = hint
+        super().__init__(f"{message}\n  -> {hint}" if hint else message)
 
 
 def shortened(text: str, longest: int = 60) -> str:

@@ -43,7 +43,7 @@ def require_extra(extra: str, purpose: str, otherwise: str = "") -> None:
     if missing:
         raise AstreaError(
             f"{purpose} needs the library {' and '.join(missing)}, which is not installed",
-            _mend(extra, otherwise),
+            _hint(extra, otherwise),
         )
 
 
@@ -58,7 +58,7 @@ def import_extra(module: str, extra: str, purpose: str, otherwise: str = "") -> 
         return importlib.import_module(module)
     except ImportError as error:
         raise AstreaError(
-            f"{purpose} needs the library {module}, which cannot be imported: {error}", _mend(extra, otherwise)
+            f"{purpose} needs the library {module}, which cannot be imported: {error}", _hint(extra, otherwise)
         ) from error
 
 
@@ -82,7 +82,7 @@ def _is_there(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _mend(extra: str, otherwise: str) -> str:
+def _hint(extra: str, otherwise: str) -> str:
     return install_command(extra) + (f"; {otherwise}" if otherwise else "")
 
 

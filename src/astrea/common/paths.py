@@ -219,8 +219,8 @@ def failed(path: str | Path, error: OSError | ValueError) -> AstreaError:
 
 
 def _told(path: Path | str, code: int, said: str) -> AstreaError:
-    why, mend = _REASONS.get(code, ("", "Check that the path is right and its disk is healthy."))
-    return AstreaError(f"{shown(path)}: {why or said.lower()}", mend)
+    why, hint = _REASONS.get(code, ("", "Check that the path is right and its disk is healthy."))
+    return AstreaError(f"{shown(path)}: {why or said.lower()}", hint)
 
 
 def shown(path: Path | str) -> str:

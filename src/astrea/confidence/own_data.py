@@ -27,7 +27,7 @@ from astrea.model.processing import AstreaProcessor
 from astrea.world.dataset import join_features
 
 if TYPE_CHECKING:
-    from astrea.training.context import Workshop
+    from astrea.training.context import TrainingContext
 
 PICTURES, FEWEST = 256, 48
 """How many pictures are looked at, and how many there have to be: of fewer nothing can be said about others."""
@@ -36,10 +36,10 @@ QUESTIONS = 300
 """The most held-out questions that a calibration is fitted on."""
 
 
-def doubt_of_records(shop: Workshop, report: Reporter) -> Doubt | None:
+def doubt_of_records(ctx: TrainingContext, report: Reporter) -> Doubt | None:
     """What is familiar from the pictures of ``data.train``; None where it names none, or too few. Where several
     processes share the work, each has to ask."""
-    data = shop.data
+    data = ctx.data
     if not isinstance(data, RecordData) or not data.pictured:
         return None
     count = min(PICTURES, len(data.pairs)) // BATCH * BATCH
@@ -47,8 +47,8 @@ def doubt_of_records(shop: Workshop, report: Reporter) -> Doubt | None:
         return None
     parts = []
     for start in range(0, count, BATCH):
-        samples = data.draw(start, BATCH, shop.run.seed, pairs=True)
-        parts.append(shop.seen_anew(samples, learning=False))
+        samples = data.draw(start, BATCH, ctx.recipe.seed, pairs=True)
+        parts.append(ctx.seen_anew(samples, learning=False))
         report.track("what is familiar", start + BATCH, count)
     features = join_features(parts)
     return Doubt({name: learn_familiar(part) for name, part in features.items()})

@@ -167,8 +167,8 @@ def _not_found(path: Path, label: str) -> AstreaError:
         return AstreaError(f"{shown} is a URL, and URLs are not fetched", "Download it and give the file's path.")
     # Base64 has no dot in it, and is not to be quoted.
     shown = label if "." in path.name else label.replace(str(path), shortened(str(path)))
-    mend = hint_for(path) if "." in path.name else ""
-    return AstreaError(f"{shown} does not exist", mend or "Check the path; relative paths start at the current folder.")
+    hint = hint_for(path) if "." in path.name else ""
+    return AstreaError(f"{shown} does not exist", hint or "Check the path; relative paths start at the current folder.")
 
 
 def _opened(file: BinaryIO, label: str, max_pixels: int) -> Image.Image:
@@ -260,9 +260,9 @@ def _limit(max_pixels: int) -> int:
 def _too_large(label: str, size: tuple[int, int] | None, max_pixels: int) -> AstreaError:
     limit = _limit(max_pixels)
     what = f"{size[0]:,} x {size[1]:,} = {size[0] * size[1]:,} pixels" if size else "more pixels than allowed"
-    mend = "Make the image smaller"
-    mend += ", or raise max_pixels." if limit == max_pixels else ", or raise PIL.Image.MAX_IMAGE_PIXELS."
-    return AstreaError(f"{label} is too large: {what}; the limit is {limit:,} pixels", mend)
+    hint = "Make the image smaller"
+    hint += ", or raise max_pixels." if limit == max_pixels else ", or raise PIL.Image.MAX_IMAGE_PIXELS."
+    return AstreaError(f"{label} is too large: {what}; the limit is {limit:,} pixels", hint)
 
 
 def _costly(label: str, error: Costly) -> AstreaError:

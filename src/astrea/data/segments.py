@@ -51,7 +51,7 @@ def conversation_segment(
     try:
         text, said = chat.texts(messages)
     except AstreaError as error:
-        raise AstreaError(f"{name}: {error.message}", error.mend) from error
+        raise AstreaError(f"{name}: {error.message}", error.hint) from error
     encoded = chat.encode(text)
     ends = chat.answer_ends(messages, text, encoded, said)
     length = ends[-1][1]
@@ -92,16 +92,16 @@ def check_messages(messages: Sequence[Any], name: str) -> None:
     Raises:
         AstreaError: they are not; names the turn.
     """
-    mend = 'write messages as {"role": "user" | "assistant" | "system", "content": text or parts}'
+    hint = 'write messages as {"role": "user" | "assistant" | "system", "content": text or parts}'
     for number, message in enumerate(messages, 1):
         content = message.get("content") if isinstance(message, dict) else None
         if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise AstreaError(f"{name}: turn {number} has no role of {', '.join(ROLES)}", mend)
+            raise AstreaError(f"{name}: turn {number} has no role of {', '.join(ROLES)}", hint)
         parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
         for part in parts:
             kind = part.get("type") if isinstance(part, dict) else None
             if kind not in ("text", "image", "image_url") or (kind == "text" and not isinstance(part.get("text"), str)):
-                raise AstreaError(f"{name}: turn {number} has content that is neither text nor a picture", mend)
+                raise AstreaError(f"{name}: turn {number} has content that is neither text nor a picture", hint)
         words = "".join(str(part["text"]) for part in parts if part["type"] == "text")
         if message["role"] == "assistant":
             if not words.strip():

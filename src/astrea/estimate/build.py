@@ -26,9 +26,9 @@ from astrea.experts.pretrained.entry import from_architecture, from_folder
 from astrea.experts.protocol import ExpertFeatures
 from astrea.language.checkpoint import prepare_tokenizer
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import configure
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
 from astrea.world.dataset import WorldData, join_features, scenes_of
 from astrea.world.experts.truth import pixels_from_scenes
@@ -42,7 +42,7 @@ SAMPLES = 32
 """Pictures that batches are drawn from, over and over: their texts are real, and texts are much alike."""
 
 
-def absent_workshop(run: Run, *, samples: int = SAMPLES) -> Workshop:
+def absent_workshop(recipe: Recipe, *, samples: int = SAMPLES) -> TrainingContext:
     """What a run's stages share, with a model and features that hold no numbers.
 
     Args:
@@ -51,27 +51,27 @@ def absent_workshop(run: Run, *, samples: int = SAMPLES) -> Workshop:
     Raises:
         AstreaError: the configuration of a checkpoint is not there, or describes no model that can be built.
     """
-    model, tokenizer = absent_model(run)
-    return workshop_of(run, model, tokenizer, samples=samples)
+    model, tokenizer = absent_model(recipe)
+    return workshop_of(recipe, model, tokenizer, samples=samples)
 
 
 def workshop_of(
-    run: Run, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, *, samples: int = SAMPLES
-) -> Workshop:
+    recipe: Recipe, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, *, samples: int = SAMPLES
+) -> TrainingContext:
     """The same for a model that was built somewhere else; one that has its numbers keeps them."""
-    scenes = list(scenes_of("train", samples, run.world))
-    balancer, rng = Balancer(), random.Random(f"questions/{run.world.seed}")
-    asked = [balancer.choose(scene, rng)[: run.data.questions_per_scene] for scene in scenes]
+    scenes = list(scenes_of("train", samples, recipe.world))
+    balancer, rng = Balancer(), random.Random(f"questions/{recipe.world.seed}")
+    asked = [balancer.choose(scene, rng)[: recipe.data.questions_per_scene] for scene in scenes]
     told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
     if model.device.type != "meta":
-        data = WorldData(features_seen(model, scenes), asked, told, run.world)
-        return Workshop(run, model, tokenizer, data, Distributed(device=model.device.type))
+        data = WorldData(features_seen(model, scenes), asked, told, recipe.world)
+        return TrainingContext(recipe, model, tokenizer, data, Distributed(device=model.device.type))
     size = model.config.image_size
     with absent(), torch.no_grad():
         features = model.see(torch.empty(samples, 3, size, size, device="meta"))
     with absent():  # so that ids and counters stay there when all else goes
-        data = WorldData(features, asked, told, run.world)
-        return Workshop(run, model, tokenizer, data, Distributed(device="meta"))
+        data = WorldData(features, asked, told, recipe.world)
+        return TrainingContext(recipe, model, tokenizer, data, Distributed(device="meta"))
 
 
 @torch.no_grad()
@@ -84,10 +84,10 @@ def features_seen(model: AstreaForConditionalGeneration, scenes: Sequence[Scene]
     return join_features(parts)
 
 
-def absent_model(run: Run) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
+def absent_model(recipe: Recipe) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
     """The model of a recipe on the meta device. Raises as `absent_workshop` does."""
     with torch.device("meta"):
-        model, tokenizer = _around(run)
+        model, tokenizer = _around(recipe)
     without_numbers(model)
     for name in model.experts.names:
         expert = model.experts[name]
@@ -97,13 +97,13 @@ def absent_model(run: Run) -> tuple[AstreaForConditionalGeneration, PreTrainedTo
     return model, tokenizer
 
 
-def language_config(run: Run) -> PreTrainedConfig | None:
+def language_config(recipe: Recipe) -> PreTrainedConfig | None:
     """The configuration of the recipe's language model where that is one of transformers; None where it is not.
 
     Raises:
         AstreaError: it is not on this machine, or is no configuration.
     """
-    language = run.language
+    language = recipe.language
     if language.architecture is not None:
         return read_architecture(language.architecture, "language.architecture")
     if language.checkpoint is None:
@@ -119,14 +119,14 @@ def language_config(run: Run) -> PreTrainedConfig | None:
         ) from error
 
 
-def expert_entries(run: Run) -> dict[str, dict[str, Any]]:
+def expert_entries(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """What `AstreaConfig.experts` says of the recipe's experts.
 
     Raises:
         AstreaError: the configuration of an expert's checkpoint is not on this machine, or cannot be used.
     """
     found = {}
-    for name, entry in run.experts.items():
+    for name, entry in recipe.experts.items():
         try:
             if entry.architecture is not None:
                 found[name] = from_architecture(entry)
@@ -135,7 +135,7 @@ def expert_entries(run: Run) -> dict[str, dict[str, Any]]:
             else:
                 found[name] = {"kind": entry.kind, "options": entry.options}
         except AstreaError as error:
-            raise AstreaError(f"experts.{name}: {error.message}", error.mend) from error
+            raise AstreaError(f"experts.{name}: {error.message}", error.hint) from error
     return found
 
 
@@ -169,9 +169,9 @@ def _cached_config(checkpoint: str, revision: str | None) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def own_tokenizer(run: Run) -> PreTrainedTokenizerBase | None:
+def own_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase | None:
     """The tokenizer of the recipe's checkpoint, prepared as training does it, if it is on this machine."""
-    language = run.language
+    language = recipe.language
     if language.checkpoint is None:
         return None
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -185,16 +185,16 @@ def own_tokenizer(run: Run) -> PreTrainedTokenizerBase | None:
     return tokenizer
 
 
-def _around(run: Run) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
+def _around(recipe: Recipe) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
     """Astrea around a language model of which only the configuration is there. Where its tokenizer is not, the embedded
     world's stands in for it, which makes fewer tokens of the same texts."""
-    text, entries = language_config(run), expert_entries(run)
+    text, entries = language_config(recipe), expert_entries(recipe)
     declared: list[Any] = [expert for expert in outline(entries).values() if expert not in COMPACT.values()]
     stand_in = tiny_tokenizer([*COMPACT.values(), *declared])
-    own = own_tokenizer(run)
+    own = own_tokenizer(recipe)
     tokenizer: PreTrainedTokenizerBase = stand_in if own is None else own
     if text is None:
-        text = tiny_language_model(run.language, stand_in).config
+        text = tiny_language_model(recipe.language, stand_in).config
     elif own is not None and text.vocab_size < len(own):  # it grows by <image>, as in a run
         text.vocab_size = len(own)
     if text.vocab_size < len(tokenizer):
@@ -204,7 +204,7 @@ def _around(run: Run) -> tuple[AstreaForConditionalGeneration, PreTrainedTokeniz
         )
     image_token_id: Any = tokenizer.convert_tokens_to_ids("<image>")
     try:
-        config = configure(run, entries, text, image_token_id)
+        config = configure(recipe, entries, text, image_token_id)
         return AstreaForConditionalGeneration(config, allow_import=True), tokenizer
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise AstreaError(

@@ -18,7 +18,7 @@ from astrea.estimate.absent import absent
 from astrea.estimate.ledger import Ledger
 from astrea.estimate.precision import lowered
 from astrea.estimate.stages import StageCost, computes_low_here
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.world.dataset import scenes_of
 from astrea.world.evaluation.contribution import ROWS
 from astrea.world.scenes.questions import Balancer
@@ -57,44 +57,44 @@ class ProcessCost:
         return asdict(self) | {"peak": self.peak}
 
 
-def process_cost(shop: Workshop, stages: Sequence[StageCost]) -> ProcessCost:
+def process_cost(ctx: TrainingContext, stages: Sequence[StageCost]) -> ProcessCost:
     """What a run's process takes.
 
     Args:
         shop: without numbers. stages: what its stages cost.
     """
-    language = shop.model.language_model
+    language = ctx.model.language_model
     own = _bytes(language.state_dict().values())
     # A checkpoint's file is mapped into memory while its tensors are copied.
-    loading = _bytes(shop.model.state_dict().values()) + (own if shop.run.language.checkpoint is not None else 0)
-    samples = len(shop.data)  # type: ignore[arg-type]
-    features = [part for seen in shop.data.features.values() for part in (seen.tokens, seen.confidence, seen.places)]  # type: ignore[attr-defined]
+    loading = _bytes(ctx.model.state_dict().values()) + (own if ctx.recipe.language.checkpoint is not None else 0)
+    samples = len(ctx.data)  # type: ignore[arg-type]
+    features = [part for seen in ctx.data.features.values() for part in (seen.tokens, seen.confidence, seen.places)]  # type: ignore[attr-defined]
     per_picture = _bytes(part for part in features if part is not None) / samples
-    own_data = shop.run.data.train is not None
+    own_data = ctx.recipe.data.train is not None
     return ProcessCost(
         libraries=LIBRARIES,
         loading=loading,
         training=max((stage.peak for stage in stages), default=0),
-        evaluation=evaluation_peak(shop),
-        kept=0 if own_data else round(per_picture * shop.run.data.train_scenes),
-        on_gpu=shop.run.machines.device != "cpu",
+        evaluation=evaluation_peak(ctx),
+        kept=0 if own_data else round(per_picture * ctx.recipe.data.train_scenes),
+        on_gpu=ctx.recipe.machines.device != "cpu",
     )
 
 
 @torch.no_grad()
-def evaluation_peak(shop: Workshop) -> int:
+def evaluation_peak(ctx: TrainingContext) -> int:
     """Bytes where most are in use while a finished model is evaluated: when contributions are measured over rows of
     many questions, or when many prompts are read together."""
-    model, packer = shop.model, Packer(shop.tokenizer, shop.model.num_visual_tokens)
-    scenes = list(scenes_of("train", ROWS, shop.run.world))
+    model, packer = ctx.model, Packer(ctx.tokenizer, ctx.model.num_visual_tokens)
+    scenes = list(scenes_of("train", ROWS, ctx.recipe.world))
     balancer, rng = Balancer(), random.Random(0)
     asked = [balancer.choose(scene, rng) for scene in scenes]
-    with Ledger() as ledger, absent(), lowered(model.language_model, computes_low_here(shop)):
+    with Ledger() as ledger, absent(), lowered(model.language_model, computes_low_here(ctx)):
         ledger.adopt([*model.parameters(), *model.buffers()], "weights")
         model.eval()
 
         def seen(rows: int) -> dict[str, Any]:
-            return shop.data.rows(torch.arange(rows) % len(shop.data))  # type: ignore[attr-defined, arg-type, no-any-return]
+            return ctx.data.rows(torch.arange(rows) % len(ctx.data))  # type: ignore[attr-defined, arg-type, no-any-return]
 
         packed = packer.pack([[Turn(q.text, q.answer) for q in some] for some in asked])
         inputs = packed.model_inputs()

@@ -19,7 +19,7 @@ from astrea.common.errors import AstreaError
 from astrea.estimate.absent import absent
 from astrea.estimate.ledger import KINDS, Ledger
 from astrea.estimate.precision import computes_low, lowered, recomputing
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.trainer import Plan
 
@@ -94,26 +94,26 @@ class _Span:
         self.flops += self.ledger.flops - self.started
 
 
-def stage_cost(shop: Workshop, plan: Plan, *, every: int = 0) -> StageCost:
+def stage_cost(ctx: TrainingContext, plan: Plan, *, every: int = 0) -> StageCost:
     """What one stage costs. The shop's model has no numbers (`astrea.estimate.build`), or has them all.
 
     Args:
         every: steps between measurements of the experts' contributions; 0 = never.
     """
-    with Ledger() as ledger, absent(), lowered(shop.model.language_model, computes_low_here(shop)):
-        inner = plan.build(shop)
+    with Ledger() as ledger, absent(), lowered(ctx.model.language_model, computes_low_here(ctx)):
+        inner = plan.build(ctx)
         objective = _Watched(inner, ledger)
         learns = {id(parameter): parameter for _, parameter, _ in objective.trainable()}
-        modules = (shop.model, shop.contrast, shop.words)
+        modules = (ctx.model, ctx.contrast, ctx.words)
         for parameter in (p for module in modules for p in module.parameters()):
             parameter.requires_grad_(id(parameter) in learns)
-        fill_queue(shop)
+        fill_queue(ctx)
         ledger.adopt(_state_of(modules), "weights")
         handles = [
             parameter.register_post_accumulate_grad_hook(lambda p: ledger.adopt([p.grad], "gradients"))
             for parameter in learns.values()
         ]
-        shop.model.train()
+        ctx.model.train()
         optimizer = build_optimizer(objective, plan.schedule)
 
         micros, updating = plan.schedule.accumulate, _Span(ledger)
@@ -156,22 +156,22 @@ def stage_cost(shop: Workshop, plan: Plan, *, every: int = 0) -> StageCost:
     )
 
 
-def looking_flops(shop: Workshop, pictures: int = 8) -> float:
+def looking_flops(ctx: TrainingContext, pictures: int = 8) -> float:
     """Operations of all experts together per picture; training pays for them once, the features are kept."""
-    size = shop.model.config.image_size
+    size = ctx.model.config.image_size
     with Ledger() as ledger, absent(), torch.no_grad():
-        shop.model.see(torch.empty(pictures, 3, size, size, device="meta"))
+        ctx.model.see(torch.empty(pictures, 3, size, size, device="meta"))
     return ledger.flops / pictures
 
 
-def with_gradient_checkpointing(shop: Workshop, wanted: bool) -> None:
+def with_gradient_checkpointing(ctx: TrainingContext, wanted: bool) -> None:
     """Let the language model compute its inner states twice instead of keeping them, or keep them.
 
     Raises:
         AstreaError: this language model cannot.
     """
     # transformers has renamed it, and warns of the old names.
-    language = shop.model.language_model
+    language = ctx.model.language_model
     kind = "activation" if hasattr(language, "activation_checkpointing_enable") else "gradient"
     if not wanted:
         if getattr(language, f"is_{kind}_checkpointing"):
@@ -181,19 +181,19 @@ def with_gradient_checkpointing(shop: Workshop, wanted: bool) -> None:
         raise AstreaError("this language model has no gradient checkpointing", "estimate without it")
     # Chance has no state on a device without numbers.
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-    if computes_low_here(shop):
+    if computes_low_here(ctx):
         options["context_fn"] = recomputing
     getattr(language, f"{kind}_checkpointing_enable")(options)
 
 
-def computes_low_here(shop: Workshop) -> bool:
+def computes_low_here(ctx: TrainingContext) -> bool:
     """Whether bfloat16 is to be made believe; with numbers torch's own autocast is there for whoever wants it."""
-    return shop.model.device.type == "meta" and computes_low(shop.run.machines)
+    return ctx.model.device.type == "meta" and computes_low(ctx.recipe.machines)
 
 
-def fill_queue(shop: Workshop) -> None:
+def fill_queue(ctx: TrainingContext) -> None:
     """Let the momentum contrast's queue be full, as it is in nearly all steps of a run."""
-    queue = shop.contrast.queue
+    queue = ctx.contrast.queue
     queue.ids = torch.arange(2 * queue.size).view(queue.size, 2) + (1 << 40)
 
 

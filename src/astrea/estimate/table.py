@@ -17,8 +17,8 @@ from astrea.estimate.ledger import KINDS
 from astrea.estimate.precision import computes_low
 from astrea.estimate.process import ProcessCost, process_cost
 from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
-from astrea.recipes.recipe import Run
-from astrea.training.context import Workshop
+from astrea.recipes.recipe import Recipe
+from astrea.training.context import TrainingContext
 from astrea.training.plan import plan_stages
 
 BUILDING, STAGES = "model without weights", "steps of each stage"
@@ -70,7 +70,7 @@ class Estimate:
 
 
 def estimate(
-    run: Run, *, checkpointing: bool | None = None, utilisation: float = 0.35, report: Reporter | None = None
+    recipe: Recipe, *, checkpointing: bool | None = None, utilisation: float = 0.35, report: Reporter | None = None
 ) -> Estimate:
     """What a recipe costs, computed without weights on any machine.
 
@@ -83,44 +83,44 @@ def estimate(
     """
     report = report or Reporter()
     report.track(BUILDING, 0, 1)
-    shop = absent_workshop(run)
+    ctx = absent_workshop(recipe)
     report.track(BUILDING, 1, 1)
     if checkpointing is None:
-        checkpointing = run.language.gradient_checkpointing
-    with_gradient_checkpointing(shop, checkpointing)
-    stages = costs(shop, report)
+        checkpointing = recipe.language.gradient_checkpointing
+    with_gradient_checkpointing(ctx, checkpointing)
+    stages = costs(ctx, report)
     return Estimate(
-        recipe=run.name,
-        parameters=parameters(shop),
-        look_flops=looking_flops(shop),
+        recipe=recipe.name,
+        parameters=parameters(ctx),
+        look_flops=looking_flops(ctx),
         stages=stages,
-        half=run.language.dtype != "float32" or computes_low(run.machines),
+        half=recipe.language.dtype != "float32" or computes_low(recipe.machines),
         checkpointing=checkpointing,
         utilisation=utilisation,
-        process=process_cost(shop, stages),
+        process=process_cost(ctx, stages),
     )
 
 
-def costs(shop: Workshop, report: Reporter) -> list[StageCost]:
+def costs(ctx: TrainingContext, report: Reporter) -> list[StageCost]:
     """Every stage; of align's phases, which are much alike, the last with one expert and the last of all."""
-    plans = plan_stages(shop.run)
+    plans = plan_stages(ctx.recipe)
     phases = [plan for plan in plans if plan.name.startswith("align")]
     plans = [plan for plan in plans if plan not in phases[:-2]]
     found = []
     for number, plan in enumerate(plans):
         report.track(STAGES, number, len(plans), plan.name)
-        every = 0 if plan.name.startswith("align") else shop.run.regular.contribution_every
-        found.append(stage_cost(shop, plan, every=every))
+        every = 0 if plan.name.startswith("align") else ctx.recipe.regular.contribution_every
+        found.append(stage_cost(ctx, plan, every=every))
     report.track(STAGES, len(plans), len(plans))
     return found
 
 
-def parameters(shop: Workshop) -> dict[str, tuple[int, int]]:
+def parameters(ctx: TrainingContext) -> dict[str, tuple[int, int]]:
     """Parameters by part: (all, those that learn in some stage of the recipe)."""
-    model, run = shop.model, shop.run
+    model, run = ctx.model, ctx.recipe
     learns: set[int] = set()
     for plan in plan_stages(run):
-        learns |= {id(parameter) for _, parameter, _ in plan.build(shop).trainable()}
+        learns |= {id(parameter) for _, parameter, _ in plan.build(ctx).trainable()}
     parts = {
         **{f"expert {name}": model.experts[name] for name in model.experts.names},
         **{f"adapter {name}": model.alignment.adapters[name] for name in model.experts.names},

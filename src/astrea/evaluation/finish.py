@@ -23,7 +23,7 @@ from astrea.model.folders.saved import write_card
 from astrea.model.loading import load_model
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.report import write_report
 from astrea.report.results import parse_results
 from astrea.training.checkpoint import write_json_atomic
@@ -41,7 +41,7 @@ NOTHING_HELD_OUT = "the recipe names no held-out data (data.validation)"
 
 
 def finish(
-    run: Run, folder: Path, *, report: Reporter, split: str = "test", trust_remote_code: bool = True
+    recipe: Recipe, folder: Path, *, report: Reporter, split: str = "test", trust_remote_code: bool = True
 ) -> dict[str, Any] | None:
     """Evaluate ``folder/model`` on ``data.validation`` or, where it was trained on the embedded world, on that one's
     twelve tasks; write results, samples and report into ``folder``. None where it was trained on data of one's own and
@@ -54,12 +54,14 @@ def finish(
     Raises:
         AstreaError: no model there, another run is at work in the folder, or it cannot be written.
     """
-    if run.data.train is not None and run.data.validation is None:
+    if recipe.data.train is not None and recipe.data.validation is None:
         report.say(f"no score: {NOTHING_HELD_OUT}; {how_to_score(folder)}")
         return None
     with alone_in(folder, report=report):
-        model, processor = load_model(folder / "model", trust_remote_code=trust_remote_code, device=run.machines.device)
-        held_out = configured_sources(run.data, report, key="validation")
+        model, processor = load_model(
+            folder / "model", trust_remote_code=trust_remote_code, device=recipe.machines.device
+        )
+        held_out = configured_sources(recipe.data, report, key="validation")
         if held_out:
             measured = measure(model, processor, held_out, report=report)
             if model.doubt is not None:
@@ -69,10 +71,10 @@ def finish(
                 )
                 with file_guard(folder):
                     save_doubt(model.doubt, folder / "model")
-            measured.results.update(told_of(run, folder, measured.results))
+            measured.results.update(told_of(recipe, folder, measured.results))
             write_measured(model, processor, measured, folder)
             return measured.results
-        return measure_world(run, folder, model, processor, report=report, split=split)
+        return measure_world(recipe, folder, model, processor, report=report, split=split)
 
 
 def how_to_score(folder: Path) -> str:
@@ -83,19 +85,19 @@ def how_to_score(folder: Path) -> str:
     )
 
 
-def told_of(run: Run, folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+def told_of(recipe: Recipe, folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
     """What results say of the run that they are of."""
     seconds = read_json(folder / "seconds.json") if exists(folder / "seconds.json") else {}
     return {
-        "strategy": run.model.strategy,
-        "seed": run.seed,
-        "recipe": run.name,
+        "strategy": recipe.model.strategy,
+        "seed": recipe.seed,
+        "recipe": recipe.name,
         "seconds": {**seconds, **results["seconds"]},
     }
 
 
 def measure_world(
-    run: Run,
+    recipe: Recipe,
     folder: Path,
     model: AstreaForConditionalGeneration,
     processor: AstreaProcessor,
@@ -105,11 +107,11 @@ def measure_world(
 ) -> dict[str, Any]:
     """`finish` on the twelve tasks, with the folder to oneself."""
     report.say("measuring on validation questions how sure to be")
-    model.doubt = doubt_of(run, model, processor.tokenizer)
+    model.doubt = doubt_of(recipe, model, processor.tokenizer)
     with file_guard(folder):
         save_doubt(model.doubt, folder / "model")
-    results, seen, outcome = evaluate(model, processor.tokenizer, run.world, run.data, split=split, report=report)
-    results |= told_of(run, folder, results)
+    results, seen, outcome = evaluate(model, processor.tokenizer, recipe.world, recipe.data, split=split, report=report)
+    results |= told_of(recipe, folder, results)
     with file_guard(folder):
         write_json_atomic(folder / "results.json", results)
         write_samples(model, seen, outcome, folder)
@@ -131,11 +133,11 @@ def results_of(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def doubt_of(run: Run, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> Doubt:
+def doubt_of(recipe: Recipe, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> Doubt:
     """What a run's model should doubt, measured on as little as its test is."""
-    pictures = max(8, min(PICTURES, run.data.train_scenes))
-    questions = min(QUESTIONS, 6 * run.data.test_questions)
-    return learn_doubt(model, tokenizer, run.world, pictures=pictures, questions=questions)
+    pictures = max(8, min(PICTURES, recipe.data.train_scenes))
+    questions = min(QUESTIONS, 6 * recipe.data.test_questions)
+    return learn_doubt(model, tokenizer, recipe.world, pictures=pictures, questions=questions)
 
 
 def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Outcome, folder: Path) -> None:
@@ -181,7 +183,7 @@ def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Ou
     write_json_atomic(folder / "samples.json", written)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> Recipe:
     """The recipe that a run folder was started with.
 
     Raises:
@@ -192,4 +194,4 @@ def read_run(folder: Path) -> Run:
     path = folder / "recipe.yaml"
     if not is_file(path):
         raise AstreaError(f"{path}: missing, so this is no run folder", "give the folder that `astrea train` wrote")
-    return load_recipe(Run, str(path))
+    return load_recipe(Recipe, str(path))

@@ -63,8 +63,8 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
         try:
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError, TypeError) as error:
-            mend = "check the module's name and that it is installed"
-            raise AstreaError(f"expert {kind!r}: {error}", mend) from error
+            hint = "check the module's name and that it is installed"
+            raise AstreaError(f"expert {kind!r}: {error}", hint) from error
     else:
         known = ", ".join([*(name for name in BUILT_IN if name not in CHECKPOINTS), *registered])
         raise AstreaError(f"unknown expert kind {kind!r}", f'known kinds: {known}; or write "module:Class"')
@@ -111,7 +111,7 @@ class ExpertBank(nn.Module):
             try:
                 self.experts[name] = built(**self.options[name])
             except AstreaError as error:
-                raise AstreaError(f"expert {name!r}: {error.message}", error.mend) from error
+                raise AstreaError(f"expert {name!r}: {error.message}", error.hint) from error
             except TypeError as error:
                 raise AstreaError(f"expert {name!r}: {error}", "check the expert's options in the recipe") from error
         self.requires_grad_(False)

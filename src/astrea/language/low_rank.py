@@ -40,7 +40,7 @@ def inject(language_model: PreTrainedModel, options: Mapping[str, Any]) -> None:
     Raises:
         AstreaError: peft is missing, the options are out of range, or they name no layer, or the words' own tables.
     """
-    mend = 'set language.low_rank.targets to "all-linear" or to names of linear layers, such as [q_proj, v_proj]'
+    hint = 'set language.low_rank.targets to "all-linear" or to names of linear layers, such as [q_proj, v_proj]'
     try:
         wanted = LowRank.model_validate(dict(options))
     except ValidationError as error:
@@ -55,7 +55,7 @@ def inject(language_model: PreTrainedModel, options: Mapping[str, Any]) -> None:
         ends = (language_model.get_input_embeddings(), language_model.get_output_embeddings())
         if not found or any(module is end for module in found for end in ends):
             said = "names the table of words or the output layer" if found else "is no layer of the language model"
-            raise AstreaError(f"low_rank.targets: {name!r} {said}", mend)
+            raise AstreaError(f"low_rank.targets: {name!r} {said}", hint)
     settings = peft.LoraConfig(
         r=wanted.rank,
         lora_alpha=wanted.alpha,
@@ -68,7 +68,7 @@ def inject(language_model: PreTrainedModel, options: Mapping[str, Any]) -> None:
         try:
             peft.inject_adapter_in_model(settings, language_model)
         except ValueError as error:
-            raise AstreaError(f"low_rank.targets: {str(error).splitlines()[0][:200]}", mend) from error
+            raise AstreaError(f"low_rank.targets: {str(error).splitlines()[0][:200]}", hint) from error
     for _, parameter in adapter_parameters(language_model):
         # Small steps vanish in half precision; peft casts where the two meet.
         parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))

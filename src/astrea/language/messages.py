@@ -65,8 +65,8 @@ def read_conversation(
             raise AstreaError(f"{label} is a {type(message).__name__}", FORM)
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
-            mend = 'write it as "system"' if role == "developer" else f"the roles are {', '.join(ROLES)}"
-            raise AstreaError(f"{label} has the role {shortened(repr(role))}", mend)
+            hint = 'write it as "system"' if role == "developer" else f"the roles are {', '.join(ROLES)}"
+            raise AstreaError(f"{label} has the role {shortened(repr(role))}", hint)
         more = _other_keys(message, control, template, label)
         turns.append({**more, "role": role, "content": _content(content, control, pictures, label)})
     return turns, pictures

@@ -34,8 +34,8 @@ def check_span(span: Any) -> dict[str, Any] | None:
         for mark in marks
     ]
     if len(good) != 2 or not all(good) or not isinstance(span.get("included"), bool):
-        mend = 'it is null, or {"start": [token ids], "stop": [token ids], "included": true or false}'
-        raise AstreaError(f"question_span of the configuration is {shortened(repr(span))}", mend)
+        hint = 'it is null, or {"start": [token ids], "stop": [token ids], "included": true or false}'
+        raise AstreaError(f"question_span of the configuration is {shortened(repr(span))}", hint)
     return {"start": list(span["start"]), "stop": list(span["stop"]), "included": span["included"]}
 
 

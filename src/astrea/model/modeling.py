@@ -116,7 +116,7 @@ class AstreaForConditionalGeneration(Decoding, AstreaModel, GenerationMixin):
             past_key_values, cache: any cache of transformers, under its old or its new name. What later steps need to
                 know of pictures is kept in it.
             logits_to_keep: for how many of the last tokens, or for which ones, there are to be logits; 0 = all. Without
-                gradients logits of a half-precision model are float32 (`astrea.exact.score_best_again`).
+                gradients logits of a half-precision model are float32 (`astrea.common.float32.score_best_again`).
             mm_token_type_ids: which tokens are pictures; the ids say that already.
             generator: drives the stochastic residual; None = evaluation.
             fusion: fuses instead of the model's own strategy; M is then its ``num_tokens``. For a training stage

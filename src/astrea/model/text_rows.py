@@ -46,8 +46,8 @@ class TextRow:
         kept = range(limit) if side == "right" else range(over, len(self.ids))
         short = self._of(kept)
         if short.ids.count(image_id) != self.ids.count(image_id):
-            mend = "show fewer pictures or raise max_length; pictures are never cut"
-            raise AstreaError(f"{self.name} has no room for its pictures in {limit} tokens", mend)
+            hint = "show fewer pictures or raise max_length; pictures are never cut"
+            raise AstreaError(f"{self.name} has no room for its pictures in {limit} tokens", hint)
         if not any(short.asked):
             raise AstreaError(f"cut to {limit} tokens, {self.name} has lost its question", "raise max_length")
         warnings.warn(f"{self.name} had {len(self.ids)} tokens and was cut to {limit}", stacklevel=4)

@@ -70,7 +70,7 @@ def base_of(named: str, path: Path, where: str) -> Path:
     try:
         return find_recipe(named if is_shipped(named) else str(beside))
     except AstreaError as error:
-        raise AstreaError(f"{where}: 'base': {error.message}", error.mend) from None
+        raise AstreaError(f"{where}: 'base': {error.message}", error.hint) from None
 
 
 def read_tree(path: Path, model: type[BaseModel]) -> Tree:

@@ -9,34 +9,34 @@ from astrea.common.errors import AstreaError
 from astrea.common.paths import exists, hint_for, is_file, missing
 from astrea.data.readers.sources import matching_files
 from astrea.experts.bank import expert_class
-from astrea.recipes.recipe import Run, TrainFile
+from astrea.recipes.recipe import Recipe, TrainFile
 from astrea.recipes.trail import Trail, dotted
 from astrea.recipes.tree import Tree
 
 
-def amiss(run: Run, recipe: Tree) -> list[str]:
+def amiss(recipe: Recipe, written: Tree) -> list[str]:
     """Every fault that can be seen without reading data or weights, each with the file and line that wrote it."""
-    return [f"{recipe.origin(trail)}: {dotted(trail)!r}: {said}" for trail, said in _faults(run)]
+    return [f"{written.origin(trail)}: {dotted(trail)!r}: {said}" for trail, said in _faults(recipe)]
 
 
-def _faults(run: Run) -> Iterator[tuple[Trail, str]]:
-    teachers = {} if run.distill is None else run.distill.teachers
-    named = [(("experts", name), entry) for name, entry in run.experts.items()]
+def _faults(recipe: Recipe) -> Iterator[tuple[Trail, str]]:
+    teachers = {} if recipe.distill is None else recipe.distill.teachers
+    named = [(("experts", name), entry) for name, entry in recipe.experts.items()]
     for where, entry in [*named, *((("distill", "teachers", name), entry) for name, entry in teachers.items())]:
         try:
             expert_class(entry.kind, allow_import=True)
         except AstreaError as error:
-            yield (*where, "kind"), f"{error.message} -> {error.mend}"
-    if run.pretrain not in ("shipped", "scratch") and not is_file(f"{run.pretrain}/card.json"):
-        yield ("pretrain",), f"{run.pretrain}/card.json {missing(f'{run.pretrain}/card.json')}"
+            yield (*where, "kind"), f"{error.message} -> {error.hint}"
+    if recipe.pretrain not in ("shipped", "scratch") and not is_file(f"{recipe.pretrain}/card.json"):
+        yield ("pretrain",), f"{recipe.pretrain}/card.json {missing(f'{recipe.pretrain}/card.json')}"
     for key in ("train", "validation"):
-        given = getattr(run.data, key)
+        given = getattr(recipe.data, key)
         entries = () if given is None or isinstance(given, float) else (given,) if isinstance(given, str) else given
         for number, entry in enumerate(entries):
             trail: Trail = ("data", key) if isinstance(given, str) else ("data", key, number)
             yield from ((trail, said) for said in _data_faults(entry))
-    if run.data.images is not None and not exists(run.data.images):
-        yield ("data", "images"), f"{run.data.images} does not exist"
+    if recipe.data.images is not None and not exists(recipe.data.images):
+        yield ("data", "images"), f"{recipe.data.images} does not exist"
 
 
 def _data_faults(entry: str | TrainFile) -> Iterator[str]:

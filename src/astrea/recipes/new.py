@@ -32,10 +32,10 @@ tune: {{steps: {tune}, batch: {batch}}}  # everything but the experts learns to 
 
 
 def new_recipe(
-    path: str, base: str, name: str, *, train: str, images: str | None, validation: str | None, run: object
+    path: str, base: str, name: str, *, train: str, images: str | None, validation: str | None, recipe: object
 ) -> str:
-    """The text of a recipe. ``run``: the base, whose steps and rates are written down."""
-    stages = {stage: getattr(run, stage) for stage in ("align", "fuse", "tune")}
+    """The text of a recipe. ``recipe``: the base, whose steps and rates are written down."""
+    stages = {stage: getattr(recipe, stage) for stage in ("align", "fuse", "tune")}
     said = {
         "images": f"images: {scalar(images)}" if images else "# images: photos",
         "validation": f"validation: {share_or_path(validation)}" if validation else "# validation: held-out.jsonl",

@@ -27,7 +27,7 @@ def explain(error: ValidationError, model: type[BaseModel], recipe: Tree) -> Ast
     problems = {t: _problem(t, found[t], model, recipe) for t in deepest[:MAX_PROBLEMS]}
     lines = [f"{recipe.origin(trail)}: {message}" for trail, (message, _) in problems.items()]
     lines += [f"... and {len(deepest) - MAX_PROBLEMS} more"] * (len(deepest) > MAX_PROBLEMS)
-    return AstreaError("\n".join(lines), " ".join(dict.fromkeys(mend for _, mend in problems.values())))
+    return AstreaError("\n".join(lines), " ".join(dict.fromkeys(hint for _, hint in problems.values())))
 
 
 def _trail(entry: Any, data: Any) -> Trail:
@@ -48,9 +48,9 @@ def _problem(trail: Trail, entries: list[Any], model: type[BaseModel], recipe: T
     if "extra_forbidden" in kinds:
         keys = [k for m in models_at(model, trail[:-1], recipe.data) for k in keys_of(m)]
         near = difflib.get_close_matches(str(trail[-1]), keys, n=1, cutoff=0.5)
-        mend = f"Did you mean {dotted((*trail[:-1], near[0]))!r}?" if near else "Remove it or use a valid key."
+        hint = f"Did you mean {dotted((*trail[:-1], near[0]))!r}?" if near else "Remove it or use a valid key."
         what = "does not go with its neighbours" if trail[-1] in keys else "is not a known key"
-        return f"{key!r} {what}; valid keys: {', '.join(dict.fromkeys(keys)) or 'none'}", mend
+        return f"{key!r} {what}; valid keys: {', '.join(dict.fromkeys(keys)) or 'none'}", hint
     if kinds == {"missing"}:
         return f"the key {key!r} is missing", f"Add {key!r}."
     value = entry["input"]
@@ -62,10 +62,10 @@ def _problem(trail: Trail, entries: list[Any], model: type[BaseModel], recipe: T
         expected = str(ctx.get("expected_tags") or ctx["expected"])
         value = ctx.get("tag", value)
         near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", expected), n=1)
-        mend = f"Did you mean {near[0]!r}?" if near else "Use one of these."
+        hint = f"Did you mean {near[0]!r}?" if near else "Use one of these."
         if "discriminator" in ctx:
             key = f"{key}.{ctx['discriminator'].strip(chr(39))}".removeprefix(".")
-        return f"{key!r}: expected {expected}, got {short(value)}", mend
+        return f"{key!r}: expected {expected}, got {short(value)}", hint
     texts = (WORDS.get(e["type"], e["msg"].removeprefix("Input should be ")) for e in entries)
     expected = " or ".join(dict.fromkeys(texts))
     return f"{key!r}: expected {expected}, got {short(value)}", _hint(kinds, value)

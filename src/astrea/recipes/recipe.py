@@ -429,7 +429,7 @@ class Machines(Part):
     timeout: PositiveInt = Field(30, description="minutes until a process that does not answer is given up")
 
 
-class Run(Part):
+class Recipe(Part):
     """A whole run."""
 
     name: str
@@ -459,7 +459,7 @@ class Run(Part):
         return {key: value for key, value in dump(self).items() if key != "start" or value is not None}
 
     @model_validator(mode="after")
-    def _no_word_match_unless_warmed_up(self) -> Run:
+    def _no_word_match_unless_warmed_up(self) -> Recipe:
         # Only the language model built here is warmed up with it. Written into the recipe, so that a run's own copy
         # says what it was trained with.
         if not self.language.tiny and "word_match" not in self.model.model_fields_set:
@@ -467,7 +467,7 @@ class Run(Part):
         return self
 
     @model_validator(mode="after")
-    def _experts_have_names(self) -> Run:
+    def _experts_have_names(self) -> Recipe:
         teachers = () if self.distill is None else self.distill.teachers
         for name in (*self.experts, *teachers):
             if (why := wrong_with(name)) is not None:
@@ -475,7 +475,7 @@ class Run(Part):
         return self
 
     @model_validator(mode="after")
-    def _students_are_taught(self) -> Run:
+    def _students_are_taught(self) -> Recipe:
         if self.distill is not None and self.distill.student not in self.experts:
             raise ValueError(f"distill.student {self.distill.student!r} is none of the experts {list(self.experts)}")
         others = dict(self.experts)
@@ -488,7 +488,7 @@ class Run(Part):
         return self
 
     @model_validator(mode="after")
-    def _some_expert_learns(self) -> Run:
+    def _some_expert_learns(self) -> Recipe:
         if "experts" in self.align.train:
             raise ValueError("align.train: experts are aligned as they are; let them learn in fuse.train or tune.train")
         stages = [name for name in ("fuse", "tune") if "experts" in getattr(self, name).train]

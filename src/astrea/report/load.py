@@ -93,11 +93,11 @@ def _text(path: Path) -> str | None:
     return read_bytes(path, MOST_BYTES).decode("utf-8-sig", errors="replace")
 
 
-def _decoded(text: str, path: Path, mend: str) -> Any:
+def _decoded(text: str, path: Path, hint: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise AstreaError(f"{path} is not valid JSON: {error}", mend) from error
+        raise AstreaError(f"{path} is not valid JSON: {error}", hint) from error
 
 
 # --- train.jsonl ------------------------------------------------------------------------------------------------------
@@ -128,16 +128,16 @@ def _curves(path: Path) -> list[Curve] | None:
 
 
 def _row(line: str, path: Path, number: int, *, torn: bool) -> dict[str, Any] | None:
-    mend = "Remove that line, or the whole file to make the report without loss curves."
+    hint = "Remove that line, or the whole file to make the report without loss curves."
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         if torn:
             return None
-        raise AstreaError(f"{path}, line {number} is not valid JSON: {error}", mend) from error
+        raise AstreaError(f"{path}, line {number} is not valid JSON: {error}", hint) from error
     step = row.get("step") if isinstance(row, dict) else None
     if not isinstance(step, int) or isinstance(step, bool) or abs(step) > _LAST_STEP:
-        raise AstreaError(f'{path}, line {number} is not an object with a whole number "step"', mend)
+        raise AstreaError(f'{path}, line {number} is not an object with a whole number "step"', hint)
     return row
 
 

@@ -129,9 +129,9 @@ def parse_results(value: object, name: str) -> Results:
     Raises:
         AstreaError: it is no object, of another schema, or a field is of the wrong type (named).
     """
-    mend = "Evaluate the run again: astrea evaluate RUN"
+    hint = "Evaluate the run again: astrea evaluate RUN"
     if not isinstance(value, Mapping):
-        raise AstreaError(f"{name} holds {_kind(value)}, not an object", mend)
+        raise AstreaError(f"{name} holds {_kind(value)}, not an object", hint)
     schema = value.get("schema", SCHEMA)
     if schema != SCHEMA:
         raise AstreaError(
@@ -144,7 +144,7 @@ def parse_results(value: object, name: str) -> Results:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         problem = f"{name}: {where} is {str(first['input'])[:60]!r}: {first['msg'].lower()}"
-        raise AstreaError(problem, mend) from error
+        raise AstreaError(problem, hint) from error
 
 
 def _kind(value: object) -> str:

@@ -101,7 +101,7 @@ class Manifest(_Part):
         return self
 
 
-def read_manifest(path: Path, mend: str) -> Manifest:
+def read_manifest(path: Path, hint: str) -> Manifest:
     """A manifest, checked. ``mend`` is what to do about a bad one.
 
     Raises:
@@ -109,17 +109,17 @@ def read_manifest(path: Path, mend: str) -> Manifest:
     """
     try:
         if not path.is_file():
-            raise AstreaError(f"{path} is missing", mend)
+            raise AstreaError(f"{path} is missing", hint)
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise AstreaError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read", mend)
+            raise AstreaError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read", hint)
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
         raise AstreaError(f"{path} cannot be read: {error.strerror or error}", "check its permissions") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
-        raise AstreaError(f"{path} is damaged or of another version: {where}: {first['msg']}", mend) from error
+        raise AstreaError(f"{path} is damaged or of another version: {where}: {first['msg']}", hint) from error
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

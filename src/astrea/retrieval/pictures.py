@@ -42,8 +42,8 @@ def find_pictures(folder: Path, unreadable: Unreadable) -> list[Path]:
         if ending not in (*READ, *NOT_READ) or is_clutter(path.relative_to(folder).as_posix()):
             continue
         if ending in NOT_READ:
-            mend = "convert it to JPEG, PNG or WEBP"
-            unreadable(path, AstreaError(f"image {path} is of the format {ending}, which is not read", mend))
+            hint = "convert it to JPEG, PNG or WEBP"
+            unreadable(path, AstreaError(f"image {path} is of the format {ending}, which is not read", hint))
         elif not is_text(path):
             unreadable(path, AstreaError(f"image {path}: its name is no text (UTF-8)", "give it another name"))
         else:

@@ -74,33 +74,33 @@ def relative_to_index(pictures: Path, index: Path) -> str:
         return there.as_posix()
 
 
-def read_segment(folder: Path, name: str = MANIFEST, mend: str = REBUILD) -> Segment:
+def read_segment(folder: Path, name: str = MANIFEST, hint: str = REBUILD) -> Segment:
     """A segment, every byte of it checked.
 
     Raises:
         AstreaError: a file is missing, altered or damaged. Names it.
     """
-    manifest = read_manifest(folder / name, mend)
+    manifest = read_manifest(folder / name, hint)
     if manifest.vectors is None:
         return Segment(manifest, np.zeros((0, manifest.width), np.float32))
     path = folder / manifest.vectors.file
     wanted = (manifest.count, manifest.width)
     try:
         if sha256_file(path) != manifest.vectors.sha256:
-            raise AstreaError(f"{path} is not the file that {name} was written with", mend)
+            raise AstreaError(f"{path} is not the file that {name} was written with", hint)
         with safe_open(path, framework="np") as file:
             found = file.get_slice(TENSOR)
             if (tuple(found.get_shape()), found.get_dtype()) != (wanted, "F32"):
-                raise AstreaError(f"{path} holds no {wanted[0]} float32 vectors of width {wanted[1]}", mend)
+                raise AstreaError(f"{path} holds no {wanted[0]} float32 vectors of width {wanted[1]}", hint)
             vectors = file.get_tensor(TENSOR)
     except FileNotFoundError as error:
-        raise AstreaError(f"{path} is missing", mend) from error
+        raise AstreaError(f"{path} is missing", hint) from error
     except OSError as error:
         raise AstreaError(f"{path} cannot be read: {error.strerror or error}", "check its permissions") from error
     except SafetensorError as error:
-        raise AstreaError(f"{path} is damaged: {error}", mend) from error
+        raise AstreaError(f"{path} is damaged: {error}", hint) from error
     if not sound(vectors).all():
-        raise AstreaError(f"{path} holds vectors that are not of length 1", mend)
+        raise AstreaError(f"{path} holds vectors that are not of length 1", hint)
     return Segment(manifest, vectors)
 
 

@@ -32,10 +32,10 @@ from astrea.language.new_words import grow_words, grown_tokenizer, in_known_word
 from astrea.model.configuration import AstreaConfig
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
-from astrea.recipes.recipe import ExpertEntry, Run
+from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.checkpoint import write_json_atomic
 from astrea.training.components import SHIPPED, load_experts
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.run_folder import LOCK, alone_in
 from astrea.training.sources import world_of
@@ -64,7 +64,7 @@ class Joined:
 def join(
     model: AstreaForConditionalGeneration,
     processor: AstreaProcessor,
-    run: Run,
+    recipe: Recipe,
     name: str,
     entry: ExpertEntry,
     folder: Path,
@@ -86,16 +86,16 @@ def join(
         AstreaError: the name is taken or no name, the expert cannot be built, the model's fusion cannot grow, the
             recipe's pictures are of another size than the model's, or the folder holds something already.
     """
-    check(model, run, name, share, folder)
-    torch.set_num_threads(run.threads)
+    check(model, recipe, name, share, folder)
+    torch.set_num_threads(recipe.threads)
     with alone_in(folder, report=report, leaves_lock=False):
-        return take_in(model, processor, run, name, entry, folder, share=share, cache=cache, report=report)
+        return take_in(model, processor, recipe, name, entry, folder, share=share, cache=cache, report=report)
 
 
 def take_in(
     model: AstreaForConditionalGeneration,
     processor: AstreaProcessor,
-    run: Run,
+    recipe: Recipe,
     name: str,
     entry: ExpertEntry,
     folder: Path,
@@ -105,25 +105,25 @@ def take_in(
     report: Reporter,
 ) -> Joined:
     """`join`, once it is known that it can be, with the folder to oneself."""
-    parts = SHIPPED if run.pretrain in ("shipped", "scratch") else Path(run.pretrain)
-    grown, tokenizer = grow(model, processor.tokenizer, name, entry, parts=parts, seed=run.seed)
+    parts = SHIPPED if recipe.pretrain in ("shipped", "scratch") else Path(recipe.pretrain)
+    grown, tokenizer = grow(model, processor.tokenizer, name, entry, parts=parts, seed=recipe.seed)
     kept = FeatureCache(cache or folder.parent / "cache")
-    data = world_of(run, grown.experts, cache=kept, report=report)
-    alone = run.align.model_copy(update={"train": ("adapters",)})
+    data = world_of(recipe, grown.experts, cache=kept, report=report)
+    alone = recipe.align.model_copy(update={"train": ("adapters",)})
     entries = {n: ExpertEntry(kind=e["kind"], options=e.get("options") or {}) for n, e in grown.config.experts.items()}
-    shop = Workshop(run.model_copy(update={"experts": entries, "align": alone}), grown, tokenizer, data)
-    align(shop, name, kept, report)
+    ctx = TrainingContext(recipe.model_copy(update={"experts": entries, "align": alone}), grown, tokenizer, data)
+    align(ctx, name, kept, report)
     grown.eval()
-    heard = hush(shop, data, share)
-    write_model(shop, folder)
+    heard = hush(ctx, data, share)
+    write_model(ctx, folder)
     joined = Joined(grown, tokenizer, heard, len(tokenizer) - len(processor.tokenizer))
-    facts = {"expert": {name: entry.model_dump()}, "share": heard, "words": joined.words, "steps": run.align.steps}
+    facts = {"expert": {name: entry.model_dump()}, "share": heard, "words": joined.words, "steps": recipe.align.steps}
     with file_guard(folder):
         write_json_atomic(folder / "join.json", facts)
     return joined
 
 
-def check(model: AstreaForConditionalGeneration, run: Run, name: str, share: float, folder: Path) -> None:
+def check(model: AstreaForConditionalGeneration, recipe: Recipe, name: str, share: float, folder: Path) -> None:
     """Whether an expert of this name can join at all, before anything is computed.
 
     Raises:
@@ -137,11 +137,11 @@ def check(model: AstreaForConditionalGeneration, run: Run, name: str, share: flo
         )
     if not 0 < share < 1:
         raise AstreaError(f"a share of {share} is not between 0 and 1", f"leave it at {SHARE}")
-    if run.align.steps < 1:
+    if recipe.align.steps < 1:
         raise AstreaError("align.steps is 0, so the newcomer would learn nothing", "set align.steps=200 or so")
-    if run.world.canvas != model.config.image_size:
+    if recipe.world.canvas != model.config.image_size:
         raise AstreaError(
-            f"the recipe draws pictures of {run.world.canvas} pixels, the model looks at {model.config.image_size}",
+            f"the recipe draws pictures of {recipe.world.canvas} pixels, the model looks at {model.config.image_size}",
             f"set world.canvas={model.config.image_size}",
         )
     with file_guard(folder):
@@ -200,17 +200,17 @@ def grown_config(config: AstreaConfig, name: str, entry: dict[str, Any]) -> Astr
     return AstreaConfig.from_dict(described)
 
 
-def align(shop: Workshop, name: str, cache: FeatureCache, report: Reporter) -> None:
+def align(ctx: TrainingContext, name: str, cache: FeatureCache, report: Reporter) -> None:
     """Teach the newcomer's adapter, and nothing else of the model."""
-    shop.keep_states(cache, report.track, report.say)
-    aligned = [other for other in shop.model.experts.names if other != name]
-    objective = AlignObjective(shop, joining=name, aligned=aligned, offset=0)
+    ctx.keep_states(cache, report.track, report.say)
+    aligned = [other for other in ctx.model.experts.names if other != name]
+    objective = AlignObjective(ctx, joining=name, aligned=aligned, offset=0)
     learns = {id(p) for _, p, _ in objective.trainable()}
-    for module in (shop.model, shop.contrast, shop.words):
+    for module in (ctx.model, ctx.contrast, ctx.words):
         for parameter in module.parameters():
             parameter.requires_grad_(id(parameter) in learns)
-    report.say(f"join/{name} {learning_told(shop.model)}")
-    schedule = shop.run.align.schedule()
+    report.say(f"join/{name} {learning_told(ctx.model)}")
+    schedule = ctx.recipe.align.schedule()
 
     def tell(step: int, figures: dict[str, float]) -> None:
         report.track(f"join/{name}", step + 1, schedule.steps, f"loss {figures['loss']:.3f}")
@@ -219,19 +219,19 @@ def align(shop: Workshop, name: str, cache: FeatureCache, report: Reporter) -> N
 
 
 @torch.no_grad()
-def hush(shop: Workshop, data: WorldData, share: float) -> float:
+def hush(ctx: TrainingContext, data: WorldData, share: float) -> float:
     """Make the newcomer, the last expert, so quiet that it gets this part of what the experts get together, on average;
     returns what it gets.
 
     Only its own load bias moves, so the others keep their shares relative to each other.
     """
-    model = shop.model
+    model = ctx.model
     rows, asked = [], []
     for row in range(min(CALIBRATED, len(data))):
         for question in data.questions[row]:
             rows.append(row)
             asked.append(question.text)
-    answerer = Answerer(model, shop.tokenizer)
+    answerer = Answerer(model, ctx.tokenizer)
     features = data.rows(torch.tensor(rows))
 
     def odds() -> Tensor:

@@ -305,13 +305,13 @@ def flatten_optimizer(optimizer: torch.optim.AdamW) -> tuple[dict[str, Tensor], 
 
 def restore_optimizer(optimizer: torch.optim.AdamW, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Puts back what ``flatten_optimizer`` gave, bit-equal; AstreaError when malformed or of other parameters."""
-    mend = "Resume with the recipe and the trainable parts that wrote the checkpoint."
+    hint = "Resume with the recipe and the trainable parts that wrote the checkpoint."
     current_groups = optimizer.state_dict()["param_groups"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     try:
         groups = [dict(group) for group in state["groups"]]
         if [len(g["params"]) for g in groups] != [len(g["params"]) for g in current_groups]:
-            raise AstreaError("the optimizer in the checkpoint has other parameter groups than this run's", mend)
+            raise AstreaError("the optimizer in the checkpoint has other parameter groups than this run's", hint)
         for group, current in zip(groups, current_groups, strict=True):  # JSON knows neither tuples nor tensors
             group |= {k: tuple(group[k]) for k, v in current.items() if isinstance(v, tuple)}
             group |= {k: torch.full_like(v, group[k]) for k, v in current.items() if isinstance(v, Tensor)}
@@ -320,12 +320,12 @@ def restore_optimizer(optimizer: torch.optim.AdamW, tensors: Mapping[str, Tensor
             index, _, slot = name.partition(".")
             parameter = parameters[int(index)]
             if value.dim() and value.shape != parameter.shape:
-                raise AstreaError(f"the optimizer's {slot} of parameter {index} is {tuple(value.shape)}", mend)
+                raise AstreaError(f"the optimizer's {slot} of parameter {index} is {tuple(value.shape)}", hint)
             own = shard_like(value.to(parameter.device), parameter) if value.dim() else value
             slots.setdefault(int(index), {})[slot] = own.clone()
         optimizer.load_state_dict({"state": slots, "param_groups": groups})
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise AstreaError(f"the optimizer state in the checkpoint cannot be read ({error!r:.200})", mend) from error
+        raise AstreaError(f"the optimizer state in the checkpoint cannot be read ({error!r:.200})", hint) from error
 
 
 def rng_state() -> dict[str, Any]:

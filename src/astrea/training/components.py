@@ -28,7 +28,7 @@ from astrea.language.labels import LabelWords
 from astrea.language.plain import Kept, Said, compare
 from astrea.model.configuration import AstreaConfig
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.recipes.recipe import ExpertEntry, Run
+from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 
 SHIPPED = Path(__file__).parents[1] / "world" / "weights"
@@ -73,12 +73,12 @@ def load_part(module: nn.Module, folder: Path, name: str) -> None:
         AstreaError: the file or the card is missing, altered, or of another size than the recipe asks for.
     """
     path = folder / f"{name}.safetensors"
-    mend = "make the parts again with `astrea pretrain`, or use pretrain=shipped"
+    hint = "make the parts again with `astrea pretrain`, or use pretrain=shipped"
     card = read_card(folder)
     if not is_file(path):
-        raise AstreaError(f"{path}: the pretrained part {name!r} is missing", mend)
+        raise AstreaError(f"{path}: the pretrained part {name!r} is missing", hint)
     if sha256_file(path) != card.get("sha256", {}).get(name):
-        raise AstreaError(f"{path}: its sha256 is not the one that {CARD} names", mend)
+        raise AstreaError(f"{path}: its sha256 is not the one that {CARD} names", hint)
     fill(module, path, name)
 
 
@@ -122,46 +122,46 @@ def read_card(folder: Path) -> dict[str, Any]:
         AstreaError: no readable card.
     """
     path = folder / CARD
-    mend = "point pretrain= at a folder that `astrea pretrain` wrote"
+    hint = "point pretrain= at a folder that `astrea pretrain` wrote"
     try:
         card = read_json(path, "card")
     except AstreaError as error:
-        raise AstreaError(error.message, mend) from error
+        raise AstreaError(error.message, hint) from error
     if not isinstance(card, dict) or not isinstance(card.get("sha256", {}), dict):
-        raise AstreaError(f"{path}: is not a card", mend)
+        raise AstreaError(f"{path}: is not a card", hint)
     return card
 
 
 def configure(
-    run: Run, experts: Mapping[str, Mapping[str, Any]], text: PreTrainedConfig, image_token_id: int
+    recipe: Recipe, experts: Mapping[str, Mapping[str, Any]], text: PreTrainedConfig, image_token_id: int
 ) -> AstreaConfig:
     """The configuration of a recipe's model.
 
     Args:
         experts: what `AstreaConfig.experts` says of them. text: the language model's.
     """
-    low_rank = run.language.low_rank
+    low_rank = recipe.language.low_rank
     return AstreaConfig(
         text_config=text.to_dict(),
         experts={name: dict(entry) for name, entry in experts.items()},
-        strategy=run.model.strategy,
-        fusion=run.model.fusion(),
-        adapter_hidden=run.model.adapter_hidden,
-        contrast_width=run.model.contrast_width,
+        strategy=recipe.model.strategy,
+        fusion=recipe.model.fusion(),
+        adapter_hidden=recipe.model.adapter_hidden,
+        contrast_width=recipe.model.contrast_width,
         image_token_id=image_token_id,
-        image_size=run.world.canvas,
-        attention=run.language.attention,
-        language_dtype=None if run.language.tiny else run.language.dtype,
+        image_size=recipe.world.canvas,
+        attention=recipe.language.attention,
+        language_dtype=None if recipe.language.tiny else recipe.language.dtype,
         low_rank=None if low_rank is None else low_rank.model_dump(mode="json"),
     )
 
 
-def random_weights(run: Run) -> str | None:
+def random_weights(recipe: Recipe) -> str | None:
     """A sentence that names what a recipe only describes, so that nobody takes it for real; None if nothing."""
     named = [
-        f"experts.{name}" for name, entry in run.experts.items() if entry.checkpoint is None and entry.architecture
+        f"experts.{name}" for name, entry in recipe.experts.items() if entry.checkpoint is None and entry.architecture
     ]
-    if run.language.checkpoint is None and not run.language.tiny:
+    if recipe.language.checkpoint is None and not recipe.language.tiny:
         named.append("language")
     if not named:
         return None
@@ -194,61 +194,61 @@ class Assembled(NamedTuple):
         return logits
 
 
-def never_warmed_up(run: Run, text: PreTrainedConfig) -> str | None:
+def never_warmed_up(recipe: Recipe, text: PreTrainedConfig) -> str | None:
     """A warning for whoever asks for a word match that the language model was never trained with; None if all is
     well.
 
     Args:
         text: the language model's configuration.
     """
-    if run.language.checkpoint is None or not run.model.word_match or warmed_up(text):
+    if recipe.language.checkpoint is None or not recipe.model.word_match or warmed_up(text):
         return None
     return (
-        f"warning: model.word_match is {run.model.word_match:g}, and {run.language.checkpoint} was never trained with "
-        "one: whatever it knows is likely lost as soon as it is shown a picture; model.word_match=0 takes it out"
+        f"warning: model.word_match is {recipe.model.word_match:g}, and {recipe.language.checkpoint} was never trained "
+        "with one: whatever it knows is likely lost as soon as it is shown a picture; model.word_match=0 takes it out"
     )
 
 
-def assemble(run: Run, parts: Path | None) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
+def assemble(recipe: Recipe, parts: Path | None) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
     """`put_together` without what the language model said."""
-    return put_together(run, parts)[:2]
+    return put_together(recipe, parts)[:2]
 
 
-def put_together(run: Run, parts: Path | None) -> Assembled:
+def put_together(recipe: Recipe, parts: Path | None) -> Assembled:
     """Build the model of a recipe; fill experts and language model from a parts folder (None: leave them fresh). A
     language model with a checkpoint comes from there instead, and one that is only described has random weights.
 
     Adapters start at the words of their expert's channels, after the language model's weights are in.
     """
-    entries = {name: resolve(name, entry) for name, entry in run.experts.items()}
+    entries = {name: resolve(name, entry) for name, entry in recipe.experts.items()}
     declared = outline(entries)
     extra: list[Any] = [expert for expert in declared.values() if expert not in COMPACT.values()]
-    torch.manual_seed(run.seed)
+    torch.manual_seed(recipe.seed)
     language: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     said: Said | None = None
-    if run.language.checkpoint is not None:
-        language, tokenizer, said = load_language(run.language, warm=run.model.warm_language)
+    if recipe.language.checkpoint is not None:
+        language, tokenizer, said = load_language(recipe.language, warm=recipe.model.warm_language)
     else:
         # The compact experts' words always come first, so that the shipped language model's vocabulary keeps its order.
         tokenizer = tiny_tokenizer([*COMPACT.values(), *extra])
-        if run.language.tiny:
-            language = tiny_language_model(run.language, tiny_tokenizer())
-            if parts is not None and run.model.warm_language:
+        if recipe.language.tiny:
+            language = tiny_language_model(recipe.language, tiny_tokenizer())
+            if parts is not None and recipe.model.warm_language:
                 load_part(language, parts, LANGUAGE)
             if len(tokenizer) > language.config.vocab_size:
                 language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         else:
-            language = language_from_architecture(run.language, len(tokenizer))
-    whole = not run.language.tiny or run.language.low_rank is not None
+            language = language_from_architecture(recipe.language, len(tokenizer))
+    whole = not recipe.language.tiny or recipe.language.low_rank is not None
     image_token_id: Any = tokenizer.convert_tokens_to_ids("<image>")
-    config = configure(run, entries, language.config, image_token_id)
+    config = configure(recipe, entries, language.config, image_token_id)
     config.question_span = ChatFormat(tokenizer).question_span
     model = AstreaForConditionalGeneration(config, allow_import=True, language_model=language if whole else None)
     if not whole:
         model.language_model.load_state_dict(language.state_dict())
-    load_experts(model.experts, run.experts, parts)
-    if run.model.word_start:
+    load_experts(model.experts, recipe.experts, parts)
+    if recipe.model.word_start:
         for name in model.experts.names:
             labels = model.experts[name].labels
             if any(labels):
@@ -256,9 +256,9 @@ def put_together(run: Run, parts: Path | None) -> Assembled:
                 model.alignment.adapters[name].start_at_words(words)  # type: ignore[operator]
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    if run.language.checkpoint is not None:
+    if recipe.language.checkpoint is not None:
         settle_generation(model, tokenizer, language)
-    if run.language.gradient_checkpointing:
+    if recipe.language.gradient_checkpointing:
         # transformers has renamed it.
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         # Only the older, re-entrant kind of checkpointing needs gradients of frozen word embeddings.

@@ -19,7 +19,7 @@ from astrea.data.protocol import Samples, TrainingData
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.recipes.recipe import ExpertEntry, Run
+from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.acceleration import accelerated, in_half
 from astrea.training.contribution import Contributions
 from astrea.training.distributed import ALONE, Distributed
@@ -45,7 +45,7 @@ class Told:
     numbers: Tensor | None
 
 
-class Workshop:
+class TrainingContext:
     """One training run's moving parts.
 
     Attributes:
@@ -56,24 +56,24 @@ class Workshop:
 
     def __init__(
         self,
-        run: Run,
+        recipe: Recipe,
         model: AstreaForConditionalGeneration,
         tokenizer: PreTrainedTokenizerBase,
         data: TrainingData,
         ranks: Distributed = ALONE,
     ) -> None:
-        self.run, self.model, self.tokenizer, self.data = run, model.to(ranks.device), tokenizer, data  # type: ignore[arg-type]
+        self.recipe, self.model, self.tokenizer, self.data = recipe, model.to(ranks.device), tokenizer, data  # type: ignore[arg-type]
         self.ranks = ranks
-        place_experts(model.experts, run.experts)
+        place_experts(model.experts, recipe.experts)
         self.packer = Packer(tokenizer, model.num_visual_tokens)
         self.contrast = MomentumContrast(
             model.alignment,
             width=model.config.contrast_width,
-            momentum=run.contrast.momentum,
-            queue=run.contrast.queue,
-            temperature=run.contrast.temperature,
+            momentum=recipe.contrast.momentum,
+            queue=recipe.contrast.queue,
+            temperature=recipe.contrast.temperature,
         ).to(ranks.device)
-        scanned = (self.packer.ids(text) for text in data.scanned(run.seed))
+        scanned = (self.packer.ids(text) for text in data.scanned(recipe.seed))
         self.words = WordContrast(scanned, len(tokenizer)).to(ranks.device)
         self.kept_states: Tensor | None = None
         self.contributions = Contributions(len(data.groups), len(model.experts.names))
@@ -96,7 +96,7 @@ class Workshop:
         Raises:
             AstreaError: an expert is to learn, and what it says has no gradient.
         """
-        bank, learners = self.model.experts, self.run.learning_experts
+        bank, learners = self.model.experts, self.recipe.learning_experts
         if not learners or not samples.pictures:
             return self.seen(samples)
         found = self.moved(samples.look([name for name in bank.names if name not in learners]))
@@ -113,7 +113,7 @@ class Workshop:
 
     def told(self, samples: Samples, *purpose: object) -> Told:
         """Which text of each sample is read in this step."""
-        draw = torch.rand(len(samples.names), generator=generator_for(self.run.seed, "captions", *purpose))
+        draw = torch.rand(len(samples.names), generator=generator_for(self.recipe.seed, "captions", *purpose))
         which = (draw * torch.tensor([len(texts) for texts in samples.texts])).long()
         tokens = [self.packer.ids(texts[c]) for texts, c in zip(samples.texts, which.tolist(), strict=True)]
         ids = torch.stack([samples.ids, torch.tensor([text_id(one) for one in tokens])], 1)
@@ -138,7 +138,7 @@ class Workshop:
         must find the same ones.
         """
         texts = self.data.every_text()
-        align = self.run.align
+        align = self.recipe.align
         if texts is None or not align.losses.itc:
             return
         if sum(map(len, texts)) > align.steps * align.accumulate * align.batch:
@@ -158,7 +158,7 @@ class Workshop:
             "weights": tensors_fingerprint(self.model.language_model.state_dict()),
             "config": self.model.config.text_config.to_dict(),
         }
-        machines, device = self.run.machines, self.ranks.device
+        machines, device = self.recipe.machines, self.ranks.device
         if in_half(machines, device):
             key["precision"] = "bf16"
         with accelerated(self.model.language_model, machines, device):

@@ -107,7 +107,7 @@ class Distributed:
         dist.broadcast(said, 0)
         return int(said)
 
-    def check_equal(self, digest: str, what: str, mend: str) -> None:
+    def check_equal(self, digest: str, what: str, hint: str) -> None:
         """Whether all ranks hold the same.
 
         Args:
@@ -122,7 +122,7 @@ class Distributed:
         leaders = own.clone()
         dist.broadcast(leaders, 0)
         if self.any(not torch.equal(own, leaders)):
-            raise AstreaError(f"not all of the {self.world} processes hold the same {what}", mend)
+            raise AstreaError(f"not all of the {self.world} processes hold the same {what}", hint)
 
     @torch.no_grad()
     def share(self, tensors: Iterable[Tensor]) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from astrea.common.installation import require_extra
 from astrea.data.readers.detect import TABLE_ENDINGS
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 
 
-def require_extras(run: Run) -> None:
+def require_extras(recipe: Recipe) -> None:
     """Make sure that the libraries are there which a run uses late: after loading, or after an epoch of features.
 
     Raises:
         AstreaError: one is missing; tells how to install it.
     """
-    if run.language.low_rank is not None:
+    if recipe.language.low_rank is not None:
         require_extra("lora", "low-rank tuning", "or leave language.low_rank out")
-    if any(name.lower().endswith(TABLE_ENDINGS) for name in run.data.named_files):
+    if any(name.lower().endswith(TABLE_ENDINGS) for name in recipe.data.named_files):
         require_extra("data", "reading Parquet and Arrow files")

@@ -9,7 +9,7 @@ from typing import Any
 
 from astrea.common.errors import AstreaError
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.recipes.trail import short
 
 MEASURED_ON = {"validation", "validation_every", "validation_records", "keep_best"}
@@ -18,19 +18,19 @@ MEASURED_ON = {"validation", "validation_every", "validation_records", "keep_bes
 SHOWN = 3
 
 
-def no_part(*runs: Run) -> Any:
+def no_part(*recipes: Recipe) -> Any:
     """What is no part of a recipe's identity: what it is computed on, and what it is measured on meanwhile, unless that
     is a share of what the run would learn from otherwise."""
-    shared = any(isinstance(run.data.validation, float) for run in runs)
+    shared = any(isinstance(recipe.data.validation, float) for recipe in recipes)
     return {"machines": True, "data": MEASURED_ON - {"validation"} if shared else MEASURED_ON}
 
 
-def config_hash(run: Run) -> str:
+def config_hash(recipe: Recipe) -> str:
     """Identifies a recipe; a checkpoint of another one is refused. See `no_part`."""
-    return hashlib.sha256(run.model_dump_json(exclude=no_part(run)).encode()).hexdigest()[:16]
+    return hashlib.sha256(recipe.model_dump_json(exclude=no_part(recipe)).encode()).hexdigest()[:16]
 
 
-def refuse_another(run: Run, path: Path) -> None:
+def refuse_another(recipe: Recipe, path: Path) -> None:
     """Whether a run can go on with this recipe.
 
     Args:
@@ -40,12 +40,12 @@ def refuse_another(run: Run, path: Path) -> None:
         AstreaError: it was started with another one; names the keys that differ.
     """
     try:
-        other = load_recipe(Run, str(path))
+        other = load_recipe(Recipe, str(path))
     except AstreaError:
         return
-    if config_hash(other) == config_hash(run):
+    if config_hash(other) == config_hash(recipe):
         return
-    here, there = (one.model_dump(mode="json", exclude=no_part(run, other)) for one in (run, other))
+    here, there = (one.model_dump(mode="json", exclude=no_part(recipe, other)) for one in (recipe, other))
     found = [f"{key} is {short(mine)} here and {short(theirs)} there" for key, mine, theirs in differences(here, there)]
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     told = "; ".join(found[:SHOWN]) or "the experts stand in another order"

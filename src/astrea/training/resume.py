@@ -12,7 +12,7 @@ from astrea.common.fingerprint import tensors_fingerprint
 from astrea.common.paths import file_guard, is_file, is_folder, list_folder
 from astrea.common.progress import Reporter
 from astrea.training.checkpoint import Checkpoint, load_checkpoint, set_rng_state
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed, restarts
 from astrea.training.fsdp import gathered
 
@@ -79,62 +79,62 @@ def newest(folder: Path, digest: str, ranks: Distributed, report: Reporter) -> C
     return found
 
 
-def snapshot(shop: Workshop) -> dict[str, dict[str, Tensor]]:
+def snapshot(ctx: TrainingContext) -> dict[str, dict[str, Tensor]]:
     """Every tensor of a run that moves: the model without the experts that stay, the momentum copy, the queue, ...
 
     Every rank must ask, since what is sharded is gathered; only rank 0 gets all of it.
     """
-    frozen = {f"experts.{name}" for name in frozen_experts(shop)}
-    model = {k: v for k, v in shop.model.state_dict().items() if k not in frozen}
-    contrast = {k: v for k, v in shop.contrast.state_dict().items() if not k.startswith("queue.")}
+    frozen = {f"experts.{name}" for name in frozen_experts(ctx)}
+    model = {k: v for k, v in ctx.model.state_dict().items() if k not in frozen}
+    contrast = {k: v for k, v in ctx.contrast.state_dict().items() if not k.startswith("queue.")}
     return {
-        "model": gathered(model, shop.ranks.leads),
+        "model": gathered(model, ctx.ranks.leads),
         "momentum": contrast,
-        "queue": shop.contrast.queue.state_dict(),
-        "words": shop.words.state_dict(),
-        "contribution": shop.contributions.state_dict(),
+        "queue": ctx.contrast.queue.state_dict(),
+        "words": ctx.words.state_dict(),
+        "contribution": ctx.contributions.state_dict(),
     }
 
 
-def frozen_experts(shop: Workshop) -> dict[str, Tensor]:
+def frozen_experts(ctx: TrainingContext) -> dict[str, Tensor]:
     """The tensors of the experts that stay as they are in all of the run, by their name in the bank."""
-    learners = tuple(f"experts.{name}." for name in shop.run.learning_experts)
-    state = shop.model.experts.state_dict()
+    learners = tuple(f"experts.{name}." for name in ctx.recipe.learning_experts)
+    state = ctx.model.experts.state_dict()
     return {name: tensor for name, tensor in state.items() if not name.startswith(learners)}
 
 
-def restore(shop: Workshop, found: Checkpoint) -> None:
+def restore(ctx: TrainingContext, found: Checkpoint) -> None:
     """Put a snapshot back."""
     # Experts that stay are not in the checkpoint: what was learned is only worth something with the same ones.
-    frozen = frozen_experts(shop)
+    frozen = frozen_experts(ctx)
     if found.state["experts"] != tensors_fingerprint(frozen):
         raise AstreaError(
             f"{found.path}: was written with other experts than those that are there now",
             "restore the parts or checkpoints that the run was started with, or start a new run in another folder",
         )
-    missing, unexpected = shop.model.load_state_dict(found.tensors["model"], strict=False)
+    missing, unexpected = ctx.model.load_state_dict(found.tensors["model"], strict=False)
     if unexpected or set(missing) - {f"experts.{name}" for name in frozen}:
         raise AstreaError(f"{found.path}: is of another model", "resume with the recipe that wrote it")
-    shop.contrast.load_state_dict(found.tensors["momentum"], strict=False)
-    shop.contrast.queue.load_state_dict(found.tensors["queue"])
-    shop.words.load_state_dict(found.tensors["words"])
-    shop.contributions.load_state_dict(found.tensors["contribution"])
+    ctx.contrast.load_state_dict(found.tensors["momentum"], strict=False)
+    ctx.contrast.queue.load_state_dict(found.tensors["queue"])
+    ctx.words.load_state_dict(found.tensors["words"])
+    ctx.contributions.load_state_dict(found.tensors["contribution"])
     set_rng_state(found.state["rng"])
 
 
-def start_alike(shop: Workshop) -> None:
+def start_alike(ctx: TrainingContext) -> None:
     """Give every rank what rank 0 starts from.
 
     Raises:
         AstreaError: the ranks have other experts, so their features are not the same either.
     """
-    ranks, model = shop.ranks, shop.model
+    ranks, model = ctx.ranks, ctx.model
     if ranks.alone:
         return
-    mend = "install the same version of everything on every machine, and give them the same parts"
-    ranks.check_equal(tensors_fingerprint(model.experts.state_dict()), "experts", mend)
+    hint = "install the same version of everything on every machine, and give them the same parts"
+    ranks.check_equal(tensors_fingerprint(model.experts.state_dict()), "experts", hint)
     moves = {name: value for name, value in model.state_dict().items() if not name.startswith("experts.")}
-    for tensors in (moves, shop.contrast.state_dict(), shop.words.state_dict()):
+    for tensors in (moves, ctx.contrast.state_dict(), ctx.words.state_dict()):
         ranks.share(tensors.values())
-        ranks.check_equal(tensors_fingerprint(tensors), "weights", mend)
-    ranks.check_equal(tensors_fingerprint(shop.contributions.state_dict()), "measured contributions", mend)
+        ranks.check_equal(tensors_fingerprint(tensors), "weights", hint)
+    ranks.check_equal(tensors_fingerprint(ctx.contributions.state_dict()), "measured contributions", hint)

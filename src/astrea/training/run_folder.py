@@ -14,7 +14,7 @@ from astrea.common.files import write_atomic
 from astrea.common.paths import file_guard, is_file, is_folder, list_folder
 from astrea.common.progress import Reporter
 from astrea.recipes.loader import dump_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.distributed import ALONE, Distributed
 from astrea.training.resume import MARK
 
@@ -60,10 +60,10 @@ def alone_in(folder: Path, *, ranks: Distributed = ALONE, report: Reporter, leav
         lock.release()
 
 
-def write_recipe(run: Run, folder: Path) -> None:
+def write_recipe(recipe: Recipe, folder: Path) -> None:
     """Keep the recipe with the run, where `astrea train --resume` finds it."""
     with file_guard(folder):
-        write_atomic(folder / RECIPE, dump_recipe(run).encode())
+        write_atomic(folder / RECIPE, dump_recipe(recipe).encode())
 
 
 def is_begun(folder: Path) -> bool:

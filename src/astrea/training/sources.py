@@ -20,7 +20,7 @@ from astrea.data.readers.sources import configured_sources
 from astrea.data.streaming import RecordData
 from astrea.experts.bank import ExpertBank
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.distributed import Distributed
 from astrea.world.dataset import WorldData, load_world
 
@@ -29,7 +29,7 @@ UNKNOWN = 0.05
 
 
 def training_data(
-    run: Run,
+    recipe: Recipe,
     model: AstreaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     ranks: Distributed,
@@ -42,28 +42,28 @@ def training_data(
     Raises:
         AstreaError: a file cannot be read, or the recipe wants of files what only the world has.
     """
-    sources = configured_sources(run.data, report if ranks.leads else None)
+    sources = configured_sources(recipe.data, report if ranks.leads else None)
     if not sources:
         with ranks.first():
-            return world_of(run, model.experts, cache=cache, report=report)
-    if run.distill is not None:
+            return world_of(recipe, model.experts, cache=cache, report=report)
+    if recipe.distill is not None:
         raise AstreaError(
             "a student is distilled on the embedded world's pictures, and data.train names others",
             "leave `distill` out, or data.train",
         )
-    data = record_data(run, model, tokenizer, sources, ranks, cache=cache, report=report)
-    if run.align.steps and not data.pictured:
+    data = record_data(recipe, model, tokenizer, sources, ranks, cache=cache, report=report)
+    if recipe.align.steps and not data.pictured:
         raise AstreaError(
             f"no record of {', '.join(data.groups)} shows a picture, and experts are aligned by pictures",
             "set align.steps=0, or give data with pictures",
         )
     report.say(f"training on {counted(len(data), 'record')} of {', '.join(data.groups)}")
-    tell_unknown(data, tokenizer, run, report)
+    tell_unknown(data, tokenizer, recipe, report)
     return data
 
 
 def validation_data(
-    run: Run,
+    recipe: Recipe,
     model: AstreaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     ranks: Distributed,
@@ -76,16 +76,16 @@ def validation_data(
     Raises:
         AstreaError: a file cannot be read.
     """
-    sources = configured_sources(run.data, report if ranks.leads else None, key="validation")
+    sources = configured_sources(recipe.data, report if ranks.leads else None, key="validation")
     if not sources:
         return None
-    data = record_data(run, model, tokenizer, sources, ranks, cache=cache, report=report)
+    data = record_data(recipe, model, tokenizer, sources, ranks, cache=cache, report=report)
     report.say(f"validation on {counted(len(data), 'record')} of {', '.join(data.groups)}")
     return data
 
 
 def record_data(
-    run: Run,
+    recipe: Recipe,
     model: AstreaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     sources: Sequence[Source],
@@ -101,33 +101,33 @@ def record_data(
         model.experts.to(ranks.device),
         Packer(tokenizer, model.num_visual_tokens),
         image_size=model.config.image_size,
-        max_tokens=min(positions, run.data.max_tokens or sys.maxsize),
-        row_tokens=run.data.row_tokens,
-        threads=run.machines.loaders,
-        kept=SeenPictures(cache.folder, int(run.machines.kept_features * 1e9), report.say),
+        max_tokens=min(positions, recipe.data.max_tokens or sys.maxsize),
+        row_tokens=recipe.data.row_tokens,
+        threads=recipe.machines.loaders,
+        kept=SeenPictures(cache.folder, int(recipe.machines.kept_features * 1e9), report.say),
         ranks=ranks,
         report=report,
     )
 
 
-def world_of(run: Run, experts: ExpertBank, *, cache: FeatureCache, report: Reporter) -> WorldData:
+def world_of(recipe: Recipe, experts: ExpertBank, *, cache: FeatureCache, report: Reporter) -> WorldData:
     """The embedded world's training split, as a recipe wants it."""
     return load_world(
         experts,
-        run.world,
-        count=run.data.train_scenes,
-        per_scene=run.data.questions_per_scene,
-        paraphrases=run.data.paraphrases,
-        vain=run.data.unanswerable,
+        recipe.world,
+        count=recipe.data.train_scenes,
+        per_scene=recipe.data.questions_per_scene,
+        paraphrases=recipe.data.paraphrases,
+        vain=recipe.data.unanswerable,
         cache=cache,
         progress=report.track,
         notify=report.say,
     )
 
 
-def tell_unknown(data: RecordData, tokenizer: PreTrainedTokenizerBase, run: Run, report: Reporter) -> None:
+def tell_unknown(data: RecordData, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, report: Reporter) -> None:
     """Say how many words of the data the language model has none for, if they are many."""
-    told = [tokenizer(text, add_special_tokens=False).input_ids for text in islice(data.scanned(run.seed), 500)]
+    told = [tokenizer(text, add_special_tokens=False).input_ids for text in islice(data.scanned(recipe.seed), 500)]
     tokens = [token for ids in told for token in ids]
     unknown = sum(token == tokenizer.unk_token_id for token in tokens) / max(1, len(tokens))
     if unknown > UNKNOWN:

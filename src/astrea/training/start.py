@@ -7,7 +7,7 @@ from pathlib import Path
 from astrea.common.errors import AstreaError
 from astrea.experts.pretrained.entry import resolve
 from astrea.model.loading import load_model
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import Assembled, configure, put_together
 from astrea.world.language.wordings import learn_wordings
 
@@ -15,35 +15,35 @@ COMPARED = ("experts", "strategy", "fusion", "adapter_hidden", "contrast_width",
 """What a recipe says of the model, and has to say of the one it goes on from."""
 
 
-def beginning(run: Run, parts: Path | None) -> Assembled:
+def beginning(recipe: Recipe, parts: Path | None) -> Assembled:
     """What a recipe's stages start from: `put_together`, or the finished model that ``run.start`` names; with the words
     of the questions that it will be asked.
 
     Raises:
         AstreaError: see `put_together` and `begun`.
     """
-    made = put_together(run, parts) if run.start is None else begun(run)
-    if run.data.paraphrases or run.data.unanswerable:
+    made = put_together(recipe, parts) if recipe.start is None else begun(recipe)
+    if recipe.data.paraphrases or recipe.data.unanswerable:
         made = made._replace(tokenizer=learn_wordings(made.model, made.tokenizer))
     return made
 
 
-def begun(run: Run) -> Assembled:
+def begun(recipe: Recipe) -> Assembled:
     """The finished model that ``run.start`` names, and its tokenizer.
 
     Raises:
         AstreaError: there is no such model, or it is another one than the recipe describes; says where they differ.
     """
-    assert run.start is not None
+    assert recipe.start is not None
     # A recipe is the user's own word: what it names may be imported.
-    model, processor = load_model(Path(run.start), trust_remote_code=True)
-    entries = {name: resolve(name, entry) for name, entry in run.experts.items()}
-    wanted = configure(run, entries, model.config.text_config, model.config.image_token_id)
+    model, processor = load_model(Path(recipe.start), trust_remote_code=True)
+    entries = {name: resolve(name, entry) for name, entry in recipe.experts.items()}
+    wanted = configure(recipe, entries, model.config.text_config, model.config.image_token_id)
     for name in COMPARED:
         asked, there = getattr(wanted, name), getattr(model.config, name)
         if asked != there:
             raise AstreaError(
-                f"the model in {run.start} has {name}={there!r}, and the recipe asks for {asked!r}",
+                f"the model in {recipe.start} has {name}={there!r}, and the recipe asks for {asked!r}",
                 "go on with the recipe that it was made with: recipe.json in its folder",
             )
     return Assembled(model, processor.tokenizer, None)

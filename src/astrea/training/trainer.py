@@ -22,7 +22,7 @@ from astrea.confidence.own_data import doubt_of_records
 from astrea.data.feature_cache import FeatureCache
 from astrea.language.low_rank import merge
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.acceleration import accelerated
 from astrea.training.checkpoint import (
     Checkpoint,
@@ -33,7 +33,7 @@ from astrea.training.checkpoint import (
     write_json_atomic,
 )
 from astrea.training.components import SHIPPED, Assembled, never_warmed_up, random_weights
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed, join
 from astrea.training.fsdp import sharded
 from astrea.training.identity import config_hash, refuse_another
@@ -50,7 +50,7 @@ from astrea.training.validation import Validation
 from astrea.world.distill import teach
 from astrea.world.pretrain import pretrain
 
-Observe = Callable[[Workshop, str, int, float], None]
+Observe = Callable[[TrainingContext, str, int, float], None]
 """Told after every optimizer step: the workshop, the stage, the steps done in it, the seconds trained so far."""
 
 KEPT = "language.json"
@@ -61,15 +61,15 @@ NOT_TRAINING = ("pretrain", "features", "waiting", "validation")
 batches) already in the stages'."""
 
 
-def is_finished(run: Run, folder: Path) -> bool:
+def is_finished(recipe: Recipe, folder: Path) -> bool:
     """Whether this run's last step has been done, and its model and its times been written."""
-    last = f"step-{sum(plan.schedule.steps for plan in plan_stages(run)):08d}"
+    last = f"step-{sum(plan.schedule.steps for plan in plan_stages(recipe)):08d}"
     there = (folder / "checkpoints" / last / "manifest.json", folder / "model" / "config.json", folder / "seconds.json")
     return all(is_file(path) for path in there)
 
 
 def train(
-    run: Run,
+    recipe: Recipe,
     folder: Path,
     *,
     resume: bool = False,
@@ -93,16 +93,16 @@ def train(
         AstreaError: anything the user can mend, such as another run that is at work in the folder. Interrupted: SIGINT
             or SIGTERM; a checkpoint has been saved.
     """
-    torch.set_num_threads(run.threads)
-    with join(run.machines) as ranks, alone_in(folder, ranks=ranks, report=report):
-        train_with(ranks, run, folder, resume=resume, cache=cache, observe=observe, report=report)
+    torch.set_num_threads(recipe.threads)
+    with join(recipe.machines) as ranks, alone_in(folder, ranks=ranks, report=report):
+        train_with(ranks, recipe, folder, resume=resume, cache=cache, observe=observe, report=report)
         ranks.wait()
     return folder / "model"
 
 
 def train_with(
     ranks: Distributed,
-    run: Run,
+    recipe: Recipe,
     folder: Path,
     *,
     resume: bool,
@@ -111,53 +111,53 @@ def train_with(
     report: Reporter,
 ) -> None:
     """`train`, as one of some processes."""
-    if run.learning_experts and not ranks.alone:
+    if recipe.learning_experts and not ranks.alone:
         raise AstreaError(
-            f"{', '.join(run.learning_experts)} would learn in {ranks.world} processes, each with other pictures",
+            f"{', '.join(recipe.learning_experts)} would learn in {ranks.world} processes, each with other pictures",
             "train with one process, or leave `experts` out of fuse.train and tune.train",
         )
-    plans = plan_stages(run)
+    plans = plan_stages(recipe)
     for plan in plans:
         ranks.check_share(plan.schedule.batch, f"{plan.name.split('/')[0]}.batch")
     found = None
     if goes_on(folder, resume, ranks):
         if has_checkpoints(folder):
-            refuse_another(run, folder / RECIPE)
-        found = newest(folder, config_hash(run), ranks, report)
+            refuse_another(recipe, folder / RECIPE)
+        found = newest(folder, config_hash(recipe), ranks, report)
     if ranks.leads and found is None:  # whoever has checkpoints keeps the recipe they belong to
-        write_recipe(run, folder)
+        write_recipe(recipe, folder)
     clock = {} if found is None else dict(found.state["seconds"])
     started = time.perf_counter()
-    parts = SHIPPED if run.pretrain == "shipped" else Path(run.pretrain)
-    if run.pretrain == "scratch":
+    parts = SHIPPED if recipe.pretrain == "shipped" else Path(recipe.pretrain)
+    if recipe.pretrain == "scratch":
         parts = folder / "parts"
         with ranks.first():
             if ranks.leads:
-                pretrain(run, parts, report=report)
+                pretrain(recipe, parts, report=report)
         clock["pretrain"] = time.perf_counter() - started + clock.get("pretrain", 0.0)
-    made = load(run, parts, folder if ranks.leads else None, report)
+    made = load(recipe, parts, folder if ranks.leads else None, report)
     model, tokenizer, _ = made
     kept = FeatureCache(cache or folder.parent / "cache")
-    if run.distill is not None:
+    if recipe.distill is not None:
         with ranks.first():
-            seconds = teach(run, run.distill, model.experts, parts, folder / "student", cache=kept, report=report)
+            seconds = teach(recipe, recipe.distill, model.experts, parts, folder / "student", cache=kept, report=report)
         clock["distill"] = seconds
     started = time.perf_counter()
-    data = training_data(run, model, tokenizer, ranks, cache=kept, report=report)
+    data = training_data(recipe, model, tokenizer, ranks, cache=kept, report=report)
     clock["features"] = time.perf_counter() - started + clock.get("features", 0.0)
-    shop = Workshop(run, model, tokenizer, data, ranks)
-    validation = validation_of(shop, folder, kept, report)
+    ctx = TrainingContext(recipe, model, tokenizer, data, ranks)
+    validation = validation_of(ctx, folder, kept, report)
     first, at = 0, 0
     if found is not None:
         first, at = int(found.state["stage"]), int(found.state["step"])
-        restore(shop, found)
+        restore(ctx, found)
         report.say(f"resuming from {found.path.name}")
-    start_alike(shop)
-    aligns = run.align.kind == "contrast" and any(plan.name.startswith("align") for plan in plans[first:])
+    start_alike(ctx)
+    aligns = recipe.align.kind == "contrast" and any(plan.name.startswith("align") for plan in plans[first:])
     if aligns:  # the language model is still what it started as, and as frozen as the experts
         started = time.perf_counter()
         with ranks.first():
-            shop.keep_states(kept, report.track, report.say)
+            ctx.keep_states(kept, report.track, report.say)
         clock["features"] += time.perf_counter() - started
     with TrainLog(folder) if ranks.leads else nullcontext() as log, stop_on_signal(tells=ranks.leads) as stopping:
         if log is not None and (amiss := log.truncate_after(0 if found is None else found.step)):
@@ -167,41 +167,41 @@ def train_with(
                 continue
             before = sum(p.schedule.steps for p in plans[:number])
             start = at if number == first else 0
-            run_stage(shop, plan, number, before, start, found if start else None, folder / "checkpoints", log, clock,
+            run_stage(ctx, plan, number, before, start, found if start else None, folder / "checkpoints", log, clock,
                       stopping, observe, validation, report)  # fmt: skip
     if validation is not None and (best := validation.take_best()):
         report.say(best)
-    shop.model.eval()
-    doubt = doubt_of_records(shop, report)
+    ctx.model.eval()
+    doubt = doubt_of_records(ctx, report)
     if ranks.leads:
-        write_finished(shop, made, doubt, folder, clock, report)
+        write_finished(ctx, made, doubt, folder, clock, report)
 
 
-def load(run: Run, parts: Path, folder: Path | None, report: Reporter) -> Assembled:
+def load(recipe: Recipe, parts: Path, folder: Path | None, report: Reporter) -> Assembled:
     """What the stages start from, and what is said of it; ``folder``: of the run, for the process that leads."""
-    if invented := random_weights(run):
+    if invented := random_weights(recipe):
         report.say(invented)
     report.track("loading the model", 0, 1)
-    made = beginning(run, parts)
+    made = beginning(recipe, parts)
     report.track("loading the model", 1, 1)
     report.say(model_told(made[0]))
-    if lost := never_warmed_up(run, made[0].config.text_config):
+    if lost := never_warmed_up(recipe, made[0].config.text_config):
         report.say(lost)
     tell_language(made, folder, "assembled", report)
     return made
 
 
-def validation_of(shop: Workshop, folder: Path, cache: FeatureCache, report: Reporter) -> Validation | None:
+def validation_of(ctx: TrainingContext, folder: Path, cache: FeatureCache, report: Reporter) -> Validation | None:
     """What measures the held-out loss of a run in ``folder``, if its recipe names held-out data."""
-    data = validation_data(shop.run, shop.model, shop.tokenizer, shop.ranks, cache=cache, report=report)
-    return None if data is None else Validation(shop, data, folder / "best")
+    data = validation_data(ctx.recipe, ctx.model, ctx.tokenizer, ctx.ranks, cache=cache, report=report)
+    return None if data is None else Validation(ctx, data, folder / "best")
 
 
 def write_finished(
-    shop: Workshop, made: Assembled, doubt: Doubt | None, folder: Path, clock: dict[str, float], report: Reporter
+    ctx: TrainingContext, made: Assembled, doubt: Doubt | None, folder: Path, clock: dict[str, float], report: Reporter
 ) -> None:
     """What a run leaves when its last step is done: the model and the seconds that everything took."""
-    write_model(shop, folder / "model")
+    write_model(ctx, folder / "model")
     if doubt is not None:
         with file_guard(folder):
             save_doubt(doubt, folder / "model")
@@ -225,7 +225,7 @@ def tell_language(made: Assembled, folder: Path | None, when: str, report: Repor
 
 
 def run_stage(
-    shop: Workshop,
+    ctx: TrainingContext,
     plan: Plan,
     number: int,
     before: int,
@@ -240,21 +240,21 @@ def run_stage(
     report: Reporter,
 ) -> None:
     """One stage, from its ``start`` step; leaves a checkpoint that points at the next stage."""
-    objective = begin(shop, plan, report)
-    machines, ranks = shop.run.machines, shop.ranks
+    objective = begin(ctx, plan, report)
+    machines, ranks = ctx.recipe.machines, ctx.ranks
     stage_name = plan.name.split("/")[0]
     spent, began = clock.get(stage_name, 0.0), time.perf_counter()
 
     def save(stage: int, step: int) -> None:
         clock[stage_name] = spent + time.perf_counter() - began
         at = before + (step or plan.schedule.steps)
-        keep(shop, checkpoints, at, {"stage": stage, "step": step, "seconds": clock}, optimizer if step else None)
+        keep(ctx, checkpoints, at, {"stage": stage, "step": step, "seconds": clock}, optimizer if step else None)
 
     def look(done: int) -> None:
         nonlocal began
         paused = time.perf_counter()
         clock[stage_name] = spent + paused - began
-        observe(shop, plan.name, done, sum(s for name, s in clock.items() if name not in NOT_TRAINING))  # type: ignore[misc]
+        observe(ctx, plan.name, done, sum(s for name, s in clock.items() if name not in NOT_TRAINING))  # type: ignore[misc]
         began += time.perf_counter() - paused
 
     def validate(done: int) -> dict[str, float]:
@@ -286,12 +286,12 @@ def run_stage(
         if stop:
             raise Interrupted(f"stopped at {plan.name}, step {done}; {how_to_go_on(checkpoints.parent)}")
 
-    with sharded(shop.model, ranks, machines.language == "fsdp"):
+    with sharded(ctx.model, ranks, machines.language == "fsdp"):
         optimizer = build_optimizer(objective, plan.schedule)
         if found is not None:
             restore_optimizer(optimizer, found.tensors["optimizer"], found.state["optimizer"])
-            shop.contrast.queue.load_state_dict(found.tensors["queue"])
-        with accelerated(shop.model.language_model, machines, ranks.device):
+            ctx.contrast.queue.load_state_dict(found.tensors["queue"])
+        with accelerated(ctx.model.language_model, machines, ranks.device):
             waited = run_steps(objective, plan.schedule, optimizer, start=start, on_step=on_step, ranks=ranks)
         clock["waiting"] = clock.get("waiting", 0.0) + waited
         save(number + 1, 0)
@@ -300,49 +300,49 @@ def run_stage(
         raise Interrupted(f"stopped after {plan.name}; {how_to_go_on(checkpoints.parent)}")
 
 
-def begin(shop: Workshop, plan: Plan, report: Reporter) -> Objective:
+def begin(ctx: TrainingContext, plan: Plan, report: Reporter) -> Objective:
     """A stage's objective; what learns in it, and nothing else, has gradients from now on."""
-    objective = plan.build(shop)
+    objective = plan.build(ctx)
     learns = {id(p) for _, p, _ in objective.trainable()}
-    for module in (shop.model, shop.contrast, shop.words):
+    for module in (ctx.model, ctx.contrast, ctx.words):
         for parameter in module.parameters():
             parameter.requires_grad_(id(parameter) in learns)
-    report.say(f"{plan.name} {learning_told(shop.model)}")
-    shop.model.train()
+    report.say(f"{plan.name} {learning_told(ctx.model)}")
+    ctx.model.train()
     return objective
 
 
 def keep(
-    shop: Workshop, checkpoints: Path, at: int, where: dict[str, Any], optimizer: torch.optim.AdamW | None
+    ctx: TrainingContext, checkpoints: Path, at: int, where: dict[str, Any], optimizer: torch.optim.AdamW | None
 ) -> None:
     """Write the checkpoint of step ``at`` of the run; every rank must call. ``where``: stage, step and seconds."""
     tensors, groups = ({}, {}) if optimizer is None else flatten_optimizer(optimizer)
-    kept = snapshot(shop)
-    if shop.ranks.leads:
-        experts = tensors_fingerprint(frozen_experts(shop))
+    kept = snapshot(ctx)
+    if ctx.ranks.leads:
+        experts = tensors_fingerprint(frozen_experts(ctx))
         save_checkpoint(
             checkpoints,
             at,
             {**kept, "optimizer": tensors},
             {**where, "optimizer": groups, "rng": rng_state(), "experts": experts},
-            config_hash=config_hash(shop.run),
+            config_hash=config_hash(ctx.recipe),
         )
     # Whoever ends early makes torchrun end the others, and rank 0 may still be writing.
-    shop.ranks.wait()
+    ctx.ranks.wait()
 
 
-def write_model(shop: Workshop, folder: Path) -> None:
+def write_model(ctx: TrainingContext, folder: Path) -> None:
     """The finished model with its processor: one self-describing folder."""
-    shop.model.eval()
-    language = shop.run.language
+    ctx.model.eval()
+    language = ctx.recipe.language
     if language.low_rank is not None and language.low_rank.merge:
-        merge(shop.model)
+        merge(ctx.model)
     processor = AstreaProcessor(
-        image_processor=AstreaImageProcessor(image_size=shop.model.config.image_size),
-        tokenizer=shop.tokenizer,
-        num_visual_tokens=shop.model.num_visual_tokens,
+        image_processor=AstreaImageProcessor(image_size=ctx.model.config.image_size),
+        tokenizer=ctx.tokenizer,
+        num_visual_tokens=ctx.model.num_visual_tokens,
     )
     with file_guard(folder), quiet():
-        shop.model.save_pretrained(folder)
+        ctx.model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        (folder / "recipe.json").write_text(json.dumps(shop.run.model_dump(), indent=2))
+        (folder / "recipe.json").write_text(json.dumps(ctx.recipe.model_dump(), indent=2))

@@ -13,7 +13,7 @@ import torch
 from astrea.data.protocol import picked
 from astrea.data.streaming import RecordData
 from astrea.training.checkpoint import load_checkpoint, save_checkpoint
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.identity import config_hash
 from astrea.training.resume import snapshot
 from astrea.training.stages.instruct import packed_rows
@@ -36,10 +36,10 @@ class Validation:
         seconds: spent here so far, which are none of training's.
     """
 
-    def __init__(self, shop: Workshop, data: RecordData, folder: Path) -> None:
-        self.shop, self.data, self.folder = shop, data, folder
+    def __init__(self, ctx: TrainingContext, data: RecordData, folder: Path) -> None:
+        self.ctx, self.data, self.folder = ctx, data, folder
         self.seconds = 0.0
-        found = load_checkpoint(folder, config_hash=config_hash(shop.run), on_warning=lambda text: None)
+        found = load_checkpoint(folder, config_hash=config_hash(ctx.recipe), on_warning=lambda text: None)
         self.lowest = float("inf") if found is None else float(found.state["validation"])
 
     def figures(self, stage: str, done: int, steps: int, at: int) -> dict[str, float]:
@@ -48,29 +48,29 @@ class Validation:
         Args:
             done: optimizer steps of the stage so far, of ``steps``; ``at``: of the whole run.
         """
-        every = self.shop.run.data.validation_every
+        every = self.ctx.recipe.data.validation_every
         if stage not in STAGES or (done % every and done != steps):
             return {}
         started = time.perf_counter()
         loss = self.loss()
-        if stage == "tune" and self.shop.run.data.keep_best and loss < self.lowest:
+        if stage == "tune" and self.ctx.recipe.data.keep_best and loss < self.lowest:
             self.lowest = loss
-            weights = snapshot(self.shop)["model"]
-            if self.shop.ranks.leads:
+            weights = snapshot(self.ctx)["model"]
+            if self.ctx.ranks.leads:
                 kept = {"validation": loss, "step": done}
                 save_checkpoint(
-                    self.folder, at, {"model": weights}, kept, config_hash=config_hash(self.shop.run), keep=1
+                    self.folder, at, {"model": weights}, kept, config_hash=config_hash(self.ctx.recipe), keep=1
                 )
-            self.shop.ranks.wait()
+            self.ctx.ranks.wait()
         self.seconds += time.perf_counter() - started
         return {FIGURE: loss}
 
     @torch.no_grad()
     def loss(self) -> float:
         """Mean loss per answer token, as training weighs them, with every expert there."""
-        model, ranks = self.shop.model, self.shop.ranks
-        size = max(ranks.world, min(self.shop.run.tune.batch, len(self.data)))
-        rounds = max(1, min(self.shop.run.data.validation_records, len(self.data)) // size)
+        model, ranks = self.ctx.model, self.ctx.ranks
+        size = max(ranks.world, min(self.ctx.recipe.tune.batch, len(self.data)))
+        rounds = max(1, min(self.ctx.recipe.data.validation_records, len(self.data)) // size)
         total = weight = 0.0
         model.eval()
         with torch.random.fork_rng(devices=[]):
@@ -83,18 +83,18 @@ class Validation:
 
     def _part(self, position: int, size: int) -> tuple[float, float]:
         """This process's part of the summed loss of some records, and the weight of all their answers' tokens."""
-        shop = self.shop
+        ctx = self.ctx
         samples = self.data.draw(position, size, DRAW)
         which = torch.zeros(size, dtype=torch.long)
-        rows = self.data.pack(shop.packer, samples, which, per_question=shop.model.fusion.per_question)
+        rows = self.data.pack(ctx.packer, samples, which, per_question=ctx.model.fusion.per_question)
         labels, weights = rows.packed.labels[:, 1:], rows.packed.label_weights[:, 1:]
         labelled = float(((labels != -100) * weights).sum())
-        own = shop.ranks.own(len(rows.groups))
+        own = ctx.ranks.own(len(rows.groups))
         shown = rows.shown[int((rows.row < own.start).sum()) : int((rows.row < own.stop).sum())]
-        seen = shop.seen_anew(samples, learning=False)
+        seen = ctx.seen_anew(samples, learning=False)
         inputs = packed_rows(rows.packed, own).model_inputs()
-        out = shop.model(
-            **{name: value.to(shop.ranks.device) for name, value in inputs.items()},
+        out = ctx.model(
+            **{name: value.to(ctx.ranks.device) for name, value in inputs.items()},
             features=picked(seen, shown) if len(shown) else None,
             num_items_in_batch=labelled,
             use_cache=False,
@@ -103,9 +103,9 @@ class Validation:
 
     def take_best(self) -> str | None:
         """Give the model the weights with the lowest loss, if any were kept; says which."""
-        run = self.shop.run
-        found = load_checkpoint(self.folder, config_hash=config_hash(run), on_warning=lambda text: None)
-        if not run.data.keep_best or found is None:
+        recipe = self.ctx.recipe
+        found = load_checkpoint(self.folder, config_hash=config_hash(recipe), on_warning=lambda text: None)
+        if not recipe.data.keep_best or found is None:
             return None
-        self.shop.model.load_state_dict(found.tensors["model"], strict=False)
+        self.ctx.model.load_state_dict(found.tensors["model"], strict=False)
         return f"the model is that of step {found.state['step']} of tune: validation loss {self.lowest:.4f}"

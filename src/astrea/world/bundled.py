@@ -41,7 +41,7 @@ from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.changes import changes_from
 from astrea.recipes.loader import shipped_recipes
-from astrea.recipes.recipe import Data, ExpertEntry, Run, World
+from astrea.recipes.recipe import Data, ExpertEntry, Recipe, World
 from astrea.report.results import Results, parse_results
 from astrea.training.checkpoint import write_json_atomic
 from astrea.training.components import CARD, LANGUAGE, SHIPPED, fill, load_experts, read_card, save_part
@@ -151,15 +151,15 @@ def pack(
         AstreaError: no run, or one that has not been evaluated; it started from other parts, or its experts are not
             those of ``parts``; no overrides of a shipped recipe make its recipe; ``out`` holds something already.
     """
-    run = read_run(run_folder)
+    recipe = read_run(run_folder)
     results = read_results(run_folder)
-    check_start(run, run_folder, parts)
+    check_start(recipe, run_folder, parts)
     with file_guard(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise AstreaError(f"{out} is not an empty folder", "choose another one, or remove what is there yourself")
-    before = None if run.start is None else started_from(run.start)
-    run = run.model_copy(update={"pretrain": "shipped", "start": None if before is None else FIRST})
-    command = how_to_make(run, None if before is None else Run.model_validate(before["recipe"]))
+    before = None if recipe.start is None else started_from(recipe.start)
+    recipe = recipe.model_copy(update={"pretrain": "shipped", "start": None if before is None else FIRST})
+    command = how_to_make(recipe, None if before is None else Recipe.model_validate(before["recipe"]))
     model, processor = load_model(run_folder / "model")
     needs = expert_parts(model.config.experts, parts)
     check_experts(model, run_folder, parts)
@@ -175,17 +175,17 @@ def pack(
         "commit": commit,
         "python": sys.version.split()[0],
         "torch": torch.__version__,
-        "seed": run.seed,
-        "recipe": run.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "recipe": recipe.model_dump(mode="json"),
         **({} if before is None else {"start": before}),
         "scores": scores_of(results),
-        "limits": limits(run, results, len(processor.tokenizer)),
+        "limits": limits(recipe, results, len(processor.tokenizer)),
         "experts": needs,
         "sha256": sha256_file(out / WEIGHTS),
     }
     write_json_atomic(out / CARD, card)
     packed, processor = load_shipped(out, parts=parts)
-    scores = subset_scores(packed, processor, run.world, subset, report=report or Reporter())
+    scores = subset_scores(packed, processor, recipe.world, subset, report=report or Reporter())
     card["subset"] = {"split": "test", "data": subset.model_dump(), "average": mean(scores), "tasks": scores}
     write_json_atomic(out / CARD, card)
     return card
@@ -198,27 +198,27 @@ def read_results(run_folder: Path) -> Results:
         AstreaError: there are none, or not of all twelve tasks.
     """
     path = run_folder / "results.json"
-    mend = f"evaluate the run: astrea train --resume {shlex.quote(str(run_folder))}"
+    hint = f"evaluate the run: astrea train --resume {shlex.quote(str(run_folder))}"
     if not is_file(path):
-        raise AstreaError(f"{path} is missing, so this run is not finished", mend)
+        raise AstreaError(f"{path} is missing, so this run is not finished", hint)
     results = parse_results(read_json(path, MAX_JSON_BYTES), str(path))
     lacking = [task for task in TASKS if task not in results.tasks or results.tasks[task].score is None]
     if lacking or results.average is None or results.blind_average is None:
-        raise AstreaError(f"{path} has no score for {lacking[0] if lacking else 'the average'}", mend)
+        raise AstreaError(f"{path} has no score for {lacking[0] if lacking else 'the average'}", hint)
     return results
 
 
-def check_start(run: Run, run_folder: Path, parts: Path) -> None:
+def check_start(recipe: Recipe, run_folder: Path, parts: Path) -> None:
     """Whether a run started from the language model in ``parts``, so that its card's command can start there too.
 
     Raises:
         AstreaError: it did not.
     """
-    if run.start is not None:
+    if recipe.start is not None:
         return  # whatever that model started from, its experts are compared
-    start = {"shipped": SHIPPED, "scratch": run_folder / "parts"}.get(run.pretrain, Path(run.pretrain))
+    start = {"shipped": SHIPPED, "scratch": run_folder / "parts"}.get(recipe.pretrain, Path(recipe.pretrain))
     its, wanted = (read_card(folder).get("sha256", {}).get(LANGUAGE) for folder in (start, parts))
-    if run.model.warm_language and its != wanted:
+    if recipe.model.warm_language and its != wanted:
         raise AstreaError(
             f"{run_folder}: its language model started from {start}, not from the parts in {parts}",
             "ship the parts that the run started from first, or train it again with pretrain=shipped",
@@ -256,7 +256,7 @@ def started_from(start: str) -> dict[str, Any]:
     return {"recipe": read_json(folder / "recipe.json", MAX_JSON_BYTES), "sha256": sha256_file(folder / WEIGHTS)}
 
 
-def how_to_make(run: Run, before: Run | None = None) -> str:
+def how_to_make(recipe: Recipe, before: Recipe | None = None) -> str:
     """The commands that train and pack the model again.
 
     Args:
@@ -266,13 +266,13 @@ def how_to_make(run: Run, before: Run | None = None) -> str:
         AstreaError: no overrides of a shipped recipe make this one.
     """
     first = "" if before is None else f"{how_to_train(before, 'FIRST')} && "
-    return f"{first}{how_to_train(run, 'RUN')} && astrea pack RUN --out FOLDER"
+    return f"{first}{how_to_train(recipe, 'RUN')} && astrea pack RUN --out FOLDER"
 
 
-def how_to_train(run: Run, folder: str) -> str:
+def how_to_train(recipe: Recipe, folder: str) -> str:
     """The command that trains it again."""
-    base = run.name if run.name in shipped_recipes() else "tiny"
-    words = changes_from(base, run.model_copy(update={"pretrain": "shipped"}))
+    base = recipe.name if recipe.name in shipped_recipes() else "tiny"
+    words = changes_from(base, recipe.model_copy(update={"pretrain": "shipped"}))
     return f"{shlex.join(['astrea', 'train', base, *words])} --out {folder}"
 
 
@@ -285,17 +285,18 @@ def scores_of(results: Results) -> dict[str, Any]:
     }
 
 
-def limits(run: Run, results: Results, words: int) -> list[str]:
+def limits(recipe: Recipe, results: Results, words: int) -> list[str]:
     """What a person should know before believing the model."""
     scores = {task: results.tasks[task].score or 0.0 for task in TASKS}
     weakest = sorted(TASKS, key=lambda task: scores[task])[:3]
     return [
         "It knows the embedded world of drawn scenes and nothing else; what it says of a photograph means nothing"
-        + (", and it says so of most." if run.data.unanswerable else "."),
+        + (", and it says so of most." if recipe.data.unanswerable else "."),
         f"It is weakest at {', '.join(f'{task} ({scores[task]:.1f})' for task in weakest)}.",
         f"It reads and writes English only, with {words} words and word pieces, and questions like the world's own"
-        + (" and a dozen rewordings of each." if run.data.paraphrases else "."),
-        f"Every picture is scaled to {run.world.canvas}x{run.world.canvas} pixels; what is too small there is lost.",
+        + (" and a dozen rewordings of each." if recipe.data.paraphrases else "."),
+        f"Every picture is scaled to {recipe.world.canvas}x{recipe.world.canvas} pixels; what is too small there is "
+        "lost.",
     ]
 
 

@@ -34,7 +34,7 @@ from astrea.data.feature_cache import FeatureCache
 from astrea.experts.bank import ExpertBank
 from astrea.experts.pretrained.entry import resolve
 from astrea.experts.protocol import Expert, ExpertFeatures
-from astrea.recipes.recipe import Distill, Run
+from astrea.recipes.recipe import Distill, Recipe
 from astrea.training.checkpoint import write_json_atomic
 from astrea.training.components import CARD, load_experts, load_part, read_card, save_part
 from astrea.training.loop import Objective, build_optimizer, run_steps
@@ -133,7 +133,14 @@ class DistillObjective(Objective):
 
 
 def teach(
-    run: Run, plan: Distill, experts: ExpertBank, parts: Path, folder: Path, *, cache: FeatureCache, report: Reporter
+    recipe: Recipe,
+    plan: Distill,
+    experts: ExpertBank,
+    parts: Path,
+    folder: Path,
+    *,
+    cache: FeatureCache,
+    report: Reporter,
 ) -> float:
     """Fill the student among ``experts`` with what its teachers can teach it; returns the seconds that this took.
 
@@ -155,24 +162,24 @@ def teach(
     student = experts[plan.student]
     origin = {
         "distill": plan.model_dump(mode="json"),
-        "student": run.experts[plan.student].model_dump(mode="json"),
+        "student": recipe.experts[plan.student].model_dump(mode="json"),
         "source": source_hash(type(student)),
         "teachers": tensors_fingerprint(teachers.state_dict()),
-        "world": run.world.model_dump(mode="json"),
-        "scenes": run.data.train_scenes,
-        "seed": run.seed,
+        "world": recipe.world.model_dump(mode="json"),
+        "scenes": recipe.data.train_scenes,
+        "seed": recipe.seed,
     }
     seconds = taught_before(student, folder, origin, report)
     if seconds is not None:
         return seconds
     started = time.perf_counter()
-    scenes = train_scenes(run.world, run.data.train_scenes, report.track)
-    which = training_split(run.world, run.data.train_scenes)
+    scenes = train_scenes(recipe.world, recipe.data.train_scenes, report.track)
+    which = training_split(recipe.world, recipe.data.train_scenes)
     features = cached_features(teachers, scenes, which, cache=cache, progress=report.track, notify=report.say)
     # A copy learns, and what is random stays in here: the rest of the run must not see whether there was teaching.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
-        objective = DistillObjective(copy.deepcopy(student), features, scenes, run.seed)
+        torch.manual_seed(recipe.seed)
+        objective = DistillObjective(copy.deepcopy(student), features, scenes, recipe.seed)
         halfway = Halfway(folder, origin)
         with stop_on_signal() as stopping:
             figures, before = fit(objective, plan, halfway, started, stopping, report)

@@ -17,7 +17,7 @@ from astrea.common.paths import exists, file_guard, read_json
 from astrea.common.progress import Reporter
 from astrea.common.provenance import commit
 from astrea.experts.bank import COMPACT
-from astrea.recipes.recipe import PretrainPart, Run
+from astrea.recipes.recipe import PretrainPart, Recipe
 from astrea.training.checkpoint import write_json_atomic
 from astrea.training.components import CARD, LANGUAGE, fill, made_with, save_part
 from astrea.training.loop import Objective, build_optimizer, run_steps
@@ -32,7 +32,7 @@ JUDGED = 300
 """Validation scenes that an expert's scores on the card are from."""
 
 
-def pretrain(run: Run, folder: Path, *, report: Reporter, only: list[str] | None = None) -> Path:
+def pretrain(recipe: Recipe, folder: Path, *, report: Reporter, only: list[str] | None = None) -> Path:
     """Train the parts that the recipe uses and write them with their card; a part that is already there is kept.
 
     Args:
@@ -45,7 +45,7 @@ def pretrain(run: Run, folder: Path, *, report: Reporter, only: list[str] | None
     unknown = [name for name in only or [] if name not in (*COMPACT, LANGUAGE)]
     if unknown:
         raise AstreaError(f"unknown part {unknown[0]!r}", f"the parts are {', '.join((*COMPACT, LANGUAGE))}")
-    wanted = [name for name in (*COMPACT, LANGUAGE) if name in (only or parts_of(run))]
+    wanted = [name for name in (*COMPACT, LANGUAGE) if name in (only or parts_of(recipe))]
     if not wanted:
         return folder
     with file_guard(folder):
@@ -53,62 +53,68 @@ def pretrain(run: Run, folder: Path, *, report: Reporter, only: list[str] | None
     for name in wanted:
         path = folder / f"{name}.safetensors"
         if not exists(path):
-            (warm if name == LANGUAGE else train_expert)(run, folder, name, report)
-        elif made_with(path) not in (None, settings_digest(run, name)):
+            (warm if name == LANGUAGE else train_expert)(recipe, folder, name, report)
+        elif made_with(path) not in (None, settings_digest(recipe, name)):
             raise AstreaError(
                 f"{path}: was made with other settings than this recipe's", "remove it, or choose another folder"
             )
     if LANGUAGE in wanted:
-        check_gate(run, folder, report)
-    return write_card(run, folder)
+        check_gate(recipe, folder, report)
+    return write_card(recipe, folder)
 
 
-def parts_of(run: Run) -> tuple[str, ...]:
+def parts_of(recipe: Recipe) -> tuple[str, ...]:
     """The parts that a recipe's model, and the teachers of its student, are filled from; () where all of them come from
     checkpoints, are only described, or are of other kinds."""
-    entries = [*run.experts.values(), *(run.distill.teachers.values() if run.distill is not None else ())]
+    entries = [*recipe.experts.values(), *(recipe.distill.teachers.values() if recipe.distill is not None else ())]
     kinds = {entry.kind for entry in entries if entry.checkpoint is None and entry.architecture is None}
     experts = tuple(name for name in COMPACT if name in kinds)
-    return (*experts, LANGUAGE) if run.language.tiny and run.model.warm_language else experts
+    return (*experts, LANGUAGE) if recipe.language.tiny and recipe.model.warm_language else experts
 
 
-def settings_digest(run: Run, name: str) -> str:
+def settings_digest(recipe: Recipe, name: str) -> str:
     """What decides the bytes of a part, apart from code: seed, world, schedule and size."""
-    settings: dict[str, Any] = {"name": name, "seed": run.seed, "world": run.world.model_dump()}
+    settings: dict[str, Any] = {"name": name, "seed": recipe.seed, "world": recipe.world.model_dump()}
     if name == LANGUAGE:
-        settings |= {"schedule": run.pretraining.language.model_dump(), "size": run.language.model_dump()}
+        settings |= {"schedule": recipe.pretraining.language.model_dump(), "size": recipe.language.model_dump()}
     else:
-        settings["schedule"] = run.pretraining.expert.model_dump()
+        settings["schedule"] = recipe.pretraining.expert.model_dump()
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def train_expert(run: Run, folder: Path, name: str, report: Reporter) -> None:
+def train_expert(recipe: Recipe, folder: Path, name: str, report: Reporter) -> None:
     """Train one compact expert on its own objective."""
-    torch.manual_seed(run.seed)
+    torch.manual_seed(recipe.seed)
     expert = COMPACT[name]()
-    world = run.world
-    objective = ExpertObjective(expert, run.seed, canvas=world.canvas, difficulty=world.difficulty)  # type: ignore[arg-type]
-    fit(run, expert, objective, run.pretraining.expert, folder, name, report)
+    world = recipe.world
+    objective = ExpertObjective(expert, recipe.seed, canvas=world.canvas, difficulty=world.difficulty)  # type: ignore[arg-type]
+    fit(recipe, expert, objective, recipe.pretraining.expert, folder, name, report)
 
 
-def warm(run: Run, folder: Path, name: str, report: Reporter) -> None:
+def warm(recipe: Recipe, folder: Path, name: str, report: Reporter) -> None:
     """Warm the language model on scenes told in words."""
-    torch.manual_seed(run.seed)
-    model = tiny_language_model(run.language, tiny_tokenizer())
+    torch.manual_seed(recipe.seed)
+    model = tiny_language_model(recipe.language, tiny_tokenizer())
     (folder / GATE).unlink(missing_ok=True)  # it was another model's
-    fit(run, model, warm_objective(run, model), run.pretraining.language, folder, name, report)
+    fit(recipe, model, warm_objective(recipe, model), recipe.pretraining.language, folder, name, report)
 
 
-def warm_objective(run: Run, model: Any) -> WarmObjective:
+def warm_objective(recipe: Recipe, model: Any) -> WarmObjective:
     """How the language model learns, and is measured, in this run's world."""
-    world, steps = run.world, run.pretraining.language.steps
+    world, steps = recipe.world, recipe.pretraining.language.steps
     return WarmObjective(
-        model, tiny_tokenizer(), run.seed, canvas=world.canvas, difficulty=world.difficulty, steps=steps
+        model, tiny_tokenizer(), recipe.seed, canvas=world.canvas, difficulty=world.difficulty, steps=steps
     )
 
 
 def fit(
-    run: Run, module: nn.Module, objective: Objective, part: PretrainPart, folder: Path, name: str, report: Reporter
+    recipe: Recipe,
+    module: nn.Module,
+    objective: Objective,
+    part: PretrainPart,
+    folder: Path,
+    name: str,
+    report: Reporter,
 ) -> None:
     """Run one part's schedule and save it."""
     schedule = part.schedule()
@@ -118,42 +124,43 @@ def fit(
 
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
     with file_guard(folder):
-        save_part(module, folder / f"{name}.safetensors", settings=settings_digest(run, name))
+        save_part(module, folder / f"{name}.safetensors", settings=settings_digest(recipe, name))
 
 
-def check_gate(run: Run, folder: Path, report: Reporter) -> None:
+def check_gate(recipe: Recipe, folder: Path, report: Reporter) -> None:
     """Measure the language model on scenes told without a fault (once), and hold it to the gate."""
     path = folder / GATE
     if not exists(path):
-        model = tiny_language_model(run.language, tiny_tokenizer())
+        model = tiny_language_model(recipe.language, tiny_tokenizer())
         fill(model, folder / f"{LANGUAGE}.safetensors", LANGUAGE)
-        told = told_accuracy(warm_objective(run, model))
+        told = told_accuracy(warm_objective(recipe, model))
         with file_guard(folder):
             write_json_atomic(path, {"mean": sum(told.values()) / len(told), **told})
     mean = read_json(path)["mean"]
     report.say(f"language model on ground-truth tokens: {mean:.1%}")
-    if mean < run.pretraining.gate:
+    if mean < recipe.pretraining.gate:
         raise AstreaError(
-            f"the language model answers {mean:.1%} of ground-truth questions; the gate is {run.pretraining.gate:.0%}",
+            f"the language model answers {mean:.1%} of ground-truth questions; the gate is "
+            f"{recipe.pretraining.gate:.0%}",
             f"remove {folder / LANGUAGE}.safetensors and train it longer (pretraining.language.steps)",
         )
 
 
-def write_card(run: Run, folder: Path, *, judged: int = JUDGED) -> Path:
+def write_card(recipe: Recipe, folder: Path, *, judged: int = JUDGED) -> Path:
     """The card: how the parts were made, what they score (on ``judged`` validation scenes), what their bytes are."""
     names = [name for name in (*COMPACT, LANGUAGE) if exists(folder / f"{name}.safetensors")]
     gate = folder / GATE
     card = {
-        "command": "astrea pretrain " + run.name,
+        "command": "astrea pretrain " + recipe.name,
         "commit": commit(),
         "python": sys.version.split()[0],
         "torch": torch.__version__,
-        "seed": run.seed,
-        "world": run.world.model_dump(),
-        "pretraining": run.pretraining.model_dump(),
-        "language": run.language.model_dump(),
+        "seed": recipe.seed,
+        "world": recipe.world.model_dump(),
+        "pretraining": recipe.pretraining.model_dump(),
+        "language": recipe.language.model_dump(),
         "ground_truth_accuracy": read_json(gate) if LANGUAGE in names and exists(gate) else None,
-        "scores": {name: expert_score(run, folder, name, judged) for name in names if name != LANGUAGE and judged},
+        "scores": {name: expert_score(recipe, folder, name, judged) for name in names if name != LANGUAGE and judged},
         "sha256": {name: sha256_file(folder / f"{name}.safetensors") for name in names},
     }
     with file_guard(folder):
@@ -162,8 +169,8 @@ def write_card(run: Run, folder: Path, *, judged: int = JUDGED) -> Path:
 
 
 @torch.no_grad()
-def expert_score(run: Run, folder: Path, name: str, judged: int) -> Scores:
+def expert_score(recipe: Recipe, folder: Path, name: str, judged: int) -> Scores:
     """A compact expert's own figures, from the bytes that are kept."""
     expert = COMPACT[name]()
     fill(expert, folder / f"{name}.safetensors", name)
-    return JUDGES[COMPACT[name]](expert.eval(), list(scenes_of("validation", judged, run.world)))
+    return JUDGES[COMPACT[name]](expert.eval(), list(scenes_of("validation", judged, recipe.world)))

@@ -278,7 +278,7 @@ def test_what_other_formats_can_have_wrong(tmp_path: Path) -> None:
         (11, "wrong_type"), (12, "wrong_type"), (13, "wrong_type"), (14, "wrong_type"), (15, "wrong_type"),
         (16, "role_order"), (17, "role_order"),
     ]  # fmt: skip
-    assert all(fault.mend for fault in found)
+    assert all(fault.hint for fault in found)
 
 
 def test_annotation_files_have_faults_per_picture(tmp_path: Path) -> None:

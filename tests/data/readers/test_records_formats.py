@@ -237,7 +237,7 @@ def test_what_is_not_known_says_what_is(tmp_path: Path, name: str, content: str,
     with pytest.raises(AstreaError) as caught:
         open_reader(tmp_path / name)
     assert said in caught.value.message
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_tables_without_pyarrow_say_what_to_install(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(AstreaError) as caught:
         open_reader(tmp_path / "a.parquet")
-    assert '[data]"' in caught.value.mend
+    assert '[data]"' in caught.value.hint
 
 
 def test_a_row_group_is_read_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

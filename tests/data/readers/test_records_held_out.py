@@ -18,7 +18,7 @@ from astrea.data.readers.mixture import Mixture, Source
 from astrea.data.readers.record import FileImage, Record
 from astrea.data.readers.sources import configured_sources
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Data, Run
+from astrea.recipes.recipe import Data, Recipe
 from astrea.training.identity import config_hash
 from listening import Said
 
@@ -149,7 +149,7 @@ def test_an_empty_side_is_an_error(root: Path):
 def test_the_share_of_a_recipe(root: Path):
     path = write_jsonl(root / "a.jsonl", conversations())
     run, more, file, none = (
-        load_recipe(Run, "tiny", [f"data.train={path}", f"data.validation={said}"])
+        load_recipe(Recipe, "tiny", [f"data.train={path}", f"data.validation={said}"])
         for said in ("0.1", "0.2", path, "null")
     )
     assert run.data.validation == 0.1
@@ -159,9 +159,9 @@ def test_the_share_of_a_recipe(root: Path):
     assert config_hash(file) == config_hash(none)
     for wrong in ("0", "1", "1.5", "-0.1"):
         with pytest.raises(AstreaError, match="between 0 and 1"):
-            load_recipe(Run, "tiny", [f"data.train={path}", f"data.validation={wrong}"])
+            load_recipe(Recipe, "tiny", [f"data.train={path}", f"data.validation={wrong}"])
     with pytest.raises(AstreaError, match=r"share of data\.train, which names no file"):
-        load_recipe(Run, "tiny", ["data.validation=0.1"])
+        load_recipe(Recipe, "tiny", ["data.validation=0.1"])
 
 
 def test_sources_without_a_record_on_a_side_are_left_out(root: Path):

@@ -28,7 +28,7 @@ from astrea.data.readers.record import FileImage, Message, Record
 from astrea.data.readers.shuffle import GroupedOrder
 from astrea.data.readers.sources import configured_sources, open_sources
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Data, Run
+from astrea.recipes.recipe import Data, Recipe
 
 
 @settings(deadline=None)
@@ -255,27 +255,27 @@ def test_the_recipe_names_the_data(tmp_path: Path) -> None:
     turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
     a, b = (write_jsonl(tmp_path / f"{n}.jsonl", [{"conversations": turns}] * 3) for n in "ab")
     (tmp_path / "photos").mkdir()
-    run = load_recipe(Run, "tiny", [f"data.train={a}"])
-    assert run.data.train == str(a)
-    (only,) = configured_sources(run.data)
+    recipe = load_recipe(Recipe, "tiny", [f"data.train={a}"])
+    assert recipe.data.train == str(a)
+    (only,) = configured_sources(recipe.data)
     assert (only.weight, only.root.folder, len(only.reader)) == (1.0, tmp_path, 3)
     two = f"data.train=[{a}, {{path: {b}, weight: 0.5, images: {tmp_path}, format: llava}}]"
-    run = load_recipe(Run, "tiny", [two, f"data.images={tmp_path / 'photos'}"])
-    found = configured_sources(run.data)
+    recipe = load_recipe(Recipe, "tiny", [two, f"data.images={tmp_path / 'photos'}"])
+    found = configured_sources(recipe.data)
     assert [one.weight for one in found] == [1.0, 0.5]
     assert [one.root.folder for one in found] == [tmp_path / "photos", tmp_path]
     # What is told about a missing picture names what the recipe says it with.
     for source, option in zip(found, ("data.images", f"`images` of {b} in data.train"), strict=True):
         with pytest.raises(BadRow) as caught:
             source.root.load(FileImage("none.png"))
-        assert caught.value.mend.endswith(f"give the right root with {option}")
+        assert caught.value.hint.endswith(f"give the right root with {option}")
         with pytest.raises(BadRow) as caught:
             source.root.load(FileImage("/none.png"))
-        assert caught.value.mend.endswith(f"give the root with {option}")
+        assert caught.value.hint.endswith(f"give the root with {option}")
     with pytest.raises(AstreaError, match="is not a folder") as refused:
-        configured_sources(run.data.model_copy(update={"images": "nowhere"}))
-    assert refused.value.mend.endswith("with data.images")
+        configured_sources(recipe.data.model_copy(update={"images": "nowhere"}))
+    assert refused.value.hint.endswith("with data.images")
     assert configured_sources(Data()) == []
     for wrong, said in (("[{path: a, wieght: 2}]", "weight"), ("[{path: a, weight: 0}]", "weight"), ("7", "text")):
         with pytest.raises(AstreaError, match=said):
-            load_recipe(Run, "tiny", [f"data.train={wrong}"])
+            load_recipe(Recipe, "tiny", [f"data.train={wrong}"])

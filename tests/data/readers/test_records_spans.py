@@ -146,7 +146,7 @@ def test_rows_that_no_reader_likes(tmp_path: Path, row: bytes, kind: str, said: 
     assert isinstance(fault, Fault)
     assert (fault.where.number, fault.kind) == (2, kind)
     assert said in fault.message
-    assert fault.mend
+    assert fault.hint
 
 
 def test_a_row_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,7 +198,7 @@ def test_a_malformed_file_is_named_with_entry_and_mend(
     told = str(error.value)
     assert file.split("/")[-1] in told
     assert all(part in told for part in said), told
-    assert error.value.mend
+    assert error.value.hint
 
 
 @pytest.mark.parametrize(

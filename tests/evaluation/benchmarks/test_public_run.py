@@ -156,7 +156,7 @@ def test_a_task_asked_for_by_name_must_be_there(data: Path, tmp_path: Path) -> N
     assert list(results["tasks"]) == ["textvqa"]  # the other one is run all the same
     assert error is not None
     assert f"{data}/vizwiz/val.json  [Annotations.zip of VizWiz-VQA]  for vizwiz" in str(error)
-    assert "--tasks vizwiz" in error.mend
+    assert "--tasks vizwiz" in error.hint
 
 
 def test_an_empty_folder_is_an_error_that_lists_everything(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Journey(NamedTuple):
 
     @property
     def model(self) -> Path:
-        return self.run / "model"
+        return self.recipe / "model"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,9 +86,9 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
     ended: list[Any] = []
     write = training.write_model
 
-    def keep(shop: Any, where: Path) -> None:
-        write(shop, where)
-        ended.append(logits_of(shop.model, where, picture))
+    def keep(ctx: Any, where: Path) -> None:
+        write(ctx, where)
+        ended.append(logits_of(ctx.model, where, picture))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "write_model", keep)

@@ -16,7 +16,7 @@ from astrea.experts.pretrained.entry import resolve
 from astrea.experts.pretrained.fresh import start_fresh
 from astrea.experts.pretrained.weights import load_checkpoint
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import ExpertEntry, Run
+from astrea.recipes.recipe import ExpertEntry, Recipe
 from expert_builders import MODELS, kind_of, loaded
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -40,9 +40,11 @@ def test_what_is_kept_is_plain_json_without_any_path(entry, checkpoint):
 
 def test_a_recipe_names_it(checkpoint):
     folder = checkpoint("yolos")
-    run = load_recipe(Run, "tiny", [f"experts.eye={{kind: detection, checkpoint: {folder}, options: {{tokens: 3}}}}"])
-    assert run.experts["eye"] == ExpertEntry(kind="detection", checkpoint=str(folder), options={"tokens": 3})
-    assert run.experts["detection"].checkpoint is None
+    recipe = load_recipe(
+        Recipe, "tiny", [f"experts.eye={{kind: detection, checkpoint: {folder}, options: {{tokens: 3}}}}"]
+    )
+    assert recipe.experts["eye"] == ExpertEntry(kind="detection", checkpoint=str(folder), options={"tokens": 3})
+    assert recipe.experts["detection"].checkpoint is None
 
 
 def test_the_side_and_the_type_can_be_chosen(entry, pixels):
@@ -80,7 +82,7 @@ def test_a_hub_id_must_be_pinned(revision, said, monkeypatch, tmp_path):
     with pytest.raises(AstreaError, match=said) as caught:
         resolve("eye", ExpertEntry(kind="detection", checkpoint="owner/name", revision=revision))
     assert "'eye'" in caught.value.message
-    assert "revision:" in caught.value.mend
+    assert "revision:" in caught.value.hint
 
 
 def test_what_cannot_be_fetched_is_named(monkeypatch, tmp_path):
@@ -106,14 +108,14 @@ def spoilt(checkpoint, architecture: str, folder: Path) -> Path:
     return Path(shutil.copytree(checkpoint(architecture), folder / "spoilt"))
 
 
-def refused(kind: str, folder: Path, said: str, mend: str = "", **options) -> AstreaError:
+def refused(kind: str, folder: Path, said: str, hint: str = "", **options) -> AstreaError:
     """The error of resolving and loading, which must say ``said`` and offer ``mend``."""
     entry = ExpertEntry(kind=kind, checkpoint=str(folder), options=options)
     with pytest.raises(AstreaError, match=said) as caught:
         load_checkpoint("eye", ExpertBank({"eye": resolve("eye", entry)})["eye"], entry)
     assert "expert 'eye'" in caught.value.message
-    assert caught.value.mend
-    assert mend in caught.value.mend
+    assert caught.value.hint
+    assert hint in caught.value.hint
     return caught.value
 
 
@@ -141,7 +143,7 @@ def test_a_pickle_is_not_read(checkpoint, tmp_path):
 def test_an_architecture_of_another_kind_is_sent_there(kind, architecture, checkpoint):
     error = refused(kind, checkpoint(architecture), f"{kind} knows no '{architecture}'", f"{kind} knows ")
     home = {"detr": "detection", "sam": "segmentation", "vit": "classification"}[architecture]
-    assert f"it belongs to kind {home}" in error.mend
+    assert f"it belongs to kind {home}" in error.hint
 
 
 def test_an_architecture_of_no_kind(checkpoint, tmp_path):
@@ -229,8 +231,8 @@ OPTIONS = {
 
 @pytest.mark.parametrize("case", OPTIONS)
 def test_options_are_checked(case, checkpoint):
-    architecture, options, said, mend = OPTIONS[case]
-    refused(kind_of(architecture), checkpoint(architecture), said, mend, **options)
+    architecture, options, said, hint = OPTIONS[case]
+    refused(kind_of(architecture), checkpoint(architecture), said, hint, **options)
 
 
 def test_a_grid_finer_than_the_map_is_refused(entry, pixels):
@@ -300,7 +302,7 @@ def test_a_package_that_is_missing_is_named(entry, monkeypatch):
     monkeypatch.setattr(transformers.Mask2FormerForUniversalSegmentation, "_from_config", needs)
     with pytest.raises(AstreaError, match="scipy") as caught:
         ExpertBank({"it": resolve("it", entry("mask2former"))})
-    assert caught.value.mend == "`pip install scipy`"
+    assert caught.value.hint == "`pip install scipy`"
 
 
 # Architectures in the recipe
@@ -369,7 +371,7 @@ def test_architectures_that_cannot_be_used_are_refused(entry_of, said):
         resolve("eye", ExpertEntry(**entry_of))
     assert "expert 'eye'" in caught.value.message
     assert said in str(caught.value)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_an_expert_that_is_no_checkpoints_is_not_started_fresh():

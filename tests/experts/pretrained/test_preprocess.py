@@ -123,7 +123,7 @@ def test_what_cannot_be_used_is_named(case):
     described, said = BAD[case]
     with pytest.raises(AstreaError, match=said) as caught:
         read_preprocess(described, "Detr")
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 JSON = st.recursive(

@@ -19,7 +19,7 @@ from astrea.model.explanation import explain
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Language, Run
+from astrea.recipes.recipe import Language, Recipe
 from astrea.training.components import assemble
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from expert_builders import MODELS, OPTIONS, loaded, small_checkpoint
@@ -141,7 +141,7 @@ def run(tmp_path):
         entry = {"kind": kinds[name], "checkpoint": str(folder), "options": OPTIONS[name]}
         overrides.append(f"experts.{name}={json.dumps(entry)}")
     size = "language={width: 32, layers: 1, heads: 2, feed_forward: 32}"
-    return load_recipe(Run, "tiny", [*overrides, size]), folders
+    return load_recipe(Recipe, "tiny", [*overrides, size]), folders
 
 
 def test_a_run_assembles_them_and_adapters_start_at_their_words(run):

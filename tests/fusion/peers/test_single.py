@@ -37,4 +37,4 @@ def test_without_its_expert_nothing_is_valid(layout, make_matrix, make_questions
 def test_an_unknown_expert_is_told_from_the_known(layout):
     with pytest.raises(AstreaError, match="no expert 'd'") as error:
         SingleExpert(layout, expert="d")
-    assert "a, b, c" in error.value.mend
+    assert "a, b, c" in error.value.hint

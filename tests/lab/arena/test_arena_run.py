@@ -11,7 +11,7 @@ from astrea.common.progress import Reporter
 from astrea.lab.arena.arena import Arena, current, run_arena
 from astrea.lab.arena.variants import contestants
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.world.evaluation.tasks import TASKS
 
 
@@ -50,7 +50,7 @@ def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, comman
 
     # Cells of other settings are never mixed in: with another base recipe, the same folder holds none.
     other = Arena("tiny", (*base, "tune.steps=9"), "all", 1, folder, 1, False, "")
-    assert current(other, contestants(load_recipe(Run, "tiny", other.overrides)), report=said) == []
+    assert current(other, contestants(load_recipe(Recipe, "tiny", other.overrides)), report=said) == []
     assert len([line for line in said.lines if "left out" in line]) == 2
 
 

@@ -12,27 +12,27 @@ from safetensors.torch import load_file
 from astrea.common.progress import Reporter
 from astrea.lab.arena.callback import Watch, undisturbed
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import train
 
 
 class Slow(Watch):
     """Looks at everything, takes its time, and draws random numbers."""
 
-    def __call__(self, shop, stage, step, seconds):
-        super().__call__(shop, stage, step, seconds)
+    def __call__(self, ctx, stage, step, seconds):
+        super().__call__(ctx, stage, step, seconds)
         self.calls = [*getattr(self, "calls", []), (stage, step, seconds)]
         time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
 def watched(base, tmp_path_factory) -> tuple[Path, Path, Slow, float]:
-    run = load_recipe(Run, "tiny", base)
+    recipe = load_recipe(Recipe, "tiny", base)
     folder = tmp_path_factory.mktemp("watched")
-    plain = train(run, folder / "plain", report=Reporter())
+    plain = train(recipe, folder / "plain", report=Reporter())
     watch = Slow(every=2)
     began = time.perf_counter()
-    seen = train(run, folder / "seen", observe=watch, report=Reporter())
+    seen = train(recipe, folder / "seen", observe=watch, report=Reporter())
     return plain, seen, watch, time.perf_counter() - began
 
 

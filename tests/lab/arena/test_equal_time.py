@@ -6,12 +6,12 @@ from astrea.common.errors import AstreaError
 from astrea.lab.arena.equal_time import at_equal_wall
 from astrea.lab.arena.variants import contestants
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
 def everyone():
-    return contestants(load_recipe(Run, "tiny"))
+    return contestants(load_recipe(Recipe, "tiny"))
 
 
 def test_the_three_best_get_the_steps_that_fill_astreas_time(make_record, everyone):

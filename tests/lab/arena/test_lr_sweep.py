@@ -22,16 +22,16 @@ from astrea.lab.arena.run import Cell, digest, run_cell
 from astrea.lab.arena.table import trials_table
 from astrea.lab.arena.variants import PEER_RATE, Contestant, contestants, strategies
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 from repository import ROOT
 
 RATES = ("align.lr=0.001", "fuse.lr=0.001", "tune.lr=0.001")
-BASE = load_recipe(Run, "tiny", RATES)
+BASE = load_recipe(Recipe, "tiny", RATES)
 TABLE = contestants_module.TUNED
 
 
-def resolved(contestant: Contestant, *base: str) -> Run:
+def resolved(contestant: Contestant, *base: str) -> Recipe:
     return Cell("tiny", (*RATES, *base), contestant, 0).resolve()
 
 
@@ -63,7 +63,7 @@ def test_a_trial_differs_from_its_strategy_in_learning_rates_alone(strategy: Con
     whole = resolved(strategy, "fuse.lr=0.003")
     made = [
         each
-        for each in trials(load_recipe(Run, "tiny", [*RATES, "fuse.lr=0.003"]))
+        for each in trials(load_recipe(Recipe, "tiny", [*RATES, "fuse.lr=0.003"]))
         if each.name.startswith(strategy.name + "@")
     ]
     assert [each.name for each in made] == [f"{strategy.name}@{factor}" for factor in FACTORS]
@@ -144,19 +144,19 @@ def test_a_trial_is_scored_on_validation_without_probes_or_curve(base, tmp_path,
 
     monkeypatch.setattr(cell_module, "build_test_sets", spied)
     # Of Astrea, whose strategy cell has both probes and a curve.
-    who = named(trials(load_recipe(Run, "tiny", base)))["astrea@2"]
+    who = named(trials(load_recipe(Recipe, "tiny", base)))["astrea@2"]
     cell = Cell("tiny", base, who, 0)
     assert cell.stem == "trial-astrea@2-0"
     (tmp_path / "work").mkdir()
     made = run_cell(cell.spec(cache=tmp_path / "cache", work=tmp_path / "work"))
-    run = cell.resolve()
+    recipe = cell.resolve()
     ((split, sets),) = seen
     assert split == made["split"] == "validation"
     pictures = [scene.spec for scene in sets.scenes]
-    assert pictures == [scene.spec for scene in build_test_sets(run.world, run.data, split="validation").scenes]
-    assert pictures != [scene.spec for scene in build_test_sets(run.world, run.data).scenes]
+    assert pictures == [scene.spec for scene in build_test_sets(recipe.world, recipe.data, split="validation").scenes]
+    assert pictures != [scene.spec for scene in build_test_sets(recipe.world, recipe.data).scenes]
     assert (made["kind"], made["probes"], made["curve"]) == ("trial", None, [])
-    assert made["digest"] == digest(run)
+    assert made["digest"] == digest(recipe)
     assert list(made["tasks"]) == list(TASKS)
 
 

@@ -12,13 +12,13 @@ from astrea.lab.arena import run as cell_module
 from astrea.lab.arena.run import Cell, digest, main, packed_items, rounded, run_cell, unpacked_items
 from astrea.lab.arena.variants import Contestant, contestants
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
 from astrea.world.evaluation.tasks import TASKS
 
 
 def hashed(*overrides: str) -> str:
-    return digest(load_recipe(Run, "tiny", overrides))
+    return digest(load_recipe(Recipe, "tiny", overrides))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_figures_are_rounded_wherever_they_are():
 
 @pytest.fixture(scope="module")
 def single(base, tmp_path_factory) -> dict:
-    everyone = {each.name: each for each in contestants(load_recipe(Run, "tiny", base))}
+    everyone = {each.name: each for each in contestants(load_recipe(Recipe, "tiny", base))}
     folder = tmp_path_factory.mktemp("single")
     (folder / "work").mkdir()
     cell = Cell("tiny", base, everyone["single_detection"], 0)
@@ -96,7 +96,7 @@ def single(base, tmp_path_factory) -> dict:
 
 
 def test_a_cell_holds_what_its_scores_are_made_of(single, base):
-    assert single["digest"] == digest(load_recipe(Run, "tiny", [*base, *single["overrides"]]))
+    assert single["digest"] == digest(load_recipe(Recipe, "tiny", [*base, *single["overrides"]]))
     assert list(single["tasks"]) == list(TASKS) == list(single["items"])
     for task in TASKS:
         assert single["tasks"][task] == pytest.approx(100 * unpacked_items(single["items"][task]).mean(), abs=0.1)
@@ -114,7 +114,7 @@ def test_a_cell_holds_what_its_scores_are_made_of(single, base):
 
 def test_what_never_learns_is_not_counted_as_trainable(single, base):
     """The optimizer holds the adapters of all four experts, and only one is ever read."""
-    model, _ = assemble(load_recipe(Run, "tiny", [*base, *single["overrides"]]), None)
+    model, _ = assemble(load_recipe(Recipe, "tiny", [*base, *single["overrides"]]), None)
 
     def count(prefix: str) -> int:
         return sum(p.numel() for name, p in model.named_parameters() if name.startswith(prefix))

@@ -8,14 +8,14 @@ from astrea.common.errors import AstreaError
 from astrea.lab.arena.run import Cell, digest
 from astrea.lab.arena.variants import Contestant, choose, contestants
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import plan_stages
 
-BASE = load_recipe(Run, "tiny")
+BASE = load_recipe(Recipe, "tiny")
 EVERYONE = contestants(BASE)
 
 
-def resolved(contestant: Contestant) -> Run:
+def resolved(contestant: Contestant) -> Recipe:
     return Cell("tiny", (), contestant, 0).resolve()
 
 
@@ -48,12 +48,12 @@ def test_peers_are_not_aligned_before_unless_they_say_so():
 
 
 def test_the_base_recipe_sets_experts_and_steps():
-    run = load_recipe(Run, "tiny", ["experts.detection=null", "align.steps=7", "tune.steps=11"])
-    found = {each.name: each for each in contestants(run)}
+    recipe = load_recipe(Recipe, "tiny", ["experts.detection=null", "align.steps=7", "tune.steps=11"])
+    found = {each.name: each for each in contestants(recipe)}
     assert not [name for name in found if "detection" in name]
     assert "tune.steps=18" in found["average"].overrides
     assert sum(each.kind == "pair" for each in found.values()) == 3
-    alone = load_recipe(Run, "tiny", [f"experts.{n}=null" for n in ("detection", "captioning", "segmentation")])
+    alone = load_recipe(Recipe, "tiny", [f"experts.{n}=null" for n in ("detection", "captioning", "segmentation")])
     assert {each.kind for each in contestants(alone)} == {"strategy", "ablation"}
 
 
@@ -74,12 +74,12 @@ def test_the_students_teachers_are_the_base_recipes_experts_whole():
         "options": {"phrases": ["red: ball", "#"]},
     }
     changes = (f"experts.eye={json.dumps(eye)}", "experts.segmentation.options={threshold: 0.05}")
-    run = load_recipe(Run, "tiny", changes)
-    student = next(each for each in contestants(run) if each.name == "student")
+    recipe = load_recipe(Recipe, "tiny", changes)
+    student = next(each for each in contestants(recipe) if each.name == "student")
     made = Cell("tiny", changes, student, 0).resolve()
     assert list(made.experts) == ["student"]
     assert made.distill is not None
-    assert made.distill.teachers == run.experts
+    assert made.distill.teachers == recipe.experts
 
 
 def test_choosing_by_name_and_kind():

@@ -88,7 +88,7 @@ def test_weights_that_may_not_be_read_say_so(tiny_model, tiny_processor, tmp_pat
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(AstreaError, match=r"model\.safetensors may not be read by you") as caught:
         load_model(folder)
-    assert "chmod a+r model.safetensors" in caught.value.mend
+    assert "chmod a+r model.safetensors" in caught.value.hint
 
 
 def metadata(card: str) -> dict:
@@ -177,7 +177,7 @@ def test_without_a_network_it_says_so(monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     with pytest.raises(AstreaError, match=r"some-owner/some-name is no folder here.*no route to host") as caught:
         load_model("some-owner/some-name")
-    assert "network" in caught.value.mend
+    assert "network" in caught.value.hint
 
 
 def test_what_is_a_path_here_is_no_name_on_the_hub(tmp_path, monkeypatch):

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
-from astrea.training.context import Workshop
+from astrea.recipes.recipe import Recipe
+from astrea.training.context import TrainingContext
 from astrea.training.log import TrainLog
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stages.next_token import NextTokenAlignObjective, OneExpert
@@ -26,49 +26,49 @@ NAMES = ["captioning", "classification", "segmentation", "detection"]
 
 
 @pytest.fixture
-def shop(make_shop) -> Workshop:
+def ctx(make_shop) -> TrainingContext:
     return make_shop(align__kind="next_token", align__lr=1e-2)
 
 
-def joins(shop: Workshop, name: str, offset: int = 0) -> NextTokenAlignObjective:
-    return NextTokenAlignObjective(shop, joining=name, offset=offset)
+def joins(ctx: TrainingContext, name: str, offset: int = 0) -> NextTokenAlignObjective:
+    return NextTokenAlignObjective(ctx, joining=name, offset=offset)
 
 
-def weights(shop: Workshop) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in shop.model.state_dict().items()}
+def weights(ctx: TrainingContext) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in ctx.model.state_dict().items()}
 
 
 # One phase
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_the_joining_adapter_moves_and_all_of_it(shop, name):
-    objective = joins(shop, name)
+def test_only_the_joining_adapter_moves_and_all_of_it(ctx, name):
+    objective = joins(ctx, name)
     promised = {f"alignment.{part}" for part, _, _ in objective.trainable()}
-    before = weights(shop)
-    schedule = shop.run.align.schedule(3)
+    before = weights(ctx)
+    schedule = ctx.recipe.align.schedule(3)
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda step, figures: None)
-    moved = {part for part, value in weights(shop).items() if not torch.equal(value, before[part])}
+    moved = {part for part, value in weights(ctx).items() if not torch.equal(value, before[part])}
     assert moved == promised
     assert all(part.startswith(f"alignment.adapters.{name}.") for part in moved)
 
 
-def test_the_momentum_copy_follows_the_adapter(shop):
-    objective = joins(shop, "detection")
-    before = {name: value.clone() for name, value in shop.contrast.copy.state_dict().items()}
-    schedule = shop.run.align.schedule(2)
+def test_the_momentum_copy_follows_the_adapter(ctx):
+    objective = joins(ctx, "detection")
+    before = {name: value.clone() for name, value in ctx.contrast.copy.state_dict().items()}
+    schedule = ctx.recipe.align.schedule(2)
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda step, figures: None)
-    after = shop.contrast.copy.state_dict()
+    after = ctx.contrast.copy.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
     assert all(name.startswith("adapters.detection.") for name in moved)
 
 
-def test_an_adapter_learns_to_be_read(shop, monkeypatch):
-    objective = joins(shop, "detection")
+def test_an_adapter_learns_to_be_read(ctx, monkeypatch):
+    objective = joins(ctx, "detection")
     batch = objective.batch(0, 0, 8)
     # A language model that has learned nothing cannot be told anything: first it learns to read this adapter ...
-    language = torch.optim.Adam(shop.model.language_model.parameters(), lr=1e-2)
+    language = torch.optim.Adam(ctx.model.language_model.parameters(), lr=1e-2)
     for _ in range(60):
         language.zero_grad()
         objective.loss(batch, 0)[0].backward()
@@ -76,68 +76,68 @@ def test_an_adapter_learns_to_be_read(shop, monkeypatch):
     good = objective.loss(batch, 0)[0].item()
     # ... which then forgets what it said.
     with torch.no_grad():
-        for parameter in shop.model.alignment.adapters["detection"].parameters():
+        for parameter in ctx.model.alignment.adapters["detection"].parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.3)
     monkeypatch.setattr(objective, "batch", lambda *args: batch)
     seen: list[float] = []
-    schedule = shop.run.align.schedule(40)
+    schedule = ctx.recipe.align.schedule(40)
     optimizer = build_optimizer(objective, schedule)
     run_steps(objective, schedule, optimizer, on_step=lambda step, figures: seen.append(figures["lm"]))
     assert seen[-1] < seen[0] - 0.5 * (seen[0] - good)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_but_the_one_expert_is_read(shop, name):
-    objective = joins(shop, name)
+def test_nothing_but_the_one_expert_is_read(ctx, name):
+    objective = joins(ctx, name)
     batch = objective.batch(0, 0, 4)
     ids = batch.packed.input_ids
-    own = shop.model.experts[name].num_tokens
-    assert (ids == shop.model.config.image_token_id).sum(1).tolist() == [own] * 4
+    own = ctx.model.experts[name].num_tokens
+    assert (ids == ctx.model.config.image_token_id).sum(1).tolist() == [own] * 4
     before = objective.loss(batch, 0)[0].item()
     with torch.no_grad():
-        for parameter in shop.model.fusion.parameters():
+        for parameter in ctx.model.fusion.parameters():
             parameter.add_(1)
         for other in set(NAMES) - {name}:
-            for parameter in shop.model.alignment.adapters[other].parameters():
+            for parameter in ctx.model.alignment.adapters[other].parameters():
                 parameter.add_(1)
     assert objective.loss(batch, 0)[0].item() == before
     with torch.no_grad():
-        for parameter in shop.model.alignment.adapters[name].parameters():
+        for parameter in ctx.model.alignment.adapters[name].parameters():
             parameter.add_(0.1)
     assert objective.loss(batch, 0)[0].item() != before
 
 
-def test_a_strategy_that_wants_a_row_per_question_changes_nothing_here(shop, monkeypatch):
-    usual = joins(shop, "detection").batch(0, 0, 4).packed.input_ids
-    monkeypatch.setattr(shop.model.fusion, "per_question", True)
-    assert torch.equal(joins(shop, "detection").batch(0, 0, 4).packed.input_ids, usual)
+def test_a_strategy_that_wants_a_row_per_question_changes_nothing_here(ctx, monkeypatch):
+    usual = joins(ctx, "detection").batch(0, 0, 4).packed.input_ids
+    monkeypatch.setattr(ctx.model.fusion, "per_question", True)
+    assert torch.equal(joins(ctx, "detection").batch(0, 0, 4).packed.input_ids, usual)
 
 
-def test_one_expert_gives_its_aligned_tokens_as_they_are(shop):
-    features = shop.data.rows(torch.arange(5))
-    matrix = shop.model.alignment(features)
+def test_one_expert_gives_its_aligned_tokens_as_they_are(ctx):
+    features = ctx.data.rows(torch.arange(5))
+    matrix = ctx.model.alignment(features)
     found = OneExpert(2, 8)(matrix, matrix.tokens.new_zeros(5, 3, matrix.tokens.shape[-1]))
     part = features["segmentation"]
     filled = part.confidence > 0
     assert torch.equal(found.valid, filled)
     assert not filled.all()
-    wanted = shop.model.alignment.adapters["segmentation"](part.tokens)
+    wanted = ctx.model.alignment.adapters["segmentation"](part.tokens)
     torch.testing.assert_close(found.tokens[filled], wanted[filled])
     assert found.bias is None
     assert found.words is None
 
 
-def test_placeholders_for_the_whole_model_do_not_fit_one_expert(shop):
-    packed = shop.packer.pack([[]])
-    features = {"detection": shop.data.features["detection"].rows(torch.arange(1))}
+def test_placeholders_for_the_whole_model_do_not_fit_one_expert(ctx):
+    packed = ctx.packer.pack([[]])
+    features = {"detection": ctx.data.features["detection"].rows(torch.arange(1))}
     with pytest.raises(AstreaError, match="1 pictures of 8 visual tokens do not fit"):
-        shop.model(**packed.model_inputs(), features=features, fusion=OneExpert(3, 8))
+        ctx.model(**packed.model_inputs(), features=features, fusion=OneExpert(3, 8))
 
 
 def test_the_stream_of_samples_goes_on_from_phase_to_phase(make_shop):
-    shop = make_shop(align__kind="next_token", align__accumulate=2)
-    first = [joins(shop, "captioning").batch(step, micro, 4).samples.ids for step in (0, 1) for micro in (0, 1)]
-    later = joins(shop, "classification", offset=2).batch(0, 0, 4).samples.ids
+    ctx = make_shop(align__kind="next_token", align__accumulate=2)
+    first = [joins(ctx, "captioning").batch(step, micro, 4).samples.ids for step in (0, 1) for micro in (0, 1)]
+    later = joins(ctx, "classification", offset=2).batch(0, 0, 4).samples.ids
     seen = torch.cat([*first, later]).tolist()
     assert len(set(seen)) == 20  # of 60: none twice within an epoch
 
@@ -153,8 +153,8 @@ def test_every_phase_is_an_experts_and_their_steps_are_the_stages(make_run):
 
 
 def test_the_plan_builds_the_objective_of_each_phase(make_shop):
-    shop = make_shop(align__kind="next_token", align__steps=8)
-    built = [plan.build(shop) for plan in plan_stages(shop.run)[:4]]
+    ctx = make_shop(align__kind="next_token", align__steps=8)
+    built = [plan.build(ctx) for plan in plan_stages(ctx.recipe)[:4]]
     assert all(isinstance(objective, NextTokenAlignObjective) for objective in built)
     assert [objective.joining for objective in built] == NAMES
     assert [objective.offset for objective in built] == [0, 2, 4, 6]
@@ -164,14 +164,14 @@ def test_the_plan_builds_the_objective_of_each_phase(make_shop):
 
 
 @pytest.fixture(scope="module")
-def run(small_overrides: list[str]) -> Run:
-    return load_recipe(Run, "tiny", [*small_overrides, "align.kind=next_token", "fuse.steps=2", "tune.steps=2"])
+def run(small_overrides: list[str]) -> Recipe:
+    return load_recipe(Recipe, "tiny", [*small_overrides, "align.kind=next_token", "fuse.steps=2", "tune.steps=2"])
 
 
 @pytest.fixture(scope="module")
-def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    train(run, folder, report=Reporter())
+    train(recipe, folder, report=Reporter())
     return folder
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from astrea.common.errors import AstreaError
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Data, Run, World
+from astrea.recipes.recipe import Data, Recipe, World
 from astrea.world.evaluation.config import learned_from_others, measured_on
 
-TINY = load_recipe(Run, "tiny")
+TINY = load_recipe(Recipe, "tiny")
 OWN = ["world.canvas=96", "world.difficulty=0.1", "world.seed=3", "data.test_questions=7", "data.train_scenes=12"]
 
 
@@ -22,7 +22,7 @@ def trained(folder: Path, recipe: Any) -> Path:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return trained(tmp_path, load_recipe(Run, "tiny", OWN).model_dump())
+    return trained(tmp_path, load_recipe(Recipe, "tiny", OWN).model_dump())
 
 
 def test_a_models_own_recipe_decides(model: Path):
@@ -85,7 +85,7 @@ def test_a_bad_recipe_is_named_with_its_key(tmp_path: Path, recipe: Any, said: s
         measured_on(trained(tmp_path, recipe), 64)
     assert str(tmp_path / "recipe.json") in caught.value.message
     assert said in caught.value.message
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_an_endless_recipe_is_not_read(tmp_path: Path):
@@ -99,7 +99,7 @@ def test_pictures_of_another_size_than_the_models_are_refused(model: Path):
     for size, more in ((64, {}), (96, {"recipe": "tiny"}), (96, {"overrides": ["world.canvas=64"]})):
         with pytest.raises(AstreaError, match="the model looks at") as caught:
             measured_on(model, size, **more)
-        assert caught.value.mend == f"set world.canvas={size}"
+        assert caught.value.hint == f"set world.canvas={size}"
 
 
 def test_overrides_are_checked(model: Path):

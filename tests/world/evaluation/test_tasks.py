@@ -131,4 +131,4 @@ def test_a_world_too_small_for_the_pool_is_an_error(monkeypatch):
     monkeypatch.setattr(tasks, "draw_scene", lambda spec: None)
     with pytest.raises(AstreaError, match="only 0 of 1 retrieval groups") as caught:
         retrieval_pool(World(), 1, "test")
-    assert "test_retrieval_groups" in caught.value.mend
+    assert "test_retrieval_groups" in caught.value.hint

@@ -81,17 +81,17 @@ class Checks:
 
     def _image_faults(self, record: Record, root: ImageRoot) -> Iterator[BadRow]:
         if self.need_images and not record.images:
-            mend = "leave the row out, or do not ask for pictures"
-            yield BadRow("no_image", "the row has no picture", mend)
+            hint = "leave the row out, or do not ask for pictures"
+            yield BadRow("no_image", "the row has no picture", hint)
         if record.captions and not record.images:
             yield BadRow("no_image", "there is no picture that the captions describe", "leave the row out")
         elif len(record.images) > 1 and not record.messages:
             what = f"captions of {len(record.images)} pictures at once"
             yield BadRow("image_count", what, "a caption describes one picture: write a row for each")
         if record.messages and record.marks != len(record.images):
-            mend = f"write one {IMAGE_MARK} per picture where it is shown"
+            hint = f"write one {IMAGE_MARK} per picture where it is shown"
             what = f"{counted(len(record.images), 'picture')} but {counted(record.marks, f'{IMAGE_MARK} mark')}"
-            yield BadRow("image_count", what, mend)
+            yield BadRow("image_count", what, hint)
         for image in record.images:
             if isinstance(image, FileImage) and image.path != image.path.strip():
                 what = f"picture {quoted(image.path)} has whitespace around its path"
@@ -180,15 +180,15 @@ def _turn_faults(record: Record) -> Iterator[BadRow]:
 def _order_faults(roles: list[str]) -> Iterator[BadRow]:
     """The first turn whose role is not the one that should follow."""
     first = 1 if roles[0] == "system" else 0
-    mend = "let user and assistant take turns, the user first and the assistant last"
+    hint = "let user and assistant take turns, the user first and the assistant last"
     for number, role in enumerate(roles[first:], first):
         wanted = "user" if (number - first) % 2 == 0 else "assistant"
         if role != wanted:
             what = f"turn {number + 1} is the {role}'s where the {wanted}'s should be"
-            yield BadRow("role_order", what, mend)
+            yield BadRow("role_order", what, hint)
             return
     if roles[-1] != "assistant":
-        yield BadRow("role_order", f"turn {len(roles)}, the last, is the {roles[-1]}'s", mend)
+        yield BadRow("role_order", f"turn {len(roles)}, the last, is the {roles[-1]}'s", hint)
 
 
 def _length_faults(record: Record, tokens: TokenCounter) -> Iterator[BadRow]:
@@ -196,10 +196,10 @@ def _length_faults(record: Record, tokens: TokenCounter) -> Iterator[BadRow]:
     if layout.tokens <= limit:
         return
     long = f"of {layout.tokens:,} tokens the limit of {limit:,}"
-    mend = "shorten the row, show fewer pictures, or raise the limit"
+    hint = "shorten the row, show fewer pictures, or raise the limit"
     if layout.images_end > limit:
-        yield BadRow("cut_images", f"{long} would cut a picture", mend)
+        yield BadRow("cut_images", f"{long} would cut a picture", hint)
     if layout.first_label >= limit:
-        yield BadRow("no_labels", f"{long} would leave no answer to learn from", mend)
+        yield BadRow("no_labels", f"{long} would leave no answer to learn from", hint)
     if layout.images_end <= limit and layout.first_label < limit:
-        yield BadRow("too_long", f"{long} would cut an answer", mend)
+        yield BadRow("too_long", f"{long} would cut an answer", hint)

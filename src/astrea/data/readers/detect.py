@@ -101,10 +101,10 @@ def _container(path: Path) -> str:
         if lower.endswith(endings):
             return kind
     known = ", ".join((*JSON_ENDINGS, *TABLE_ENDINGS, *SHARD_ENDINGS))
-    mend = f"known endings: {known}"
+    hint = f"known endings: {known}"
     if lower.endswith((".yaml", ".yml")):
-        mend = f"a recipe is looked over by: astrea recipe check {shlex.quote(str(path))}"
-    raise AstreaError(f"{path} has the unknown ending {quoted(path.suffix)}", mend)
+        hint = f"a recipe is looked over by: astrea recipe check {shlex.quote(str(path))}"
+    raise AstreaError(f"{path} has the unknown ending {quoted(path.suffix)}", hint)
 
 
 def _is_document(path: Path) -> bool:

@@ -66,14 +66,14 @@ def role_of(value: Any, name: str) -> str:
     raise BadRow("role", f"unknown role {quoted(said)}", f"known roles: {', '.join(_ROLES)}")
 
 
-def list_of(value: Any, name: str, mend: str) -> list[Any]:
+def list_of(value: Any, name: str, hint: str) -> list[Any]:
     """A list.
 
     Raises:
         BadRow: it is something else.
     """
     if not isinstance(value, (list, tuple)):
-        raise BadRow("wrong_type", f"{name!r} is {kind_of(value)}, not a list", mend)
+        raise BadRow("wrong_type", f"{name!r} is {kind_of(value)}, not a list", hint)
     return list(value)
 
 
@@ -141,11 +141,11 @@ def content_of(value: Any, name: str) -> tuple[str, list[ImageRef]]:
         return text_of(value, name), []
     text = ""
     images: list[ImageRef] = []
-    mend = 'write text, or parts such as {"type": "text", "text": "..."}'
-    for number, part in enumerate(list_of(value, name, mend)):
+    hint = 'write text, or parts such as {"type": "text", "text": "..."}'
+    for number, part in enumerate(list_of(value, name, hint)):
         here = f"{name}[{number}]"
         if not isinstance(part, Mapping):
-            raise BadRow("wrong_type", f"{here!r} is {kind_of(part)}, not an object", mend)
+            raise BadRow("wrong_type", f"{here!r} is {kind_of(part)}, not an object", hint)
         kind = part.get("type")
         if kind == "text":
             text = _joined(text, text_of(part.get("text"), f"{here}.text"))

@@ -24,11 +24,11 @@ from astrea.data.readers.record import IMAGE_MARK, ImageRef, Message, Record, Wh
 def llava(row: Row, where: Where) -> Record:
     """``{id, image: path | [paths], conversations: [{from: human | gpt, value: "<image>\\n..."}]}``."""
     turns = []
-    mend = 'write "conversations" as a list of {"from": "human" or "gpt", "value": "..."}'
-    for number, turn in enumerate(list_of(row.get("conversations"), "conversations", mend)):
+    hint = 'write "conversations" as a list of {"from": "human" or "gpt", "value": "..."}'
+    for number, turn in enumerate(list_of(row.get("conversations"), "conversations", hint)):
         here = f"conversations[{number}]"
         if not isinstance(turn, Mapping):
-            raise BadRow("wrong_type", f"{here!r} is {kind_of(turn)}, not an object", mend)
+            raise BadRow("wrong_type", f"{here!r} is {kind_of(turn)}, not an object", hint)
         turns.append(Message(role_of(turn.get("from"), f"{here}.from"), text_of(turn.get("value"), f"{here}.value")))
     return Record(id_of(row), where, tuple(images_of(row, "image", "images")), tuple(_with_system(row, turns)))
 
@@ -39,8 +39,8 @@ def messages(row: Row, where: Where) -> Record:
     If the row brings pictures and no message has a place for one, they stand before the first user's turn, as TRL does
     it.
     """
-    mend = 'write "messages" as a list of {"role": "user" or "assistant", "content": "..."}'
-    return _chat(row, where, list_of(row.get("messages"), "messages", mend), "messages")
+    hint = 'write "messages" as a list of {"role": "user" or "assistant", "content": "..."}'
+    return _chat(row, where, list_of(row.get("messages"), "messages", hint), "messages")
 
 
 def prompt(row: Row, where: Where) -> Record:
@@ -85,8 +85,8 @@ def _chat(row: Row, where: Where, turns: list[Any], name: str) -> Record:
     for number, turn in enumerate(turns):
         here = f"{name}[{number}]"
         if not isinstance(turn, Mapping):
-            mend = 'write each as {"role": ..., "content": ...}'
-            raise BadRow("wrong_type", f"{here!r} is {kind_of(turn)}, not an object", mend)
+            hint = 'write each as {"role": ..., "content": ...}'
+            raise BadRow("wrong_type", f"{here!r} is {kind_of(turn)}, not an object", hint)
         text, images = content_of(turn.get("content"), f"{here}.content")
         told.append(Message(role_of(turn.get("role"), f"{here}.role"), text))
         brought += images

@@ -60,32 +60,32 @@ class Fault:
     id: str | None
     kind: str
     message: str
-    mend: str
+    hint: str
 
     def __str__(self) -> str:
         """One line: ``file:line id: message; mend``, with "-" for no id."""
-        return f"{printable(str(self.where), 4096)} {self._label()}: {self.message}; {self.mend}"
+        return f"{printable(str(self.where), 4096)} {self._label()}: {self.message}; {self.hint}"
 
     def _label(self) -> str:
         return "-" if self.id is None else printable(self.id) or "''"
 
     def error(self) -> AstreaError:
         """The fault as the error that stops a program."""
-        return AstreaError(f"{printable(str(self.where), 4096)} {self._label()}: {self.message}", self.mend)
+        return AstreaError(f"{printable(str(self.where), 4096)} {self._label()}: {self.message}", self.hint)
 
 
 class BadRow(Exception):
     """Raised while one row is read; whoever knows the place makes it a `Fault`."""
 
-    def __init__(self, kind: str, message: str, mend: str) -> None:
+    def __init__(self, kind: str, message: str, hint: str) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
     def at(self, where: Where, id: str | None = None) -> Fault:
         """The fault that this is, at its place."""
-        return Fault(where, id, self.kind, self.message, self.mend)
+        return Fault(where, id, self.kind, self.message, self.hint)
 
 
 def printable(text: str, most: int = 80) -> str:

@@ -41,8 +41,8 @@ class ImageRoot:
     def __init__(self, folder: str | Path, option: str = "images") -> None:
         self.folder, self.option = Path(folder), option
         if not is_folder(self.folder):
-            mend = f"give the folder that the paths start at with {option}"
-            raise AstreaError(f"image root {self.folder} is not a folder", mend)
+            hint = f"give the folder that the paths start at with {option}"
+            raise AstreaError(f"image root {self.folder} is not a folder", hint)
         self.real = self.folder.resolve()
         self._hints_left = HINTS
 
@@ -59,8 +59,8 @@ class ImageRoot:
             raise BadRow("image_path", f"picture {shown} is no path", "write the path of the picture")
         if _ABSOLUTE.match(path):
             what = f"picture {shown} is an absolute path"
-            mend = f"write it relative to the image root, and give the root with {self.option}"
-            raise BadRow("image_path", what, mend)
+            hint = f"write it relative to the image root, and give the root with {self.option}"
+            raise BadRow("image_path", what, hint)
         if ".." in re.split(r"[/\\]", path):
             raise BadRow("image_path", f"picture {shown} has '..' in its path", "write it relative to the image root")
         try:
@@ -189,5 +189,5 @@ def _load(image: ImageRef, source: Path | bytes) -> Image.Image:
         return load_image(source, name=shown if isinstance(source, bytes) else None)
     except AstreaError as error:
         said = error.message.replace(f"image {source}", shown) if isinstance(source, Path) else error.message
-        mend = error.mend[:1].lower() + error.mend[1:].rstrip(".")  # it follows a semicolon here
-        raise BadRow("image_corrupt", printable(said, 400), mend) from None
+        hint = error.hint[:1].lower() + error.hint[1:].rstrip(".")  # it follows a semicolon here
+        raise BadRow("image_corrupt", printable(said, 400), hint) from None

@@ -202,6 +202,6 @@ def open_guard(path: Path) -> Any:
         AstreaError: at once, if ``path`` is not an ordinary file (opening a pipe could wait for ever).
     """
     if not is_file(path):
-        mend = hint_for(path) or "give the path of a data file; see docs/data.md for the formats"
-        raise AstreaError(f"{DATA_FILE} {shown(path)} {missing(path)}", mend)
+        hint = hint_for(path) or "give the path of a data file; see docs/data.md for the formats"
+        raise AstreaError(f"{DATA_FILE} {shown(path)} {missing(path)}", hint)
     return file_guard(path)

@@ -57,13 +57,13 @@ class FixedCopy:
         if not faults and (record is None or record.id is None or self._ids.add(record.id)):
             self.writer.copy(index)
             self.kept += 1
-        elif all(fault.kind in MENDABLE for fault in faults) and self._mend(index):
+        elif all(fault.kind in MENDABLE for fault in faults) and self._hint(index):
             self.mended += 1
             self.mends.update({fault.kind for fault in faults} or {"duplicate_id"})
         else:
             self.dropped += 1
 
-    def _mend(self, index: int) -> bool:
+    def _hint(self, index: int) -> bool:
         """Mend a row and write it; False if it is still not good."""
         where, row = self.reader.row(index)
         if not isinstance(row, dict):

@@ -83,7 +83,7 @@ class _Counter:
         try:
             segment = self.packer.conversation(messages_of(record, which))
         except AstreaError as error:
-            raise BadRow("unusable", error.message, error.mend) from error
+            raise BadRow("unusable", error.message, error.hint) from error
         if segment.pictures != len(record.images):
             what = f"the chat template shows {segment.pictures} of {len(record.images)} pictures"
             raise BadRow("unusable", what, "show pictures in the user's turns, each with an <image> of its own")

@@ -37,9 +37,9 @@ class Entry:
         if not isinstance(fields, dict):
             raise self.error(f"is {_kind(fields)}, not an object")
 
-    def error(self, problem: str, mend: str = AGAIN) -> AstreaError:
+    def error(self, problem: str, hint: str = AGAIN) -> AstreaError:
         """An error about this entry."""
-        return AstreaError(f"{self.path}: {self.where}: {problem}" if self.where else f"{self.path}: {problem}", mend)
+        return AstreaError(f"{self.path}: {self.where}: {problem}" if self.where else f"{self.path}: {problem}", hint)
 
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""

@@ -51,7 +51,7 @@ class Network:
                 config.tie_word_embeddings = False  # type: ignore[attr-defined]
             model = found._from_config(config, dtype=dtype, **self.arguments).eval()
         except ImportError as error:
-            raise AstreaError(f"{self.model} needs a package that is missing: {_line(error)}", _mend(error)) from error
+            raise AstreaError(f"{self.model} needs a package that is missing: {_line(error)}", _hint(error)) from error
         except Exception as error:  # a configuration that fits nothing makes networks raise nearly any type
             raise AstreaError(f"no {self.model} can be built: {_line(error)}", "check the configuration") from error
         for part in model.modules():
@@ -135,6 +135,6 @@ def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def _mend(error: ImportError) -> str:
+def _hint(error: ImportError) -> str:
     found = re.search(r"pip install [\w.-]+", str(error))
     return f"`{found[0]}`" if found else "install it"

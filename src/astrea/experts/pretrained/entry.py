@@ -93,7 +93,7 @@ def resolve(name: str, entry: ExpertEntry) -> dict[str, Any]:
             return from_architecture(entry)
         return from_folder(entry, checkpoint_folder(entry.checkpoint, entry.revision))
     except AstreaError as error:
-        raise AstreaError(f"expert {name!r}: {error.message}", error.mend) from error
+        raise AstreaError(f"expert {name!r}: {error.message}", error.hint) from error
 
 
 def from_folder(entry: ExpertEntry, folder: Path) -> dict[str, Any]:

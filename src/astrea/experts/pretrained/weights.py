@@ -42,7 +42,7 @@ def load_checkpoint(name: str, expert: Expert, entry: ExpertEntry) -> None:
                 if isinstance(expert, cls):
                     add(expert, folder)
     except AstreaError as error:
-        raise AstreaError(f"expert {name!r}: {error.message}", error.mend) from error
+        raise AstreaError(f"expert {name!r}: {error.message}", error.hint) from error
 
 
 @torch.no_grad()

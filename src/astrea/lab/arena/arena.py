@@ -18,7 +18,7 @@ from astrea.lab.arena.pool import Pool
 from astrea.lab.arena.run import Cell, digest
 from astrea.lab.arena.variants import Contestant, choose, contestants
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.checkpoint import write_json_atomic
 
 QUICK = "astrea,sequence_concat,channel_concat,allocator"
@@ -62,9 +62,9 @@ class Arena:
             for each in chosen
         ]
 
-    def base(self) -> Run:
+    def base(self) -> Recipe:
         """The recipe that contestants change."""
-        return load_recipe(Run, self.recipe, self.overrides)
+        return load_recipe(Recipe, self.recipe, self.overrides)
 
 
 def run_arena(arena: Arena, *, report: Reporter) -> tuple[dict[str, Any], dict[str, str]]:

@@ -14,7 +14,7 @@ from astrea.common.progress import Reporter
 from astrea.evaluation.generate import Answerer
 from astrea.recipes.recipe import Data
 from astrea.training.checkpoint import rng_state, set_rng_state
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.world.evaluation.runner import Seen, look, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
@@ -41,15 +41,15 @@ class Watch:
         self._seen: Seen | None = None
         self._steps = 0
 
-    def __call__(self, shop: Workshop, stage: str, step: int, seconds: float) -> None:
+    def __call__(self, ctx: TrainingContext, stage: str, step: int, seconds: float) -> None:
         """One optimizer step is done."""
         # Zero starts let gradients through one layer a step; later on a look now and then is enough.
         if step <= 4 or step % 20 == 0:
-            self.note_learned(shop.model)
+            self.note_learned(ctx.model)
         if self.every and stage in ("fuse", "tune"):
             self._steps += 1
-            if self._steps % self.every == 0 or (stage == "tune" and step == shop.run.tune.steps):
-                self.curve.append([round(seconds, 2), round(self.score(shop), 3)])
+            if self._steps % self.every == 0 or (stage == "tune" and step == ctx.recipe.tune.steps):
+                self.curve.append([round(seconds, 2), round(self.score(ctx), 3)])
 
     def note_learned(self, model: nn.Module) -> None:
         """Remember the parameters with a gradient."""
@@ -57,18 +57,18 @@ class Watch:
             if name not in self.learned and parameter.grad is not None and bool(parameter.grad.any()):
                 self.learned.add(name)
 
-    def score(self, shop: Workshop) -> float:
+    def score(self, ctx: TrainingContext) -> float:
         """The average over the twelve tasks on a small validation set, 0..100."""
-        data = shop.run.data
+        data = ctx.recipe.data
         small = Data(
             test_questions=min(QUESTIONS, data.test_questions),
             test_captions=min(CAPTIONS, data.test_captions),
             test_retrieval_groups=min(GROUPS, data.test_retrieval_groups),
         )
-        with undisturbed(shop.model):
+        with undisturbed(ctx.model):
             if self._seen is None:
-                self._seen = look(shop.model, build_test_sets(shop.run.world, small, split="validation"))
-            answerer = Answerer(shop.model, shop.tokenizer)
+                self._seen = look(ctx.model, build_test_sets(ctx.recipe.world, small, split="validation"))
+            answerer = Answerer(ctx.model, ctx.tokenizer)
             return run_tasks(answerer, self._seen, TASKS, blind=False, label="curve", report=Reporter()).average
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from astrea.common.errors import AstreaError
 from astrea.lab.arena.variants import PEER_RATE, Contestant, choose, strategies
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 
 KIND = "trial"
 
@@ -20,31 +20,31 @@ FACTORS = ("0.5", "1", "2", "4")
 """What learning rates are multiplied by, as arena.json and file names write it."""
 
 
-def trials(run: Run) -> list[Contestant]:
+def trials(recipe: Recipe) -> list[Contestant]:
     """The trials of every strategy for a base recipe: multiples of the rates it starts from, never those of `TUNED`."""
-    return [trial(run, each, factor) for each in strategies(run) for factor in FACTORS]
+    return [trial(recipe, each, factor) for each in strategies(recipe) for factor in FACTORS]
 
 
-def trial(run: Run, strategy: Contestant, factor: str) -> Contestant:
+def trial(recipe: Recipe, strategy: Contestant, factor: str) -> Contestant:
     """A strategy with the learning rates of its stages times a factor; nothing else differs."""
-    base = {"align": run.align.lr, "fuse": run.fuse.lr, "tune": run.tune.lr}
+    base = {"align": recipe.align.lr, "fuse": recipe.fuse.lr, "tune": recipe.tune.lr}
     if strategy.name != "astrea":
         base = dict.fromkeys(base, PEER_RATE)
-    if run.align.steps == 0 or "align.steps=0" in strategy.overrides:
+    if recipe.align.steps == 0 or "align.steps=0" in strategy.overrides:
         del base["align"]
     rates = (f"{stage}.lr={float(factor) * lr!r}" for stage, lr in base.items())
     note = f"{strategy.name}, learning rates times {factor}"
     return Contestant(f"{strategy.name}@{factor}", KIND, (*strategy.overrides, *rates), note)
 
 
-def trials_of(run: Run, everyone: Sequence[Contestant], wanted: str) -> list[Contestant]:
+def trials_of(recipe: Recipe, everyone: Sequence[Contestant], wanted: str) -> list[Contestant]:
     """The trials of the strategies that a list of names and kinds asks for; see `choose`.
 
     Raises:
         AstreaError: an unknown name, or no strategy among what was named.
     """
     names = {each.name for each in choose(everyone, wanted) if each.kind == "strategy"}
-    found = [each for each in trials(run) if strategy_of(each.name)[0] in names]
+    found = [each for each in trials(recipe) if strategy_of(each.name)[0] in names]
     if not found:
         raise AstreaError(f"{wanted!r} names no strategy, and only strategies have trials", "add one, or strategies")
     return found

@@ -33,7 +33,7 @@ from astrea.lab.arena.variants import CURVES, Contestant
 from astrea.lab.probes.probes import load_with_entropy, probe
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.checkpoint import finite_or_null, write_json_atomic
 from astrea.training.components import CARD, SHIPPED
 from astrea.training.plan import plan_stages
@@ -80,13 +80,15 @@ class Cell:
         """The name of its file, without the ending."""
         return f"{self.contestant.kind}-{self.contestant.name}-{self.seed}"
 
-    def resolve(self) -> Run:
+    def resolve(self) -> Recipe:
         """The recipe that is trained: one thread, since cells run side by side.
 
         Raises:
             AstreaError: the contestant does not fit the base recipe, or a part of it is unknown here.
         """
-        return load_recipe(Run, self.recipe, [*self.base, *self.contestant.overrides, f"seed={self.seed}", "threads=1"])
+        return load_recipe(
+            Recipe, self.recipe, [*self.base, *self.contestant.overrides, f"seed={self.seed}", "threads=1"]
+        )
 
     def spec(self, *, cache: Path, work: Path) -> dict[str, Any]:
         """What `run_cell` needs, JSON-able. cache: kept features. work: where temporary run folders may lie."""
@@ -100,21 +102,21 @@ class Cell:
         return Cell(spec["recipe"], tuple(spec["base"]), contestant, spec["seed"])
 
 
-def digest(run: Run) -> str:
+def digest(recipe: Recipe) -> str:
     """sha256 of all that a cell's scores depend on: the recipe but for what it is computed on, the parts, the schema.
 
     Raises:
         AstreaError: the folder of pretrained parts has no card.
     """
     parts = "scratch"
-    if run.pretrain != "scratch":
-        card = (SHIPPED if run.pretrain == "shipped" else Path(run.pretrain)) / CARD
+    if recipe.pretrain != "scratch":
+        card = (SHIPPED if recipe.pretrain == "shipped" else Path(recipe.pretrain)) / CARD
         with file_guard(card):
             parts = sha256_file(card)
     # Without what stands at its default: a new key leaves the cells that were made before it as they are.
-    recipe = run.model_dump(mode="json", exclude={"threads", "pretrain", "machines"}, exclude_defaults=True)
-    what = {"recipe": recipe, "parts": parts, "schema": SCHEMA}
-    if run.model.strategy == "astrea":
+    dumped = recipe.model_dump(mode="json", exclude={"threads", "pretrain", "machines"}, exclude_defaults=True)
+    what = {"recipe": dumped, "parts": parts, "schema": SCHEMA}
+    if recipe.model.strategy == "astrea":
         what["astrea"] = ASTREA
     return hashlib.sha256(canonical_json(what).encode()).hexdigest()
 
@@ -207,13 +209,13 @@ def shares_table(seen: Seen, outcome: Outcome, names: list[str]) -> dict[str, di
 
 
 def probes_of(
-    who: Contestant, model: Any, tokenizer: Any, seen: Seen, outcome: Outcome, run: Run, cache: FeatureCache
+    who: Contestant, model: Any, tokenizer: Any, seen: Seen, outcome: Outcome, recipe: Recipe, cache: FeatureCache
 ) -> dict[str, Any] | None:
     """Masking, contribution, pruning and robustness of the contestants that are probed; None of the others."""
     if who.name not in PROBED.get(who.kind, ()):
         return None
-    more = {"test_questions": run.data.test_questions * MANY, "test_captions": run.data.test_captions * MANY}
-    sets = build_test_sets(run.world, run.data.model_copy(update=more | {"test_retrieval_groups": 1}))
+    more = {"test_questions": recipe.data.test_questions * MANY, "test_captions": recipe.data.test_captions * MANY}
+    sets = build_test_sets(recipe.world, recipe.data.model_copy(update=more | {"test_retrieval_groups": 1}))
     many = look(model, sets, cache)
     found = probe(model, tokenizer, seen, outcome, many=many, report=Reporter())
     return rounded({name: part for name, part in found.items() if name not in ("shares", "load")})  # told already

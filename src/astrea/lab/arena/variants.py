@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from astrea.common.errors import AstreaError
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 
 KINDS = {"strategies": "strategy", "ablations": "ablation", "retraining": "retraining", "pairs": "pair"}
 """What the command line calls each kind of contestant."""
@@ -58,17 +58,17 @@ class Contestant:
     note: str
 
 
-def contestants(run: Run) -> list[Contestant]:
+def contestants(recipe: Recipe) -> list[Contestant]:
     """Every contestant for a base recipe, whose experts and numbers of steps they follow."""
-    variants = [*ablations(), *retraining(run), *pairs(run)]
+    variants = [*ablations(), *retraining(recipe), *pairs(recipe)]
     return [
-        *(replace(each, overrides=(*each.overrides, *TUNED.get(each.name, ()))) for each in strategies(run)),
+        *(replace(each, overrides=(*each.overrides, *TUNED.get(each.name, ()))) for each in strategies(recipe)),
         # Before a variant's own changes, which win.
         *(replace(each, overrides=(*TUNED.get("astrea", ()), *each.overrides)) for each in variants),
     ]
 
 
-def strategies(run: Run) -> list[Contestant]:
+def strategies(recipe: Recipe) -> list[Contestant]:
     """Astrea with the base recipe's learning rates and the other ways to fuse with `PEER_RATE`."""
     # A strategy of its own adds no use to Astrea's switches: no pre-alignment, and its steps are given to `tune`.
     # Nor do their authors take experts away or make them lie in training.
@@ -86,7 +86,12 @@ def strategies(run: Run) -> list[Contestant]:
         "align.train=[adapters, heads]",
         "align.losses={word: 1.0, itc: 0.3, agree: 0.1}",
     )
-    unaligned = (*own_way, "model.word_start=false", "align.steps=0", f"tune.steps={run.tune.steps + run.align.steps}")
+    unaligned = (
+        *own_way,
+        "model.word_start=false",
+        "align.steps=0",
+        f"tune.steps={recipe.tune.steps + recipe.align.steps}",
+    )
 
     def peer(name: str, strategy: str, note: str, *more: str, common: tuple[str, ...] = unaligned) -> Contestant:
         return Contestant(name, "strategy", (f"model.strategy={strategy}", *common, *more), note)
@@ -95,7 +100,7 @@ def strategies(run: Run) -> list[Contestant]:
         Contestant("astrea", "strategy", (), "the base recipe"),
         *(
             peer(f"single_{expert}", "single", f"{expert} alone", f"model.options={{expert: {expert}}}")
-            for expert in run.experts
+            for expert in recipe.experts
         ),
         peer("average", "average", "experts averaged on one grid"),
         peer("sequence_concat", "sequence_concat", "all tokens side by side, as LLaVA-style models do"),
@@ -106,7 +111,7 @@ def strategies(run: Run) -> list[Contestant]:
             "the same after Eagle's pre-alignment: each expert alone on next-token prediction",
             "model.word_start=false",
             "align.kind=next_token",
-            f"align.batch={run.fuse.batch}",
+            f"align.batch={recipe.fuse.batch}",
             common=own_way,
         ),
         peer(
@@ -127,15 +132,15 @@ def strategies(run: Run) -> list[Contestant]:
             )
             for softmax in ("joint", "separate")
         ),
-        student(run, unaligned),
+        student(recipe, unaligned),
     ]
 
 
-def student(run: Run, unaligned: tuple[str, ...]) -> Contestant:
+def student(recipe: Recipe, unaligned: tuple[str, ...]) -> Contestant:
     """One encoder distilled from all experts, read as LLaVA reads its own."""
-    gone = (f"experts.{name}=null" for name in run.experts)
+    gone = (f"experts.{name}=null" for name in recipe.experts)
     # Whole entries: a teacher may come from a checkpoint, and with options.
-    teachers = {name: entry.model_dump(mode="json", exclude_defaults=True) for name, entry in run.experts.items()}
+    teachers = {name: entry.model_dump(mode="json", exclude_defaults=True) for name, entry in recipe.experts.items()}
     taught = json.dumps({"teachers": teachers}, ensure_ascii=False)  # which is YAML too
     return Contestant(
         "student",
@@ -193,25 +198,25 @@ def variant(name: str) -> str:
     return name.replace("_", " ") if name.startswith("with_") else f"without {name.replace('_', ' ')}"
 
 
-def retraining(run: Run) -> list[Contestant]:
+def retraining(recipe: Recipe) -> list[Contestant]:
     """Astrea trained without one expert. Its visual tokens are gone too, so M is smaller."""
     return [
         Contestant(f"without_{name}", "retraining", (f"experts.{name}=null",), f"trained without {name}")
-        for name in run.experts
-        if len(run.experts) > 1
+        for name in recipe.experts
+        if len(recipe.experts) > 1
     ]
 
 
-def pairs(run: Run) -> list[Contestant]:
+def pairs(recipe: Recipe) -> list[Contestant]:
     """Astrea trained with two experts only."""
     return [
         Contestant(
             f"pair_{first}_{second}",
             "pair",
-            tuple(f"experts.{name}=null" for name in run.experts if name not in (first, second)),
+            tuple(f"experts.{name}=null" for name in recipe.experts if name not in (first, second)),
             f"{first} and {second} only",
         )
-        for first, second in combinations(run.experts, 2)
+        for first, second in combinations(recipe.experts, 2)
     ]
 
 
@@ -226,8 +231,8 @@ def choose(everyone: Sequence[Contestant], wanted: str) -> list[Contestant]:
     for name in asked:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise AstreaError(f"unknown contestant {name!r}", mend)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise AstreaError(f"unknown contestant {name!r}", hint)
     kinds = {KINDS[name] for name in asked if name in KINDS}
     found = [each for each in everyone if "all" in asked or each.name in asked or each.kind in kinds]
     if not found:

@@ -52,7 +52,7 @@ def of_file(path: Path) -> Iterator[None]:
     except AstreaError as error:
         if str(path) in error.message:
             raise
-        raise AstreaError(f"{path}: {error.message}", error.mend) from error
+        raise AstreaError(f"{path}: {error.message}", error.hint) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from astrea.common.errors import AstreaError
 from astrea.data.protocol import Samples, named, picked
 from astrea.experts.protocol import ExpertFeatures
-from astrea.training.context import Told, Workshop
+from astrea.training.context import Told, TrainingContext
 from astrea.training.loop import Objective
 from astrea.training.losses.contrast import agreement
 
@@ -26,14 +26,14 @@ AlignBatch = tuple[Samples, Told]
 class AlignObjective(Objective):
     """Align the expert ``joining`` against the text and the experts in ``aligned``; ``joining`` None = all together."""
 
-    def __init__(self, shop: Workshop, *, joining: str | None, aligned: list[str], offset: int) -> None:
-        self.shop = shop
+    def __init__(self, ctx: TrainingContext, *, joining: str | None, aligned: list[str], offset: int) -> None:
+        self.ctx = ctx
         self.joining = joining
         self.aligned = aligned
         self.offset = offset
-        self.losses = shop.run.align.losses
-        self.names = [joining] if joining else list(shop.model.experts.names)
-        shop.contrast.queue.clear()
+        self.losses = ctx.recipe.align.losses
+        self.names = [joining] if joining else list(ctx.model.experts.names)
+        ctx.contrast.queue.clear()
         self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
         if not (self.losses.itc or self.losses.word):
             raise AstreaError(
@@ -41,28 +41,28 @@ class AlignObjective(Objective):
             )
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
-        alignment = self.shop.model.alignment
-        learns = self.shop.run.align.train
+        alignment = self.ctx.model.alignment
+        learns = self.ctx.recipe.align.train
         for name in self.names if "adapters" in learns else []:
             for part, p in alignment.adapters[name].named_parameters():
                 yield f"adapters.{name}.{part}", p, 1.0
         for head in ("picture_head", "text_head") if "heads" in learns else ():
             for part, p in getattr(alignment, head).named_parameters():
                 yield f"{head}.{part}", p, 1.0
-        yield "contrast.log_temperature", self.shop.contrast.log_temperature, 1.0
-        yield from ((f"words.{part}", p, 1.0) for part, p in self.shop.words.named_parameters())
+        yield "contrast.log_temperature", self.ctx.contrast.log_temperature, 1.0
+        yield from ((f"words.{part}", p, 1.0) for part, p in self.ctx.words.named_parameters())
 
     def batch(self, step: int, micro: int, size: int) -> AlignBatch:
-        position = ((self.offset + step) * self.shop.run.align.accumulate + micro) * size
-        samples = self.shop.data.draw(position, size, self.shop.run.seed, pairs=True)
-        return samples, self.shop.told(samples, "align", self.offset + step, micro)
+        position = ((self.offset + step) * self.ctx.recipe.align.accumulate + micro) * size
+        samples = self.ctx.data.draw(position, size, self.ctx.recipe.seed, pairs=True)
+        return samples, self.ctx.told(samples, "align", self.offset + step, micro)
 
     def loss(self, batch: AlignBatch, step: int) -> tuple[Tensor, dict[str, float]]:
         samples, told = batch
-        shop, alignment = self.shop, self.shop.model.alignment
-        ranks, size = shop.ranks, len(told.tokens)
+        ctx, alignment = self.ctx, self.ctx.model.alignment
+        ranks, size = ctx.ranks, len(told.tokens)
         own = ranks.own(size)
-        features = picked(shop.seen(samples), own)
+        features = picked(ctx.seen(samples), own)
         seen = {name: features[name] for name in self.names}
         matrix = alignment(seen)
         ids = told.ids.to(ranks.device)
@@ -78,11 +78,11 @@ class AlignObjective(Objective):
                     for name in self.aligned
                 ]
                 mean = ranks.gather(torch.stack(pooled).mean(0), size)
-            agree = agreement(picture, mean, ids, shop.contrast.temperature(), own)
+            agree = agreement(picture, mean, ids, ctx.contrast.temperature(), own)
             parts["agree"] = self.losses.agree * agree
         if self.losses.word:
-            table = shop.model.get_input_embeddings().weight
-            word = shop.words(
+            table = ctx.model.get_input_embeddings().weight
+            word = ctx.words(
                 matrix.tokens, matrix.valid, told.tokens, table, own=own, gather=lambda rows: ranks.gather(rows, size)
             )
             parts["word"] = self.losses.word * word
@@ -102,22 +102,22 @@ class AlignObjective(Objective):
         Args:
             picture: (own rows, P). ids: (B, 2) as in `Told`.
         """
-        shop, ranks, size = self.shop, self.shop.ranks, len(told.tokens)
-        states = shop.text_states(told, own, frozen=True)
-        text = shop.model.alignment.text_head(states)
+        ctx, ranks, size = self.ctx, self.ctx.ranks, len(told.tokens)
+        states = ctx.text_states(told, own, frozen=True)
+        text = ctx.model.alignment.text_head(states)
         with torch.no_grad():
-            slow = shop.contrast.copy
+            slow = ctx.contrast.copy
             slow_matrix = slow(seen)
             picture_key = ranks.gather(slow.picture_head(slow_matrix.tokens, slow_matrix.valid), size)
             text_key = ranks.gather(slow.text_head(states), size)
         self.pending.append((picture_key, text_key, ids))
-        soft = shop.run.contrast.soft_targets * min(1.0, (self.offset + step) / max(1, shop.run.align.steps))
-        return shop.contrast.loss(picture, text, picture_key, text_key, ids, soft, own=own)
+        soft = ctx.recipe.contrast.soft_targets * min(1.0, (self.offset + step) / max(1, ctx.recipe.align.steps))
+        return ctx.contrast.loss(picture, text, picture_key, text_key, ids, soft, own=own)
 
     def after_step(self, step: int) -> None:
-        self.shop.contrast.follow(self.shop.model.alignment)
+        self.ctx.contrast.follow(self.ctx.model.alignment)
         for keys in self.pending:
-            self.shop.contrast.queue.push(*keys)
+            self.ctx.contrast.queue.push(*keys)
         self.pending.clear()
 
     def describe(self, batch: AlignBatch) -> str:

@@ -21,7 +21,7 @@ from astrea.fusion.draws import RowGenerator, for_rows
 from astrea.fusion.reliability import Trust
 from astrea.language.low_rank import adapter_parameters, is_adapter
 from astrea.recipes.recipe import Stage
-from astrea.training.context import Told, Workshop
+from astrea.training.context import Told, TrainingContext
 from astrea.training.corruption import as_told, draw_experts, draw_stuck
 from astrea.training.loop import Objective
 from astrea.training.optimizer import is_hidden_matrix
@@ -106,22 +106,24 @@ def told_at(told: Told, place: Tensor) -> Told:
 class FuseObjective(Objective):
     """The objective of the stages ``fuse`` and ``tune``."""
 
-    def __init__(self, shop: Workshop, name: str, stage: Stage, *, offset: int, keep: tuple[float, float]) -> None:
-        self.shop, self.name, self.stage, self.offset = shop, name, stage, offset
+    def __init__(
+        self, ctx: TrainingContext, name: str, stage: Stage, *, offset: int, keep: tuple[float, float]
+    ) -> None:
+        self.ctx, self.name, self.stage, self.offset = ctx, name, stage, offset
         self.keep = keep
-        self.fusion, self.packer = shop.model.fusion, shop.packer
+        self.fusion, self.packer = ctx.model.fusion, ctx.packer
         self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self.shares: list[Tensor] = []
-        shop.contrast.queue.clear()
+        ctx.contrast.queue.clear()
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
-        model, learns = self.shop.model, self.stage.train
+        model, learns = self.ctx.model, self.stage.train
         if "adapters" in learns:
             yield from ((f"adapters.{n}", p, 1.0) for n, p in model.alignment.adapters.named_parameters())
         if "heads" in learns and self.stage.losses.itc:
             for head in ("picture_head", "text_head"):
                 yield from ((f"{head}.{n}", p, 1.0) for n, p in getattr(model.alignment, head).named_parameters())
-            yield "contrast.log_temperature", self.shop.contrast.log_temperature, 1.0
+            yield "contrast.log_temperature", self.ctx.contrast.log_temperature, 1.0
         if "fusion" in learns:
             for name, parameter in model.fusion.named_parameters():
                 rate = next((rate for part, rate in QUICK.items() if name.startswith(part)), 1.0)
@@ -133,23 +135,23 @@ class FuseObjective(Objective):
             own = language.named_parameters() if model.config.low_rank is None else adapter_parameters(language)
             yield from ((f"language_model.{n}", p, scale) for n, p in own)
         if "experts" in learns:
-            for name in self.shop.run.learning_experts:
+            for name in self.ctx.recipe.learning_experts:
                 own = model.experts[name].named_parameters()
                 yield from ((f"experts.{name}.{n}", p, self.stage.experts_lr_scale) for n, p in own)
 
     def is_hidden(self, name: str, parameter: nn.Parameter) -> bool:
         hidden = name.startswith("language_model.") and not is_adapter(name)
-        return hidden and is_hidden_matrix(self.shop.model.language_model, parameter)
+        return hidden and is_hidden_matrix(self.ctx.model.language_model, parameter)
 
     def batch(self, step: int, micro: int, size: int) -> FuseBatch:
-        shop, seed = self.shop, self.shop.run.seed
+        ctx, seed = self.ctx, self.ctx.recipe.seed
         position = (self.offset + step * self.stage.accumulate + micro) * size
-        samples = shop.data.draw(position, size, seed)
-        told = shop.told(samples, self.name, step, micro)
-        rows = shop.data.pack(self.packer, samples, told.which, per_question=self.fusion.per_question)
+        samples = ctx.data.draw(position, size, seed)
+        told = ctx.told(samples, self.name, step, micro)
+        rows = ctx.data.pack(self.packer, samples, told.which, per_question=self.fusion.per_question)
         generator = generator_for(seed, self.name, "present", step, micro)
-        experts = len(shop.model.experts.names)
-        lost = draw_experts(samples.pictures, experts, shop.run.regular.expert_dropout, generator)
+        experts = len(ctx.model.experts.names)
+        lost = draw_experts(samples.pictures, experts, ctx.recipe.regular.expert_dropout, generator)
         return FuseBatch(
             samples,
             told,
@@ -158,14 +160,14 @@ class FuseObjective(Objective):
             rows.shown,
             rows.row,
             lost.unsqueeze(1) != torch.arange(experts),
-            draw_experts(samples.pictures, experts, shop.run.regular.lies, generator),
+            draw_experts(samples.pictures, experts, ctx.recipe.regular.lies, generator),
             micro,
         )
 
     def draws(self, purpose: str, step: int, micro: int) -> torch.Generator:
         """What is random in a micro-step, alike on every rank."""
         # The first micro-step has no number: runs without accumulation draw as they did before there was one.
-        return generator_for(self.shop.run.seed, self.name, purpose, step, *([micro] if micro else []))
+        return generator_for(self.ctx.recipe.seed, self.name, purpose, step, *([micro] if micro else []))
 
     def picture_draws(self, batch: FuseBatch, own: slice, step: int) -> RowGenerator:
         """What fusion draws for some of the pictures in the rows."""
@@ -174,16 +176,16 @@ class FuseObjective(Objective):
 
     def inputs(self, packed: PackedBatch) -> dict[str, Tensor]:
         """Keyword arguments for the model, where it is."""
-        return {name: value.to(self.shop.ranks.device) for name, value in packed.model_inputs().items()}
+        return {name: value.to(self.ctx.ranks.device) for name, value in packed.model_inputs().items()}
 
     def loss(self, batch: FuseBatch, step: int) -> tuple[Tensor, dict[str, float]]:
-        shop, model, weights, ranks = self.shop, self.shop.model, self.stage.losses, self.shop.ranks
+        ctx, model, weights, ranks = self.ctx, self.ctx.model, self.stage.losses, self.ctx.ranks
         rows = ranks.own(len(batch.groups))
         mine = batch.shown_in(rows)
         if (model.config.low_rank or {}).get("dropout"):
             # peft draws from torch's own generator, so that one is made a function of the step too.
             torch.manual_seed(self.draws("dropout", step, batch.micro).initial_seed())
-        seen = shop.seen_anew(batch.samples, learning="experts" in self.stage.train)
+        seen = ctx.seen_anew(batch.samples, learning="experts" in self.stage.train)
         told = as_told(seen, batch.liar, draw_stuck(batch.samples.pictures, self.draws("lies", step, batch.micro)))
         if isinstance(model.fusion, AstreaFusion):
             done = min(1.0, step / max(1, self.stage.steps))
@@ -222,20 +224,20 @@ class FuseObjective(Objective):
 
     def measures(self, step: int) -> bool:
         """Whether contributions are measured in this step: now and then, where shares are calibrated by them."""
-        every = self.shop.run.regular.contribution_every
+        every = self.ctx.recipe.regular.contribution_every
         shares = isinstance(self.fusion, AstreaFusion) and self.fusion.allocator is not None
         return shares and bool(self.stage.losses.contribution and every) and step % every == 0
 
     def sharing(self, batch: FuseBatch, rows: slice, shares: Tensor, load_bias: Tensor) -> dict[str, Tensor]:
         """Takes in the shares (R, S, E) that the own ``rows`` got, and calibrates them by measured contribution if that
         has a weight."""
-        shop, regular, weight = self.shop, self.shop.run.regular, self.stage.losses.contribution
+        ctx, regular, weight = self.ctx, self.ctx.recipe.regular, self.stage.losses.contribution
         asked, groups, whole = batch.groups >= 0, batch.groups, batch.whole()
-        everyone = shop.ranks.gather(shares.detach(), len(whole))
+        everyone = ctx.ranks.gather(shares.detach(), len(whole))
         self.shares.append(everyone[whole][asked[whole]])
         if not (weight and regular.contribution_every):
             return {}
-        known = shop.contributions
+        known = ctx.contributions
         target = known.targets(load_bias.cpu())[groups]
         counts = asked & whole.unsqueeze(1) & (known.seen[groups] > 0)
         share = shares[counts[rows]]
@@ -249,21 +251,21 @@ class FuseObjective(Objective):
         """Telling honest experts from lying ones, on more pictures than are answered about: lies must be common to be
         learned from, and rare where answers are learned. Experts go missing as elsewhere; adapters do not learn from
         this."""
-        shop, ranks = self.shop, self.shop.ranks
+        ctx, ranks = self.ctx, self.ctx.ranks
         generator = self.draws("judging", step, batch.micro)
-        samples, pictures = shop.data.judged(batch.samples, JUDGED, generator)
-        count, experts = len(pictures), len(shop.model.experts.names)
+        samples, pictures = ctx.data.judged(batch.samples, JUDGED, generator)
+        count, experts = len(pictures), len(ctx.model.experts.names)
         if not count:
             return next(trust.parameters()).sum() * 0
         own = ranks.own(count)
         liar = draw_experts(count, experts, LYING, generator)
-        lost = draw_experts(count, experts, shop.run.regular.expert_dropout, generator)
+        lost = draw_experts(count, experts, ctx.recipe.regular.expert_dropout, generator)
         present, honest = (who.unsqueeze(1) != torch.arange(experts) for who in (lost, liar))
-        looked = picked(seen if samples is batch.samples else shop.seen_anew(samples, learning=False), pictures)
+        looked = picked(seen if samples is batch.samples else ctx.seen_anew(samples, learning=False), pictures)
         told = as_told(looked, liar, draw_stuck(count, generator))
         here, honest = present[own].to(ranks.device), honest[own].to(ranks.device)
         with torch.no_grad():
-            matrix = shop.model.alignment(picked(told, own), here)
+            matrix = ctx.model.alignment(picked(told, own), here)
         trust.observe(matrix, lambda rows: ranks.gather(rows, count))
         logits, wanted = trust(matrix)[here], honest[here].float()
         # Where there are more processes than pictures, some have none, and a mean over nothing would be NaN.
@@ -273,22 +275,22 @@ class FuseObjective(Objective):
     def contrast(self, batch: FuseBatch, seen: dict[str, ExpertFeatures], told: dict[str, ExpertFeatures]) -> Tensor:
         """Momentum contrast between the fused tokens and the text (beyond the batch: the queue). The keys come from
         every expert, and from what it really saw."""
-        shop, model, ranks, size = self.shop, self.shop.model, self.shop.ranks, len(batch.told.tokens)
+        ctx, model, ranks, size = self.ctx, self.ctx.model, self.ctx.ranks, len(batch.told.tokens)
         # A text without a picture has nothing to be compared with: the next one that has takes its place.
         place = lent(batch.samples.first >= 0)
         said, first = told_at(batch.told, place), batch.samples.first[place]
         own, frozen = ranks.own(size), "language_model" not in self.stage.train
-        states = shop.text_states(said, own, frozen=frozen)
+        states = ctx.text_states(said, own, frozen=frozen)
         ids = said.ids.to(ranks.device)
         picture = model.picture_vectors(picked(told, first[own]), batch.present[first[own]].to(ranks.device))
         text = model.alignment.text_head(states)
         with torch.no_grad():
-            key = model.picture_vectors(picked(seen, first[own]), alignment=shop.contrast.copy)
+            key = model.picture_vectors(picked(seen, first[own]), alignment=ctx.contrast.copy)
             picture_key = ranks.gather(key, size)
-            text_key = ranks.gather(shop.contrast.copy.text_head(states), size)
+            text_key = ranks.gather(ctx.contrast.copy.text_head(states), size)
         self.pending.append((picture_key, text_key, ids))
-        soft = shop.run.contrast.soft_targets
-        return shop.contrast.loss(picture, text, picture_key, text_key, ids, soft, own=own)
+        soft = ctx.recipe.contrast.soft_targets
+        return ctx.contrast.loss(picture, text, picture_key, text_key, ids, soft, own=own)
 
     @torch.no_grad()
     def measure(self, batch: FuseBatch, seen: dict[str, ExpertFeatures], rows: int = MEASURED) -> None:
@@ -298,7 +300,7 @@ class FuseObjective(Objective):
         twice, and it counts once.
         """
         give_back()
-        shop, model, ranks = self.shop, self.shop.model, self.shop.ranks
+        ctx, model, ranks = self.ctx, self.ctx.model, self.ctx.ranks
         experts = len(model.experts.names)
         rows = min(rows, len(batch.groups))
         each = -(-rows // ranks.world)
@@ -321,20 +323,20 @@ class FuseObjective(Objective):
         loss = answer_losses(logits, inputs["labels"], inputs.get("questions", inputs["segments"]), count)
         base, without = loss[:each], loss[each:].view(experts, each, count)
         delta = ranks.gather((without - base).permute(1, 2, 0), each * ranks.world)[:rows].cpu()
-        for group in range(len(shop.data.groups)):
+        for group in range(len(ctx.data.groups)):
             mine = batch.groups[:rows] == group
             if mine.any():
-                shop.contributions.learn(group, delta[mine].mean(0))
+                ctx.contributions.learn(group, delta[mine].mean(0))
 
     def after_step(self, step: int) -> None:
-        shop = self.shop
-        shop.contrast.follow(shop.model.alignment)
+        ctx = self.ctx
+        ctx.contrast.follow(ctx.model.alignment)
         for keys in self.pending:
-            shop.contrast.queue.push(*keys)
+            ctx.contrast.queue.push(*keys)
         self.pending.clear()
-        fusion = shop.model.fusion
+        fusion = ctx.model.fusion
         if isinstance(fusion, AstreaFusion) and fusion.allocator is not None and self.shares:
-            fusion.allocator.update_load(torch.cat(self.shares), rate=shop.run.regular.load_rate)
+            fusion.allocator.update_load(torch.cat(self.shares), rate=ctx.recipe.regular.load_rate)
         self.shares.clear()
 
     def describe(self, batch: FuseBatch) -> str:

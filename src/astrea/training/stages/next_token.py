@@ -19,7 +19,7 @@ from astrea.alignment.matrix import ExpertMatrix
 from astrea.data.packing import Packer
 from astrea.data.protocol import picked
 from astrea.fusion.protocol import FusionStrategy, VisualTokens, equal_shares
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.stages.instruct import FuseBatch, FuseObjective, packed_rows
 
 
@@ -45,26 +45,26 @@ class NextTokenAlignObjective(FuseObjective):
         offset: optimizer steps of the phases before, so that the stream of samples goes on where they stopped.
     """
 
-    def __init__(self, shop: Workshop, *, joining: str, offset: int) -> None:
-        stage = shop.run.align
-        super().__init__(shop, f"align/{joining}", stage, offset=offset * stage.accumulate, keep=(1.0, 1.0))
+    def __init__(self, ctx: TrainingContext, *, joining: str, offset: int) -> None:
+        stage = ctx.recipe.align
+        super().__init__(ctx, f"align/{joining}", stage, offset=offset * stage.accumulate, keep=(1.0, 1.0))
         self.joining = joining
-        experts = shop.model.experts
+        experts = ctx.model.experts
         self.fusion = OneExpert(experts.names.index(joining), experts[joining].num_tokens)
-        self.packer = Packer(shop.tokenizer, self.fusion.num_tokens)
+        self.packer = Packer(ctx.tokenizer, self.fusion.num_tokens)
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         if "adapters" in self.stage.train:
-            adapter = self.shop.model.alignment.adapters[self.joining]
+            adapter = self.ctx.model.alignment.adapters[self.joining]
             yield from ((f"adapters.{self.joining}.{name}", p, 1.0) for name, p in adapter.named_parameters())
 
     def loss(self, batch: FuseBatch, step: int) -> tuple[Tensor, dict[str, float]]:
-        rows = self.shop.ranks.own(len(batch.groups))
+        rows = self.ctx.ranks.own(len(batch.groups))
         shown = batch.shown[batch.shown_in(rows)]
-        seen = {name: part for name, part in self.shop.seen(batch.samples).items() if name == self.joining}
+        seen = {name: part for name, part in self.ctx.seen(batch.samples).items() if name == self.joining}
         features = picked(seen, shown) if len(shown) else None
         inputs = self.inputs(packed_rows(batch.packed, rows))
-        loss = self.shop.model(
+        loss = self.ctx.model(
             **inputs, features=features, fusion=self.fusion, num_items_in_batch=batch.labelled, use_cache=False
         ).loss
         return loss, {"lm": loss.item()}

@@ -12,7 +12,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.paths import is_file
 from astrea.model.loading import MAX_JSON_BYTES, read_json
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Data, Run, World
+from astrea.recipes.recipe import Data, Recipe, World
 
 RECIPE = "recipe.json"
 """File in a model folder that says how the model was trained."""
@@ -40,13 +40,13 @@ def measured_on(
             would be of another size than the model's.
     """
     given = own_settings(folder, image_size) if recipe is None else []
-    run = load_recipe(Run, BASE if recipe is None else recipe, [*given, *overrides])
-    if run.world.canvas != image_size:
+    loaded = load_recipe(Recipe, BASE if recipe is None else recipe, [*given, *overrides])
+    if loaded.world.canvas != image_size:
         raise AstreaError(
-            f"the world would be drawn in pictures of {run.world.canvas} pixels, the model looks at {image_size}",
+            f"the world would be drawn in pictures of {loaded.world.canvas} pixels, the model looks at {image_size}",
             f"set world.canvas={image_size}",
         )
-    return run.world, run.data
+    return loaded.world, loaded.data
 
 
 def own_settings(folder: Path, image_size: int) -> list[str]:

@@ -11,9 +11,9 @@ import torch
 from astrea.data.packing import Packer
 from astrea.data.readers.sources import open_sources
 from astrea.data.streaming import RecordData
-from astrea.recipes.recipe import Run
+from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
-from astrea.training.context import Workshop
+from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.stages.instruct import FuseObjective
 from listening import Said
@@ -27,9 +27,9 @@ SEEING = {
 }
 
 
-def fresh(run: Run) -> tuple[Any, Any]:
+def fresh(recipe: Recipe) -> tuple[Any, Any]:
     """The model of a recipe, nothing of it trained, and its tokenizer."""
-    model, tokenizer = assemble(run, None)
+    model, tokenizer = assemble(recipe, None)
     with torch.no_grad():
         for parameter in model.experts.parameters():
             # Fresh convolutions let next to nothing of the picture through.
@@ -44,22 +44,22 @@ def data_of(paths: list[Path], model: Any, tokenizer: Any, *, max_tokens: int = 
     return RecordData(sources, model.experts, packer, image_size=64, max_tokens=max_tokens, **options)
 
 
-def fusing(shop: Workshop, name: str = "fuse") -> FuseObjective:
-    return FuseObjective(shop, name, getattr(shop.run, name), offset=0, keep=(1.0, 0.5))
+def fusing(ctx: TrainingContext, name: str = "fuse") -> FuseObjective:
+    return FuseObjective(ctx, name, getattr(ctx.recipe, name), offset=0, keep=(1.0, 0.5))
 
 
-def only_learning(shop: Workshop, objective: Objective) -> set[str]:
+def only_learning(ctx: TrainingContext, objective: Objective) -> set[str]:
     """Freeze the rest; the names of what learns."""
     promised = {id(p): name for name, p, _ in objective.trainable()}
-    for module in (shop.model, shop.contrast, shop.words):
+    for module in (ctx.model, ctx.contrast, ctx.words):
         for parameter in module.parameters():
             parameter.requires_grad_(id(parameter) in promised)
     return set(promised.values())
 
 
-def learned(shop: Workshop, objective: Objective, steps: int = 2, batch: int = 8) -> set[str]:
+def learned(ctx: TrainingContext, objective: Objective, steps: int = 2, batch: int = 8) -> set[str]:
     """Real steps with finite figures; the names of what ever had a gradient."""
-    only_learning(shop, objective)
+    only_learning(ctx, objective)
     reached: set[str] = set()
 
     def on_step(step: int, figures: dict[str, float]) -> None:
@@ -68,5 +68,5 @@ def learned(shop: Workshop, objective: Objective, steps: int = 2, batch: int = 8
 
     schedule = Schedule(steps=steps, batch=batch, lr=1e-3, warmup=1)
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
-    assert all(torch.isfinite(value).all() for value in shop.model.state_dict().values())
+    assert all(torch.isfinite(value).all() for value in ctx.model.state_dict().values())
     return reached
