@@ -1,4 +1,5 @@
-"""What every test run shares: the plugins `shared_models.py` and `command_line.py`, and the order of the modules."""
+"""What every test run shares: the plugins named below (fixtures of models, of the command line, of small runs), and the
+order of the modules."""
 
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if session.config.getoption("dist", "no") == "no":
         session.config.pluginmanager.import_plugin("shared_models")
         session.config.pluginmanager.import_plugin("command_line")
+        session.config.pluginmanager.import_plugin("small_runs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -65,9 +65,9 @@ def run(recipe: Path) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def whole(recipe: Recipe, runs: Path) -> Path:
+def whole(run: Recipe, runs: Path) -> Path:
     """The run that nothing interrupts."""
-    train(recipe, runs / "whole", report=Reporter())
+    train(run, runs / "whole", report=Reporter())
     return runs / "whole"
 
 
@@ -88,12 +88,12 @@ def killed(recipe: Path, runs: Path, whole: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def stopped(recipe: Recipe, runs: Path, whole: Path) -> Path:
+def stopped(run: Recipe, runs: Path, whole: Path) -> Path:
     """The run stopped by SIGINT in step 17. Tests work on copies."""
     with pytest.MonkeyPatch.context() as patch:
         signal_at(patch, 17)
         with pytest.raises(Interrupted):
-            train(recipe, runs / "stopped", report=Reporter())
+            train(run, runs / "stopped", report=Reporter())
     return runs / "stopped"
 
 
@@ -137,9 +137,9 @@ def steps_kept(folder: Path) -> list[int]:
 # The whole run
 
 
-def test_a_run_leaves_a_model_a_log_and_its_times(whole: Path, recipe: Recipe):
+def test_a_run_leaves_a_model_a_log_and_its_times(whole: Path, run: Recipe):
     model, processor = load_model(whole / "model")
-    assert model.experts.names == list(recipe.experts)
+    assert model.experts.names == list(run.experts)
     assert processor.num_visual_tokens == model.num_visual_tokens
     logged = rows(whole)
     assert [row["step"] for row in logged] == list(range(1, STEPS + 1))

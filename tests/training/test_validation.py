@@ -52,9 +52,9 @@ def run(small_recipe: Path, files: Path) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(run: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    train(recipe, folder, report=Reporter())
+    train(run, folder, report=Reporter())
     return folder
 
 
