@@ -121,7 +121,7 @@ ELSEWHERE = {
     "evaluate MODEL --suite public": "tests/evaluation/public/test_public_run.py",
     "pack RUN --out FOLDER": "tests/test_shipping.py",
 }
-"""Recipe by other tests, with files that are long to write."""
+"""Run by other tests, with files that are long to write."""
 
 SENTENCES = ("index again", "index brings it", "index command finish", "retrieve searches")
 """Where the words after a command go on with the sentence."""
