@@ -35,6 +35,10 @@ class Reporter:
         """Nothing to close."""
 
 
+SILENT = Reporter()
+"""The default of every ``report`` argument."""
+
+
 class TerminalReporter(Reporter):
     """Progress on standard error, so that standard output stays for results: bars with the time left or, where that is
     no terminal (a log file), lines: when a label begins and ends, and every minute in between."""
