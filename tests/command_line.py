@@ -24,7 +24,7 @@ Astrea = Callable[..., Result]
 
 
 def refused(result: Result, *said: object) -> None:
-    """Status 1, nothing on standard output, and one error with its mend."""
+    """Status 1, nothing on standard output, and one error with its hint."""
     assert result.code == 1
     assert result.out == ""
     lines = [line for line in result.err.splitlines() if not line.startswith("Writing model")]

@@ -10,7 +10,7 @@ import torch
 
 from astrea.data.packing import Packer
 from astrea.data.readers.sources import open_sources
-from astrea.data.streaming import RecordData
+from astrea.data.streaming import FileDataset
 from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
 from astrea.training.context import TrainingContext
@@ -37,11 +37,11 @@ def fresh(recipe: Recipe) -> tuple[Any, Any]:
     return model.train(), tokenizer
 
 
-def data_of(paths: list[Path], model: Any, tokenizer: Any, *, max_tokens: int = 512, **options: Any) -> RecordData:
+def data_of(paths: list[Path], model: Any, tokenizer: Any, *, max_tokens: int = 512, **options: Any) -> FileDataset:
     sources = [source for path in paths for source in open_sources(str(path))]
     packer = Packer(tokenizer, model.num_visual_tokens)
     options = {"report": Said(), **options}
-    return RecordData(sources, model.experts, packer, image_size=64, max_tokens=max_tokens, **options)
+    return FileDataset(sources, model.experts, packer, image_size=64, max_tokens=max_tokens, **options)
 
 
 def fusing(ctx: TrainingContext, name: str = "fuse") -> FuseObjective:

@@ -7,7 +7,7 @@
     AstreaForConditionalGeneration      the model, a PreTrainedModel of transformers
     AstreaConfig, AstreaProcessor       its configuration and processor
     Expert, ExpertFeatures, Reading     what an expert of one's own derives from, and what it gives
-    AstreaError                         what goes wrong and how to mend it
+    AstreaError                         what goes wrong and how to correct it
     __version__                         this version
 
 Importing this package makes the model known to transformers, so that ``pipeline("image-text-to-text", model=folder)``

@@ -1,4 +1,4 @@
-"""`astrea validate`: a line per fault, a summary, status 1 if there is any; JSON; a copy without the bad records."""
+"""`astrea validate`: a line per issue, a summary, status 1 if there is any; JSON; a copy without the bad records."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def test_json(validate: Validate, photos: Path, tmp_path: Path) -> None:
         (str(good), "llava", 1),
         (str(bad), "llava", 1),
     ]
-    assert told["files"][1]["faults"] == {"image_path": 1}
-    (fault,) = told["faults"]
-    assert (fault["file"], fault["line"], fault["id"], fault["kind"]) == (str(bad), 1, "x", "image_path")
-    assert fault["message"] and fault["mend"]  # noqa: PT018
+    assert told["files"][1]["issues"] == {"image_path": 1}
+    (issue,) = told["issues"]
+    assert (issue["file"], issue["line"], issue["id"], issue["kind"]) == (str(bad), 1, "x", "image_path")
+    assert issue["message"] and issue["hint"]  # noqa: PT018
     clean = validate(good, "--json")
-    assert (clean.code, json.loads(clean.out)["faults"]) == (0, [])
+    assert (clean.code, json.loads(clean.out)["issues"]) == (0, [])
 
 
 def test_a_fixed_copy(validate: Validate, photos: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_fixed_copy(validate: Validate, photos: Path) -> None:
     path, copy = write(photos / "train.jsonl", *rows), photos / "clean.jsonl"
     result = validate(path, "--fixed", copy)
     assert result.code == 1
-    assert f"fixed:   {copy} (1 record as read, 2 mended, 1 left out)" in result.out
+    assert f"fixed:   {copy} (1 record as read, 2 repaired, 1 left out)" in result.out
     assert validate(copy).code == 0
     assert [json.loads(line)["id"] for line in copy.read_text().splitlines()] == ["1", "1-2", "3"]
     again = validate(path, "--fixed", copy)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from astrea.data.picture_features import NAME, SeenPictures, expert_key, look_once, picture_key
+from astrea.data.picture_features import NAME, PictureFeatures, encode_once, expert_key, picture_key
 from astrea.experts.protocol import ExpertFeatures
 
 ROOM = 10**8
@@ -50,7 +50,7 @@ def told() -> list[str]:
 
 @pytest.fixture
 def make(tmp_path, told):
-    return lambda most=ROOM: SeenPictures(tmp_path / "cache", most, told.append)
+    return lambda most=ROOM: PictureFeatures(tmp_path / "cache", most, told.append)
 
 
 @pytest.mark.parametrize("places", [True, False])
@@ -59,12 +59,12 @@ def test_a_picture_is_looked_at_once(make, told, places):
     twice = pixels[[0, 3, 3, 5, 0]]
     eye = Eye(twice, places)
     kept = make()
-    same(look_once(kept, ONE, keys(twice), eye), Eye(twice, places)(torch.arange(5)))
+    same(encode_once(kept, ONE, keys(twice), eye), Eye(twice, places)(torch.arange(5)))
     assert eye.shown == 3
     later = Eye(pixels, places)
-    same(look_once(make(), ONE, keys(pixels), later), Eye(pixels, places)(torch.arange(6)))  # another process
+    same(encode_once(make(), ONE, keys(pixels), later), Eye(pixels, places)(torch.arange(6)))  # another process
     assert later.shown == 3
-    assert look_once(make(), OTHER, keys(pixels), later) is not None
+    assert encode_once(make(), OTHER, keys(pixels), later) is not None
     assert later.shown == 9
     assert told == []
 
@@ -98,11 +98,11 @@ def spoil_file(path: Path) -> None:
 def test_what_is_damaged_is_looked_at_again(make, told, tmp_path, spoil):
     pixels = pictures(3)
     kept = make()
-    look_once(kept, ONE, keys(pixels), Eye(pixels))
+    encode_once(kept, ONE, keys(pixels), Eye(pixels))
     kept.close()
     spoil(tmp_path / "cache" / NAME)
     eye = Eye(pixels)
-    same(look_once(make(), ONE, keys(pixels), eye), Eye(pixels)(torch.arange(3)))
+    same(encode_once(make(), ONE, keys(pixels), eye), Eye(pixels)(torch.arange(3)))
     assert eye.shown == 3
     assert len(told) == (spoil is spoil_file)
 
@@ -113,7 +113,7 @@ def test_what_is_no_file_is_told_once_and_keeps_nobody_waiting(make, told, tmp_p
     make_it(tmp_path / "cache" / NAME)
     kept, pixels = make(), pictures(2)
     for _ in range(2):
-        same(look_once(kept, ONE, keys(pixels), Eye(pixels)), Eye(pixels)(torch.arange(2)))
+        same(encode_once(kept, ONE, keys(pixels), Eye(pixels)), Eye(pixels)(torch.arange(2)))
     assert len(told) == 1
     assert "no ordinary file" in told[0]
 
@@ -121,13 +121,13 @@ def test_what_is_no_file_is_told_once_and_keeps_nobody_waiting(make, told, tmp_p
 def test_a_full_file_makes_room_once_and_then_says_so(make, told):
     room = 60_000
     pixels = pictures(40)
-    look_once(make(room), ONE, keys(pixels[:20]), Eye(pixels[:20]))
+    encode_once(make(room), ONE, keys(pixels[:20]), Eye(pixels[:20]))
     kept = make(room)
     eye = Eye(pixels)
     for start in range(0, 40, 10):  # of another expert, whose entries make room
-        look_once(kept, OTHER, keys(pixels[start : start + 10]), lambda at, s=start: eye(at + s))
+        encode_once(kept, OTHER, keys(pixels[start : start + 10]), lambda at, s=start: eye(at + s))
     again = Eye(pixels)
-    look_once(make(room), OTHER, keys(pixels), again)
+    encode_once(make(room), OTHER, keys(pixels), again)
     assert 0 < again.shown < 40
     assert any("machines.kept_features" in text for text in told)
     assert kept.path.stat().st_size <= 2 * room
@@ -135,5 +135,5 @@ def test_a_full_file_makes_room_once_and_then_says_so(make, told):
 
 def test_none_are_kept_where_none_are_wanted(make, tmp_path):
     pixels = pictures(2)
-    look_once(make(0), ONE, keys(pixels), Eye(pixels))
+    encode_once(make(0), ONE, keys(pixels), Eye(pixels))
     assert not (tmp_path / "cache").exists()

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from astrea.data.packing import CAPTION_PROMPT, Packer
-from astrea.data.picture_features import SeenPictures
+from astrea.data.picture_features import PictureFeatures
 from astrea.data.streaming import filled_rows
 from astrea.fusion.registry import STRATEGIES
 from astrea.model.processing import AstreaImageProcessor
@@ -138,7 +138,7 @@ def test_alignment_reads_the_first_picture_of_those_that_have_any(make_own):
     assert samples.first.tolist() == list(range(samples.pictures))
     assert not [sample for sample in samples.content if not sample.record.images]
     assert len(ctx.data.pictured) == 1  # a file without any picture is not asked for one
-    assert ctx.data.report.lines == []  # nor is its lack a fault
+    assert ctx.data.report.lines == []  # nor is its lack an issue
     reached = learned(ctx, AlignObjective(ctx, joining="detection", aligned=["captioning"], offset=0))
     assert {name.split(".")[0] for name in reached} == {"adapters", "picture_head", "text_head", "contrast", "words"}
 
@@ -380,7 +380,7 @@ def test_experts_look_at_each_picture_once(folder, built, tmp_path, monkeypatch)
         monkeypatch.setattr(expert, "forward", count)
 
     def seen() -> list[Any]:
-        kept = SeenPictures(tmp_path, 10**8, pytest.fail)
+        kept = PictureFeatures(tmp_path, 10**8, pytest.fail)
         data = data_of([folder / "mixed.jsonl"], model, tokenizer, kept=kept)
         ctx = TrainingContext(run, model, tokenizer, data)
         size = len(data)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from astrea import AstreaError
 from astrea.alignment.matrix import ExpertMatrix
-from astrea.fusion.astrea import JOINED_MATCH, AstreaFusion, relative_shares
-from astrea.fusion.expand import EXPERT_AXES, grow_fusion, grown_tensor
+from astrea.fusion.astrea import ADDED_MATCH, AstreaFusion, relative_shares
+from astrea.fusion.expand import EXPERT_AXES, expand_fusion, expanded_tensor
 from astrea.fusion.peers.sequence_concat import SequenceConcat
 from astrea.fusion.protocol import Layout
 
@@ -34,7 +34,7 @@ def trained(layout: Layout = OLD, **options) -> AstreaFusion:
 def pair() -> tuple[AstreaFusion, AstreaFusion]:
     """A trained fusion, and one that has grown from it."""
     old, new = trained(), AstreaFusion(NEW, residual=True, joined=["new"]).eval()
-    grow_fusion(old, new)
+    expand_fusion(old, new)
     return old, new
 
 
@@ -60,12 +60,12 @@ def test_every_tensor_that_counts_experts_is_known():
     small, large = (AstreaFusion(layout, residual=True).state_dict() for layout in (OLD, NEW))
     assert {name for name in small if small[name].shape != large[name].shape} == set(EXPERT_AXES)
     for name, runs in EXPERT_AXES.items():
-        assert grown_tensor(small[name], runs, 0.0).shape == large[name].shape
+        assert expanded_tensor(small[name], runs, 0.0).shape == large[name].shape
 
 
 def test_old_entries_keep_their_place_in_every_run():
     echo = torch.randn(3, 27, 4)
-    grown = grown_tensor(echo, EXPERT_AXES["trust.from_echo"], 0.0)
+    grown = expanded_tensor(echo, EXPERT_AXES["trust.from_echo"], 0.0)
     for run in range(9):
         assert torch.equal(grown[:3, 4 * run : 4 * run + 3], echo[:, 3 * run : 3 * run + 3])
         assert not grown[:, 4 * run + 3].any()
@@ -120,7 +120,7 @@ def test_a_quiet_newcomer_is_hardly_attended_to(pair, pictures, make_questions):
 
 def test_its_word_match_is_weak(pair, pictures, make_questions):
     lengths = pair[1](pictures[1], make_questions()).words.norm(dim=-1)
-    torch.testing.assert_close(lengths[:, 8:], torch.full((3, 2), JOINED_MATCH))
+    torch.testing.assert_close(lengths[:, 8:], torch.full((3, 2), ADDED_MATCH))
     torch.testing.assert_close(lengths[1, :8], torch.ones(8))
 
 
@@ -190,16 +190,16 @@ def test_where_nobody_has_joined_their_mean_is_one():
 
 def test_a_strategy_that_cannot_grow_says_so():
     with pytest.raises(AstreaError, match="SequenceConcat"):
-        grow_fusion(SequenceConcat(OLD), SequenceConcat(NEW))
+        expand_fusion(SequenceConcat(OLD), SequenceConcat(NEW))
 
 
 def test_a_fusion_without_shares_says_so():
     with pytest.raises(AstreaError, match="allocator"):
-        grow_fusion(AstreaFusion(OLD, allocator=False), AstreaFusion(NEW, allocator=False))
+        expand_fusion(AstreaFusion(OLD, allocator=False), AstreaFusion(NEW, allocator=False))
 
 
 @pytest.mark.parametrize("off", ["mixer", "residual", "trust"])
 def test_parts_that_are_off_stay_off(off):
     old, new = trained(**{off: False}), AstreaFusion(NEW, **{"residual": True} | {off: False}, joined=["new"])
-    grow_fusion(old, new)
+    expand_fusion(old, new)
     assert torch.equal(new.allocator.load_bias[:3], old.allocator.load_bias)

@@ -98,10 +98,10 @@ def read(path: Path, overrides: list[str]) -> object:
 
 def _build(run: Any) -> None:
     """The experts of a recipe, without memory, as an estimate builds them."""
-    from astrea.experts.bank import outline
+    from astrea.experts.bank import expert_specs
     from astrea.experts.pretrained.entry import resolve
 
-    outline({name: resolve(name, entry) for name, entry in run.experts.items() if ":" not in entry.kind})
+    expert_specs({name: resolve(name, entry) for name, entry in run.experts.items() if ":" not in entry.kind})
 
 
 def _text(name: str) -> str:

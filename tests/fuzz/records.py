@@ -254,15 +254,15 @@ def look_over(path: Path) -> None:
     for source in sources:
         checks = Checks(decode=True)
         total = len(source.reader)
-        for _, faults in examine(source.reader, source.root, checks):
-            assert all(str(fault) and "\n" not in str(fault) for fault in faults)
+        for _, issues in examine(source.reader, source.root, checks):
+            assert all(str(issue) and "\n" not in str(issue) for issue in issues)
         if isinstance(source.reader, RowReader):
             copy = path.with_name(f"fixed{path.suffix}")
             with fixed_copy(source.reader, copy, source.root, checks) as fixed:
-                for index, (record, faults) in enumerate(examine(source.reader, source.root, checks)):
-                    fixed.take(index, record, faults)
-            assert fixed.kept + fixed.mended + fixed.dropped == total
-    mixture = Mixture(sources, check=Trainable(packer(), 512), on_fault=str)
+                for index, (record, issues) in enumerate(examine(source.reader, source.root, checks)):
+                    fixed.take(index, record, issues)
+            assert fixed.kept + fixed.repaired + fixed.dropped == total
+    mixture = Mixture(sources, check=Trainable(packer(), 512), on_issue=str)
     for position in range(min(DRAWN, len(mixture))):
         mixture.sample(position, 0, 0).pictures()
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from albums import COUNT, TEXT, paths_of
 
+from albums import COUNT, TEXT, paths_of
 from astrea.retrieval.store import FOLDER
 
 

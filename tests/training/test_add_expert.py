@@ -17,7 +17,7 @@ from astrea.cli import app
 from astrea.cli.join import parsed
 from astrea.common.progress import Reporter
 from astrea.evaluation.generate import Answerer
-from astrea.fusion.expand import EXPERT_AXES, grown_tensor
+from astrea.fusion.expand import EXPERT_AXES, expanded_tensor
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import ExpertEntry, Recipe
@@ -81,7 +81,7 @@ def test_what_was_there_is_bit_equal(tiny_model, joined):
     grown = {f"fusion.{name}" for name in EXPERT_AXES}
     for name, tensor in tiny_model.state_dict().items():
         if name in grown:
-            places = grown_tensor(torch.ones_like(tensor), EXPERT_AXES[name.removeprefix("fusion.")], 0.0)
+            places = expanded_tensor(torch.ones_like(tensor), EXPERT_AXES[name.removeprefix("fusion.")], 0.0)
             kept = places.bool()
             assert torch.equal(state[name][kept], tensor.flatten()), name
         elif state[name].shape != tensor.shape:

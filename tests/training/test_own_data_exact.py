@@ -19,7 +19,7 @@ from test_distributed import rows, state
 import many_processes
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
-from astrea.data.streaming import RecordData
+from astrea.data.streaming import FileDataset
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import Interrupted, train
@@ -95,9 +95,9 @@ def same_bits(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(("kind", "draws"), [("jsonl", 8), ("shards", 6)])
 def test_a_signal_while_a_batch_is_made_loses_nothing(kind, draws, recipes, runs, whole, monkeypatch):
     """The signal comes in the thread that makes batches, two of them ahead of the step."""
-    draw, taken = RecordData.draw, []
+    draw, taken = FileDataset.draw, []
 
-    def signalling(self: RecordData, *args: Any, **kwargs: Any) -> Any:
+    def signalling(self: FileDataset, *args: Any, **kwargs: Any) -> Any:
         taken.append(1)
         if len(taken) == draws:
             os.kill(os.getpid(), signal.SIGINT)
@@ -105,7 +105,7 @@ def test_a_signal_while_a_batch_is_made_loses_nothing(kind, draws, recipes, runs
 
     recipe, out = load_recipe(Recipe, str(recipes[kind])), runs / f"stopped {kind} {draws}"
     with monkeypatch.context() as patch:
-        patch.setattr(RecordData, "draw", signalling)
+        patch.setattr(FileDataset, "draw", signalling)
         with pytest.raises(Interrupted):
             train(recipe, out, report=Reporter())
     assert 0 < len(rows(out)) < STEPS

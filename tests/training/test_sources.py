@@ -11,7 +11,7 @@ import pytest
 from astrea.common.errors import AstreaError
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.protocol import TrainingData
-from astrea.data.streaming import RecordData
+from astrea.data.streaming import FileDataset
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.distributed import ALONE
@@ -52,7 +52,7 @@ def opened(make_run: Callable[..., Recipe], tmp_path: Path) -> Callable[..., tup
 def test_without_files_it_is_the_world_and_with_them_the_files(folder, opened):
     assert isinstance(opened({})[0], WorldData)
     data, said = opened({"train": str(folder / "train.jsonl")})
-    assert isinstance(data, RecordData)
+    assert isinstance(data, FileDataset)
     assert len(data) == 4
     assert said.lines == ["training on 4 records of train.jsonl"]
 

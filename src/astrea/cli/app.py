@@ -1,6 +1,6 @@
 """The command line's frame: the application, what its commands share, and how errors are told.
 
-Every command ends with status 0 when it did what was asked, 1 on an error the message tells how to mend, 2 on a misused
+Every command ends with status 0 when it did what was asked, 1 on an error whose message gives a hint, 2 on a misused
 command line, 130 when interrupted.
 """
 
@@ -127,7 +127,7 @@ def print_json(value: object) -> None:
 
 
 def main() -> None:
-    """Entry point: errors the user can mend are told in words, without a traceback."""
+    """Entry point: errors the user can correct are told in words, without a traceback."""
 
     def tell(text: str, style: str) -> None:
         PlainConsole(stderr=True).print(text, style=style, highlight=False, soft_wrap=True)

@@ -178,7 +178,7 @@ def arena(
         print_path("page", folder / "arena.html")
     if failed:
         told = "\n".join(f"{name}: {said}" for name, said in failed.items())
-        raise AstreaError(f"{len(failed)} failed:\n{told}", "mend these; the same command runs only what is missing")
+        raise AstreaError(f"{len(failed)} failed:\n{told}", "correct these; the same command runs only what is missing")
 
 
 @app.command()

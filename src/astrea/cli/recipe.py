@@ -49,7 +49,7 @@ def check(recipe: NameOrFile, overrides: Overrides = None) -> None:
 
     loaded, written = load_with_origins(Recipe, file_of(recipe), overrides or [])
     if faults := amiss(loaded, written):
-        raise AstreaError("\n".join(faults), "mend these, then check again")
+        raise AstreaError("\n".join(faults), "correct these, then check again")
     steps = " + ".join(str(getattr(loaded, stage).steps) for stage in ("align", "fuse", "tune"))
     out.print(f"{recipe}: nothing is wrong", highlight=False, soft_wrap=True)
     out.print(f"  experts  {', '.join(loaded.experts)}", highlight=False, soft_wrap=True)

@@ -21,7 +21,7 @@ from astrea.common.terminal import counted, printable
 if TYPE_CHECKING:
     from astrea.common.progress import Reporter
     from astrea.data.readers.check import Checks
-    from astrea.data.readers.issues import Fault
+    from astrea.data.readers.issues import Issue
     from astrea.data.readers.mixture import Source
     from astrea.data.readers.repaired import FixedCopy
 
@@ -43,7 +43,7 @@ def validate(
     decode: Annotated[
         bool, typer.Option("--decode", help="Decode every picture in full, not its header alone.")
     ] = False,
-    need_images: Annotated[bool, typer.Option("--need-images", help="A row without a picture is a fault.")] = False,
+    need_images: Annotated[bool, typer.Option("--need-images", help="A row without a picture is an issue.")] = False,
     model: Annotated[
         Path | None, typer.Option(help="Model folder (or shipped) whose tokens and limit the rows' length is held to.")
     ] = None,
@@ -53,12 +53,12 @@ def validate(
     fixed: Annotated[
         Path | None,
         typer.Option(
-            help="Write a copy here without the bad records, mended where it is safe (several DATA: a folder)."
+            help="Write a copy here without the bad records, repaired where it is safe (several DATA: a folder)."
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look data over: one line per fault with file, line, id and mend. Status 1 if one costs a record.
+    """Look data over: one line per issue with file, line, id and hint. Status 1 if one costs a record.
 
     [bold]astrea validate train.jsonl --images photos --decode[/bold]
     [bold]astrea validate train.jsonl --fixed clean.jsonl[/bold]
@@ -87,11 +87,11 @@ def validate(
 def _look_over(
     source: Source, checks: Checks, path: Path | None, tell: _Lines | _Json, report: Reporter
 ) -> tuple[Source, dict[str, Any]]:
-    """Tell every fault of one source; returns what a summary says of it."""
+    """Tell every issue of one source; returns what a summary says of it."""
     from astrea.data.readers.check import examine
     from astrea.data.readers.repaired import fixed_copy
 
-    faults: Counter[str] = Counter()
+    issues: Counter[str] = Counter()
     records = pictures = 0
     reader = source.reader
     total, label = len(reader), f"checking {reader.path.name}"
@@ -102,23 +102,23 @@ def _look_over(
         for index, (record, found) in enumerate(examine(reader, source.root, checks)):
             records += index < total
             pictures += 0 if record is None else len(record.images)
-            for fault in found:
-                faults[fault.kind] += 1
-                tell.fault(fault)
+            for issue in found:
+                issues[issue.kind] += 1
+                tell.issue(issue)
             if copy is not None:
                 copy.take(index, record, found)
             if index % 100 == 99 and index + 1 < total:
                 report.track(label, index + 1, total)
         if total:
             report.track(label, total, total)
-    summary: dict[str, Any] = {"records": records, "images": pictures, "faults": dict(faults)}
+    summary: dict[str, Any] = {"records": records, "images": pictures, "issues": dict(issues)}
     if copy is not None:
         summary["fixed"] = {
             "path": str(path),
             "kept": copy.kept,
-            "mended": copy.mended,
+            "repaired": copy.repaired,
             "dropped": copy.dropped,
-            "mends": dict(copy.mends),
+            "repairs": dict(copy.repairs),
             "images": str(source.root.folder),
         }
     return source, summary
@@ -159,8 +159,8 @@ class _Lines:
     def __init__(self) -> None:
         self.files: list[tuple[Source, dict[str, Any]]] = []
 
-    def fault(self, fault: Fault) -> None:
-        sys.stdout.write(f"{printable(str(fault))}\n")
+    def issue(self, issue: Issue) -> None:
+        sys.stdout.write(f"{printable(str(issue))}\n")
 
     def file(self, source: Source, summary: dict[str, Any]) -> None:
         self.files.append((source, summary))
@@ -169,22 +169,22 @@ class _Lines:
         """Print what was found; True if nothing was wrong."""
         from astrea.data.readers.issues import KINDS, NOTES
 
-        table = Table("file", "format", "records", "pictures", "faults")
+        table = Table("file", "format", "records", "pictures", "issues")
         for column in table.columns[2:]:
             column.justify = "right"
-        faults: Counter[str] = Counter()
+        issues: Counter[str] = Counter()
         for source, summary in self.files:
-            faults.update(summary["faults"])
-            bad = sum(count for kind, count in summary["faults"].items() if kind not in NOTES)
+            issues.update(summary["issues"])
+            bad = sum(count for kind, count in summary["issues"].items() if kind not in NOTES)
             counts = (summary["records"], summary["images"], bad)
             table.add_row(source.reader.path.name, source.reader.format, *(f"{count:,}" for count in counts))
         out.print(table)
-        for kind, count in faults.most_common():
+        for kind, count in issues.most_common():
             out.print(f"{count:8,}  {KINDS[kind]} ({kind})", highlight=False)
         for _, summary in self.files:
             for line in _fixed_lines(summary.get("fixed")):
                 out.print(line, highlight=False, soft_wrap=True)
-        return faults.keys() <= NOTES
+        return issues.keys() <= NOTES
 
 
 def _fixed_lines(fixed: dict[str, Any] | None) -> Iterator[str]:
@@ -193,11 +193,11 @@ def _fixed_lines(fixed: dict[str, Any] | None) -> Iterator[str]:
     if fixed is None:
         return
     yield (
-        f"fixed:   {fixed['path']} ({counted(fixed['kept'], 'record')} as read, {fixed['mended']:,} mended, "
+        f"fixed:   {fixed['path']} ({counted(fixed['kept'], 'record')} as read, {fixed['repaired']:,} repaired, "
         f"{fixed['dropped']:,} left out)"
     )
-    for kind, count in fixed["mends"].items():
-        yield f"         mended {count:,}: {KINDS[kind]}"
+    for kind, count in fixed["repairs"].items():
+        yield f"         repaired {count:,}: {KINDS[kind]}"
     if Path(fixed["path"]).parent.resolve() != Path(fixed["images"]).resolve():
         yield f"         its pictures' paths still start at {fixed['images']}: give --images or data.images with it"
 
@@ -210,26 +210,26 @@ class _Json:
         self.told = 0
         self.bad = False
 
-    def fault(self, fault: Fault) -> None:
+    def issue(self, issue: Issue) -> None:
         from astrea.data.readers.issues import NOTES
 
         told = {
-            "file": fault.where.file,
-            "line": fault.where.number or None,
-            "id": fault.id,
-            "kind": fault.kind,
-            "message": fault.message,
-            "mend": fault.hint,
+            "file": issue.where.file,
+            "line": issue.where.number or None,
+            "id": issue.id,
+            "kind": issue.kind,
+            "message": issue.message,
+            "hint": issue.hint,
         }
-        sys.stdout.write(('{"faults": [\n' if not self.told else ",\n") + json.dumps(told))
+        sys.stdout.write(('{"issues": [\n' if not self.told else ",\n") + json.dumps(told))
         self.told += 1
-        self.bad |= fault.kind not in NOTES
+        self.bad |= issue.kind not in NOTES
 
     def file(self, source: Source, summary: dict[str, Any]) -> None:
         self.files.append({"file": str(source.reader.path), "format": source.reader.format, **summary})
 
     def end(self) -> bool:
         """Close the document; True if nothing was wrong."""
-        sys.stdout.write("\n], " if self.told else '{"faults": [], ')
+        sys.stdout.write("\n], " if self.told else '{"issues": [], ')
         sys.stdout.write(f'"files": {json.dumps(self.files, indent=2)}}}\n')
         return not self.bad

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 class AstreaError(Exception):
-    """Something the user can mend. ``str(error)`` says what is wrong (with file, line, sample or option) and,
-    after it, the mend. The command line prints it without a traceback and exits with status 1.
+    """Something the user can correct. ``str(error)`` says what is wrong (with file, line, sample or option) and,
+    after it, the hint. The command line prints it without a traceback and exits with status 1.
 
     Args:
         message: what is wrong, naming the file, line, sample or option.
-        mend: what to do about it, one sentence.
+        hint: what to do about it, one sentence.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:

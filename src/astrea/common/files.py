@@ -1,6 +1,6 @@
 """Writing files so that a crash, a full disk or a power cut never leaves a half-written one behind.
 
-Everything here raises plain ``OSError``: only the caller knows what the file is for, and so what mend to offer.
+Everything here raises plain ``OSError``: only the caller knows what the file is for, and so what hint to offer.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ def same_place(one: Path, other: Path) -> bool:
 @contextmanager
 def file_guard(path: Path | str) -> Iterator[None]:
     """Turns any OSError inside the block, also one from within safetensors, into an AstreaError that names ``path`` and
-    the mend; a name that no file can have is one before the block begins."""
+    the hint; a name that no file can have is one before the block begins."""
     from safetensors import (
         SafetensorError,  # not at the top: the command line asks about paths before it loads anything
     )

@@ -24,7 +24,7 @@ from astrea.confidence.signals import SIGNS, Signs
 
 FILE = "doubt.safetensors"
 MAX_BYTES = 64 << 20
-MENDING = "remove it: answers then come without a calibrated confidence"
+HINT = "remove it: answers then come without a calibrated confidence"
 CALIBRATION = "calibration"
 
 
@@ -115,12 +115,12 @@ def read_doubt(folder: Path, widths: Mapping[str, int]) -> Doubt | None:
     if not is_file(path):
         return None
     if (size := size_of(path)) > MAX_BYTES:
-        raise AstreaError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read", MENDING)
+        raise AstreaError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read", HINT)
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
-        raise AstreaError(f"{path} is damaged or no safetensors file: {error}", MENDING) from error
+        raise AstreaError(f"{path} is damaged or no safetensors file: {error}", HINT) from error
     familiar = {}
     for name, width in widths.items():
         own = {key: tensors.pop(f"familiar.{name}.{key}", None) for key in Familiar.__dataclass_fields__}
@@ -136,7 +136,7 @@ def read_doubt(folder: Path, widths: Mapping[str, int]) -> Doubt | None:
         shapes = {"mean": (signs,), "spread": (signs,), "weights": (2, signs), "bias": (2,)}
         calibration = Calibration(**checked(path, own, shapes))
     if tensors:
-        raise AstreaError(f"{path} has {min(tensors)}, which this model has no use for", MENDING)
+        raise AstreaError(f"{path} has {min(tensors)}, which this model has no use for", HINT)
     return Doubt(familiar, calibration)
 
 
@@ -145,8 +145,8 @@ def checked(path: Path, own: Mapping[str, Tensor | None], shapes: Mapping[str, t
     for name, tensor in own.items():
         wanted = shapes.get(name, ())
         if tensor is None or tuple(tensor.shape) != wanted or tensor.dtype != torch.float32:
-            raise AstreaError(f"{path}: {name} is missing, or not {wanted} numbers of float32", MENDING)
+            raise AstreaError(f"{path}: {name} is missing, or not {wanted} numbers of float32", HINT)
         scale = name in ("spread", "variance", "rest", "limit")
         if not bool(tensor.isfinite().all()) or (scale and not math.prod(wanted) == 0 and float(tensor.min()) <= 0):
-            raise AstreaError(f"{path}: {name} holds numbers out of range", MENDING)
+            raise AstreaError(f"{path}: {name} holds numbers out of range", HINT)
     return {name: tensor for name, tensor in own.items() if tensor is not None}

@@ -18,7 +18,7 @@ from astrea.confidence.familiarity import learn_familiar
 from astrea.confidence.measure import measure
 from astrea.confidence.signals import refuses
 from astrea.confidence.unfamiliar import unfamiliar_pictures
-from astrea.data.streaming import RecordData
+from astrea.data.streaming import FileDataset
 from astrea.evaluation.generate import Answerer
 from astrea.evaluation.own_data.items import LONG, Item
 from astrea.evaluation.own_data.score import is_right
@@ -40,7 +40,7 @@ def doubt_of_records(ctx: TrainingContext, report: Reporter) -> Doubt | None:
     """What is familiar from the pictures of ``data.train``; None where it names none, or too few. Where several
     processes share the work, each has to ask."""
     data = ctx.data
-    if not isinstance(data, RecordData) or not data.pictured:
+    if not isinstance(data, FileDataset) or not data.pictured:
         return None
     count = min(PICTURES, len(data.pairs)) // BATCH * BATCH
     if count < FEWEST:

@@ -52,7 +52,7 @@ def expert_key(expert: nn.Module, options: object) -> bytes:
     return hashlib.blake2b(described.encode(), digest_size=16).digest()
 
 
-class SeenPictures:
+class PictureFeatures:
     """Features by expert and picture. Several processes may share a file.
 
     Args:
@@ -149,8 +149,8 @@ class SeenPictures:
         return file
 
 
-def look_once(
-    kept: SeenPictures,
+def encode_once(
+    kept: PictureFeatures,
     expert: bytes,
     pictures: Sequence[bytes],
     look: Callable[[Tensor], ExpertFeatures],

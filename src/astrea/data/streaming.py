@@ -22,14 +22,14 @@ from torch import Tensor
 from astrea.common.progress import Reporter
 from astrea.data.images import to_square_array
 from astrea.data.packing import Packer
-from astrea.data.picture_features import SeenPictures, expert_key, look_once, picture_key
+from astrea.data.picture_features import PictureFeatures, encode_once, expert_key, picture_key
 from astrea.data.protocol import Rows, Samples
 from astrea.data.readers.conversation import called, messages_of, picture_id, texts_of
-from astrea.data.readers.issues import Fault
+from astrea.data.readers.issues import Issue
 from astrea.data.readers.mixture import Mixture, Sample, Source
 from astrea.data.readers.record import ImageRef, Record
 from astrea.data.readers.trainable import Trainable
-from astrea.data.readers.warnings import Complaints
+from astrea.data.readers.warnings import RateLimitedWarnings
 from astrea.data.segments import Segment, questions_apart
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
@@ -38,14 +38,14 @@ from astrea.training.distributed import ALONE, Distributed
 SCANNED = 5000
 """Samples whose texts tell how common a word is."""
 
-LOOKED_AT = 32
+ENCODE_BATCH = 32
 """Pictures that experts look at together."""
 
 TRACKED = 10_000
 """Records after which the search for one with a picture tells how far it is."""
 
 
-class RecordData:
+class FileDataset:
     """`astrea.data.protocol.TrainingData` of data files. A bad record is told of and the next good one takes its place.
 
     Args:
@@ -70,7 +70,7 @@ class RecordData:
         max_tokens: int,
         row_tokens: int | None = None,
         threads: int = 2,
-        kept: SeenPictures | None = None,
+        kept: PictureFeatures | None = None,
         ranks: Distributed = ALONE,
         report: Reporter,
     ) -> None:
@@ -78,10 +78,10 @@ class RecordData:
         self.bank, self.image_size, self.row_tokens, self.ranks = bank, image_size, row_tokens, ranks
         self.sources, self.report, self.trainable = sources, report, Trainable(packer, max_tokens)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
-        complaints = Complaints(report.say)
+        warn = RateLimitedWarnings(report.say)
         # Every process meets every bad record; one of them tells.
-        self.on_fault: Callable[[Fault], None] = complaints if ranks.leads else (lambda fault: None)
-        self.conversations = Mixture(sources, check=self.trainable, on_fault=self.on_fault)
+        self.on_issue: Callable[[Issue], None] = warn if ranks.leads else (lambda issue: None)
+        self.conversations = Mixture(sources, check=self.trainable, on_issue=self.on_issue)
         names = [source.reader.path.name for source in sources]
         self.groups: Sequence[str] = tuple(dict.fromkeys(names))
         self.group_of = [self.groups.index(name) for name in names]
@@ -109,7 +109,7 @@ class RecordData:
     def pairs(self) -> Mixture:
         """What alignment reads: the records with a picture, of the sources that have any."""
         check = replace(self.trainable, pictured=True)
-        return Mixture(self.pictured, check=check, on_fault=self.on_fault)
+        return Mixture(self.pictured, check=check, on_issue=self.on_issue)
 
     def draw(self, position: int, size: int, seed: int, *, pairs: bool = False) -> Samples:
         mixture = self.pairs if pairs else self.conversations
@@ -165,14 +165,14 @@ class RecordData:
         device = self.ranks.device
 
         def look(places: Tensor) -> ExpertFeatures:
-            parts = [self.bank(some.to(device), [name])[name] for some in pixels[places].split(LOOKED_AT)]
+            parts = [self.bank(some.to(device), [name])[name] for some in pixels[places].split(ENCODE_BATCH)]
             return ExpertFeatures.cat(parts)
 
         if self.kept is None or not keys:
             return look(torch.arange(len(pixels)))
         if name not in self.expert_keys:
             self.expert_keys[name] = expert_key(self.bank[name], self.bank.options[name])
-        return look_once(self.kept, self.expert_keys[name], keys, look).map(lambda value: value.to(device))
+        return encode_once(self.kept, self.expert_keys[name], keys, look).map(lambda value: value.to(device))
 
     def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
         segments: list[tuple[Segment, int, list[int]]] = []  # with its group and its pictures

@@ -20,7 +20,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.paths import is_folder
 from astrea.common.quiet import quiet
 from astrea.estimate.absent import absent, without_numbers
-from astrea.experts.bank import COMPACT, outline
+from astrea.experts.bank import COMPACT, expert_specs
 from astrea.experts.pretrained.captioning import CaptionCheckpoint
 from astrea.experts.pretrained.entry import from_architecture, from_folder
 from astrea.experts.protocol import ExpertFeatures
@@ -189,7 +189,7 @@ def _around(recipe: Recipe) -> tuple[AstreaForConditionalGeneration, PreTrainedT
     """Astrea around a language model of which only the configuration is there. Where its tokenizer is not, the embedded
     world's stands in for it, which makes fewer tokens of the same texts."""
     text, entries = language_config(recipe), expert_entries(recipe)
-    declared: list[Any] = [expert for expert in outline(entries).values() if expert not in COMPACT.values()]
+    declared: list[Any] = [expert for expert in expert_specs(entries).values() if expert not in COMPACT.values()]
     stand_in = tiny_tokenizer([*COMPACT.values(), *declared])
     own = own_tokenizer(recipe)
     tokenizer: PreTrainedTokenizerBase = stand_in if own is None else own

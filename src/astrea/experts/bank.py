@@ -83,7 +83,7 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
     return found
 
 
-def outline(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, type[Expert] | Expert]:
+def expert_specs(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, type[Expert] | Expert]:
     """What declares ``num_tokens``, ``width`` and ``labels`` of each expert, before any of them is built: its class, or
     where each instance has its own (experts from checkpoints), an instance without memory."""
     found: dict[str, type[Expert] | Expert] = {}

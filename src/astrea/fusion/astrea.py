@@ -19,7 +19,7 @@ from astrea.language.attention import WORD_MATCH, word_match_start
 UNREAD = -1e4
 """Added to the attention score of tokens that are not read."""
 
-JOINED_MATCH = 0.25
+ADDED_MATCH = 0.25
 """Strength of the word match of an expert that has joined by alignment alone, over that of the others: at full strength
 it could add 16 to a token's score, and the expert's small share would mean nothing."""
 
@@ -97,7 +97,7 @@ class AstreaFusion(FusionStrategy):
         words = None if self.word_match is None else F.normalize(matrix.tokens, dim=-1)
         apart = ~trained_E[matrix.expert] if any(self.joined) else None
         if words is not None and apart is not None:
-            words = torch.where(apart.unsqueeze(-1), JOINED_MATCH * words, words)
+            words = torch.where(apart.unsqueeze(-1), ADDED_MATCH * words, words)
         if self.allocator is None:
             shares = equal_shares(matrix.present, question_BSD.shape[1])
             return VisualTokens(tokens, matrix.valid, shares, None, words, honest_BE, apart=apart)

@@ -35,7 +35,7 @@ ONES = ("trust.spread",)
 
 
 @torch.no_grad()
-def grow_fusion(old: FusionStrategy, new: FusionStrategy) -> None:
+def expand_fusion(old: FusionStrategy, new: FusionStrategy) -> None:
     """Fill ``new``, built for one more expert at the end, with what ``old`` has learned.
 
     Nobody's judgement of an old expert changes: trust does not listen to the newcomer's echo. The newcomer is asked for
@@ -59,14 +59,14 @@ def grow_fusion(old: FusionStrategy, new: FusionStrategy) -> None:
     for name, tensor in old.state_dict().items():
         if name in EXPERT_AXES:
             start = 1.0 if name in ONES else 0.0
-            grown[name].copy_(grown_tensor(tensor, EXPERT_AXES[name], start))
+            grown[name].copy_(expanded_tensor(tensor, EXPERT_AXES[name], start))
             if name in AS_THE_OTHERS:
                 grown[name][-1] = tensor.mean(0)
         else:
             grown[name].copy_(tensor)
 
 
-def grown_tensor(old: Tensor, runs: tuple[int, ...], start: float) -> Tensor:
+def expanded_tensor(old: Tensor, runs: tuple[int, ...], start: float) -> Tensor:
     """The same tensor with one more place for an expert along every axis that has such places, there ``start``."""
     for axis, count in enumerate(runs):
         if count:

@@ -38,7 +38,7 @@ WORK, WORK_PER_CHARACTER = 1 << 21, 32
 """What one rendering may cost: this, and so much for every character of the conversation."""
 
 REFUSED = (nodes.Block, nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport, nodes.ScopedEvalContextModifier)
-MEND = "begin with the user (or one system turn), then let assistant and user take turns"
+HINT = "begin with the user (or one system turn), then let assistant and user take turns"
 
 UNFINISHED = "zq-goes-on-here-qz"
 """Stands at the end of a message that is to be continued while a template is rendered."""
@@ -84,7 +84,7 @@ def render_template(
         raise AstreaError(f"{name} is nested too deeply", "use another chat template") from None
     except Exception as error:  # a program of somebody else's may raise any type
         said = str(error).strip().splitlines() or [type(error).__name__]
-        raise AstreaError(f"{name} refuses a conversation: {said[0][:200]}", MEND) from error
+        raise AstreaError(f"{name} refuses a conversation: {said[0][:200]}", HINT) from error
     finally:
         _spans.reset(told)
     return Rendered("".join(parts), spans)

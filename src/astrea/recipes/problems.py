@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, said with its place, what was expected there and the mend."""
+"""What is wrong with a recipe, said with its place, what was expected there and the hint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_PROBLEMS = 8
 
 
 def explain(error: ValidationError, model: type[BaseModel], recipe: Tree) -> AstreaError:
-    """Every problem that pydantic found (the first few), each with the line that wrote it and its mend."""
+    """Every problem that pydantic found (the first few), each with the line that wrote it and its hint."""
     found: dict[Trail, list[Any]] = {}
     for entry in error.errors(include_url=False):
         found.setdefault(_trail(entry, recipe.data), []).append(entry)

@@ -78,7 +78,7 @@ def compose(text: str, where: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise AstreaError(f"{where}{line}: not valid YAML: {error.problem}", "Mend the syntax there.") from None
+        raise AstreaError(f"{where}{line}: not valid YAML: {error.problem}", "Correct the syntax there.") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         line = f", line {text.count(chr(10), 0, error.position) + 1}" if hasattr(error, "position") else ""
         reason = " ".join(str(error).split())

@@ -143,7 +143,7 @@ def _row(line: str, path: Path, number: int, *, torn: bool) -> dict[str, Any] | 
 
 # --- samples.json -----------------------------------------------------------------------------------------------------
 
-_SAMPLES_MEND = "Evaluate the run again, or remove samples.json to make the report without test pictures."
+_SAMPLES_HINT = "Evaluate the run again, or remove samples.json to make the report without test pictures."
 
 
 def _samples(run: Path) -> tuple[list[Sample] | None, int]:
@@ -151,23 +151,23 @@ def _samples(run: Path) -> tuple[list[Sample] | None, int]:
     text = _text(path)
     if text is None:
         return None, 0
-    rows = _decoded(text, path, _SAMPLES_MEND)
+    rows = _decoded(text, path, _SAMPLES_HINT)
     if not isinstance(rows, list):
-        raise AstreaError(f"{path} holds no list of samples", _SAMPLES_MEND)
+        raise AstreaError(f"{path} holds no list of samples", _SAMPLES_HINT)
     shown = [_sample(run, f"{path}, sample {index}", row) for index, row in enumerate(rows[:MAX_SAMPLES])]
     return shown, len(rows) - len(shown)
 
 
 def _sample(run: Path, where: str, row: object) -> Sample:
     if not isinstance(row, Mapping):
-        raise AstreaError(f"{where} is not an object", _SAMPLES_MEND)
+        raise AstreaError(f"{where} is not an object", _SAMPLES_HINT)
     paths = {key: _inside(run, row[key], f'{where}, "{key}"') for key in ("panel", "image") if row.get(key)}
     if not paths:
-        raise AstreaError(f'{where} names no picture ("panel" or "image")', _SAMPLES_MEND)
+        raise AstreaError(f'{where} names no picture ("panel" or "image")', _SAMPLES_HINT)
     key, file = next(iter(paths.items()))
     shares, right = row.get("shares") or {}, row.get("right")
     if not isinstance(shares, Mapping):
-        raise AstreaError(f'{where}, "shares" is not an object', _SAMPLES_MEND)
+        raise AstreaError(f'{where}, "shares" is not an object', _SAMPLES_HINT)
     words = {name: _words(row.get(name)) for name in ("task", "question", "answer", "truth", "condition")}
     return Sample(
         _data_address(file, where),
@@ -187,25 +187,25 @@ def _words(value: object) -> str:
 
 def _share(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise AstreaError(f"{where} is {str(value)[:40]!r}, not a number from 0 to 1", _SAMPLES_MEND)
+        raise AstreaError(f"{where} is {str(value)[:40]!r}, not a number from 0 to 1", _SAMPLES_HINT)
     return float(value)
 
 
 def _inside(run: Path, value: object, where: str) -> Path:
     """The path that a sample names, as long as it lies in the run folder: samples.json may come from anybody."""
     if not isinstance(value, str):
-        raise AstreaError(f"{where} is no path", _SAMPLES_MEND)
+        raise AstreaError(f"{where} is no path", _SAMPLES_HINT)
     posix, windows = PurePosixPath(value), PureWindowsPath(value)
     named = f"{where} is {value[:100]!r}"
     if posix.is_absolute() or windows.anchor or ".." in posix.parts or ".." in windows.parts or "\0" in value:
-        raise AstreaError(f"{named}, which is not a path inside the run folder", _SAMPLES_MEND)
+        raise AstreaError(f"{named}, which is not a path inside the run folder", _SAMPLES_HINT)
     path = run / value
     try:
         inside = path.resolve().is_relative_to(run.resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or a name no file can have
-        raise AstreaError(f"{named}, which cannot be followed: {error}", _SAMPLES_MEND) from error
+        raise AstreaError(f"{named}, which cannot be followed: {error}", _SAMPLES_HINT) from error
     if not inside:
-        raise AstreaError(f"{named}, a link that leads out of the run folder", _SAMPLES_MEND)
+        raise AstreaError(f"{named}, a link that leads out of the run folder", _SAMPLES_HINT)
     return path
 
 

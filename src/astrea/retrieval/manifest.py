@@ -102,7 +102,7 @@ class Manifest(_Part):
 
 
 def read_manifest(path: Path, hint: str) -> Manifest:
-    """A manifest, checked. ``mend`` is what to do about a bad one.
+    """A manifest, checked. ``hint`` is what to do about a bad one.
 
     Raises:
         AstreaError: it is missing, too large, not JSON, or not what a manifest says. Names the file.

@@ -26,7 +26,7 @@ from astrea.data.feature_cache import FeatureCache
 from astrea.evaluation.generate import Answerer
 from astrea.experts.names import wrong_with
 from astrea.experts.pretrained.entry import resolve
-from astrea.fusion.expand import grow_fusion
+from astrea.fusion.expand import expand_fusion
 from astrea.language.labels import LabelWords
 from astrea.language.new_words import grow_words, grown_tokenizer, in_known_words
 from astrea.model.configuration import AstreaConfig
@@ -176,7 +176,7 @@ def grow(
         torch.manual_seed(seed)  # for the newcomer's adapter, where its channels have no names
         new = AstreaForConditionalGeneration(config, allow_import=True)
     new.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("fusion.")}, strict=False)
-    grow_fusion(model.fusion, new.fusion)
+    expand_fusion(model.fusion, new.fusion)
     load_experts(new.experts, {name: entry}, parts)
     labels = new.experts[name].labels
     known = len(tokenizer)

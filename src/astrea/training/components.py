@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from astrea.common.errors import AstreaError
 from astrea.common.files import atomic_path, sha256_file
 from astrea.common.paths import is_file, read_json
-from astrea.experts.bank import COMPACT, ExpertBank, outline
+from astrea.experts.bank import COMPACT, ExpertBank, expert_specs
 from astrea.experts.pretrained.entry import resolve
 from astrea.experts.pretrained.fresh import start_fresh
 from astrea.experts.pretrained.weights import load_checkpoint
@@ -221,7 +221,7 @@ def put_together(recipe: Recipe, parts: Path | None) -> Assembled:
     Adapters start at the words of their expert's channels, after the language model's weights are in.
     """
     entries = {name: resolve(name, entry) for name, entry in recipe.experts.items()}
-    declared = outline(entries)
+    declared = expert_specs(entries)
     extra: list[Any] = [expert for expert in declared.values() if expert not in COMPACT.values()]
     torch.manual_seed(recipe.seed)
     language: PreTrainedModel

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from astrea.model.modeling import AstreaForConditionalGeneration
     from astrea.training.distributed import Distributed
 
-MEND = "set machines.language=replicated"
+HINT = "set machines.language=replicated"
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -93,13 +93,13 @@ def blocks_of(language: PreTrainedModel) -> list[nn.Module]:
     """
     found = repeated(language)
     if not found:
-        raise AstreaError(f"{type(language).__name__} does not name its blocks, so they cannot be sharded", MEND)
+        raise AstreaError(f"{type(language).__name__} does not name its blocks, so they cannot be sharded", HINT)
     for block in found:
         types = {p.dtype for p in block.parameters()}
         if len(types) > 1:
             raise AstreaError(
                 f"a block of {type(language).__name__} mixes {', '.join(sorted(map(str, types)))}, and FSDP wants one",
-                f"load the language model in one type (language.dtype=float32), or {MEND}",
+                f"load the language model in one type (language.dtype=float32), or {HINT}",
             )
     return found
 

@@ -13,11 +13,11 @@ from astrea.common.progress import Reporter
 from astrea.common.terminal import counted
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.packing import Packer
-from astrea.data.picture_features import SeenPictures
+from astrea.data.picture_features import PictureFeatures
 from astrea.data.protocol import TrainingData
 from astrea.data.readers.mixture import Source
 from astrea.data.readers.sources import configured_sources
-from astrea.data.streaming import RecordData
+from astrea.data.streaming import FileDataset
 from astrea.experts.bank import ExpertBank
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import Recipe
@@ -70,7 +70,7 @@ def validation_data(
     *,
     cache: FeatureCache,
     report: Reporter,
-) -> RecordData | None:
+) -> FileDataset | None:
     """What ``data.validation`` names, if anything.
 
     Raises:
@@ -93,10 +93,10 @@ def record_data(
     *,
     cache: FeatureCache,
     report: Reporter,
-) -> RecordData:
+) -> FileDataset:
     """Sources as training reads them."""
     positions = getattr(model.config.text_config, "max_position_embeddings", None) or sys.maxsize
-    return RecordData(
+    return FileDataset(
         sources,
         model.experts.to(ranks.device),
         Packer(tokenizer, model.num_visual_tokens),
@@ -104,7 +104,7 @@ def record_data(
         max_tokens=min(positions, recipe.data.max_tokens or sys.maxsize),
         row_tokens=recipe.data.row_tokens,
         threads=recipe.machines.loaders,
-        kept=SeenPictures(cache.folder, int(recipe.machines.kept_features * 1e9), report.say),
+        kept=PictureFeatures(cache.folder, int(recipe.machines.kept_features * 1e9), report.say),
         ranks=ranks,
         report=report,
     )
@@ -125,7 +125,7 @@ def world_of(recipe: Recipe, experts: ExpertBank, *, cache: FeatureCache, report
     )
 
 
-def tell_unknown(data: RecordData, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, report: Reporter) -> None:
+def tell_unknown(data: FileDataset, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, report: Reporter) -> None:
     """Say how many words of the data the language model has none for, if they are many."""
     told = [tokenizer(text, add_special_tokens=False).input_ids for text in islice(data.scanned(recipe.seed), 500)]
     tokens = [token for ids in told for token in ids]

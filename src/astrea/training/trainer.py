@@ -90,8 +90,8 @@ def train(
             leave the workshop and the random state as they are.
 
     Raises:
-        AstreaError: anything the user can mend, such as another run that is at work in the folder. Interrupted: SIGINT
-            or SIGTERM; a checkpoint has been saved.
+        AstreaError: anything the user can correct, such as another run that is at work in the folder.
+        Interrupted: SIGINT or SIGTERM; a checkpoint has been saved.
     """
     torch.set_num_threads(recipe.threads)
     with join(recipe.machines) as ranks, alone_in(folder, ranks=ranks, report=report):

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from astrea.data.protocol import picked
-from astrea.data.streaming import RecordData
+from astrea.data.streaming import FileDataset
 from astrea.training.checkpoint import load_checkpoint, save_checkpoint
 from astrea.training.context import TrainingContext
 from astrea.training.identity import config_hash
@@ -36,7 +36,7 @@ class Validation:
         seconds: spent here so far, which are none of training's.
     """
 
-    def __init__(self, ctx: TrainingContext, data: RecordData, folder: Path) -> None:
+    def __init__(self, ctx: TrainingContext, data: FileDataset, folder: Path) -> None:
         self.ctx, self.data, self.folder = ctx, data, folder
         self.seconds = 0.0
         found = load_checkpoint(folder, config_hash=config_hash(ctx.recipe), on_warning=lambda text: None)

@@ -13,7 +13,7 @@ from record_rows import picture, write_jsonl, write_tar
 from astrea.common.errors import AstreaError
 from astrea.data.packing import Packer
 from astrea.data.readers.check import Checks, examine
-from astrea.data.readers.issues import NOTES, Fault
+from astrea.data.readers.issues import NOTES, Issue
 from astrea.data.readers.mixture import Mixture, Source
 from astrea.data.readers.sources import open_sources
 from astrea.data.readers.trainable import Trainable, training_checks
@@ -164,10 +164,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def used(source: Source, packer: Packer) -> tuple[set[str | None], list[Fault]]:
+def used(source: Source, packer: Packer) -> tuple[set[str | None], list[Issue]]:
     """The ids that training gets in three epochs, and what it is told."""
-    told: list[Fault] = []
-    mixture = Mixture([source], check=Trainable(packer, 512), on_fault=told.append)
+    told: list[Issue] = []
+    mixture = Mixture([source], check=Trainable(packer, 512), on_issue=told.append)
     ids = {mixture.sample(at, 0, epoch).record.id for epoch in range(3) for at in range(len(mixture))}
     return ids, told
 
@@ -180,18 +180,18 @@ def test_validate_and_training_agree(place: Path, packer: Packer, name: str) -> 
     assert ids == good
     for checks in (training_checks(packer, 512), Checks()):
         bad, fine = set(), set()
-        for record, faults in examine(source.reader, source.root, checks):
-            costs = [fault for fault in faults if fault.kind not in NOTES]
-            bad |= {fault.where for fault in costs}
+        for record, issues in examine(source.reader, source.root, checks):
+            costs = [issue for issue in issues if issue.kind not in NOTES]
+            bad |= {issue.where for issue in costs}
             fine |= {record.id} if record is not None and not costs else set()
         assert fine == good
-        assert bad == {fault.where for fault in told if fault.kind not in NOTES}
-    noted = {(fault.where, fault.message) for fault in told if fault.kind in NOTES}
+        assert bad == {issue.where for issue in told if issue.kind not in NOTES}
+    noted = {(issue.where, issue.message) for issue in told if issue.kind in NOTES}
     assert noted == {
-        (fault.where, fault.message)
-        for _, faults in examine(source.reader, source.root, training_checks(packer, 512))
-        for fault in faults
-        if fault.kind in NOTES
+        (issue.where, issue.message)
+        for _, issues in examine(source.reader, source.root, training_checks(packer, 512))
+        for issue in issues
+        if issue.kind in NOTES
     }
 
 
@@ -199,7 +199,7 @@ def test_control_tokens_are_told_with_their_row_and_read_as_text(place: Path, pa
     (source,) = open_sources(str(write_jsonl(place / "control.jsonl", [llava(talk) for talk in TALKS])))
     line = next(number for number, talk in enumerate(TALKS, 1) if talk[0] == "control")
     notes = [
-        note for _, faults in examine(source.reader, source.root, Checks()) for note in faults if note.kind in NOTES
+        note for _, issues in examine(source.reader, source.root, Checks()) for note in issues if note.kind in NOTES
     ]
     assert [note.where.number for note in notes] == [line, line]
     assert "turn 1 holds the control token '<eos>', '<user>'" in str(notes[0])
@@ -232,7 +232,7 @@ def test_a_row_alone_in_a_file_over_many_lines(place: Path) -> None:
 def test_a_picture_under_another_spelling_is_hinted_at(place: Path) -> None:
     rows = [llava((path, path, [("user", ASKED), ("assistant", "yes")], False)) for path in ("p\\1.png", "p/1.PNG")]
     (source,) = open_sources(str(write_jsonl(place / "spelt.jsonl", rows)))
-    windows, capitals = (str(faults[0]) for _, faults in examine(source.reader, source.root, Checks()))
+    windows, capitals = (str(issues[0]) for _, issues in examine(source.reader, source.root, Checks()))
     assert "write its path with / between folders" in windows
     assert "there is 1.png: capitals count" in capitals
 
@@ -255,7 +255,7 @@ def test_ids_that_can_name_nothing_are_told(place: Path, id: Any) -> None:
         try:
             (source,) = open_sources(str(path))
             told = "\n".join(
-                str(fault) for _, faults in examine(source.reader, source.root, Checks()) for fault in faults
+                str(issue) for _, issues in examine(source.reader, source.root, Checks()) for issue in issues
             )
         except AstreaError as error:
             told = str(error)

@@ -1,4 +1,4 @@
-"""Every fault, told once, at its place, in exactly these words; and mended where that is safe."""
+"""Every issue, told once, at its place, in exactly these words; and repaired where that is safe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from record_rows import data_url, picture, write_jsonl, write_tar
 from astrea.common.errors import AstreaError
 from astrea.data.readers import ImageRoot, Record, open_reader
 from astrea.data.readers.check import Checks, Layout, examine
-from astrea.data.readers.issues import KINDS, MENDABLE, NOTES, Fault, printable
+from astrea.data.readers.issues import KINDS, NOTES, REPAIRABLE, Issue, printable
 from astrea.data.readers.record import IMAGE_MARK, FileImage, InlineImage, MemberImage, Where
 from astrea.data.readers.repaired import FixedCopy, fixed_copy
 
@@ -42,7 +42,7 @@ ROWS: list[tuple[Any, Any, str | None]] = [
     (
         "missing",
         {"image": "none.png", "conversations": QA},
-        "picture 'none.png' does not exist under ROOT; mend the path, or give the right root with images",
+        "picture 'none.png' does not exist under ROOT; correct the path, or give the right root with images",
     ),
     (
         "corrupt",
@@ -152,7 +152,7 @@ ROWS: list[tuple[Any, Any, str | None]] = [
         {"image": "a.png", "conversations": turns("<image>\nq", "a " * 20)},
         "of 35 tokens the limit of 30 would cut an answer; shorten the row, show fewer pictures, or raise the limit",
     ),
-    (None, b"{", "not valid JSON: Expecting property name enclosed in double quotes at character 2 of the row; mend "
+    (None, b"{", "not valid JSON: Expecting property name enclosed in double quotes at character 2 of the row; correct "
                  "the syntax there, or leave the row out"),
     (None, b"[]", 'the row is a list, not an object; write one {"key": value, ...} per row'),
     (None, b'{"id": "\xe9"}', "byte 9 of the row (0xe9) is not UTF-8; save the file as UTF-8"),
@@ -165,7 +165,7 @@ ROWS: list[tuple[Any, Any, str | None]] = [
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Path:
-    """A file with one of each fault, and the pictures it names."""
+    """A file with one of each issue, and the pictures it names."""
     root = tmp_path / "photos"
     root.mkdir()
     (root / "a.png").write_bytes(picture(0))
@@ -200,8 +200,8 @@ class Words:
 CHECKS = Checks(decode=True, need_images=True, tokens=Words())
 
 
-def told(path: Path, root: Path, checks: Checks = CHECKS) -> list[Fault]:
-    return [fault for _, faults in examine(open_reader(path), ImageRoot(root), checks) for fault in faults]
+def told(path: Path, root: Path, checks: Checks = CHECKS) -> list[Issue]:
+    return [issue for _, issues in examine(open_reader(path), ImageRoot(root), checks) for issue in issues]
 
 
 def test_one_of_each_fault_is_told_in_these_words(faulty: Path) -> None:
@@ -213,14 +213,14 @@ def test_one_of_each_fault_is_told_in_these_words(faulty: Path) -> None:
             f"{faulty}:{line} {shown}: {one}" for one in (said or "").replace("ROOT", str(root)).split("|") if one
         ]
     found = told(faulty, root)
-    assert [str(fault) for fault in found] == wanted
+    assert [str(issue) for issue in found] == wanted
     everywhere_else = {"empty_file", "unusable", "merged", "unsorted", *NOTES}
-    assert {fault.kind for fault in found} == KINDS.keys() - everywhere_else
+    assert {issue.kind for issue in found} == KINDS.keys() - everywhere_else
 
 
 def test_without_decoding_only_the_header_is_read(faulty: Path) -> None:
     found = told(faulty, faulty.parent / "photos", Checks())
-    kinds = {fault.id: fault.kind for fault in found}
+    kinds = {issue.id: issue.kind for issue in found}
     assert "cut" not in kinds
     assert kinds["corrupt"] == "image_corrupt"
     assert not {"text-only", "long-picture", "long-question", "long-answer"} & kinds.keys()
@@ -230,7 +230,7 @@ def test_without_decoding_only_the_header_is_read(faulty: Path) -> None:
 def test_an_empty_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / ("a.json" if b"[" in content else "a.jsonl")
     path.write_bytes(content)
-    assert [str(fault) for fault in told(path, tmp_path)] == [
+    assert [str(issue) for issue in told(path, tmp_path)] == [
         f"{path} -: the file holds no record; fill the file, or leave it out"
     ]
 
@@ -272,13 +272,13 @@ def test_what_other_formats_can_have_wrong(tmp_path: Path) -> None:
     ]
     (tmp_path / "a.png").write_bytes(picture(0))
     found = told(write_jsonl(tmp_path / "a.jsonl", rows), tmp_path, Checks())
-    assert [(fault.where.number, fault.kind) for fault in found] == [
+    assert [(issue.where.number, issue.kind) for issue in found] == [
         (1, "image_remote"), (2, "image_corrupt"), (3, "image_corrupt"), (4, "image_corrupt"), (5, "wrong_type"),
         (6, "wrong_type"), (7, "wrong_type"), (8, "wrong_type"), (9, "image_count"), (10, "image_count"),
         (11, "wrong_type"), (12, "wrong_type"), (13, "wrong_type"), (14, "wrong_type"), (15, "wrong_type"),
         (16, "role_order"), (17, "role_order"),
     ]  # fmt: skip
-    assert all(fault.hint for fault in found)
+    assert all(issue.hint for issue in found)
 
 
 def test_annotation_files_have_faults_per_picture(tmp_path: Path) -> None:
@@ -290,8 +290,8 @@ def test_annotation_files_have_faults_per_picture(tmp_path: Path) -> None:
     document = {"images": images, "annotations": notes, "categories": [{"id": 1, "name": "dog"}]}
     (tmp_path / "i.json").write_text(json.dumps(document))
     found = told(tmp_path / "i.json", tmp_path, Checks())
-    assert [(fault.where.number, fault.id) for fault in found] == [(2, "2"), (3, None), (4, None), (5, "4"), (6, "5")]
-    assert {fault.kind for fault in found} == {"wrong_type"}
+    assert [(issue.where.number, issue.id) for issue in found] == [(2, "2"), (3, None), (4, None), (5, "4"), (6, "5")]
+    assert {issue.kind for issue in found} == {"wrong_type"}
     for spoilt, said in ((document | {"annotations": [7]}, "image_id"), (document | {"categories": 1}, "categories")):
         (tmp_path / "s.json").write_text(json.dumps(spoilt))
         with pytest.raises(AstreaError, match=said):
@@ -304,7 +304,7 @@ def test_shards_have_faults_per_sample(tmp_path: Path, monkeypatch: pytest.Monke
     path = write_tar(tmp_path / "a.tar", members)
     monkeypatch.setattr("astrea.data.readers.shards.MAX_ROW_BYTES", 2000)
     found = told(path, tmp_path, Checks())
-    assert [(fault.where.number, fault.id, fault.kind) for fault in found] == [
+    assert [(issue.where.number, issue.id, issue.kind) for issue in found] == [
         (2, "1", "image_corrupt"), (3, "2", "encoding"), (4, "3", "unreadable"), (5, "4", "no_text"),
         (6, "0", "no_image"), (6, "0", "duplicate_id"), (7, "big", "unreadable"), (0, None, "unsorted"),
     ]  # fmt: skip
@@ -322,11 +322,11 @@ def test_links_and_huge_headers_in_a_shard(tmp_path: Path) -> None:
         link = tarfile.TarInfo("0.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    (fault,) = told(tmp_path / "a.tar", tmp_path, Checks())
-    assert "is a link or no ordinary file" in fault.message
+    (issue,) = told(tmp_path / "a.tar", tmp_path, Checks())
+    assert "is a link or no ordinary file" in issue.message
     write_tar(tmp_path / "b.tar", [("0" * (2 << 20) + ".txt", b"x")])
-    (fault, *_) = told(tmp_path / "b.tar", tmp_path, Checks())
-    assert "a header of 2,097,1" in fault.message
+    (issue, *_) = told(tmp_path / "b.tar", tmp_path, Checks())
+    assert "a header of 2,097,1" in issue.message
 
 
 def test_a_table_that_is_damaged_says_so_row_by_row(tmp_path: Path) -> None:
@@ -338,8 +338,8 @@ def test_a_table_that_is_damaged_says_so_row_by_row(tmp_path: Path) -> None:
     data[place : place + 40] = os.urandom(40)
     (tmp_path / "a.parquet").write_bytes(data)
     found = told(tmp_path / "a.parquet", tmp_path, Checks())
-    assert {fault.where.number for fault in found} == set(range(21, 41))
-    assert all("the row group is damaged" in fault.message for fault in found)
+    assert {issue.where.number for issue in found} == set(range(21, 41))
+    assert all("the row group is damaged" in issue.message for issue in found)
 
 
 # Image roots
@@ -367,7 +367,7 @@ def test_pictures_come_from_everywhere_and_only_from_the_root(tmp_path: Path) ->
     }  # fmt: skip
     for path, kind in bad.items():
         row = Record(None, Where("f", 1), (FileImage(path),), captions=("x",))
-        assert [fault.kind for fault in Checks()(row, images)] == [kind], path
+        assert [issue.kind for issue in Checks()(row, images)] == [kind], path
     with pytest.raises(AstreaError, match="is not a folder"):
         ImageRoot(root / "in" / "a.png")
 
@@ -376,7 +376,7 @@ def test_pictures_come_from_everywhere_and_only_from_the_root(tmp_path: Path) ->
 def test_pipes_do_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     row = Record(None, Where("f", 1), (FileImage("pipe.png"),), captions=("x",))
-    assert [fault.kind for fault in Checks()(row, ImageRoot(tmp_path))] == ["image_corrupt"]
+    assert [issue.kind for issue in Checks()(row, ImageRoot(tmp_path))] == ["image_corrupt"]
     os.mkfifo(tmp_path / "pipe.jsonl")
     with pytest.raises(AstreaError, match="not an ordinary file"):
         open_reader(tmp_path / "pipe.jsonl")
@@ -388,8 +388,8 @@ def test_pipes_do_not_block(tmp_path: Path) -> None:
 def fix(path: Path, copy: Path, root: Path, checks: Checks = CHECKS) -> FixedCopy:
     reader, images = open_reader(path), ImageRoot(root)
     with fixed_copy(reader, copy, images, checks) as made:
-        for index, (record, faults) in enumerate(examine(reader, images, checks)):
-            made.take(index, record, faults)
+        for index, (record, issues) in enumerate(examine(reader, images, checks)):
+            made.take(index, record, issues)
     return made
 
 
@@ -401,9 +401,9 @@ def test_a_copy_without_the_bad_records_has_no_faults(faulty: Path) -> None:
     records = list(open_reader(faulty.parent / "fixed.jsonl"))
     assert [record.id for record in records] == ["good", "no-mark", "spaces", "role-space", "good-2", "edge"]
     assert records[1].messages[0].text == "<image>\nq"
-    assert (made.kept, made.mended, made.dropped) == (1, 5, len(ROWS) - 6)
-    assert made.mends == {"image_count": 1, "whitespace": 3, "duplicate_id": 1}
-    assert made.mends.keys() <= MENDABLE
+    assert (made.kept, made.repaired, made.dropped) == (1, 5, len(ROWS) - 6)
+    assert made.repairs == {"image_count": 1, "whitespace": 3, "duplicate_id": 1}
+    assert made.repairs.keys() <= REPAIRABLE
     assert (faulty.parent / "fixed.jsonl").read_bytes().splitlines()[0] == before.splitlines()[0]
 
 
@@ -421,7 +421,7 @@ def test_copies_of_arrays_and_tables(tmp_path: Path) -> None:
         made = fix(tmp_path / f"a.{ending}", copy, tmp_path)
         assert told(copy, tmp_path) == []
         assert [record.id for record in open_reader(copy)] == ["a", "a-2", "a-2-2", "c"]
-        assert (made.kept, made.mended, made.dropped) == (1, 3, 1)
+        assert (made.kept, made.repaired, made.dropped) == (1, 3, 1)
     assert pq.read_schema(tmp_path / "b.parquet") == schema
     assert isinstance(json.loads((tmp_path / "b.json").read_text()), list)
 
@@ -430,7 +430,7 @@ def test_a_number_as_id_cannot_get_a_suffix_in_a_table(tmp_path: Path) -> None:
     rows = [{"id": 1, "conversations": turns("q", "a")}] * 2
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     made = fix(tmp_path / "a.parquet", tmp_path / "b.parquet", tmp_path, Checks())
-    assert (made.kept, made.mended, made.dropped) == (1, 0, 1)
+    assert (made.kept, made.repaired, made.dropped) == (1, 0, 1)
     write_jsonl(tmp_path / "a.jsonl", rows)
     made = fix(tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path, Checks())
     assert [record.id for record in open_reader(tmp_path / "b.jsonl")] == ["1", "1-2"]

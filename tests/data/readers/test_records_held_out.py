@@ -13,7 +13,7 @@ import pytest
 from record_rows import conversations, picture, write_jsonl, write_tar
 
 from astrea.common.errors import AstreaError
-from astrea.data.readers.issues import Fault
+from astrea.data.readers.issues import Issue
 from astrea.data.readers.mixture import Mixture, Source
 from astrea.data.readers.record import FileImage, Record
 from astrea.data.readers.sources import configured_sources
@@ -133,7 +133,7 @@ def test_bad_records_are_training_s_to_tell_of(root: Path):
     path = write_jsonl(root / "a.jsonl", rows)
     path.write_text(path.read_text() + "{broken\n")
     learned, held = sides(Data(train=str(path), validation=0.5))
-    assert any(isinstance(found, Fault) for found in learned)
+    assert any(isinstance(found, Issue) for found in learned)
     assert "gone" in ids([found for found in learned if isinstance(found, Record)])
     assert all(isinstance(found, Record) for found in held)
 

@@ -20,7 +20,7 @@ from astrea.common.errors import AstreaError
 from astrea.data.readers import ImageRoot, Where
 from astrea.data.readers.check import Checks
 from astrea.data.readers.interleave import BLOCK, block_plan, counts_before
-from astrea.data.readers.issues import BadRow, Fault
+from astrea.data.readers.issues import BadRow, Issue
 from astrea.data.readers.mixture import Mixture, Sample, Source
 from astrea.data.readers.permutation import Permutation
 from astrea.data.readers.reader import ListReader
@@ -100,7 +100,7 @@ def test_a_grouped_order_holds_every_record_once_and_stays_in_its_window(sizes: 
 
 def source(name: str, size: int, weight: float = 1.0) -> Source:
     turns = (Message("user", "q"), Message("assistant", "a"))
-    records: list[Record | Fault] = [Record(f"{name}{n}", Where(name, n + 1), messages=turns) for n in range(size)]
+    records: list[Record | Issue] = [Record(f"{name}{n}", Where(name, n + 1), messages=turns) for n in range(size)]
     return Source(ListReader(Path(name), "test", records), ImageRoot("."), weight)
 
 
@@ -202,12 +202,12 @@ def test_a_bad_record_is_an_error_or_replaced_in_its_place(tmp_path: Path) -> No
     (found,) = open_sources(str(write_jsonl(tmp_path / "a.jsonl", rows)))
     with pytest.raises(AstreaError, match=r"a\.jsonl:(6 5|12 11): "):
         ids(Mixture([found], check=Checks()).shard(seed=0), 20)
-    told: list[Fault] = []
-    mixed = Mixture([found], check=Checks(), on_fault=told.append)
+    told: list[Issue] = []
+    mixed = Mixture([found], check=Checks(), on_issue=told.append)
     good = ids(mixed.shard(seed=0), 20)
     assert len(good) == 20
     assert {int(name) for name in good} == set(range(20)) - {5, 11}
-    assert {(fault.where.number, fault.kind) for fault in told} == {(6, "empty_assistant"), (12, "wrong_type")}
+    assert {(issue.where.number, issue.kind) for issue in told} == {(6, "empty_assistant"), (12, "wrong_type")}
     plain = [found.reader.read(mixed._feeds[0]._order[1](place)) for place in range(20)]  # type: ignore[index, union-attr]
     same = [mine == theirs.id for mine, theirs in zip(good, plain, strict=True) if isinstance(theirs, Record)]
     assert same.count(False) == 1  # only the places of the bad ones were given to others
@@ -216,12 +216,12 @@ def test_a_bad_record_is_an_error_or_replaced_in_its_place(tmp_path: Path) -> No
 def test_bad_samples_of_a_stream_are_replaced(tmp_path: Path) -> None:
     members = [(f"{n}.json", b"{" if n % 7 == 3 else json.dumps({"caption": f"c{n}"}).encode()) for n in range(50)]
     (found,) = open_sources(str(write_tar(tmp_path / "a.tar", members)))
-    faults: list[Fault] = []
-    told = ids(Mixture([found], buffer=8, on_fault=faults.append).shard(seed=1), 50)
+    issues: list[Issue] = []
+    told = ids(Mixture([found], buffer=8, on_issue=issues.append).shard(seed=1), 50)
     bad = {str(n) for n in range(50) if n % 7 == 3}
     assert set(told) == {str(n) for n in range(50)} - bad
-    assert {fault.id for fault in faults} == bad
-    again = Mixture([found], buffer=8, on_fault=faults.append)
+    assert {issue.id for issue in issues} == bad
+    again = Mixture([found], buffer=8, on_issue=issues.append)
     assert ids(again.shard(seed=1, start=30), 20) == told[30:]
     with pytest.raises(AstreaError, match=r"a\.tar:\d+ \d+: not valid JSON"):
         ids(Mixture([found], buffer=8).shard(seed=1), 50)
@@ -236,7 +236,7 @@ def test_nothing_to_mix(tmp_path: Path) -> None:
     with pytest.raises(AstreaError, match="no data file is called"):
         open_sources(str(tmp_path / "*.tar"))
     write_jsonl(tmp_path / "b.jsonl", [{"conversations": 1}])
-    nothing_good = Mixture(open_sources(str(tmp_path / "b.jsonl")), on_fault=lambda fault: None)
+    nothing_good = Mixture(open_sources(str(tmp_path / "b.jsonl")), on_issue=lambda issue: None)
     with pytest.raises(AstreaError, match="holds no good record"):
         nothing_good.sample(0, 0, 0)
 

@@ -11,7 +11,7 @@ from record_rows import picture, write_tar
 from astrea.common.errors import AstreaError
 from astrea.data.readers.check import Checks, examine
 from astrea.data.readers.detect import open_reader
-from astrea.data.readers.issues import NOTES, Fault
+from astrea.data.readers.issues import NOTES, Issue
 from astrea.data.readers.pictures import ImageRoot
 from astrea.data.readers.record import Record
 from astrea.data.readers.sources import open_sources
@@ -21,15 +21,15 @@ FORMAT_OF = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bm
 FORMAT_OF |= {".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".apng": "PNG", ".tiff": "TIFF"}
 
 
-def looked_over(path: Path) -> tuple[list[Record], list[Fault]]:
-    """The records without a fault, and all faults."""
+def looked_over(path: Path) -> tuple[list[Record], list[Issue]]:
+    """The records without an issue, and all issues."""
     pairs = list(examine(open_reader(path), ImageRoot(path.parent), Checks(decode=True)))
-    faults = [fault for _, found in pairs for fault in found]
-    return [record for record, found in pairs if record is not None and not found], faults
+    issues = [issue for _, found in pairs for issue in found]
+    return [record for record, found in pairs if record is not None and not found], issues
 
 
-def kinds(faults: list[Fault]) -> list[tuple[int, str]]:
-    return [(fault.where.number, fault.kind) for fault in faults]
+def kinds(issues: list[Issue]) -> list[tuple[int, str]]:
+    return [(issue.where.number, issue.kind) for issue in issues]
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
@@ -39,8 +39,8 @@ def test_pictures_of_every_ending_that_is_read(tmp_path: Path, mode: str) -> Non
     for ending, format in FORMAT_OF.items():
         shouted = ending.upper() if ending == ".gif" else ending
         members += [(f"./d/{ending[1:]}{shouted}", picture(1, format)), (f"./d/{ending[1:]}.txt", b"a cat")]
-    records, faults = looked_over(write_tar(tmp_path / f"a.tar{'.gz' if mode != 'w' else ''}", members, mode))
-    assert faults == []
+    records, issues = looked_over(write_tar(tmp_path / f"a.tar{'.gz' if mode != 'w' else ''}", members, mode))
+    assert issues == []
     assert [(len(record.images), record.captions) for record in records] == [(1, ("a cat",))] * len(FORMAT_OF)
 
 
@@ -53,11 +53,11 @@ def test_clutter_and_other_members_are_told_and_cost_nothing(tmp_path: Path) -> 
         ("0002.txt", b"a dog"), ("LICENSE", b""),
     ]  # fmt: skip
     path = write_tar(tmp_path / "a.tar", members)
-    records, faults = looked_over(path)
+    records, issues = looked_over(path)
     assert [record.captions for record in records] == [("a cat",), ("a dog",)]
     assert len(open_reader(path)) == 2
-    assert {fault.kind for fault in faults} == {"unused"} <= NOTES
-    said = "\n".join(map(str, faults))
+    assert {issue.kind for issue in issues} == {"unused"} <= NOTES
+    said = "\n".join(map(str, issues))
     for words in ("4 members of macOS or Windows", "1 member with the ending '.md'", "'.cls' not used", "'LICENSE'"):
         assert words in said
     assert [record.id for record in open_reader(path)] == ["0001", "0002"]  # a note is no error
@@ -65,18 +65,18 @@ def test_clutter_and_other_members_are_told_and_cost_nothing(tmp_path: Path) -> 
 
 def test_pictures_of_formats_that_are_not_read(tmp_path: Path) -> None:
     members = [("1.heic", b"ftypheic"), ("1.txt", b"a cat"), ("2.avif", b""), ("2.txt", b"a dog")]
-    records, faults = looked_over(write_tar(tmp_path / "a.tar", members))
+    records, issues = looked_over(write_tar(tmp_path / "a.tar", members))
     assert records == []
-    assert kinds(faults) == [(1, "image_corrupt"), (2, "image_corrupt")]
-    assert "'1.heic' is of the format .heic, which is not read; convert it" in str(faults[0])
+    assert kinds(issues) == [(1, "image_corrupt"), (2, "image_corrupt")]
+    assert "'1.heic' is of the format .heic, which is not read; convert it" in str(issues[0])
 
 
 def test_names_with_dots_do_not_merge_in_silence(tmp_path: Path) -> None:
     members = [(f"22.0{n}.{kind}", data) for n in (5, 7) for kind, data in (("png", picture(n)), ("txt", b"a cat"))]
-    records, faults = looked_over(write_tar(tmp_path / "a.tar", members))
+    records, issues = looked_over(write_tar(tmp_path / "a.tar", members))
     assert records == []
-    assert kinds(faults) == [(1, "merged")]
-    assert "its key ends at the first dot" in str(faults[0])
+    assert kinds(issues) == [(1, "merged")]
+    assert "its key ends at the first dot" in str(issues[0])
     half = [members[0], members[3]]  # a picture of one, the text of another
     assert kinds(looked_over(write_tar(tmp_path / "b.tar", half))[1]) == [(1, "merged")]
     twice = [("1.png", picture(1)), ("1.png", picture(2)), ("1.txt", b"a cat")]
@@ -89,8 +89,8 @@ def test_several_pictures_and_several_captions_of_one_sample_are_meant(tmp_path:
     members += [("2.05.png", picture(3)), ("2.05.txt", b"a cat")]
     members += [("3.png", picture(4)), ("3.0.txt", b"a cat"), ("3.1.txt", b"a small cat")]
     members += [("4.jpg", picture(5, "JPEG")), ("4.txt", b"a cat"), ("4.json", b'{"caption": "a cat"}')]
-    records, faults = looked_over(write_tar(tmp_path / "a.tar", members))
-    assert faults == []
+    records, issues = looked_over(write_tar(tmp_path / "a.tar", members))
+    assert issues == []
     assert [len(record.images) for record in records] == [2, 1, 1, 1]
     assert [record.captions for record in records[1:]] == [("a cat",), ("a cat", "a small cat"), ("a cat",)]
 
@@ -98,32 +98,32 @@ def test_several_pictures_and_several_captions_of_one_sample_are_meant(tmp_path:
 def test_unsorted_shards_and_folders_apart_are_told(tmp_path: Path) -> None:
     pictures = [(f"{n}.png", picture(n)) for n in range(3)]
     texts = [(f"{n}.txt", b"a cat") for n in range(3)]
-    records, faults = looked_over(write_tar(tmp_path / "a.tar", pictures + texts))
+    records, issues = looked_over(write_tar(tmp_path / "a.tar", pictures + texts))
     assert records == []
-    assert [fault.kind for fault in faults if fault.where.number in (1, 4)] == ["no_text", "no_image", "duplicate_id"]
-    assert "3 samples in pieces" in str(faults[-1])
+    assert [issue.kind for issue in issues if issue.where.number in (1, 4)] == ["no_text", "no_image", "duplicate_id"]
+    assert "3 samples in pieces" in str(issues[-1])
     apart = [(f"img/{name}", data) for name, data in pictures] + [(f"txt/{name}", data) for name, data in texts]
-    records, faults = looked_over(write_tar(tmp_path / "b.tar", apart))
+    records, issues = looked_over(write_tar(tmp_path / "b.tar", apart))
     assert records == []
-    assert "3 pictures with a text of the same name in another folder" in str(faults[-1])
+    assert "3 pictures with a text of the same name in another folder" in str(issues[-1])
 
 
 def test_failed_downloads_say_why(tmp_path: Path) -> None:
     failed = json.dumps({"caption": "a cat", "status": "failed_to_download", "error_message": "404"}).encode()
     members = [("1.json", failed), ("1.txt", b"a cat"), ("2.png", picture(1)), ("2.json", b'{"status": "success"}')]
     members += [("2.txt", b"a dog")]
-    records, faults = looked_over(write_tar(tmp_path / "a.tar", members))
+    records, issues = looked_over(write_tar(tmp_path / "a.tar", members))
     assert [record.id for record in records] == ["2"]
-    assert kinds(faults) == [(1, "no_image")]
-    assert "was not downloaded: status 'failed_to_download', '404'" in str(faults[0])
+    assert kinds(issues) == [(1, "no_image")]
+    assert "was not downloaded: status 'failed_to_download', '404'" in str(issues[0])
 
 
 def test_captions_need_their_one_picture(tmp_path: Path) -> None:
     members = [("1.txt", b"a cat"), ("2.png", picture(1)), ("2.0.png", picture(2)), ("2.txt", b"two cats"),
                ("3.png", picture(3)), ("4.png", picture(4)), ("4.txt", b"")]  # fmt: skip
-    records, faults = looked_over(write_tar(tmp_path / "a.tar", members))
+    records, issues = looked_over(write_tar(tmp_path / "a.tar", members))
     assert records == []
-    assert kinds(faults) == [(1, "no_image"), (2, "image_count"), (3, "no_text"), (4, "no_text")]
+    assert kinds(issues) == [(1, "no_image"), (2, "image_count"), (3, "no_text"), (4, "no_text")]
 
 
 def test_braces_name_shards_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

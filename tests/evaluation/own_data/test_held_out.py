@@ -13,7 +13,7 @@ from PIL import Image
 
 from astrea.common.errors import AstreaError
 from astrea.data.packing import CAPTION_PROMPT, Packer
-from astrea.data.readers.issues import Fault
+from astrea.data.readers.issues import Issue
 from astrea.data.readers.sources import open_sources
 from astrea.data.readers.trainable import Trainable
 from astrea.evaluation.own_data.answers import Answers, Respondent, batches
@@ -57,10 +57,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def items(data: Path, tiny_processor, tiny_model) -> tuple[list[Item], list[Fault]]:
-    faults: list[Fault] = []
+def items(data: Path, tiny_processor, tiny_model) -> tuple[list[Item], list[Issue]]:
+    issues: list[Issue] = []
     check = Trainable(Packer(tiny_processor.tokenizer, tiny_model.num_visual_tokens), 10_000)
-    return list(items_of(open_sources(str(data)), check, faults.append)), faults
+    return list(items_of(open_sources(str(data)), check, issues.append)), issues
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_kinds_of_answers(truth, kind):
 
 
 def test_every_answer_is_an_item_with_what_was_said_before_it(items):
-    found, faults = items
+    found, issues = items
     assert [(item.name.split()[-1], item.kind, item.truths) for item in found] == [
         ("several", "yes/no", ("Yes",)),
         ("several", "number", ("three",)),
@@ -88,7 +88,7 @@ def test_every_answer_is_an_item_with_what_was_said_before_it(items):
     ]
     assert [turn["content"] for turn in found[1].turns] == ["<image>\nis there a cat?", "Yes", "how many suns?"]
     assert found[0].question == "is there a cat?"
-    assert [fault.id for fault in faults] == ["missing"]
+    assert [issue.id for issue in issues] == ["missing"]
 
 
 def test_captions_are_one_item_of_all_sentences(tmp_path, tiny_processor, tiny_model):

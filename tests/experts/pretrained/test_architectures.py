@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from astrea.experts.bank import outline
+from astrea.experts.bank import expert_specs
 from astrea.experts.drawing import draw_readings
 from astrea.experts.pretrained.entry import KNOWN, resolve
 from astrea.experts.protocol import from_bins
@@ -88,7 +88,7 @@ def test_readings_can_be_looked_at(architecture, bank, pixels):
 
 @pytest.mark.parametrize("architecture", MODELS)
 def test_it_is_outlined_without_memory(architecture, entry, bank):
-    outlined = outline({"it": resolve("it", entry(architecture))})["it"]
+    outlined = expert_specs({"it": resolve("it", entry(architecture))})["it"]
     built = bank(architecture)["it"]
     assert (outlined.num_tokens, outlined.width, outlined.labels) == (built.num_tokens, built.width, built.labels)
     # Grounding DINO makes one small table in a way that knows no device.
@@ -192,6 +192,6 @@ def test_wide_vocabularies_stay_one_token(entry, tmp_path):
     ViTForImageClassification(ViTConfig(**sizes, image_size=32, patch_size=8, id2label=names)).save_pretrained(tmp_path)
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     resolved = resolve("it", entry("vit").model_copy(update={"checkpoint": str(tmp_path)}))
-    it = outline({"it": resolved})["it"]
+    it = expert_specs({"it": resolved})["it"]
     assert (it.num_tokens, it.width) == (5, 1000 + 2 + 16)
     assert it.labels[:2] == ("thing 0", "thing 1")

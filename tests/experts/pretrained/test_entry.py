@@ -1,4 +1,4 @@
-"""Recipe entries: what they resolve to, and what is refused with a mend."""
+"""Recipe entries: what they resolve to, and what is refused with a hint."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def spoilt(checkpoint, architecture: str, folder: Path) -> Path:
 
 
 def refused(kind: str, folder: Path, said: str, hint: str = "", **options) -> AstreaError:
-    """The error of resolving and loading, which must say ``said`` and offer ``mend``."""
+    """The error of resolving and loading, which must say ``said`` and offer ``hint``."""
     entry = ExpertEntry(kind=kind, checkpoint=str(folder), options=options)
     with pytest.raises(AstreaError, match=said) as caught:
         load_checkpoint("eye", ExpertBank({"eye": resolve("eye", entry)})["eye"], entry)

@@ -13,7 +13,7 @@ from torch import nn
 from astrea import AstreaConfig, AstreaForConditionalGeneration, AstreaProcessor
 from astrea.common.errors import AstreaError
 from astrea.data.images import to_square_array
-from astrea.experts.bank import ExpertBank, outline, shared_names
+from astrea.experts.bank import ExpertBank, expert_specs, shared_names
 from astrea.experts.pretrained.entry import resolve
 from astrea.model.explanation import explain
 from astrea.model.loading import load_model
@@ -191,7 +191,7 @@ def test_the_model_needs_no_checkpoint_any_more(run, tmp_path, pictures):
 def test_they_cost_no_memory_to_outline(run):
     recipe, _ = run
     entries = {name: resolve(name, entry) for name, entry in recipe.experts.items()}
-    declared = outline(entries)
+    declared = expert_specs(entries)
     assert declared["detection"].__name__ == "DetectionExpert"
     assert all(parameter.is_meta for parameter in declared["detr"].parameters())
     assert declared["detr"].labels == ExpertBank(entries)["detr"].labels

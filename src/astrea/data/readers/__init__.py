@@ -1,7 +1,7 @@
 """Data that users bring: files of many formats become records, checked, mixed and sharded."""
 
 from astrea.data.readers.detect import FORMATS, open_reader, open_shards
-from astrea.data.readers.issues import KINDS, Fault
+from astrea.data.readers.issues import KINDS, Issue
 from astrea.data.readers.pictures import ImageRoot
 from astrea.data.readers.record import (
     IMAGE_MARK,
@@ -18,11 +18,11 @@ __all__ = [
     "FORMATS",
     "IMAGE_MARK",
     "KINDS",
-    "Fault",
     "FileImage",
     "ImageRef",
     "ImageRoot",
     "InlineImage",
+    "Issue",
     "MemberImage",
     "Message",
     "Record",

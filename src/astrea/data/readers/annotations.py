@@ -14,7 +14,7 @@ from typing import Any
 from astrea.common.errors import AstreaError
 from astrea.common.paths import size_of
 from astrea.data.readers.fields import id_of, is_id, kind_of, list_of, text_of
-from astrea.data.readers.issues import BadRow, Fault, quoted
+from astrea.data.readers.issues import BadRow, Issue, quoted
 from astrea.data.readers.reader import ListReader, Row, open_guard, row_id
 from astrea.data.readers.record import FileImage, Record, Where
 
@@ -45,7 +45,7 @@ def read_document(path: Path, most: int = MAX_BYTES) -> Row:
         raise AstreaError(f"{path}:{line}: not UTF-8", "save the file as UTF-8") from None
     except json.JSONDecodeError as error:
         what = f"{path}:{error.lineno}: not valid JSON: {error.msg}"
-        raise AstreaError(what, "mend the syntax there, or copy the file again") from None
+        raise AstreaError(what, "correct the syntax there, or copy the file again") from None
     except (ValueError, RecursionError) as error:
         what = "nested too deeply" if isinstance(error, RecursionError) else str(error).split(";")[0]
         raise AstreaError(f"{path}: not valid JSON: {what}", "copy the file again") from None
@@ -88,19 +88,19 @@ def annotation_reader(path: Path, format: str, document: Row, split: str | None 
             raise AstreaError(f"{path}: only karpathy files have splits", f"write the format as {format}")
         else:
             found = list((_captions if format == "coco-captions" else _instances)(document, path))
-    except BadRow as bad:  # of the frame; what is wrong with one picture is a fault of that one
+    except BadRow as bad:  # of the frame; what is wrong with one picture is an issue of that one
         raise bad.at(Where(str(path))).error() from None
     return ListReader(path, format, found)
 
 
-def _each(document: Row, path: Path, make: Any) -> Iterator[Record | Fault]:
+def _each(document: Row, path: Path, make: Any) -> Iterator[Record | Issue]:
     """``make(image, where)`` for every entry of ``images``."""
     images = list_of(document.get("images"), "images", 'the file needs a list "images"')
     for number, image in enumerate(images, 1):
         where = Where(str(path), number)
         try:
             if not isinstance(image, dict):
-                raise BadRow("wrong_type", f"'images[{number - 1}]' is {kind_of(image)}, not an object", "mend it")
+                raise BadRow("wrong_type", f"'images[{number - 1}]' is {kind_of(image)}, not an object", "correct it")
             made = make(image, where)
             if made is not None:
                 yield made
@@ -121,7 +121,7 @@ def _by_image(document: Row) -> dict[Any, list[tuple[int, Row]]]:
     return grouped
 
 
-def _captions(document: Row, path: Path) -> Iterator[Record | Fault]:
+def _captions(document: Row, path: Path) -> Iterator[Record | Issue]:
     notes = _by_image(document)
 
     def make(image: Row, where: Where) -> Record:
@@ -132,7 +132,7 @@ def _captions(document: Row, path: Path) -> Iterator[Record | Fault]:
     return _each(document, path, make)
 
 
-def _instances(document: Row, path: Path) -> Iterator[Record | Fault]:
+def _instances(document: Row, path: Path) -> Iterator[Record | Issue]:
     notes = _by_image(document)
     kinds = list_of(document.get("categories"), "categories", 'the file needs a list "categories"')
     names = _names_of_kinds(kinds)
@@ -181,7 +181,7 @@ def _by_count(item: tuple[str, int]) -> tuple[int, str]:
     return -item[1], item[0]
 
 
-def _karpathy(document: Row, path: Path, wanted: frozenset[str] | None) -> Iterator[Record | Fault]:
+def _karpathy(document: Row, path: Path, wanted: frozenset[str] | None) -> Iterator[Record | Issue]:
     def make(image: Row, where: Where) -> Record | None:
         split = text_of(image.get("split"), "split")
         if wanted and split not in wanted:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from astrea.common.terminal import counted
 from astrea.data.readers.control import Find, control_notes, usual_control_tokens
-from astrea.data.readers.issues import BadRow, Fault, quoted
+from astrea.data.readers.issues import BadRow, Issue, quoted
 from astrea.data.readers.pictures import ImageRoot
 from astrea.data.readers.reader import Reader
 from astrea.data.readers.record import IMAGE_MARK, FileImage, Record, Where
@@ -53,7 +53,7 @@ class Checks:
 
     Args:
         decode: decode every picture in full, instead of reading its header.
-        need_images: a record without a picture is a fault.
+        need_images: a record without a picture is an issue.
         tokens: knows the records' length; None = length is not checked.
         control: finds control tokens in texts, which are noted.
     """
@@ -63,8 +63,8 @@ class Checks:
     tokens: TokenCounter | None = None
     control: Find = usual_control_tokens
 
-    def __call__(self, record: Record, root: ImageRoot) -> Iterator[Fault]:
-        """Every fault of one record by itself."""
+    def __call__(self, record: Record, root: ImageRoot) -> Iterator[Issue]:
+        """Every issue of one record by itself."""
         yield from self._each(record, _name_faults(record))
         yield from self._each(record, _turn_faults(record))
         yield from self._each(record, self._image_faults(record, root))
@@ -72,7 +72,7 @@ class Checks:
             yield from self._each(record, _length_faults(record, self.tokens))
         yield from self._each(record, control_notes(record, self.control))
 
-    def _each(self, record: Record, found: Iterator[BadRow]) -> Iterator[Fault]:
+    def _each(self, record: Record, found: Iterator[BadRow]) -> Iterator[Issue]:
         try:
             for bad in found:
                 yield bad.at(record.source, record.id)
@@ -117,30 +117,30 @@ class SeenIds:
         return len(self._seen) > before
 
 
-def examine(reader: Reader, root: ImageRoot, checks: Checks) -> Iterator[tuple[Record | None, list[Fault]]]:
-    """Every record of a reader with all its faults, those among records included (ids used twice).
+def examine(reader: Reader, root: ImageRoot, checks: Checks) -> Iterator[tuple[Record | None, list[Issue]]]:
+    """Every record of a reader with all its issues, those among records included (ids used twice).
 
     Yields:
-        (record, faults) per row; (None, faults) for a row that is no record, or for the file as a whole.
+        (record, issues) per row; (None, issues) for a row that is no record, or for the file as a whole.
     """
     seen = SeenIds()
     rows = 0
     for found in reader.examine():
         rows += 1
-        if isinstance(found, Fault):
+        if isinstance(found, Issue):
             yield None, [found]
             continue
-        faults = list(checks(found, root))
+        issues = list(checks(found, root))
         if found.id is not None and not seen.add(found.id):
-            faults.append(duplicate_id(found))
-        yield found, faults
+            issues.append(duplicate_id(found))
+        yield found, issues
     if not rows:
         bad = BadRow("empty_file", "the file holds no record", "fill the file, or leave it out")
         yield None, [bad.at(Where(str(reader.path)))]
 
 
-def duplicate_id(record: Record) -> Fault:
-    """The fault of an id that an earlier record has."""
+def duplicate_id(record: Record) -> Issue:
+    """The issue of an id that an earlier record has."""
     bad = BadRow("duplicate_id", "an earlier record has the same id", "give every record an id of its own")
     return bad.at(record.source, record.id)
 

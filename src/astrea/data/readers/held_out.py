@@ -16,7 +16,7 @@ import numpy as np
 
 from astrea.common.progress import Reporter
 from astrea.data.readers.conversation import texts_of
-from astrea.data.readers.issues import BadRow, Fault
+from astrea.data.readers.issues import BadRow, Issue
 from astrea.data.readers.mixture import Source
 from astrea.data.readers.pictures import ImageRoot
 from astrea.data.readers.reader import IndexedReader
@@ -55,7 +55,7 @@ def split(source: Source, share: float, report: Reporter | None = None) -> tuple
     each picture its beginning."""
     reader, done = source.reader, 0
 
-    def sides(found: Iterable[Record | Fault]) -> Iterator[int]:
+    def sides(found: Iterable[Record | Issue]) -> Iterator[int]:
         nonlocal done
         for one in found:
             yield side_of(one, source.root, share) if isinstance(one, Record) else LEARNED
@@ -90,7 +90,7 @@ class IndexedPart(IndexedReader):
     def __len__(self) -> int:
         return len(self.kept)
 
-    def read(self, index: int) -> Record | Fault:
+    def read(self, index: int) -> Record | Issue:
         return self.reader.read(int(self.kept[index]))
 
     @property
@@ -98,10 +98,10 @@ class IndexedPart(IndexedReader):
         ends = np.searchsorted(self.kept, np.cumsum(self.reader.groups))
         return [int(size) for size in np.diff(ends, prepend=0) if size] or [0]
 
-    def file_faults(self) -> Iterator[Fault]:
-        return self.reader.file_faults()
+    def file_issues(self) -> Iterator[Issue]:
+        return self.reader.file_issues()
 
-    def notes(self) -> Iterator[Fault]:
+    def notes(self) -> Iterator[Issue]:
         return self.reader.notes()
 
 
@@ -120,7 +120,7 @@ class ShardPart(ShardReader):
     def sizes(self) -> list[int]:
         return [int(each.sum()) for each in self.kept]
 
-    def shard(self, number: int) -> Iterator[Record | Fault]:
+    def shard(self, number: int) -> Iterator[Record | Issue]:
         kept = self.kept[number]
         for place, found in enumerate(islice(super().shard(number), len(kept))):
             if kept[place]:

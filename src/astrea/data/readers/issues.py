@@ -1,4 +1,4 @@
-"""What can be wrong with a record, as a value: where, which record, which kind of fault, in words, and the mend."""
+"""What can be wrong with a record, as a value: where, which record, which kind of issue, in words, and a hint."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ KINDS = {
     "control_token": "texts that spell a control token",
     "unused": "members and fields that nothing reads",
 }
-"""Every kind of fault, with what a summary calls it."""
+"""Every kind of issue, with what a summary calls it."""
 
 NOTES = frozenset({"unused", "control_token"})
 """Kinds that are told of and cost no record."""
 
-MENDABLE = frozenset({"whitespace", "duplicate_id", "image_count"})
-"""Kinds that can be mended without guessing (``image_count`` only for one picture without any mark)."""
+REPAIRABLE = frozenset({"whitespace", "duplicate_id", "image_count"})
+"""Kinds that can be repaired without guessing (``image_count`` only for one picture without any mark)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Issue:
     """One thing that is wrong with one record.
 
     Args:
@@ -53,7 +53,7 @@ class Fault:
         id: the record's id, or None.
         kind: one of `KINDS`.
         message: what is wrong.
-        mend: what to do about it.
+        hint: what to do about it.
     """
 
     where: Where
@@ -63,19 +63,19 @@ class Fault:
     hint: str
 
     def __str__(self) -> str:
-        """One line: ``file:line id: message; mend``, with "-" for no id."""
+        """One line: ``file:line id: message; hint``, with "-" for no id."""
         return f"{printable(str(self.where), 4096)} {self._label()}: {self.message}; {self.hint}"
 
     def _label(self) -> str:
         return "-" if self.id is None else printable(self.id) or "''"
 
     def error(self) -> AstreaError:
-        """The fault as the error that stops a program."""
+        """The issue as the error that stops a program."""
         return AstreaError(f"{printable(str(self.where), 4096)} {self._label()}: {self.message}", self.hint)
 
 
 class BadRow(Exception):
-    """Raised while one row is read; whoever knows the place makes it a `Fault`."""
+    """Raised while one row is read; whoever knows the place makes it a `Issue`."""
 
     def __init__(self, kind: str, message: str, hint: str) -> None:
         super().__init__(message)
@@ -83,9 +83,9 @@ class BadRow(Exception):
         self.message = message
         self.hint = hint
 
-    def at(self, where: Where, id: str | None = None) -> Fault:
-        """The fault that this is, at its place."""
-        return Fault(where, id, self.kind, self.message, self.hint)
+    def at(self, where: Where, id: str | None = None) -> Issue:
+        """The issue that this is, at its place."""
+        return Issue(where, id, self.kind, self.message, self.hint)
 
 
 def printable(text: str, most: int = 80) -> str:

@@ -36,10 +36,10 @@ def parse_object(data: bytes) -> dict[str, Any]:
         value = json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
         what = f"not valid JSON: {error.msg} at character {error.pos + 1} of the row"
-        raise BadRow("unreadable", what, "mend the syntax there, or leave the row out") from None
+        raise BadRow("unreadable", what, "correct the syntax there, or leave the row out") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets without end
         what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).split(";")[0]
-        raise BadRow("unreadable", f"not valid JSON: {what}", "mend the row, or leave it out") from None
+        raise BadRow("unreadable", f"not valid JSON: {what}", "correct the row, or leave it out") from None
     if not isinstance(value, dict):
         kind = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
         raise BadRow("unreadable", f"the row is {kind}, not an object", 'write one {"key": value, ...} per row')

@@ -32,7 +32,7 @@ _IS_STRUCTURE[ord(",")] = True
 
 
 @dataclass
-class Spans:
+class LineIndex:
     """Start (in bytes), size (capped just above the longest row) and line of every row: 20 bytes a row.
 
     ``broken`` is what is wrong with the frame around the rows, and on which line.
@@ -56,7 +56,7 @@ class Spans:
     def read(self, index: int) -> tuple[int, bytes]:
         """Line and bytes of one row, without the blanks around it.
 
-        The file is opened anew each time, so that processes and threads may share the spans.
+        The file is opened anew each time, so that processes and threads may share the index.
 
         Raises:
             AstreaError: the file cannot be read.
@@ -68,13 +68,13 @@ class Spans:
         return self.lines[index] + data.count(b"\n", 0, len(data) - len(body)), body.rstrip(BLANK)
 
 
-def index_lines(path: Path, track: Track | None = None) -> Spans:
+def index_lines(path: Path, track: Track | None = None) -> LineIndex:
     """The lines of a JSONL file that are not blank. A byte order mark at the beginning is passed over.
 
     Raises:
         AstreaError: the file cannot be read.
     """
-    spans = Spans(path)
+    index = LineIndex(path)
     with open_file(path, DATA_FILE) as file:
         position = _skip_bom(file)
         start, line, blank = position, 1, True
@@ -84,16 +84,16 @@ def index_lines(path: Path, track: Track | None = None) -> Spans:
             if not piece.endswith(b"\n"):
                 continue
             if not blank:
-                spans.add(start, position, line)
+                index.add(start, position, line)
             start, line, blank = position, line + 1, True
             if track and line % 1000 == 0:
                 track(position)
         if not blank:
-            spans.add(start, position, line)
-    return spans
+            index.add(start, position, line)
+    return index
 
 
-def index_array(path: Path, track: Track | None = None) -> Spans:
+def index_array(path: Path, track: Track | None = None) -> LineIndex:
     """The elements of a file that is one JSON array, found by its brackets, strings and commas alone.
 
     What lies between two commas is not judged: an element that is no JSON comes out as a bad row of its own.
@@ -101,7 +101,7 @@ def index_array(path: Path, track: Track | None = None) -> Spans:
     Raises:
         AstreaError: the file cannot be read.
     """
-    spans = Spans(path)
+    index = LineIndex(path)
     with open_file(path, DATA_FILE) as file:
         base = _skip_bom(file)
         frame = _Frame()
@@ -113,7 +113,7 @@ def index_array(path: Path, track: Track | None = None) -> Spans:
             for place, before in zip(places.tolist(), newlines.tolist(), strict=True):
                 last = chunk[place]
                 if last not in _OPENERS:
-                    spans.add(start, base + place, start_line)
+                    index.add(start, base + place, start_line)
                 start, start_line = base + place + 1, line + before
                 if last in _CLOSERS:
                     break
@@ -122,16 +122,16 @@ def index_array(path: Path, track: Track | None = None) -> Spans:
             if track:
                 track(base)
         if last not in _CLOSERS:
-            spans.add(start, base, start_line)
-            spans.broken = (line, _OPEN)
+            index.add(start, base, start_line)
+            index.broken = (line, _OPEN)
         elif last == ord("}"):
-            spans.broken = (start_line, _WRONG)
+            index.broken = (start_line, _WRONG)
         else:
-            spans.broken = _what_follows(file, start, start_line)
-    if not spans.read(len(spans) - 1)[1] and (len(spans) == 1 or last not in _CLOSERS):  # [] has no element
-        for column in (spans.starts, spans.sizes, spans.lines):
+            index.broken = _what_follows(file, start, start_line)
+    if not index.read(len(index) - 1)[1] and (len(index) == 1 or last not in _CLOSERS):  # [] has no element
+        for column in (index.starts, index.sizes, index.lines):
             column.pop()
-    return spans
+    return index
 
 
 class _Frame:
@@ -168,7 +168,7 @@ class _Frame:
 
 
 def _what_follows(file: BinaryIO, place: int, line: int) -> tuple[int, BadRow] | None:
-    """The fault of a file that goes on behind its array, which ends before ``place``."""
+    """The issue of a file that goes on behind its array, which ends before ``place``."""
     file.seek(place)
     while rest := file.read(CHUNK):
         if body := rest.lstrip(BLANK):

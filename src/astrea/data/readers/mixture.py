@@ -15,14 +15,14 @@ from PIL import Image
 from astrea.common.errors import AstreaError
 from astrea.data.readers.detect import AnyReader
 from astrea.data.readers.interleave import BLOCK, block_plan
-from astrea.data.readers.issues import NOTES, BadRow, Fault
+from astrea.data.readers.issues import NOTES, BadRow, Issue
 from astrea.data.readers.pictures import ImageRoot
 from astrea.data.readers.reader import IndexedReader
 from astrea.data.readers.record import ImageRef, Record
 from astrea.data.readers.shards import ShardReader
 from astrea.data.readers.shuffle import GroupedOrder, stream_order
 
-Check = Callable[[Record, ImageRoot], Iterable[Fault]]
+Check = Callable[[Record, ImageRoot], Iterable[Issue]]
 BUFFER = 1000
 """Samples of a stream that are shuffled into each other."""
 
@@ -75,7 +75,7 @@ class Mixture:
         sources: at least one, none empty.
         buffer: of sources that are read as a stream, see `stream_order`.
         check: what else is asked of a record before it is given out, such as `astrea.data.readers.check.record_faults`.
-        on_fault: told of each bad record, whose place is then taken by the next good one of its source (a place is
+        on_issue: told of each bad record, whose place is then taken by the next good one of its source (a place is
             never left out, so that all processes stay in step); None = a bad record is an error.
 
     Raises:
@@ -88,21 +88,21 @@ class Mixture:
         *,
         buffer: int = BUFFER,
         check: Check | None = None,
-        on_fault: Callable[[Fault], None] | None = None,
+        on_issue: Callable[[Issue], None] | None = None,
     ) -> None:
         if not sources:
             raise AstreaError("there is no data to mix", "give at least one data file")
         self.sources = tuple(sources)
         self.check = check
-        self.on_fault = on_fault
+        self.on_issue = on_issue
         self.sizes = [len(source.reader) for source in sources]
         for source, size in zip(sources, self.sizes, strict=True):
             if not size:
                 raise AstreaError(f"data file {source.reader.path} holds no record", "leave it out, or fill it")
-        if on_fault is not None:
+        if on_issue is not None:
             for source in sources:
                 for note in source.reader.notes():
-                    on_fault(note)
+                    on_issue(note)
         self.shares = tuple(
             max(1, round(source.weight * size)) for source, size in zip(sources, self.sizes, strict=True)
         )
@@ -138,7 +138,7 @@ class Mixture:
             epoch: from 0.
 
         Raises:
-            AstreaError: the record is bad and ``on_fault`` is None, or its source has no good record.
+            AstreaError: the record is bad and ``on_issue`` is None, or its source has no good record.
         """
         source, number = self.draw(position, seed, epoch)
         turn, place = divmod(number, self.sizes[source])
@@ -159,23 +159,23 @@ class Mixture:
             epoch, position = divmod(place, len(self))
             yield self.sample(position, seed, epoch)
 
-    def _verdict(self, number: int, found: Record | Fault) -> Record | Fault:
+    def _verdict(self, number: int, found: Record | Issue) -> Record | Issue:
         """A record that passes the check, or what is wrong with it."""
         if isinstance(found, Record) and self.check is not None:
-            for fault in self.check(found, self.sources[number].root):
-                if fault.kind not in NOTES:
-                    found = fault
+            for issue in self.check(found, self.sources[number].root):
+                if issue.kind not in NOTES:
+                    found = issue
                     break
-                if self.on_fault is not None:
-                    self.on_fault(fault)
-        if isinstance(found, Fault):
-            if self.on_fault is None:
+                if self.on_issue is not None:
+                    self.on_issue(issue)
+        if isinstance(found, Issue):
+            if self.on_issue is None:
                 raise found.error()
-            self.on_fault(found)
+            self.on_issue(found)
         return found
 
 
-Verdict = Callable[[int, Record | Fault], Record | Fault]
+Verdict = Callable[[int, Record | Issue], Record | Issue]
 
 
 class _Indexed:
@@ -218,12 +218,12 @@ class _Stream:
         self._reached = (seed, turn, place + 1)
         return record
 
-    def _good(self, found: Iterator[Record | Fault]) -> Iterator[Record]:
+    def _good(self, found: Iterator[Record | Issue]) -> Iterator[Record]:
         """The good records, each also in the places of the bad ones before it; after the last good one, that one."""
         waiting, last = 1, None
         for one in found:
             verdict = self.verdict(self.number, one)
-            if isinstance(verdict, Fault):
+            if isinstance(verdict, Issue):
                 waiting += 1
                 continue
             last = verdict

@@ -100,7 +100,7 @@ class ImageRoot:
         if self._hints_left > 0:
             self._hints_left -= 1
             known = "write its path with / between folders" if "\\" in path else hint_for(self.real / path)
-        return printable(known, 300) or f"mend the path, or give the right root with {self.option}"
+        return printable(known, 300) or f"correct the path, or give the right root with {self.option}"
 
     def load(self, image: ImageRef) -> Image.Image:
         """The picture, upright RGB, decoded by `astrea.data.images.load_image`.
@@ -180,7 +180,7 @@ def _header_is_fine(source: Path | bytes) -> bool:
 
 
 def _nowhere(path: str) -> BadRow:
-    return BadRow("image_path", f"picture {quoted(path)} is a path that leads nowhere", "mend the path")
+    return BadRow("image_path", f"picture {quoted(path)} is a path that leads nowhere", "correct the path")
 
 
 def _load(image: ImageRef, source: Path | bytes) -> Image.Image:

@@ -11,7 +11,7 @@ from typing import Any
 from astrea.common.errors import AstreaError
 from astrea.common.paths import file_guard, hint_for, is_file, missing, open_file, shown
 from astrea.data.readers.fields import is_id
-from astrea.data.readers.issues import NOTES, BadRow, Fault
+from astrea.data.readers.issues import NOTES, BadRow, Issue
 from astrea.data.readers.jsonl import parse_object
 from astrea.data.readers.line_index import BLANK, DATA_FILE, Track, index_array, index_lines
 from astrea.data.readers.record import Record, Where
@@ -38,10 +38,10 @@ class Reader(ABC):
         """How many records there are, bad ones included."""
 
     @abstractmethod
-    def examine(self) -> Iterator[Record | Fault]:
-        """Every record in order, a `Fault` in place of a bad one; then the faults of the file as a whole."""
+    def examine(self) -> Iterator[Record | Issue]:
+        """Every record in order, a `Issue` in place of a bad one; then the issues of the file as a whole."""
 
-    def notes(self) -> Iterator[Fault]:
+    def notes(self) -> Iterator[Issue]:
         """What is to be told of the file as a whole and costs no record by itself; `examine` ends with it."""
         return iter(())
 
@@ -62,7 +62,7 @@ class IndexedReader(Reader):
     """A reader that gives any record by its number without reading those before it."""
 
     @abstractmethod
-    def read(self, index: int) -> Record | Fault:
+    def read(self, index: int) -> Record | Issue:
         """Record ``index``, 0 <= index < len, or what is wrong with it."""
 
     @property
@@ -70,7 +70,7 @@ class IndexedReader(Reader):
         """How many records lie together and are best read together, group by group; [len] if that does not matter."""
         return [len(self)]
 
-    def file_faults(self) -> Iterator[Fault]:
+    def file_issues(self) -> Iterator[Issue]:
         """What is wrong with the file as a whole."""
         return iter(())
 
@@ -86,14 +86,14 @@ class IndexedReader(Reader):
         if not 0 <= place < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         found = self.read(place)
-        if isinstance(found, Fault):
+        if isinstance(found, Issue):
             raise found.error()
         return found
 
-    def examine(self) -> Iterator[Record | Fault]:
+    def examine(self) -> Iterator[Record | Issue]:
         for index in range(len(self)):
             yield self.read(index)
-        yield from self.file_faults()
+        yield from self.file_issues()
 
 
 class RowReader(IndexedReader):
@@ -107,7 +107,7 @@ class RowReader(IndexedReader):
     def row(self, index: int) -> tuple[Where, Row | BadRow]:
         """Place and content of row ``index``."""
 
-    def read(self, index: int) -> Record | Fault:
+    def read(self, index: int) -> Record | Issue:
         where, row = self.row(index)
         if isinstance(row, BadRow):
             return row.at(where)
@@ -130,18 +130,18 @@ class JsonReader(RowReader):
         super().__init__(path, format, form)
         with open_guard(path):
             self.is_array = path.suffix.lower() == ".json" and first_byte(path) == b"["
-            self.spans = (index_array if self.is_array else index_lines)(path, track)
-        lines = self.spans.lines
+            self.lines = (index_array if self.is_array else index_lines)(path, track)
+        numbers = self.lines.lines
         # Of an array without line breaks between its elements the line says nothing; then elements are counted.
-        self.has_lines = not lines or lines[-1] - lines[0] >= len(lines) - 1
+        self.has_lines = not numbers or numbers[-1] - numbers[0] >= len(numbers) - 1
 
     def __len__(self) -> int:
-        return len(self.spans)
+        return len(self.lines)
 
     def raw(self, index: int) -> tuple[Where, bytes]:
         """Place and bytes of row ``index``."""
         with open_guard(self.path):
-            line, data = self.spans.read(index)
+            line, data = self.lines.read(index)
         return Where(str(self.path), line if self.has_lines else index + 1), data
 
     def row(self, index: int) -> tuple[Where, Row | BadRow]:
@@ -151,27 +151,27 @@ class JsonReader(RowReader):
         except BadRow as bad:
             return where, bad
 
-    def file_faults(self) -> Iterator[Fault]:
-        if self.spans.broken:
-            line, bad = self.spans.broken
+    def file_issues(self) -> Iterator[Issue]:
+        if self.lines.broken:
+            line, bad = self.lines.broken
             yield bad.at(Where(str(self.path), line))
 
 
 class ListReader(IndexedReader):
-    """Records (or faults) that are in memory already, such as those of an annotation file."""
+    """Records (or issues) that are in memory already, such as those of an annotation file."""
 
-    def __init__(self, path: Path, format: str, records: list[Record | Fault]) -> None:
+    def __init__(self, path: Path, format: str, records: list[Record | Issue]) -> None:
         super().__init__(path, format)
         self.records = records
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def read(self, index: int) -> Record | Fault:
+    def read(self, index: int) -> Record | Issue:
         return self.records[index]
 
 
-def form_record(form: Form, row: Row, where: Where) -> Record | Fault:
+def form_record(form: Form, row: Row, where: Where) -> Record | Issue:
     """The record of a row, or what is wrong with it."""
     try:
         return form(row, where)

@@ -1,4 +1,4 @@
-"""Mending what can be mended without guessing, in the row itself."""
+"""Repairs of a row that need no guessing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from astrea.data.readers.reader import Row
 from astrea.data.readers.record import IMAGE_MARK
 
 
-def mended(row: Row, format: str) -> Row:
+def repair_row(row: Row, format: str) -> Row:
     """A copy of a row whose id, roles and picture paths have no whitespace around them and whose only picture has its
     mark. What is of a wrong type is left as it is.
 

@@ -1,4 +1,4 @@
-"""A copy of a data file without its bad records, in the same format; what can be mended is mended."""
+"""A copy of a data file without its bad records, in the same format; what can be repaired is repaired."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import atomic_path
 from astrea.common.paths import exists, file_guard
 from astrea.data.readers.check import Checks, SeenIds
-from astrea.data.readers.issues import MENDABLE, NOTES, Fault
+from astrea.data.readers.issues import NOTES, REPAIRABLE, Issue
 from astrea.data.readers.pictures import ImageRoot
 from astrea.data.readers.reader import JsonReader, Reader, Row, RowReader, form_record, row_id
 from astrea.data.readers.record import Record
-from astrea.data.readers.repair import mended
+from astrea.data.readers.repair import repair_row
 from astrea.data.readers.tables import TableReader, TableWriter
 
 
@@ -36,41 +36,41 @@ class _Writer(Protocol):
 
 
 class FixedCopy:
-    """Takes the rows of a reader one after another and writes the good and the mendable ones.
+    """Takes the rows of a reader one after another; writes those that are good or can be repaired.
 
-    ``kept`` counts rows written as they were, ``mended`` rows that were changed, ``dropped`` rows left out, ``mends``
-    the kinds of faults that were mended.
+    ``kept`` counts rows written as they were, ``repaired`` rows that were changed, ``dropped`` rows left out;
+    ``repairs`` counts the repaired rows by kind of issue.
     """
 
     def __init__(self, reader: RowReader, writer: _Writer, root: ImageRoot, checks: Checks) -> None:
         self.reader, self.writer, self.root, self.checks = reader, writer, root, checks
-        self.kept = self.mended = self.dropped = 0
-        self.mends: Counter[str] = Counter()
+        self.kept = self.repaired = self.dropped = 0
+        self.repairs: Counter[str] = Counter()
         self._ids = SeenIds()
         self._suffixes: Counter[str] = Counter()
 
-    def take(self, index: int, record: Record | None, faults: list[Fault]) -> None:
-        """Row ``index`` with all its faults; the next one has the next number. What is no row is passed over."""
+    def take(self, index: int, record: Record | None, issues: list[Issue]) -> None:
+        """Row ``index`` with all its issues; the next one has the next number. What is no row is passed over."""
         if index >= len(self.reader):
             return
-        faults = [fault for fault in faults if fault.kind not in NOTES]
-        if not faults and (record is None or record.id is None or self._ids.add(record.id)):
+        issues = [issue for issue in issues if issue.kind not in NOTES]
+        if not issues and (record is None or record.id is None or self._ids.add(record.id)):
             self.writer.copy(index)
             self.kept += 1
-        elif all(fault.kind in MENDABLE for fault in faults) and self._hint(index):
-            self.mended += 1
-            self.mends.update({fault.kind for fault in faults} or {"duplicate_id"})
+        elif all(issue.kind in REPAIRABLE for issue in issues) and self._repair(index):
+            self.repaired += 1
+            self.repairs.update({issue.kind for issue in issues} or {"duplicate_id"})
         else:
             self.dropped += 1
 
-    def _hint(self, index: int) -> bool:
-        """Mend a row and write it; False if it is still not good."""
+    def _repair(self, index: int) -> bool:
+        """Repair a row and write it; False if it is still not good."""
         where, row = self.reader.row(index)
         if not isinstance(row, dict):
             return False
-        row = mended(row, self.reader.format)
+        row = repair_row(row, self.reader.format)
         record = form_record(self.reader.form, row, where)
-        if isinstance(record, Fault) or any(fault.kind not in NOTES for fault in self.checks(record, self.root)):
+        if isinstance(record, Issue) or any(issue.kind not in NOTES for issue in self.checks(record, self.root)):
             return False
         given = row_id(row)
         if given is not None and not self._ids.add(given):
@@ -97,7 +97,7 @@ def fixed_copy(reader: Reader, path: Path, root: ImageRoot, checks: Checks) -> I
         raise AstreaError(f"{path} exists already", "give a new name; nothing is overwritten")
     if not isinstance(reader, (JsonReader, TableReader)):
         what = f"{reader.path}: a {reader.format} file cannot be copied without its bad records"
-        raise AstreaError(what, "JSON, JSONL, Parquet and Arrow files can; mend this one by hand")
+        raise AstreaError(what, "JSON, JSONL, Parquet and Arrow files can; correct this one by hand")
     if path.suffix.lower() != reader.path.suffix.lower():
         what = f"the copy {path.name} ends in another way than {reader.path.name}"
         raise AstreaError(what, f"end it in {reader.path.suffix}: the copy has the same format")

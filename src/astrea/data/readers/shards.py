@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from astrea.common.paths import open_file
-from astrea.data.readers.issues import BadRow, Fault, printable, quoted
+from astrea.data.readers.issues import BadRow, Issue, printable, quoted
 from astrea.data.readers.jsonl import MAX_ROW_BYTES
 from astrea.data.readers.line_index import DATA_FILE
 from astrea.data.readers.pictures import MAX_IMAGE_BYTES
@@ -71,18 +71,18 @@ class ShardReader(Reader):
     def __len__(self) -> int:
         return sum(self.sizes)
 
-    def notes(self) -> Iterator[Fault]:
+    def notes(self) -> Iterator[Issue]:
         for path, found in zip(self.paths, self.surveys, strict=True):
             for note in found.notes():
                 yield note.at(Where(str(path)))
 
-    def examine(self) -> Iterator[Record | Fault]:
+    def examine(self) -> Iterator[Record | Issue]:
         for number in range(len(self.paths)):
             yield from self.shard(number)
         yield from self.notes()
 
-    def shard(self, number: int) -> Iterator[Record | Fault]:
-        """The samples of one shard in order; one whose file breaks off ends with a fault."""
+    def shard(self, number: int) -> Iterator[Record | Issue]:
+        """The samples of one shard in order; one whose file breaks off ends with an issue."""
         path = self.paths[number]
         place = 0
         try:

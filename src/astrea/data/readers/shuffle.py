@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from astrea.data.readers.issues import Fault
+from astrea.data.readers.issues import Issue
 from astrea.data.readers.permutation import Permutation
 from astrea.data.readers.record import Record
 from astrea.data.readers.shards import ShardReader
@@ -43,7 +43,7 @@ class GroupedOrder:
         return int(self._firsts[self._groups[group]]) + start + inside - (int(self._ends[group - 1]) if group else 0)
 
 
-def stream_order(reader: ShardReader, buffer: int, *key: object) -> Iterator[Record | Fault]:
+def stream_order(reader: ShardReader, buffer: int, *key: object) -> Iterator[Record | Issue]:
     """One pass over shards: the shards in a random order, their samples shuffled through a buffer.
 
     Each sample that arrives takes the place of a random one in the buffer, which is given out; at the end the buffer is
@@ -54,7 +54,7 @@ def stream_order(reader: ShardReader, buffer: int, *key: object) -> Iterator[Rec
         key: decides the order.
     """
     shards = Permutation(len(reader.paths), *key, "shards")
-    waiting: list[Record | Fault] = []
+    waiting: list[Record | Issue] = []
     # A million draws of a slot, then again from the first: a permutation is a random function that needs no state.
     slots = Permutation(1 << 20, *key, "slots")
     arrived = 0

@@ -121,7 +121,7 @@ def _matching(name: str) -> Sequence[Path]:
         return [Path(name)]
     found = matching(name)
     if not found:
-        raise AstreaError(f"no data file is called {shown(name)}", "mend the pattern; *, ? and [] stand for others")
+        raise AstreaError(f"no data file is called {shown(name)}", "correct the pattern; *, ? and [] stand for others")
     return found
 
 

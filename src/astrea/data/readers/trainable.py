@@ -10,12 +10,12 @@ from astrea.common.errors import AstreaError
 from astrea.data.packing import Packer
 from astrea.data.readers.check import Checks, Layout
 from astrea.data.readers.conversation import messages_of, texts_of
-from astrea.data.readers.issues import BadRow, Fault
+from astrea.data.readers.issues import BadRow, Issue
 from astrea.data.readers.pictures import ImageRoot
 from astrea.data.readers.record import Record
 
 NO_PAIR = "no_pair"
-"""Kind of fault of a sound record that alignment cannot read; it is passed over in silence."""
+"""Kind of issue of a sound record that alignment cannot read; it is passed over in silence."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Trainable:
     def _checks(self) -> Checks:
         return training_checks(self.packer, self.max_tokens)
 
-    def __call__(self, record: Record, root: ImageRoot) -> Iterator[Fault]:
-        """The faults of a record, one by one."""
+    def __call__(self, record: Record, root: ImageRoot) -> Iterator[Issue]:
+        """The issues of a record, one by one."""
         if self.pictured and not record.images:
             # First, as it is the only one that costs nothing to find, and whole files may be without pictures.
             blind = BadRow(NO_PAIR, "the record has no picture", "alignment passes it over")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from astrea.data.readers.check import SeenIds
-from astrea.data.readers.issues import NOTES, Fault
+from astrea.data.readers.issues import NOTES, Issue
 from astrea.data.readers.trainable import NO_PAIR
 
 TOLD = 20
@@ -15,7 +15,7 @@ COUNTED = 100_000
 """Bad records that are remembered, a few megabytes; more are not counted."""
 
 
-class Complaints:
+class RateLimitedWarnings:
     """Told of every bad record each time that it is met; says so once.
 
     Args:
@@ -27,14 +27,14 @@ class Complaints:
         self.count = 0
         self._seen = SeenIds()
 
-    def __call__(self, fault: Fault) -> None:
+    def __call__(self, issue: Issue) -> None:
         """Take in what is wrong with a record. A record without a picture is no complaint."""
-        name = f"{fault.where} {fault.message}" if fault.kind in NOTES else str(fault.where)  # a file can have several
-        if fault.kind == NO_PAIR or self.count == COUNTED or not self._seen.add(name):
+        name = f"{issue.where} {issue.message}" if issue.kind in NOTES else str(issue.where)  # a file can have several
+        if issue.kind == NO_PAIR or self.count == COUNTED or not self._seen.add(name):
             return
         self.count += 1
         if self.count <= TOLD:
-            self.say(f"{'note' if fault.kind in NOTES else 'left out'}: {fault}")
+            self.say(f"{'note' if issue.kind in NOTES else 'left out'}: {issue}")
         elif self.count == TOLD + 1:
             self.say("left out: more bad records; see all of them with `astrea validate`")
         elif self.count == COUNTED:

@@ -86,7 +86,7 @@ class Viewer:
             told = "\n".join(error.message for error in list(unread.values())[:NAMED])
             more = f"\n... and {len(unread) - NAMED:,} more" if len(unread) > NAMED else ""
             what = f"{counted(len(unread), 'picture')} cannot be read; all else is answered and kept:\n{told}{more}"
-            raise AstreaError(what, "mend or replace them; the same command then asks only what is left")
+            raise AstreaError(what, "correct or replace them; the same command then asks only what is left")
 
     def _seen(self, pictures: list[Path], unread: dict[Path, AstreaError]) -> tuple[Features | None, dict[Path, int]]:
         """Features of those pictures that can be read, and which row is whose; the others go to ``unread``."""

@@ -93,7 +93,7 @@ def _ending(outcome: Outcome, settings: Settings, *, named: bool, report: Report
             report.say(f"left out for want of files: {', '.join(outcome.missing)}\n{listed}")
     if not lines:
         return None
-    return AstreaError("\n".join(lines), "mend these and run the same command with --tasks " + _names(outcome))
+    return AstreaError("\n".join(lines), "correct these and run the same command with --tasks " + _names(outcome))
 
 
 def _names(outcome: Outcome) -> str:

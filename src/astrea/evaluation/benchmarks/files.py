@@ -1,4 +1,4 @@
-"""Reading other people's JSON: every problem is told with the file, the entry and the mend."""
+"""Reading other people's JSON: every problem is told with the file, the entry and the hint."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from astrea.common.progress import Reporter
 from astrea.data.packing import Packer
 from astrea.data.readers.mixture import Source
 from astrea.data.readers.trainable import Trainable
-from astrea.data.readers.warnings import Complaints
+from astrea.data.readers.warnings import RateLimitedWarnings
 from astrea.evaluation.own_data.answers import Answers, Respondent
 from astrea.evaluation.own_data.items import Item, items_of
 from astrea.evaluation.own_data.score import score
@@ -50,7 +50,7 @@ def measure(
     started = time.perf_counter()
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
     positions = getattr(model.config.text_config, "max_position_embeddings", None) or sys.maxsize
-    items = list(items_of(sources, Trainable(packer, positions), Complaints(report.say), limit))
+    items = list(items_of(sources, Trainable(packer, positions), RateLimitedWarnings(report.say), limit))
     names = ", ".join(dict.fromkeys(source.reader.path.name for source in sources))
     if not items:
         raise AstreaError(f"{names}: holds nothing to be answered", "look it over with astrea validate")

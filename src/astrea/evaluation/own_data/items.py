@@ -12,7 +12,7 @@ from PIL import Image
 
 from astrea.data.packing import CAPTION_PROMPT
 from astrea.data.readers.conversation import called, messages_of, texts_of
-from astrea.data.readers.issues import NOTES, Fault
+from astrea.data.readers.issues import NOTES, Issue
 from astrea.data.readers.mixture import Sample, Source
 from astrea.data.readers.record import IMAGE_MARK, ROLES, Record
 from astrea.data.readers.trainable import Trainable
@@ -64,7 +64,7 @@ class Item:
 
 
 def items_of(
-    sources: Sequence[Source], check: Trainable, on_fault: Callable[[Fault], None], limit: int | None = None
+    sources: Sequence[Source], check: Trainable, on_issue: Callable[[Issue], None], limit: int | None = None
 ) -> Iterator[Item]:
     """The items of all records that training could learn from, in their order; the others are told of.
 
@@ -74,10 +74,10 @@ def items_of(
     for number, source in enumerate(sources):
         records = islice(source.reader.examine(), len(source.reader) if limit is None else limit)
         for position, found in enumerate(records):
-            faults = [found] if isinstance(found, Fault) else list(check(found, source.root))
-            for fault in faults:
-                on_fault(fault)
-            if isinstance(found, Record) and all(fault.kind in NOTES for fault in faults):
+            issues = [found] if isinstance(found, Issue) else list(check(found, source.root))
+            for issue in issues:
+                on_issue(issue)
+            if isinstance(found, Record) and all(issue.kind in NOTES for issue in issues):
                 yield from items_of_record(Sample(0, position, number, found, source.root))
 
 

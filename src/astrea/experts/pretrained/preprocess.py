@@ -162,7 +162,7 @@ def _square(size: object, described: Mapping[str, Any], usual: str) -> tuple[int
     else:
         both = [size, size]
     if not all(isinstance(side, int) and 1 <= side <= 4096 for side in both):
-        raise AstreaError(f"'size' {size!r} gives no side in pixels", "set the option image_size, or mend the file")
+        raise AstreaError(f"'size' {size!r} gives no side in pixels", "set the option image_size, or correct the file")
     height, width = (int(side) for side in both)  # type: ignore[arg-type]
     if usual == "Yolos" and isinstance(size, Mapping) and "shortest_edge" in size:
         height, width = height - height % 16 or 16, width - width % 16 or 16

@@ -128,7 +128,7 @@ def run_cell(spec: Mapping[str, Any]) -> dict[str, Any]:
         spec: see `Cell.spec`.
 
     Raises:
-        AstreaError: anything the user can mend.
+        AstreaError: anything the user can correct.
     """
     cell = Cell.of(spec)
     who, run = cell.contestant, cell.resolve()

@@ -5,34 +5,34 @@ from __future__ import annotations
 import pytest
 
 from astrea.data.readers import warnings as complaints
-from astrea.data.readers.issues import Fault
+from astrea.data.readers.issues import Issue
 from astrea.data.readers.record import Where
 from astrea.data.readers.trainable import NO_PAIR
-from astrea.data.readers.warnings import TOLD, Complaints
+from astrea.data.readers.warnings import TOLD, RateLimitedWarnings
 
 
-def fault(number: int, kind: str = "image_missing") -> Fault:
-    return Fault(Where("train.jsonl", number), f"id-{number}", kind, "it does not exist", "mend the path")
+def issue(number: int, kind: str = "image_missing") -> Issue:
+    return Issue(Where("train.jsonl", number), f"id-{number}", kind, "it does not exist", "correct the path")
 
 
-def told(faults: list[Fault]) -> list[str]:
+def told(issues: list[Issue]) -> list[str]:
     lines: list[str] = []
-    complain = Complaints(lines.append)
-    for one in faults:
+    complain = RateLimitedWarnings(lines.append)
+    for one in issues:
         complain(one)
     return lines
 
 
 def test_each_is_told_once() -> None:
-    lines = told([fault(number) for number in (3, 7, 3, 3, 7)])
+    lines = told([issue(number) for number in (3, 7, 3, 3, 7)])
     assert lines == [
-        "left out: train.jsonl:3 id-3: it does not exist; mend the path",
-        "left out: train.jsonl:7 id-7: it does not exist; mend the path",
+        "left out: train.jsonl:3 id-3: it does not exist; correct the path",
+        "left out: train.jsonl:7 id-7: it does not exist; correct the path",
     ]
 
 
 def test_of_many_the_number_is_told() -> None:
-    lines = told([fault(number) for _ in range(2) for number in range(1, 2501)])
+    lines = told([issue(number) for _ in range(2) for number in range(1, 2501)])
     assert [line.split(":")[0] for line in lines[:TOLD]] == ["left out"] * TOLD
     assert lines[TOLD:] == [
         "left out: more bad records; see all of them with `astrea validate`",
@@ -42,11 +42,11 @@ def test_of_many_the_number_is_told() -> None:
 
 
 def test_a_record_without_a_picture_is_no_complaint() -> None:
-    assert told([fault(1, NO_PAIR)]) == []
+    assert told([issue(1, NO_PAIR)]) == []
 
 
 def test_no_more_are_remembered_than_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(complaints, "COUNTED", 50)
-    lines = told([fault(number) for number in range(1, 1000)])
+    lines = told([issue(number) for number in range(1, 1000)])
     assert lines[-1] == "left out so far: 50 bad records; more are not counted"
     assert len(lines) == TOLD + 2

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from astrea.data.readers import line_index as spans
-from astrea.data.readers import open_reader
+from astrea.data.readers import line_index, open_reader
 from astrea.data.readers.formats import FORMS
-from astrea.data.readers.issues import BadRow, Fault
+from astrea.data.readers.issues import BadRow, Issue
 from astrea.data.readers.jsonl import parse_object
 from astrea.data.readers.line_index import index_array, index_lines
 from astrea.data.readers.reader import JsonReader
@@ -49,7 +48,7 @@ def test_any_bytes_as_lines(tmp_path: Path, data: bytes) -> None:
     assert dict(found.read(index) for index in range(len(found))) == lines
     reader = JsonReader(path, "llava", FORMS["llava"])
     told = list(reader.examine())
-    assert [one.where.number for one in told if isinstance(one, Fault)] == list(lines)
+    assert [one.where.number for one in told if isinstance(one, Issue)] == list(lines)
     for one, line in zip(told, lines.values(), strict=True):
         assert one.kind == kind_of_fault(line)
 
@@ -70,7 +69,7 @@ def test_an_array_is_found_as_json_reads_it(
     path = tmp_path / "a.json"
     path.write_text(text, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spans, "CHUNK", chunk)
+        patch.setattr(line_index, "CHUNK", chunk)
         found = index_array(path)
     assert found.broken is None
     rows = [found.read(index) for index in range(len(found))]
@@ -89,11 +88,11 @@ def test_any_bytes_as_an_array(tmp_path: Path, data: bytes, chunk: int) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"[" + data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spans, "CHUNK", chunk)
+        patch.setattr(line_index, "CHUNK", chunk)
         told = list(JsonReader(path, "llava", FORMS["llava"]).examine())
     # Elements that share a line are told by their own number.
     most = max(data.count(b"\n"), data.count(b",")) + 1
-    assert all(isinstance(one, Fault) and 1 <= one.where.number <= most for one in told)
+    assert all(isinstance(one, Issue) and 1 <= one.where.number <= most for one in told)
     try:
         whole = json.loads(b"[" + data)
     except ValueError:
@@ -117,13 +116,13 @@ def test_any_bytes_as_an_array(tmp_path: Path, data: bytes, chunk: int) -> None:
 def test_a_bad_element_has_its_line(tmp_path: Path, text: str, places: list[tuple[int, str]]) -> None:
     (tmp_path / "a.json").write_text(text)
     told = JsonReader(tmp_path / "a.json", "llava", FORMS["llava"]).examine()
-    assert [(one.where.number, one.kind) for one in told if isinstance(one, Fault)] == places
+    assert [(one.where.number, one.kind) for one in told if isinstance(one, Issue)] == places
 
 
 def test_elements_that_share_a_line_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([{"conversations": []}] * 2 + [{"conversations": 1}]))
     told = list(JsonReader(tmp_path / "a.json", "llava", FORMS["llava"]).examine())
-    assert [isinstance(one, Fault) for one in told] == [False, False, True]
+    assert [isinstance(one, Issue) for one in told] == [False, False, True]
     assert str(told[2]).startswith(f"{tmp_path / 'a.json'}:3 -: 'conversations' is a number")
 
 
@@ -142,20 +141,20 @@ def test_elements_that_share_a_line_are_counted(tmp_path: Path) -> None:
 def test_rows_that_no_reader_likes(tmp_path: Path, row: bytes, kind: str, said: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"conversations": []}\n' + row + b"\n")
-    fault = list(open_reader(path).examine())[1]
-    assert isinstance(fault, Fault)
-    assert (fault.where.number, fault.kind) == (2, kind)
-    assert said in fault.message
-    assert fault.hint
+    issue = list(open_reader(path).examine())[1]
+    assert isinstance(issue, Issue)
+    assert (issue.where.number, issue.kind) == (2, kind)
+    assert said in issue.message
+    assert issue.hint
 
 
 def test_a_row_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("spans", "rowjson"):
+    for module in ("line_index", "jsonl"):
         monkeypatch.setattr(f"astrea.data.readers.{module}.MAX_ROW_BYTES", 100)
     path = tmp_path / "a.jsonl"
     path.write_text('{"conversations": []}\n{"conversations": [], "x": "' + "y" * 100 + '"}\n{"conversations": []}\n')
     told = list(open_reader(path).examine())
-    assert [isinstance(one, Fault) for one in told] == [False, True, False]
+    assert [isinstance(one, Issue) for one in told] == [False, True, False]
     assert "more than 100 bytes" in told[1].message
 
 
