@@ -120,6 +120,22 @@ def test_no_path_makes_a_traceback(inside: Path, astrea: Astrea, command: list[s
     assert len(result.err) < 20_000
 
 
+@pytest.mark.parametrize("url", ["https://example.org/a", "s3://bucket/a"])
+@pytest.mark.parametrize("command", [*COMMANDS, ["train", "tiny", "--out=BAD"]], ids=" ".join)
+def test_a_url_is_refused_as_it_was_typed_and_nothing_made(inside: Path, astrea: Astrea, command: list[str], url: str):
+    before = sorted(inside.rglob("*"))
+    result = astrea(*(word.replace("BAD", url) for word in command))
+    refused(result, f"{url}", "is a URL, and URLs are not fetched")
+    assert sorted(inside.rglob("*")) == before
+
+
+def test_a_question_may_hold_a_url_and_a_picture_be_one_of_this_machine(
+    inside: Path, astrea: Astrea, tiny_folder: Path
+):
+    picture = (inside / PICTURE).as_uri()
+    assert astrea("ask", tiny_folder, picture, "is https://example.org on the sign?").code == 0
+
+
 @pytest.mark.parametrize("command", [["ask", PICTURE], ["retrieve", "pictures"]], ids=" ".join)
 def test_a_question_of_bytes_that_are_no_text_is_refused(inside: Path, astrea: Astrea, command: list[str]):
     refused(astrea(*command, "is there a \udcff sun?"), "the text holds half of a character")

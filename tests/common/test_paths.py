@@ -6,15 +6,21 @@ import ast
 import errno
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from astrea.common import paths
 from astrea.common.errors import AstreaError
+from astrea.data.image_sources import read_image
+from astrea.data.readers.pictures import ImageRoot
+from astrea.data.readers.sources import configured_sources, open_sources
+from astrea.language.checkpoint import find_checkpoint
+from astrea.model.loading import load_model
+from astrea.recipes.recipe import Data
 
-SOURCE = Path(paths.__file__).parent
+SOURCE = Path(paths.__file__).parents[1]
 IMPOSSIBLE = ["n" * 300, "a/" * 3000 + "b", "null\0byte", "half\ud800", "file/below", "loop/x"]
 
 
@@ -168,3 +174,26 @@ def test_no_module_asks_the_disk_about_a_path_without_a_guard():
         for call in _bare(ast.parse(path.read_text("utf-8")), False)
     ]
     assert not found, "ask `astrea.common.paths` instead"
+
+
+URL = "https://example.org/data//a.jsonl"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        paths.refuse_url,
+        load_model,
+        open_sources,
+        ImageRoot,
+        read_image,
+        lambda url: find_checkpoint(url, None),
+        lambda url: configured_sources(Data(train=url)),
+    ],
+)
+def test_a_url_where_a_path_belongs_is_told_as_it_was_typed(use: Callable[[str], object]):
+    with pytest.raises(AstreaError) as refused:
+        use(URL)
+    assert refused.value.message.endswith(f"{URL} is a URL, and URLs are not fetched")
+    paths.refuse_url("C:/photos")  # a disk, and folders with a colon, are paths
+    paths.refuse_url("a:b/c")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -19,7 +21,7 @@ from astrea.common.devices import Device
 from astrea.common.errors import AstreaError
 from astrea.common.installation import SHIPPED_NAME, __version__
 from astrea.common.interrupts import interruptions_told
-from astrea.common.paths import failed, file_guard, is_file
+from astrea.common.paths import failed, file_guard, is_file, refuse_url
 from astrea.common.terminal import PlainConsole
 
 if TYPE_CHECKING:
@@ -136,6 +138,7 @@ def main() -> None:
         with interruptions_told(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: tell(f"note: {message}", "yellow")
             _need_a_current_folder()
+            _refuse_urls(sys.argv[1:])
             try:
                 app(prog_name="astrea")
             finally:
@@ -146,6 +149,16 @@ def main() -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:  # has been told
         raise SystemExit(130) from None
+
+
+def _refuse_urls(words: Sequence[str]) -> None:
+    """No command takes a URL but that of a picture on this machine (file:, data:). Said before anything is looked for,
+    or a folder made, under the name that is left of it as a path."""
+    for word in words:
+        option = re.match(r"-*[\w.-]+=", word)  # --out=..., data.train=...
+        value = word[option.end() :] if option else word
+        if not value.lower().startswith("file:") and not any(map(str.isspace, value)):
+            refuse_url(value)
 
 
 def _need_a_current_folder() -> None:

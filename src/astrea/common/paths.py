@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from astrea.common.errors import AstreaError
+from astrea.common.errors import AstreaError, shortened
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EBADF})
 _FULL = ("no space left on the disk", "Free some space, or choose an output folder on another disk.")
@@ -30,6 +30,7 @@ _REASONS |= dict.fromkeys((errno.EACCES, errno.EPERM), _DENIED)
 _REASONS |= {errno.ENAMETOOLONG: ("no file can have a name this long", "Give a shorter name.")}
 _ENTER = "give this user permission to read it and to enter the folders that it is in"
 _NO_NAME = "it holds a character that no file name can hold"
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _SHORT, _LONGEST = 200, 4096
 MOST_JSON = 64 << 20
 """The largest file that `read_json` reads, in bytes."""
@@ -221,6 +222,21 @@ def failed(path: str | Path, error: OSError | ValueError) -> AstreaError:
 def _told(path: Path | str, code: int, said: str) -> AstreaError:
     why, hint = _REASONS.get(code, ("", "Check that the path is right and its disk is healthy."))
     return AstreaError(f"{shown(path)}: {why or said.lower()}", hint)
+
+
+def refuse_url(text: str | Path, what: str = "") -> None:
+    """Nothing but models on the hub is fetched, and a path object eats one of a URL's slashes: so what is typed where a
+    path belongs is looked at before it becomes one.
+
+    Args:
+        what: stands before it in the message.
+
+    Raises:
+        AstreaError: it is a URL; quotes it as it was typed.
+    """
+    if isinstance(text, str) and _URL.match(text):
+        told = f"{what}{shortened(text)} is a URL, and URLs are not fetched"
+        raise AstreaError(told, "download it, and give the path where it lies on this machine")
 
 
 def shown(path: Path | str) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from astrea.common.errors import AstreaError, shortened
+from astrea.common.paths import refuse_url
 from astrea.data.images import load_image
 
 MAX_BYTES = 256 << 20
@@ -72,6 +73,7 @@ def _from_text(text: str, label: str) -> str | Path | bytes:
         if parts.netloc not in ("", "localhost"):
             raise AstreaError(f"{label}, {shortened(text)!r}, is on another machine", "copy it to this machine")
         return Path(url2pathname(parts.path))
+    refuse_url(text, f"{label}, ")
     return decoded(text, f"{label}, base64 text,") if _is_base64(text) else text
 
 

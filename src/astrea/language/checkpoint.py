@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from astrea.common.config_only import check_agreement, read_architecture
 from astrea.common.errors import AstreaError
-from astrea.common.paths import exists, is_file, is_folder, list_folder
+from astrea.common.paths import exists, is_file, is_folder, list_folder, refuse_url
 from astrea.common.quiet import quiet
 from astrea.language.attention import WARMED_UP
 from astrea.language.chat import settled_template
@@ -148,6 +148,7 @@ def find_checkpoint(name: str, revision: str | None) -> Path:
     Raises:
         AstreaError: there is none, or the commit is not pinned.
     """
+    refuse_url(name)
     folder = Path(name).expanduser()
     if is_folder(folder):
         return folder

@@ -10,7 +10,7 @@ import torch
 from astrea.common.devices import Device, choose_device
 from astrea.common.errors import AstreaError
 from astrea.common.installation import SHIPPED_NAME
-from astrea.common.paths import exists, is_file, is_folder
+from astrea.common.paths import exists, is_file, is_folder, refuse_url
 from astrea.common.quiet import quiet
 from astrea.confidence.estimator import read_doubt
 from astrea.model.configuration import AstreaConfig
@@ -63,6 +63,7 @@ def load_model(
         AstreaError: a file is missing, cut short, too large or not Astrea's; weights that do not fit the configuration;
             or an import that was not allowed: names the file. Or there is no such device.
     """
+    refuse_url(folder)
     name, folder = folder, Path(folder)
     if folder == Path(SHIPPED_NAME) and not is_folder(folder):
         from astrea.world import bundled as shipping  # which reads its files with the functions below

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from astrea.common.errors import AstreaError
-from astrea.common.paths import hint_for, is_folder
+from astrea.common.paths import hint_for, is_folder, refuse_url, size_of
 from astrea.data.images import check_image, load_image
 from astrea.data.readers.issues import BadRow, printable, quoted
 from astrea.data.readers.record import FileImage, ImageRef, InlineImage, MemberImage
@@ -35,10 +35,11 @@ class ImageRoot:
         option: what its user gives it with, as messages name it.
 
     Raises:
-        AstreaError: it is no folder.
+        AstreaError: it is no folder, or a URL.
     """
 
     def __init__(self, folder: str | Path, option: str = "images") -> None:
+        refuse_url(folder)
         self.folder, self.option = Path(folder), option
         if not is_folder(self.folder):
             hint = f"give the folder that the paths start at with {option}"
@@ -133,7 +134,7 @@ class ImageRoot:
         if isinstance(source, bytes):
             return len(source).to_bytes(8) + source[:HEAD]
         head = _bytes_at(source, 0, HEAD, name_of(image))
-        return source.stat().st_size.to_bytes(8) + head
+        return size_of(source).to_bytes(8) + head
 
     def bytes_of(self, image: ImageRef) -> bytes:
         """The image file itself.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from astrea.common.errors import AstreaError
-from astrea.common.paths import exists, is_file, matching, shown, size_of
+from astrea.common.paths import exists, is_file, matching, refuse_url, shown, size_of
 from astrea.common.progress import Reporter
 from astrea.common.terminal import counted
 from astrea.data.readers.braces import expanded
@@ -109,8 +109,9 @@ def matching_files(path: str) -> Sequence[Path]:
     """What a path stands for: a file of that very name, or else what its braces and its pattern name.
 
     Raises:
-        AstreaError: a pattern finds nothing.
+        AstreaError: a pattern finds nothing, or it is a URL.
     """
+    refuse_url(path)
     if exists(path):
         return [Path(path)]
     return [file for name in expanded(path) for file in _matching(name)]
