@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from astrea.estimate.absent import absent, without_numbers
-from astrea.estimate.ledger import Ledger
+from astrea.estimate.ledger import MAPPED, Ledger
 
 META = torch.device("meta")
 
@@ -165,3 +165,18 @@ def test_absent_and_real_tensors_count_alike():
     assert real[0] == missing[0] == 2 * 12 * (2 * 20 * 40 + 3 * 40 * 7)
     assert real[1] == missing[1] > 4 * 12 * (20 + 40 + 40 + 7)
     assert missing[2] == pytest.approx(real[2], rel=0.02)
+
+
+def test_blocks_with_a_mapping_of_their_own_are_told_from_those_that_are_kept_when_freed():
+    with Ledger() as ledger:
+        weights = torch.empty(1000)
+        ledger.adopt([weights], "weights")
+        small, large = torch.empty(500), torch.empty(MAPPED // 4, device="meta")
+        assert ledger.moving == 4 * 500
+        assert ledger.peak == 4 * 1500 + MAPPED
+        ledger.adopt([small], "activations")
+        del small, large
+        ledger.forget_peak()
+    assert ledger.moving == 0
+    assert ledger.peak == 4000
+    assert weights.numel() == 1000

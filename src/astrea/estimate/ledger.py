@@ -22,15 +22,21 @@ KINDS = ("weights", "optimizer", "gradients", "activations", "temporary")
 """What memory is for. activations: kept by the forward pass for the backward pass; temporary: all the rest, such as
 logits and what one operation hands to the next."""
 
+MAPPED = 32 << 20
+"""Bytes from which on glibc gives a block a mapping of its own, which is gone as soon as it is freed."""
+
 
 class Ledger(TorchDispatchMode):
-    """While entered, counts: ``flops`` so far, ``live`` bytes by kind, ``at_peak`` the same when they were most."""
+    """While entered, counts: ``flops`` so far, ``live`` bytes by kind, ``at_peak`` the same when they were most;
+    ``live_small`` and ``small_at_peak`` the same of blocks of less than `MAPPED` bytes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0
         self.live: Counter[str] = Counter()
         self.at_peak: Counter[str] = Counter()
+        self.live_small: Counter[str] = Counter()
+        self.small_at_peak: Counter[str] = Counter()
         self.known: dict[int, tuple[str, int]] = {}
         self.watched: dict[int, weakref.ref[Any]] = {}
 
@@ -39,9 +45,14 @@ class Ledger(TorchDispatchMode):
         """Most bytes at one time."""
         return sum(self.at_peak.values())
 
+    @property
+    def moving(self) -> int:
+        """Bytes, at that time, of small blocks that come and go with every step: all but weights and optimizer."""
+        return sum(size for kind, size in self.small_at_peak.items() if kind not in ("weights", "optimizer"))
+
     def forget_peak(self) -> None:
         """Begin anew: from here on, what is there now is the most there ever was."""
-        self.at_peak = Counter(self.live)
+        self._peak_is_now()
 
     def adopt(self, tensors: Iterable[Tensor], kind: str) -> None:
         """Count tensors that were there before, or count them as another kind from now on."""
@@ -78,17 +89,25 @@ class Ledger(TorchDispatchMode):
         if before is not None:
             if kind is not None and kind != before[0]:
                 self.known[number] = (kind, before[1])
-                self.live[before[0]] -= before[1]
-                self.live[kind] += before[1]
+                self._count(before[0], -before[1])
+                self._count(kind, before[1])
             return
         size = storage.nbytes()
         self.known[number] = (kind or "temporary", size)
         self.watched[number] = weakref.ref(storage, lambda _, number=number: self._gone(number))  # type: ignore[misc]
-        self.live[kind or "temporary"] += size
+        self._count(kind or "temporary", size)
         if self.live.total() > self.at_peak.total():
-            self.at_peak = Counter(self.live)
+            self._peak_is_now()
 
     def _gone(self, number: int) -> None:
         kind, size = self.known.pop(number)
         del self.watched[number]
-        self.live[kind] -= size
+        self._count(kind, -size)
+
+    def _count(self, kind: str, size: int) -> None:
+        self.live[kind] += size
+        if abs(size) < MAPPED:
+            self.live_small[kind] += size
+
+    def _peak_is_now(self) -> None:
+        self.at_peak, self.small_at_peak = Counter(self.live), Counter(self.live_small)

@@ -31,7 +31,8 @@ class StageCost:
     batch: samples per micro-step. samples: all that the stage sees. trainable: parameters that learn.
     forward_flops, step_flops: per sample; the second with backward pass, optimizer and what is measured now and then.
     plain_step_flops: of a whole optimizer step in which contributions are not measured.
-    memory: bytes by kind (`astrea.estimate.ledger.KINDS`) at the moment when most is in use.
+    memory: bytes by kind (`astrea.estimate.ledger.KINDS`) at the moment when most is in use. moving: those of them in
+    small blocks that come and go with every step.
     """
 
     name: str
@@ -42,6 +43,7 @@ class StageCost:
     step_flops: float
     plain_step_flops: int
     memory: dict[str, int]
+    moving: int = 0
 
     @property
     def peak(self) -> int:
@@ -136,7 +138,7 @@ def stage_cost(ctx: TrainingContext, plan: Plan, *, every: int = 0) -> StageCost
         ledger.forget_peak()
         later = steps(every or 1, micro=min(2, micros))
         rare = later if every else plain
-        memory = {kind: ledger.at_peak[kind] for kind in KINDS}
+        memory, moving = {kind: ledger.at_peak[kind] for kind in KINDS}, ledger.moving
         for handle in handles:
             handle.remove()
         for parameter in learns.values():
@@ -153,6 +155,7 @@ def stage_cost(ctx: TrainingContext, plan: Plan, *, every: int = 0) -> StageCost
         step_flops=average[0],
         plain_step_flops=round(plain[0]),
         memory=memory,
+        moving=moving,
     )
 
 
