@@ -49,7 +49,7 @@ class Journey(NamedTuple):
 
     @property
     def model(self) -> Path:
-        return self.recipe / "model"
+        return self.run / "model"
 
 
 @pytest.fixture(scope="module", autouse=True)
