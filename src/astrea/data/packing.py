@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
+from threading import RLock
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from cachetools import LRUCache, cachedmethod
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
-from astrea.data.lru import Remembered
 from astrea.data.segments import Segment, conversation_segment, joined
 from astrea.language.chat import assistant, name_of, user
 from astrea.language.chat_format import TEMPLATE, ChatFormat
@@ -32,7 +34,7 @@ CAPTION_PROMPT = "describe the picture."
 NOTE_PROMPT = "list."
 
 KEPT = 1 << 22
-"""Characters and tokens that are remembered of each kind of text; about 40 bytes each at the worst."""
+"""Characters and tokens that each cache of a packer may hold; at most about 40 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,15 @@ class Prompt:
     asked: list[bool] = field(default_factory=list)
 
 
+class _Sized(NamedTuple):
+    """A value in a cache, and its size in characters and tokens, those of its key included."""
+
+    value: Any
+    size: int
+
+
 class Packer:
-    """Tokenises turns (remembering what it has seen lately) and lays them out in rows.
+    """Tokenises turns and lays them out in rows. Recently used texts are cached; several threads may share a packer.
 
     Args:
         picture_tokens: placeholders per picture. max_length: the most tokens that a question with its picture and
@@ -98,18 +107,21 @@ class Packer:
         if pad is None:
             raise AstreaError("the tokenizer has no padding token", "set tokenizer.pad_token to a token of its own")
         self.pad = int(pad)
-        self.seen: Remembered[str, list[int]] = Remembered(KEPT)
-        self.asked: Remembered[tuple[str, bool], Prompt] = Remembered(KEPT)
-        self.told: Remembered[tuple[str, str, bool], list[int]] = Remembered(KEPT)
+        self.lock = RLock()
+        self.text_cache, self.prompt_cache, self.answer_cache = (
+            LRUCache[Any, _Sized](KEPT, getsizeof=attrgetter("size")) for _ in range(3)
+        )
         self.frame = self._frame()
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens, also where it spells one: what people write is text."""
-        found = self.seen.get(text)
-        if found is None:
-            found = list(self.tokenizer(self.plain(text), add_special_tokens=False).input_ids)
-            self.seen.put(text, found, len(text) + len(found))
+        found: list[int] = self._ids(text).value
         return found
+
+    @cachedmethod(lambda self: self.text_cache, lock=lambda self: self.lock)
+    def _ids(self, text: str) -> _Sized:
+        found = list(self.tokenizer(self.plain(text), add_special_tokens=False).input_ids)
+        return _Sized(found, len(text) + len(found))
 
     def plain(self, text: str) -> str:
         """A text whose control tokens are broken up, see `ControlTokens`; the marks of pictures stay."""
@@ -127,11 +139,7 @@ class Packer:
             start = before[:-1] if pictures else [i for i in before[:-1] if i != self.image]
             found = Prompt(start, rest, [True] * len(rest))
         else:
-            key = (question, pictures)
-            kept = self.asked.get(key)
-            found = kept if kept is not None else self._rendered(question, pictures)
-            if kept is None:
-                self.asked.put(key, found, len(question) + len(found.prefix) + 2 * len(found.rest))
+            found = self._rendered(question, pictures).value
         if found.prefix.count(self.image) != int(pictures) or self.image in found.rest:
             raise AstreaError(
                 f"the question {question[:60]!r} holds the mark <image>", "take it out: the picture is shown anyway"
@@ -146,23 +154,24 @@ class Packer:
         """
         if self.frame is not None:
             return [*self.ids(answer), *self.frame[2]]
-        key = (question, answer, pictures)
-        kept = self.told.get(key)
-        if kept is None:
-            prompt = self.prompt(question, pictures=pictures)
-            start = [*prompt.prefix, *prompt.rest]
-            talk = [user(self.plain(question), int(pictures)), assistant(self.plain(answer))]
-            whole = self.format.encode(self.format.render(talk)).ids
-            if whole[: len(start)] != start or self.format.stop_id not in whole[len(start) :]:
-                raise AstreaError(
-                    f"{name_of(self.tokenizer)}: the prompt of {question[:60]!r} is not how the conversation with the "
-                    f"answer {answer[:60]!r} begins",
-                    f"take spaces and new lines off both ends of the answer; or {TEMPLATE}",
-                )
-            stop = len(whole) - 1 - whole[::-1].index(self.format.stop_id)
-            kept = whole[len(start) : stop + 1]
-            self.told.put(key, kept, len(question) + len(answer) + len(kept))
-        return kept
+        found: list[int] = self._answered(question, answer, pictures).value
+        return found
+
+    @cachedmethod(lambda self: self.answer_cache, lock=lambda self: self.lock)
+    def _answered(self, question: str, answer: str, pictures: bool) -> _Sized:
+        prompt = self.prompt(question, pictures=pictures)
+        start = [*prompt.prefix, *prompt.rest]
+        talk = [user(self.plain(question), int(pictures)), assistant(self.plain(answer))]
+        whole = self.format.encode(self.format.render(talk)).ids
+        if whole[: len(start)] != start or self.format.stop_id not in whole[len(start) :]:
+            raise AstreaError(
+                f"{name_of(self.tokenizer)}: the prompt of {question[:60]!r} is not how the conversation with the "
+                f"answer {answer[:60]!r} begins",
+                f"take spaces and new lines off both ends of the answer; or {TEMPLATE}",
+            )
+        stop = len(whole) - 1 - whole[::-1].index(self.format.stop_id)
+        ids = whole[len(start) : stop + 1]
+        return _Sized(ids, len(question) + len(answer) + len(ids))
 
     def conversation(self, messages: Sequence[Any], *, weight: float = 1.0, name: str = "the conversation") -> Segment:
         """A whole conversation: every answer is learned, every picture stands where it is shown.
@@ -236,21 +245,24 @@ class Packer:
         }
 
     def _asked_together(self, turns: Sequence[Turn], pictures: bool) -> list[Prompt]:
-        """The prompts of a row. A template may tell the date: what was kept from before midnight is asked anew."""
+        """The prompts of a row. A template may print the date: prompts cached before midnight are rendered again."""
         prompts = [self.prompt(turn.question, pictures=pictures) for turn in turns]
         if pictures and any(one.prefix != prompts[0].prefix for one in prompts):
-            self.asked.clear()
-            self.told.clear()
+            with self.lock:
+                self.prompt_cache.clear()
+                self.answer_cache.clear()
             prompts = [self.prompt(turn.question, pictures=pictures) for turn in turns]
         return prompts
 
-    def _rendered(self, question: str, pictures: bool) -> Prompt:
+    @cachedmethod(lambda self: self.prompt_cache, lock=lambda self: self.lock)
+    def _rendered(self, question: str, pictures: bool) -> _Sized:
         text = self.format.render([user(self.plain(question), int(pictures))], prompt=True)
         encoded = self.format.encode(text)
         ids = encoded.ids
         cut = ids.index(self.image) + 1 if self.image in ids else 0
         mask = self.format.asked(text, encoded)
-        return Prompt(ids[:cut], ids[cut:], [True] * len(ids[cut:]) if self.format.marked else mask[cut:])
+        found = Prompt(ids[:cut], ids[cut:], [True] * len(ids[cut:]) if self.format.marked else mask[cut:])
+        return _Sized(found, len(question) + len(ids) + len(found.rest))
 
     def _shared(self, prompts: Sequence[Prompt], pictures: bool) -> list[int]:
         """What all prompts of a row begin with: up to the picture, or the same without one as far as it goes."""
