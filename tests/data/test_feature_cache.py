@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import astrea.data.feature_cache as cache_module
-from astrea.common.files import atomic_path, write_atomic, write_json_atomic
 from astrea.data.feature_cache import FeatureCache, canonical_json, fingerprint
 
 KEY = {"expert": "dots-1", "weights": "ab" * 32, "data": {"scenes": 8, "seed": 3}, "size": 224, "version": 1}
@@ -247,22 +246,6 @@ def test_prune_removes_old_leftovers_only(tmp_path: Path) -> None:
 
 def test_canonical_json() -> None:
     assert canonical_json({"b": 1, "a": ["é", None, True]}) == '{"a":["\\u00e9",null,true],"b":1}'
-
-
-# The helpers below the cache -----------------------------------------------------------------------------------------
-
-
-def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomic(path, b"old")
-    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
-        temporary.write_bytes(b"new" * (1 // 0))
-    with pytest.raises(FileNotFoundError), atomic_path(path) as temporary:
-        temporary.unlink()
-    with pytest.raises(ValueError, match="JSON"):
-        write_json_atomic(path, float("inf"))
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")

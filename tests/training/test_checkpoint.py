@@ -19,12 +19,7 @@ import torch
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
 from astrea.common.fingerprint import tensors_fingerprint
-from astrea.training import checkpoint as module
-from astrea.training.checkpoint import (
-    load_checkpoint,
-    save_checkpoint,
-    write_json_atomic,
-)
+from astrea.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def save(folder: Path, step: int, keep: int = 2, config_hash: str = "abc") -> Path:
@@ -352,18 +347,3 @@ def test_a_kill_in_mid_save_leaves_a_valid_one(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["True"] * 16
-
-
-def test_json_is_replaced_whole(tmp_path, monkeypatch):
-    path = tmp_path / "report.json"
-    write_json_atomic(path, {"a": [1, math.nan, (math.inf,)], "é": None})
-    assert json.loads(path.read_text()) == {"a": [1, None, [None]], "é": None}
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(AstreaError, match=r"report\.json: no space left"):
-        write_json_atomic(path, {"a": 2})
-    assert names(tmp_path) == ["report.json"]
-    assert json.loads(path.read_text())["a"][0] == 1

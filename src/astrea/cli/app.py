@@ -123,7 +123,7 @@ def save_picture(picture: Image, path: Path) -> None:
 
 def print_json(value: object) -> None:
     """Plain JSON on standard output, whatever the terminal's width; what is NaN was not measured and is null."""
-    from astrea.training.checkpoint import finite_or_null
+    from astrea.common.files import finite_or_null
 
     sys.stdout.write(json.dumps(finite_or_null(value), indent=2, allow_nan=False) + "\n")
 

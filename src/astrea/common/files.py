@@ -9,12 +9,14 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 _CHUNK = 1 << 20
 
@@ -96,12 +98,20 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_json_atomic(path: Path, value: object) -> None:
-    """Write ``value`` to ``path`` as indented UTF-8 JSON with a final newline, atomically.
+    """Write ``value`` to ``path`` as indented JSON with a final newline, atomically; NaN and infinity become null, and
+    text that UTF-8 cannot hold is escaped.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
         TypeError: ``value`` is not JSON-able.
-        ValueError: ``value`` holds NaN or an infinity, which JSON has no word for.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, text.encode("utf-8"))
+    write_atomic(path, json.dumps(finite_or_null(value), indent=1, allow_nan=False).encode() + b"\n")
+
+
+def finite_or_null(value: Any) -> Any:
+    """The value with every NaN and infinity in it replaced by None, which JSON can say; tuples become lists."""
+    if isinstance(value, Mapping):
+        return {key: finite_or_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_null(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from safetensors import SafetensorError
+
 from astrea.common.errors import AstreaError, shortened
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EBADF})
@@ -190,10 +192,6 @@ def same_place(one: Path, other: Path) -> bool:
 def file_guard(path: Path | str) -> Iterator[None]:
     """Turns any OSError inside the block, also one from within safetensors, into an AstreaError that names ``path`` and
     the hint; a name that no file can have is one before the block begins."""
-    from safetensors import (
-        SafetensorError,  # not at the top: the command line asks about paths before it loads anything
-    )
-
     try:
         unnameable = b"\0" in os.fsencode(path)
     except UnicodeEncodeError:

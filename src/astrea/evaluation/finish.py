@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
+from astrea.common.files import write_json_atomic
 from astrea.common.paths import exists, file_guard, is_file, read_json
 from astrea.common.progress import Reporter
 from astrea.confidence.estimator import Doubt, save_doubt
@@ -26,7 +27,6 @@ from astrea.model.processing import AstreaProcessor
 from astrea.recipes.recipe import Recipe
 from astrea.report import write_report
 from astrea.report.results import parse_results
-from astrea.training.checkpoint import write_json_atomic
 from astrea.training.run_folder import alone_in
 from astrea.world.confidence import PICTURES, QUESTIONS, learn_doubt
 from astrea.world.evaluation.runner import Outcome, Seen, evaluate

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
+from astrea.common.files import write_json_atomic
 from astrea.common.paths import file_guard
 from astrea.common.progress import Reporter
 from astrea.data.feature_cache import FeatureCache
@@ -33,7 +34,6 @@ from astrea.model.configuration import AstreaConfig
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.recipe import ExpertEntry, Recipe
-from astrea.training.checkpoint import write_json_atomic
 from astrea.training.components import SHIPPED, load_experts
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps

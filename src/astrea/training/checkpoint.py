@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import os
 import random
 import re
@@ -277,21 +276,6 @@ def _check_keys(value: Any, where: str) -> None:
         if not isinstance(key, str):
             raise TypeError(f"{where}: the key {key!r} is not text")
         _check_keys(item, f"{where}.{key}")
-
-
-def write_json_atomic(path: Path, obj: Any) -> None:
-    """Replaces ``path`` by ``obj`` as JSON, whole or not at all (then AstreaError); NaN and infinity become null."""
-    with file_guard(path):
-        _replace(Path(path), json.dumps(finite_or_null(obj), indent=1, allow_nan=False).encode() + b"\n")
-
-
-def finite_or_null(value: Any) -> Any:
-    """The value with every NaN and infinity in it replaced by None, which standard JSON can say."""
-    if isinstance(value, Mapping):
-        return {key: finite_or_null(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite_or_null(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def flatten_optimizer(optimizer: torch.optim.AdamW) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from astrea.common.errors import AstreaError
+from astrea.common.files import finite_or_null
 from astrea.common.installation import import_extra
 from astrea.common.paths import exists, file_guard, is_file
-from astrea.training.checkpoint import finite_or_null
 
 
 class TrainLog:

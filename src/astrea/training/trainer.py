@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from astrea.common.errors import AstreaError
+from astrea.common.files import write_json_atomic
 from astrea.common.fingerprint import tensors_fingerprint
 from astrea.common.memory import give_back, peak_told
 from astrea.common.paths import file_guard, is_file, read_json
@@ -30,7 +31,6 @@ from astrea.training.checkpoint import (
     restore_optimizer,
     rng_state,
     save_checkpoint,
-    write_json_atomic,
 )
 from astrea.training.components import SHIPPED, Assembled, never_warmed_up, random_weights
 from astrea.training.context import TrainingContext

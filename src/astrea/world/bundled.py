@@ -18,7 +18,7 @@ from torch import nn
 from transformers import GenerationConfig
 
 from astrea.common.errors import AstreaError
-from astrea.common.files import sha256_file
+from astrea.common.files import sha256_file, write_json_atomic
 from astrea.common.paths import file_guard, is_file, is_folder
 from astrea.common.progress import Reporter
 from astrea.confidence.estimator import FILE as DOUBT
@@ -43,7 +43,6 @@ from astrea.recipes.changes import changes_from
 from astrea.recipes.loader import shipped_recipes
 from astrea.recipes.recipe import Data, ExpertEntry, Recipe, World
 from astrea.report.results import Results, parse_results
-from astrea.training.checkpoint import write_json_atomic
 from astrea.training.components import CARD, LANGUAGE, SHIPPED, fill, load_experts, read_card, save_part
 from astrea.world.evaluation.runner import look, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
@@ -183,11 +182,13 @@ def pack(
         "experts": needs,
         "sha256": sha256_file(out / WEIGHTS),
     }
-    write_json_atomic(out / CARD, card)
+    with file_guard(out):
+        write_json_atomic(out / CARD, card)
     packed, processor = load_shipped(out, parts=parts)
     scores = subset_scores(packed, processor, recipe.world, subset, report=report or Reporter())
     card["subset"] = {"split": "test", "data": subset.model_dump(), "average": mean(scores), "tasks": scores}
-    write_json_atomic(out / CARD, card)
+    with file_guard(out):
+        write_json_atomic(out / CARD, card)
     return card
 
 

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.common.errors import AstreaError
-from astrea.common.files import sha256_file
+from astrea.common.files import sha256_file, write_json_atomic
 from astrea.common.fingerprint import tensors_fingerprint
 from astrea.common.paths import exists, file_guard
 from astrea.common.progress import Reporter
@@ -35,7 +35,6 @@ from astrea.experts.bank import ExpertBank
 from astrea.experts.pretrained.entry import resolve
 from astrea.experts.protocol import Expert, ExpertFeatures
 from astrea.recipes.recipe import Distill, Recipe
-from astrea.training.checkpoint import write_json_atomic
 from astrea.training.components import CARD, load_experts, load_part, read_card, save_part
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.partial_checkpoint import Halfway

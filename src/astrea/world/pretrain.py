@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from astrea.common.errors import AstreaError
-from astrea.common.files import sha256_file
+from astrea.common.files import sha256_file, write_json_atomic
 from astrea.common.paths import exists, file_guard, read_json
 from astrea.common.progress import Reporter
 from astrea.common.provenance import commit
 from astrea.experts.bank import COMPACT
 from astrea.recipes.recipe import PretrainPart, Recipe
-from astrea.training.checkpoint import write_json_atomic
 from astrea.training.components import CARD, LANGUAGE, fill, made_with, save_part
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.world.dataset import scenes_of

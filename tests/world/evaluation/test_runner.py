@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.evaluation.generate import Answered, Answerer
@@ -16,7 +17,6 @@ from astrea.recipes.recipe import Data, World
 from astrea.report import write_report
 from astrea.report.results import parse_results
 from astrea.report.summary import terminal_table
-from astrea.training.checkpoint import write_json_atomic
 from astrea.world.evaluation import runner
 from astrea.world.evaluation.runner import Outcome, Seen, evaluate, load_figures, look, rank_pool, run_tasks
 from astrea.world.evaluation.tasks import CAPTION_TASKS, RETRIEVAL_TASKS, TASKS, build_test_sets

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from astrea.common.errors import AstreaError
-from astrea.common.files import write_json_atomic
+from astrea.common.files import finite_or_null, write_json_atomic
 from astrea.common.paths import exists, file_guard, is_file
 from astrea.common.progress import Reporter
 from astrea.common.terminal import counted
@@ -30,7 +30,6 @@ from astrea.evaluation.benchmarks.ranking import queries, rank
 from astrea.evaluation.benchmarks.retrieval import score_retrieval
 from astrea.evaluation.benchmarks.submission import write_submission
 from astrea.evaluation.benchmarks.suite import AnswerTask, RetrievalTask, Wanted
-from astrea.training.checkpoint import finite_or_null
 
 SCHEMA = 1
 RESULTS = "results.json"

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from astrea.common.files import write_atomic
+from astrea.common.files import write_atomic, write_json_atomic
 from astrea.common.paths import file_guard
 from astrea.evaluation.own_data.held_out import Measured
 from astrea.evaluation.own_data.score import is_right
@@ -16,7 +16,6 @@ from astrea.experts.drawing import draw_readings
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.report import write_report
-from astrea.training.checkpoint import write_json_atomic
 
 SAMPLES = 24
 SIDE = 640
@@ -67,7 +66,7 @@ def write_samples(
             _sample(model, processor, measured, row, number, folder)
             for number, row in enumerate(shown[::step][:SAMPLES])
         ]
-    write_json_atomic(folder / "samples.json", written)
+        write_json_atomic(folder / "samples.json", written)
 
 
 def _sample(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from astrea.common.errors import AstreaError
+from astrea.common.files import write_json_atomic
 from astrea.common.paths import file_guard
 from astrea.common.progress import Reporter
 from astrea.lab.arena.collect import Record, collect, read_cells
@@ -19,7 +20,6 @@ from astrea.lab.arena.run import Cell, digest
 from astrea.lab.arena.variants import Contestant, choose, contestants
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.checkpoint import write_json_atomic
 
 QUICK = "astrea,sequence_concat,channel_concat,allocator"
 QUICK_OVERRIDES = (
@@ -95,7 +95,8 @@ def run_arena(arena: Arena, *, report: Reporter) -> tuple[dict[str, Any], dict[s
         "command": arena.command,
         **collect(current(arena, everyone, report=report)),
     }
-    write_json_atomic(arena.folder / "arena.json", made)
+    with file_guard(arena.folder):
+        write_json_atomic(arena.folder / "arena.json", made)
     with file_guard(arena.folder / "arena.html"):
         write_page(made, arena.folder / "arena.html")
     return made, pool.failed

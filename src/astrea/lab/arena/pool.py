@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from astrea.common.errors import AstreaError
+from astrea.common.files import write_json_atomic
 from astrea.common.paths import exists, file_guard, open_file, size_of
 from astrea.common.progress import Reporter
 from astrea.lab.arena.collect import read_cell
 from astrea.lab.arena.run import Cell, digest
-from astrea.training.checkpoint import write_json_atomic
 
 POLL = 0.2
 """Seconds between two looks at the workers."""
@@ -110,7 +110,8 @@ class Pool:
         """A process for one cell."""
         spec, log = work / f"{cell.stem}.spec.json", work / f"{cell.stem}.log"
         # Absolute, since they are read elsewhere; the working directory stays, for expert classes are imported from it.
-        write_json_atomic(spec, cell.spec(cache=(self.folder / "cache").absolute(), work=work))
+        with file_guard(spec):
+            write_json_atomic(spec, cell.spec(cache=(self.folder / "cache").absolute(), work=work))
         command = [*self.worker, str(spec), str(self.path(cell).absolute()), "--leash"]
         with file_guard(log):
             out = log.open("wb")

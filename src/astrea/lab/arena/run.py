@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from astrea.common.errors import AstreaError
-from astrea.common.files import sha256_file
+from astrea.common.files import finite_or_null, sha256_file, write_json_atomic
 from astrea.common.paths import file_guard, read_json
 from astrea.common.progress import Reporter
 from astrea.common.provenance import commit, machine
@@ -34,7 +34,6 @@ from astrea.lab.probes.probes import load_with_entropy, probe
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.checkpoint import finite_or_null, write_json_atomic
 from astrea.training.components import CARD, SHIPPED
 from astrea.training.plan import plan_stages
 from astrea.training.trainer import NOT_TRAINING, train
@@ -241,7 +240,8 @@ def main(arguments: list[str] | None = None) -> int:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         made = run_cell(read_json(chosen.spec))
-        write_json_atomic(chosen.out, made)
+        with file_guard(chosen.out):
+            write_json_atomic(chosen.out, made)
     except AstreaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -15,12 +15,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
+from astrea.common.files import finite_or_null
 from astrea.common.progress import Reporter
 from astrea.evaluation.generate import Answerer
 from astrea.lab.probes.pareto import pareto, saving, shares_for
 from astrea.lab.probes.robustness import robustness, trust_rates
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.training.checkpoint import finite_or_null
 from astrea.world.evaluation.contribution import calibration, cell_means, contributions
 from astrea.world.evaluation.runner import Outcome, Seen, load_figures, run_tasks
 from astrea.world.evaluation.tasks import CAPTION_TASKS
