@@ -130,8 +130,8 @@ def test_the_others_do_not_read_it(pair, pictures, make_questions):
     seen, more = pictures
     before, after = old(seen, make_questions()), new(more, make_questions())
     torch.testing.assert_close(after.tokens[:, :8], before.tokens)
-    assert after.apart.tolist() == [False] * 8 + [True] * 2
-    assert before.apart is None
+    assert after.cross_only.tolist() == [False] * 8 + [True] * 2
+    assert before.cross_only is None
     alone = new(more.with_presence(torch.tensor([False, False, False, True]).expand(3, -1)), make_questions())
     assert not torch.allclose(alone.tokens[:, 8:], after.tokens[:, 8:])
 

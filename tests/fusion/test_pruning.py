@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from astrea.fusion.astrea import UNREAD, AstreaFusion
-from astrea.fusion.pruning import MOST_THRIFT, draw_thresholds, worth
+from astrea.fusion.pruning import MAX_THRESHOLD, draw_thresholds, token_score
 from drawn_matrix import LAYOUT, matrix
 
 SURE = torch.full((5, 8), 0.8)
@@ -37,11 +37,11 @@ LEAN = torch.ones(5, 2)
 
 def test_worth_is_relative_and_somebody_is_always_worth_reading():
     log_share, valid, words = parts()
-    found = worth(log_share, LEAN, SURE, valid, words, torch.randn(5, 2, 8))
+    found = token_score(log_share, LEAN, SURE, valid, words, torch.randn(5, 2, 8))
     assert (found[~valid.unsqueeze(1).expand_as(found)] == 0).all()
     assert (found.isinf().sum(-1) == 1).all()
     # Equal shares and nothing named: every token promises the same, and none more than another.
-    same = worth(torch.zeros(5, 2, 8), LEAN, SURE, valid, None, torch.randn(5, 2, 8))
+    same = token_score(torch.zeros(5, 2, 8), LEAN, SURE, valid, None, torch.randn(5, 2, 8))
     assert same[valid.unsqueeze(1).expand_as(same)].isinf().all()
 
 
@@ -51,39 +51,39 @@ def test_a_larger_share_and_a_named_word_promise_more():
     flat = torch.zeros(1, 1, 4)
     asked = torch.tensor([[[0.0, 0.1, 1.0, 0.5]]])
     sure = torch.ones(1, 4)
-    found = worth(flat, LEAN[:1, :1], sure, valid, words, asked)[0, 0]
+    found = token_score(flat, LEAN[:1, :1], sure, valid, words, asked)[0, 0]
     assert found[2].isinf()
     assert found[3] > found[1] > found[0]
-    shared = worth(torch.tensor([[[0.0, -1.0, -2.0, 1.0]]]), LEAN[:1, :1], sure, valid, None, asked)[0, 0]
+    shared = token_score(torch.tensor([[[0.0, -1.0, -2.0, 1.0]]]), LEAN[:1, :1], sure, valid, None, asked)[0, 0]
     assert shared.argsort().tolist() == [2, 1, 0, 3]
 
 
 def test_a_question_that_names_nothing_is_left_to_the_shares():
     log_share, valid, words = parts()
     apart = -torch.ones(5, 2, 8)
-    shares_alone = worth(log_share, LEAN, SURE, valid, None, apart)
-    assert torch.equal(worth(log_share, LEAN, SURE, valid, words.abs(), apart), shares_alone)
-    assert not torch.equal(worth(log_share, LEAN, SURE, valid, words.abs(), -apart), shares_alone)
+    shares_alone = token_score(log_share, LEAN, SURE, valid, None, apart)
+    assert torch.equal(token_score(log_share, LEAN, SURE, valid, words.abs(), apart), shares_alone)
+    assert not torch.equal(token_score(log_share, LEAN, SURE, valid, words.abs(), -apart), shares_alone)
 
 
 def test_what_an_expert_is_not_sure_of_promises_less():
     valid, sure = torch.ones(1, 4, dtype=torch.bool), torch.tensor([[0.9, 0.1, 0.5, 0.7]])
-    found = worth(torch.zeros(1, 1, 4), LEAN[:1, :1], sure, valid, None, torch.zeros(1, 1, 4))[0, 0]
+    found = token_score(torch.zeros(1, 1, 4), LEAN[:1, :1], sure, valid, None, torch.zeros(1, 1, 4))[0, 0]
     assert found.argsort().tolist() == [1, 2, 3, 0]
 
 
 def test_a_question_that_leans_on_nobody_is_promised_less_by_all():
     log_share, valid, words = parts()
     asked = torch.randn(5, 2, 8)
-    full = worth(log_share, LEAN, SURE, valid, words, asked)
-    half = worth(log_share, LEAN / 2, SURE, valid, words, asked)
+    full = token_score(log_share, LEAN, SURE, valid, words, asked)
+    half = token_score(log_share, LEAN / 2, SURE, valid, words, asked)
     assert torch.equal(half, full / 2)
     assert half.isinf().any()
 
 
 def test_nothing_to_read_is_no_error():
     nothing = torch.zeros(2, 3, dtype=torch.bool)
-    found = worth(
+    found = token_score(
         torch.zeros(2, 1, 3), LEAN[:2, :1], torch.zeros(2, 3), nothing, torch.zeros(2, 3, 4), torch.zeros(2, 1, 4)
     )
     assert not found.isnan().any()
@@ -93,7 +93,9 @@ def test_a_threshold_takes_the_weak_out_of_the_row():
     seen, questions = matrix(), torch.randn(4, 1, 8)
     every, thrifty = fusion()(seen, questions), fusion(threshold=0.5)(seen, questions)
     assert torch.equal(every.shares, thrifty.shares)
-    read = worth(every.bias, every.shares.sum(-1), seen.confidence, seen.valid, every.words, questions)[:, 0] >= 0.5
+    read = (
+        token_score(every.bias, every.shares.sum(-1), seen.confidence, seen.valid, every.words, questions)[:, 0] >= 0.5
+    )
     assert (read & seen.valid).any(1).all()
     assert not read[seen.valid].all()
     assert torch.equal(thrifty.valid, seen.valid & read)
@@ -124,4 +126,4 @@ def test_thresholds_are_drawn_as_often_as_told():
     drawn = draw_thresholds(torch.zeros(2000, 5, 8), 0.3, torch.Generator().manual_seed(0))
     assert drawn.shape == (2000, 5, 1)
     assert abs(float((drawn > 0).float().mean()) - 0.3) < 0.02
-    assert 0.95 * MOST_THRIFT < float(drawn.max()) <= MOST_THRIFT
+    assert 0.95 * MAX_THRESHOLD < float(drawn.max()) <= MAX_THRESHOLD

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.fusion.astrea import AstreaFusion
-from astrea.fusion.reliability import NEAR, Trust, apart, believed, echo, tokens_of
+from astrea.fusion.reliability import NEAR, ReliabilityHead, agreement, select_reliable, separation, tokens_of
 from drawn_matrix import LAYOUT, OWNER, matrix
 
 
 def test_agreement_is_what_a_loop_finds():
     seen = matrix()
     unit = F.normalize(seen.tokens, dim=-1)
-    found, worst = echo(unit @ unit.transpose(1, 2), seen, tokens_of(seen))
+    found, worst = agreement(unit @ unit.transpose(1, 2), seen, tokens_of(seen))
     for b in range(4):
         for e in range(3):
             for f in range(3):
@@ -37,16 +37,16 @@ def test_agreement_is_what_a_loop_finds():
 def test_tokens_that_look_elsewhere_are_a_weaker_echo():
     nowhere = float("nan")
     places = torch.tensor([[[0.1, 0.1], [0.1, 0.1 + NEAR / 2], [0.9, 0.1], [nowhere, nowhere]]])
-    found = apart(places)[0]
+    found = separation(places)[0]
     torch.testing.assert_close(found[0], torch.tensor([0.0, 0.25, 1.0, 0.0]))
     assert torch.equal(found, found.T)
     places.requires_grad_()
-    apart(places).sum().backward()
+    separation(places).sum().backward()
     assert places.grad.isfinite().all()
 
 
 def test_an_absent_expert_is_as_if_it_had_never_been():
-    seen, judge = matrix(), Trust(8, 3)
+    seen, judge = matrix(), ReliabilityHead(8, 3)
     torch.nn.init.normal_(judge.score.weight)
     gone = torch.tensor([[True, False, True]]).expand(4, -1)
     other = ExpertMatrix(
@@ -61,7 +61,7 @@ def test_an_absent_expert_is_as_if_it_had_never_been():
 def test_trust_learns_to_find_the_one_who_tells_of_another_picture():
     """Three experts say the same of each picture in their own slots; one is swapped with another picture's."""
     torch.manual_seed(0)
-    judge = Trust(8, 3)
+    judge = ReliabilityHead(8, 3)
     optimizer = torch.optim.Adam(judge.parameters(), lr=1e-2)
 
     def batch(count: int) -> tuple[ExpertMatrix, torch.Tensor]:
@@ -87,10 +87,10 @@ def test_trust_learns_to_find_the_one_who_tells_of_another_picture():
 
 
 def test_what_is_usual_is_the_mean_of_what_was_observed():
-    judge, first, second = Trust(8, 3), matrix(), matrix(seed=5)
+    judge, first, second = ReliabilityHead(8, 3), matrix(), matrix(seed=5)
     judge.observe(first)
     judge.observe(second)
-    both = torch.stack([judge.echoes(m) for m in (first, second)]).detach()
+    both = torch.stack([judge.agreements(m) for m in (first, second)]).detach()
     torch.testing.assert_close(judge.usual, both.mean((0, 1)))
     assert (judge.spread >= 0.01).all()
 
@@ -129,7 +129,7 @@ def test_somebody_is_always_believed():
     trust = said([-3.0, -1.0, -2.0], [1.0, -1.0, 2.0], [-5.0, 4.0, -1.0], [-9.0, -5.0, -7.0])
     present = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 0, 1], [1, 0, 0]]).bool()
     wanted = torch.tensor([[0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 0, 0]]).bool()
-    assert torch.equal(believed(trust, matrix().with_presence(present), EVERYBODY) & present, wanted)
+    assert torch.equal(select_reliable(trust, matrix().with_presence(present), EVERYBODY) & present, wanted)
 
 
 def test_who_was_doubted_because_of_a_liar_is_believed_without_it():
@@ -141,7 +141,7 @@ def test_who_was_doubted_because_of_a_liar_is_believed_without_it():
         lies = torch.tensor([True, True, False, False])
         return torch.stack([torch.ones(4), torch.where(lies, -2.0, 1.0), 0.5 - (lies & seen.present[:, 1]).float()], 1)
 
-    stays = believed(judge, matrix(), EVERYBODY)
+    stays = select_reliable(judge, matrix(), EVERYBODY)
     assert stays.tolist() == [[True, False, True]] * 2 + [[True] * 3] * 2
     assert heard[0].all()
     assert [who.tolist() for who in heard[1:]] == [stays.tolist()]
@@ -150,14 +150,14 @@ def test_who_was_doubted_because_of_a_liar_is_believed_without_it():
 def test_nobody_is_judged_twice_where_all_are_believed():
     heard = []
     judge = said(*[[0.1, 0.2, 0.3]] * 4)
-    assert believed(lambda seen: heard.append(seen) or judge(seen), matrix(), EVERYBODY).all()
+    assert select_reliable(lambda seen: heard.append(seen) or judge(seen), matrix(), EVERYBODY).all()
     assert len(heard) == 1
 
 
 def test_who_is_not_judged_is_believed_and_does_not_stand_in_for_the_last_one():
-    stays = believed(said(*[[-1.0, -2.0, -9.0]] * 4), matrix(), torch.tensor([True, True, False]))
+    stays = select_reliable(said(*[[-1.0, -2.0, -9.0]] * 4), matrix(), torch.tensor([True, True, False]))
     assert stays.tolist() == [[True, False, True]] * 4
-    alone = believed(said(*[[-1.0, -2.0, -9.0]] * 4), matrix(), torch.tensor([False, False, False]))
+    alone = select_reliable(said(*[[-1.0, -2.0, -9.0]] * 4), matrix(), torch.tensor([False, False, False]))
     assert alone.all()
 
 
@@ -171,7 +171,7 @@ def test_belief_is_what_a_loop_finds(seed):
     def judge(seen):
         return base + seen.present.float() @ heed
 
-    stays = believed(judge, matrix().with_presence(present), EVERYBODY)
+    stays = select_reliable(judge, matrix().with_presence(present), EVERYBODY)
     for row in range(4):
         left = [e for e in range(3) if present[row, e]]
         while len(left) > 1:

@@ -93,7 +93,13 @@ def test_tokens_apart_are_read_by_words_and_by_no_other_visual_token():
     is_image = torch.tensor([[0, 1, 1, 1, 0]]).bool()
     apart = torch.tensor([[0, 0, 0, 1, 0]]).bool()
     mask = attention_mask(
-        torch.ones(1, 5).bool(), picture_blocks(is_image), None, None, queries=5, dtype=torch.float32, apart_BL=apart
+        torch.ones(1, 5).bool(),
+        picture_blocks(is_image),
+        None,
+        None,
+        queries=5,
+        dtype=torch.float32,
+        cross_only_BL=apart,
     )[0, 0]
     wanted = [[1, 0, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
     assert (mask == 0).long().tolist() == wanted

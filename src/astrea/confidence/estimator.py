@@ -53,14 +53,14 @@ class Doubt:
 
         Args:
             unknown: of each question, the words that the tokenizer does not know. names: the experts, in the order of
-                ``signs.believed``.
+                ``signs.reliable``.
         """
         measured = [name for name in names if name in self.familiar]
         known = None if self.calibration is None else self.calibration.right(signs).tolist()
         verdicts = []
         for row, words in enumerate(unknown):
             strange = [name for name, far in zip(measured, signs.strange[row].tolist(), strict=True) if far > 0]
-            odd = [name for name, good in zip(names, signs.believed[row].tolist(), strict=True) if not good]
+            odd = [name for name, good in zip(names, signs.reliable[row].tolist(), strict=True) if not good]
             refused = bool(signs.refused[row])
             if known is None or self.calibration is None:
                 confidence, answerable = None, not (refused or strange)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from astrea.confidence.familiarity import Familiar
-from astrea.confidence.signals import Signs, believed_experts, joined_signs, refuses, strangeness, unknown_share
+from astrea.confidence.signals import Signs, joined_signs, refuses, reliable_experts, strangeness, unknown_share
 from astrea.data.packing import Turn
 from astrea.evaluation.generate import Answerer, Features
 
@@ -42,7 +42,7 @@ def measure(
     answers = answerer.answer(questions, features, which, longest=longest).texts
     strange_NE = strangeness(familiar, features)
     everything = answerer.shown(features, slice(None))
-    believed_NE = believed_experts(answerer.model, everything, answerer.present(len(strange_NE))).cpu()
+    believed_NE = reliable_experts(answerer.model, everything, answerer.present(len(strange_NE))).cpu()
     parts = []
     for start in range(0, len(questions), answerer.batch):
         rows = slice(start, start + answerer.batch)

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from astrea.confidence.familiarity import Familiar
 from astrea.experts.protocol import ExpertFeatures
-from astrea.fusion.reliability import believed
+from astrea.fusion.reliability import select_reliable
 from astrea.language.new_words import falls_apart, words_of
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ class Signs:
     """Signs of B answers.
 
     refused: (B,) whether the answer says that there is none. likelihood: (B,) its log-probability. strange: (B, E) how
-    far each expert's features are beyond the usual (`Familiar.strangeness`). believed: (B, E). unknown: (B,) share of
+    far each expert's features are beyond the usual (`Familiar.strangeness`). reliable: (B, E). unknown: (B,) share of
     the question's words that the tokenizer does not know.
     """
 
     refused: Tensor
     likelihood: Tensor
     strange: Tensor
-    believed: Tensor
+    reliable: Tensor
     unknown: Tensor
 
     def numbers(self) -> Tensor:
@@ -53,7 +53,7 @@ class Signs:
                 -(1 - self.likelihood.clamp_max(0).exp()).clamp_min(1e-6).log(),
                 strangest.clamp(-3, 0),
                 strangest.clamp(0, 1),
-                1 - self.believed.float().mean(1),
+                1 - self.reliable.float().mean(1),
                 self.unknown,
             ],
             1,
@@ -61,7 +61,7 @@ class Signs:
 
 
 @torch.no_grad()
-def believed_experts(
+def reliable_experts(
     model: AstreaForConditionalGeneration, features: Mapping[str, ExpertFeatures], present_NE: Tensor
 ) -> Tensor:
     """(N, E) bool, which experts are believed about each picture: those that are there, where the model has no trust to
@@ -70,7 +70,7 @@ def believed_experts(
     if trust is None:
         return present_NE
     matrix = model.alignment(features, present_NE)
-    return believed(trust, matrix, model.fusion.trained(matrix))  # type: ignore[operator]
+    return select_reliable(trust, matrix, model.fusion.trained(matrix))  # type: ignore[operator]
 
 
 def refuses(answer: str) -> bool:

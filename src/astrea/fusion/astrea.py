@@ -1,4 +1,4 @@
-"""Astrea's own fusion: mixer and stochastic residual on the tokens; share and word match as attention bias."""
+"""Astrea's own fusion: mixer and stochastic residual on the tokens; gate weight and word match as attention bias."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from astrea.alignment.matrix import ExpertMatrix
 from astrea.fusion.gate import Allocator
 from astrea.fusion.mixer import Mixer, StochasticResidual
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens, equal_shares
-from astrea.fusion.pruning import draw_thresholds, worth
-from astrea.fusion.reliability import Trust, believed
+from astrea.fusion.pruning import draw_thresholds, token_score
+from astrea.fusion.reliability import ReliabilityHead, select_reliable
 from astrea.language.attention import WORD_MATCH, word_match_start
 
 UNREAD = -1e4
 """Added to the attention score of tokens that are not read."""
 
 ADDED_MATCH = 0.25
-"""Strength of the word match of an expert that has joined by alignment alone, over that of the others: at full strength
-it could add 16 to a token's score, and the expert's small share would mean nothing."""
+"""Strength of the word match of an expert that was added by alignment alone, relative to the others. At full strength
+it could add 16 to a token's score, and the expert's small gate weight would have no effect."""
 
 
 class AstreaFusion(FusionStrategy):
-    """Every expert token is read, in native form; ``log(w_e E)`` is added to each question's attention to expert e, and
-    ``gamma_h cos(word, token)`` to each word's attention to each token, in all heads but every fourth at first.
+    """Every expert token is kept in native form. ``log(w_e E)`` is added to each question's attention to expert e, and
+    ``gamma_h cos(word, token)`` to each word's attention to each token, at first in all heads but every fourth.
 
-    The second is what word-level pre-alignment is for: tokens live in the space of the language model's own words, so a
-    word of the question ("cat") finds the token that says it by cosine, before the language model has learned to look.
+    The word match uses what pre-alignment provides: tokens lie in the space of the language model's word embeddings, so
+    a word of the question ("cat") finds the matching token by cosine before the language model has learned to attend.
 
-    An expert that the others do not echo is not believed (`Trust`): for this picture it is as absent as a missing one.
-    Tokens that promise a question less than ``threshold`` are not read for it (`astrea.fusion.pruning`).
+    An expert that the others contradict is treated as absent for this picture (`ReliabilityHead`). Tokens whose score
+    for a question is below ``threshold`` are not read for that question (`astrea.fusion.pruning`).
 
-    Experts that have ``joined`` by alignment alone (`astrea.training.add_expert`) are strangers to all that was trained
-    here: nobody has learned to judge them, so they are believed, and of their share each token counts as far as it is
-    sure; what an equal share is goes by the others; their word match is weak; and no other token reads them, neither in
-    the mixer nor in the language model: only words do.
+    Experts in ``joined`` were added by alignment alone (`astrea.training.add_expert`), after everything here was
+    trained. The reliability head does not judge them. Each of their tokens is weighted by its confidence, and their
+    weight counts relative to the mean weight of the trained experts. Their word match is weak, and they are
+    cross-only: text attends to them, other visual tokens do not, neither in the mixer nor in the language model.
 
-    With equal shares, no mixer and no word match this is the aligned sequence concat. ``residual_keep`` is the current
-    probability p of the stochastic residual; the fuse stage moves it.
+    With equal weights, no mixer and no word match this is the aligned sequence concat. ``residual_keep`` is the current
+    probability p of the stochastic residual; the fuse stage changes it.
     """
 
     residual_keep: Tensor
@@ -73,9 +73,9 @@ class AstreaFusion(FusionStrategy):
             if allocator
             else None
         )
-        self.trust = Trust(width, experts) if trust else None
+        self.trust = ReliabilityHead(width, experts) if trust else None
         self.threshold, self.thrifty = threshold, thrifty
-        # Plain truth values, not a buffer: it is the configuration that says who has joined.
+        # Plain booleans, not a buffer: the configuration states which experts were added.
         self.joined = [name in joined for name in layout.names]
         self.register_buffer("residual_keep", torch.tensor(1.0))
 
@@ -83,10 +83,10 @@ class AstreaFusion(FusionStrategy):
         self, matrix: ExpertMatrix, question_BSD: Tensor, generator: torch.Generator | None = None
     ) -> VisualTokens:
         trained_E = self.trained(matrix)
-        # Trust learns from pictures of its own, not from answers.
-        honest_BE = None if self.trust is None else believed(self.trust, matrix, trained_E)
-        if honest_BE is not None:
-            matrix = matrix.with_presence(honest_BE)
+        # The reliability head is trained by its own loss, not by the answers.
+        reliable_BE = None if self.trust is None else select_reliable(self.trust, matrix, trained_E)
+        if reliable_BE is not None:
+            matrix = matrix.with_presence(reliable_BE)
         tokens = matrix.tokens
         if self.mixer is not None:
             mixed = self.mixer(matrix, trained_E if any(self.joined) else None)
@@ -95,39 +95,39 @@ class AstreaFusion(FusionStrategy):
             else:
                 tokens = self.residual(mixed, matrix, float(self.residual_keep), generator)
         words = None if self.word_match is None else F.normalize(matrix.tokens, dim=-1)
-        apart = ~trained_E[matrix.expert] if any(self.joined) else None
-        if words is not None and apart is not None:
-            words = torch.where(apart.unsqueeze(-1), ADDED_MATCH * words, words)
+        cross_only = ~trained_E[matrix.expert] if any(self.joined) else None
+        if words is not None and cross_only is not None:
+            words = torch.where(cross_only.unsqueeze(-1), ADDED_MATCH * words, words)
         if self.allocator is None:
             shares = equal_shares(matrix.present, question_BSD.shape[1])
-            return VisualTokens(tokens, matrix.valid, shares, None, words, honest_BE, apart=apart)
+            return VisualTokens(tokens, matrix.valid, shares, None, words, reliable_BE, cross_only=cross_only)
         shares = self.allocator(question_BSD, *matrix.summary(), matrix.present)
         relative_BSE = relative_shares(shares.detach(), matrix.present, trained_E)
         bias_BSM = torch.log(relative_BSE.clamp_min(1e-6))[:, :, matrix.expert]
-        if apart is not None:
-            bias_BSM = bias_BSM + (apart * matrix.confidence.clamp_min(1e-4).log()).unsqueeze(1)
+        if cross_only is not None:
+            bias_BSM = bias_BSM + (cross_only * matrix.confidence.clamp_min(1e-4).log()).unsqueeze(1)
         valid = matrix.valid
         learning = generator if self.thrifty else None
         if learning is not None or self.threshold:
-            promised_BSM = worth(bias_BSM, shares.sum(-1), matrix.confidence, valid, words, question_BSD)
+            score_BSM = token_score(bias_BSM, shares.sum(-1), matrix.confidence, valid, words, question_BSD)
             least = self.threshold if learning is None else draw_thresholds(bias_BSM, self.thrifty, learning)
-            read_BSM = promised_BSM >= least
+            read_BSM = score_BSM >= least
             bias_BSM = bias_BSM.masked_fill(~read_BSM, UNREAD)
             if learning is None:
-                # What no question of this row reads need not be in the sequence at all.
+                # Tokens that no question of this row reads are left out of the sequence.
                 valid = valid & read_BSM.any(1)
-        return VisualTokens(tokens, valid, shares, bias_BSM, words, honest_BE, apart=apart)
+        return VisualTokens(tokens, valid, shares, bias_BSM, words, reliable_BE, cross_only=cross_only)
 
     def trained(self, matrix: ExpertMatrix) -> Tensor:
-        """Which experts (E,) all of this was trained with; the others have joined later."""
+        """Which experts (E,) the fusion was trained with; the others were added later."""
         return ~torch.tensor(self.joined, device=matrix.present.device)
 
 
 def relative_shares(shares_BSE: Tensor, present_BE: Tensor, trained_E: Tensor) -> Tensor:
-    """Shares over the mean share of the trained experts (B, S, E): with equal ones all are 1, so that visual attention
-    as a whole is neither raised nor lowered, and whoever joins later changes nothing for the others.
+    """Weights divided by the mean weight of the trained experts (B, S, E). Equal weights give 1 everywhere, so visual
+    attention as a whole is neither raised nor lowered, and an expert added later changes nothing for the others.
 
-    Where no trained expert is present, over the mean of those that are.
+    Where no trained expert is present, the mean is taken over the experts that are.
     """
     here_BE = present_BE & trained_E
     counted_BE = torch.where(here_BE.any(-1, keepdim=True), here_BE, present_BE)

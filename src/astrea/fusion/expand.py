@@ -13,7 +13,7 @@ from torch import Tensor
 from astrea.common.errors import AstreaError
 from astrea.fusion.astrea import AstreaFusion
 from astrea.fusion.protocol import FusionStrategy
-from astrea.fusion.reliability import ECHOES
+from astrea.fusion.reliability import AGREEMENTS
 
 EXPERT_AXES: Mapping[str, tuple[int, ...]] = {
     "allocator.bias_question.weight": (1, 0),
@@ -21,9 +21,9 @@ EXPERT_AXES: Mapping[str, tuple[int, ...]] = {
     "allocator.load": (1,),
     "residual.alpha": (1,),
     "trust.own": (1, 0),
-    "trust.from_echo": (1, ECHOES + 1, 0),
-    "trust.usual": (1, ECHOES),
-    "trust.spread": (1, ECHOES),
+    "trust.from_echo": (1, AGREEMENTS + 1, 0),
+    "trust.usual": (1, AGREEMENTS),
+    "trust.spread": (1, AGREEMENTS),
 }
 """Tensors with a place per expert: for each axis how many runs over the experts lie one after another; 0 = none."""
 

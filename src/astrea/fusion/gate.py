@@ -1,4 +1,4 @@
-"""Adaptive weight allocator: each expert's share for this picture *and* this question.
+"""Adaptive weight allocator: each expert's gate weight for this picture *and* this question.
 
 Letters: B pictures, S questions per picture, E experts, D language-model width.
 """
@@ -9,24 +9,23 @@ import torch
 from torch import Tensor, nn
 
 BAND, LEAK = 0.12, 0.02
-"""How far a load may be from the mean, relative to it, before the bias moves; and how much of the bias is forgotten per
-step while none is, so that it never stays larger than it has to be: it bends shares away from what experts are worth.
-"""
+"""How far a load may be from the mean, relative to it, before the bias moves; and how fast the bias decays while no
+load is. The decay keeps the bias as small as possible, because it moves weights away from measured contributions."""
 
 
 class Allocator(nn.Module):
     """``a_e = v_e . norm(q) + u . tanh(W_q norm(q) + W_x norm(x_e))``, ``w = softmax(a / tau + b)`` over those present
-    and one more choice: nobody in particular. With ``use_confidence`` a term ``W_c conf_e`` joins inside the tanh.
+    and a null expert. With ``use_confidence`` a term ``W_c conf_e`` is added inside the tanh.
 
-    Our reading of the paper's "adaptive weight allocators". What goes to nobody, ``1 - sum(w)``, is what no single
-    expert is needed for: the language model knows it, or several say it. Without that choice shares could only compare
-    experts with each other, and not say that one question leans on its experts more than another one. The question is
-    normalised first, or it is drowned by the tokens. ``b`` is the load bias: a buffer that `update_load` moves, not a
-    loss, so that the contrast between questions stays free (after the auxiliary-loss-free balancing of arXiv
-    2408.15664).
+    Our reading of the paper's "adaptive weight allocators". The null expert's weight, ``1 - sum(w)``, is the part of an
+    answer that needs no single expert: the language model knows it, or several experts provide it. Without it, weights
+    could only compare experts with each other, not state that one question depends on its experts more than another.
+    The question is normalised first, otherwise the tokens outweigh it. ``b`` is the load bias: a buffer that
+    `update_load` moves, not a loss, so that weights may still differ between questions (after the auxiliary-loss-free
+    balancing of arXiv 2408.15664).
 
-    It is a meter: it learns from measured contributions (`astrea.training.contribution`) and from nothing else, and
-    what it looks at does not learn from it. No gradient comes to it by the answers, or goes on from it to its inputs.
+    It is trained on measured contributions (`astrea.training.contribution`) only: inputs are detached, and no gradient
+    of the answers reaches it.
     """
 
     load_bias: Tensor
@@ -48,7 +47,7 @@ class Allocator(nn.Module):
         self.norm_q, self.norm_x = nn.LayerNorm(width), nn.LayerNorm(width)
         self.from_question = nn.Linear(width, hidden)
         self.from_expert = nn.Linear(width, hidden, bias=False)
-        # Off by default: shares that know how sure experts are follow their worth no better (docs/lab-notes.md).
+        # Off by default: with it, weights follow measured contributions no better (docs/lab-notes.md).
         self.from_confidence = nn.Linear(1, hidden, bias=False) if use_confidence else None
         self.score = nn.Linear(hidden, 1, bias=False)
         self.bias_question = nn.Linear(width, experts, bias=False)
@@ -61,22 +60,22 @@ class Allocator(nn.Module):
         self.register_buffer("load", torch.full((experts,), 1 / experts))
 
     def forward(self, question_BSD: Tensor, expert_BED: Tensor, confidence_BE: Tensor, present_BE: Tensor) -> Tensor:
-        """Shares (B, S, E), 0 for absent experts; they sum to less than 1, and what is left is nobody's."""
+        """Gate weights (B, S, E), 0 for absent experts; they sum to less than 1, the rest is the null expert's."""
         question_BSD, expert_BED, confidence_BE = question_BSD.detach(), expert_BED.detach(), confidence_BE.detach()
         hidden = self.from_expert(self.norm_x(expert_BED)).unsqueeze(1)
-        nobody_BS1 = self.nobody.bias.expand(*question_BSD.shape[:2], 1)
-        logits = torch.zeros_like(nobody_BS1)
+        null_BS1 = self.nobody.bias.expand(*question_BSD.shape[:2], 1)
+        logits = torch.zeros_like(null_BS1)
         if self.use_question:
             question = self.norm_q(question_BSD)
             hidden = hidden + self.from_question(question).unsqueeze(2)
-            # What a question asks of each expert by name; the tanh term alone mixes it with the picture.
-            logits, nobody_BS1 = self.bias_question(question), self.nobody(question)
+            # A term of the question alone; the tanh term mixes question and picture.
+            logits, null_BS1 = self.bias_question(question), self.nobody(question)
         if self.from_confidence is not None:
             hidden = hidden + self.from_confidence(confidence_BE.unsqueeze(-1)).unsqueeze(1)
         logits = logits + self.score(torch.tanh(hidden)).squeeze(-1)
         logits = logits.expand(-1, question_BSD.shape[1], -1) / self.tau + self.load_bias
         present = present_BE.unsqueeze(1)
-        logits = torch.cat([logits.masked_fill(~present, -1e4), nobody_BS1], -1)
+        logits = torch.cat([logits.masked_fill(~present, -1e4), null_BS1], -1)
         return logits.softmax(-1)[..., :-1] * present
 
     @torch.no_grad()

@@ -42,9 +42,9 @@ class VisualTokens:
     bias: (B, S, M) added to every text-to-visual attention score of that question, or None.
     words: (B, M, D) or None; a word of the text adds ``gamma_h cos(its embedding, words)`` to its attention to the
     token, with the strategy's own `FusionStrategy.word_match` as gamma.
-    believed: (B, E) bool, which experts are believed about this picture, or None where nobody judges.
+    reliable: (B, E) bool, which experts are reliable for this picture; None where the strategy does not judge.
     auxiliary: a scalar loss that the strategy wants added in training (a balancing loss, say), or None.
-    apart: (M,) bool, tokens that words read and other visual tokens do not, or None where there are none.
+    cross_only: (M,) bool, tokens that text reads and other visual tokens do not; None = none.
     """
 
     tokens: Tensor
@@ -52,9 +52,9 @@ class VisualTokens:
     shares: Tensor
     bias: Tensor | None
     words: Tensor | None = None
-    believed: Tensor | None = None
+    reliable: Tensor | None = None
     auxiliary: Tensor | None = None
-    apart: Tensor | None = None
+    cross_only: Tensor | None = None
 
 
 class FusionStrategy(nn.Module, ABC):

@@ -62,7 +62,7 @@ def attention_mask(
     queries: int,
     dtype: torch.dtype,
     questions_BL: Tensor | None = None,
-    apart_BL: Tensor | None = None,
+    cross_only_BL: Tensor | None = None,
 ) -> Tensor:
     """Additive mask (B, 1, K, L), or (B, H, K, L) with a match per head, for the last ``queries`` positions.
 
@@ -73,7 +73,7 @@ def attention_mask(
         bias_BSL: what question s adds to its score of key l (log-share; 0 for text). Without packing S = 1.
         match_BHKL: what each text query adds to its score of key l by itself, per head (word match; 0 for text keys).
         questions_BL: which question (1..S) a token belongs to, 0 for none; None = its segment.
-        apart_BL: visual tokens that words read and other visual tokens do not, bool; None = none.
+        apart_BL: visual tokens that text reads and other visual tokens do not, bool; None = none.
     """
     length = real_BL.shape[1]
     keys = torch.arange(length, device=real_BL.device)
@@ -82,8 +82,8 @@ def attention_mask(
     if blocks_BL is not None:
         mine = blocks_BL[:, length - queries :, None]
         seen = seen | ((mine == blocks_BL[:, None, :]) & (mine > 0))
-        if apart_BL is not None:
-            seen = seen & ~(apart_BL[:, None, :] & (mine > 0))
+        if cross_only_BL is not None:
+            seen = seen & ~(cross_only_BL[:, None, :] & (mine > 0))
     if segments_BL is not None:
         theirs = segments_BL[:, None, :]
         seen = seen & ((theirs == 0) | (theirs == segments_BL[:, length - queries :, None]))

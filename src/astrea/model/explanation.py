@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from astrea.confidence.estimator import Doubt, Verdict
-from astrea.confidence.signals import Signs, believed_experts, refuses, strangeness, unknown_share, unknown_words
+from astrea.confidence.signals import Signs, refuses, reliable_experts, strangeness, unknown_share, unknown_words
 from astrea.experts.protocol import ExpertFeatures, Reading
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def judged(
         torch.tensor([refuses(answer)]),
         likelihood_1.cpu(),
         strangeness(doubt.familiar, features),
-        believed_experts(model, features, present).cpu(),
+        reliable_experts(model, features, present).cpu(),
         torch.tensor([unknown_share(question, processor.tokenizer)]),
     )
     return doubt.judge(signs, [unknown_words(question, processor.tokenizer)], model.experts.names)[0]

@@ -82,7 +82,7 @@ def read(
         known: the keys that are in the cache already, or None.
     """
     length, past = text.is_image.shape[1], 0 if known is None else known.positions.shape[1]
-    new, embeds, bias_BSL, apart_BL = _seen(text, visual, rows_N, tokens, matched=gamma_H is not None)
+    new, embeds, bias_BSL, cross_only_BL = _seen(text, visual, rows_N, tokens, matched=gamma_H is not None)
     exact = wide(embeds.dtype)
     if known is not None:
         new = Keys(new.readable, new.bias, new.words, new.positions + known.positions[:, -1:] + 1, new.asked)
@@ -103,7 +103,7 @@ def read(
         queries=length,
         dtype=embeds.dtype,
         questions_BL=text.questions,
-        apart_BL=None if apart_BL is None else pad(apart_BL, (past, 0)),
+        cross_only_BL=None if cross_only_BL is None else pad(cross_only_BL, (past, 0)),
     )
     return Reading(embeds, mask, new.positions, keys)
 
@@ -120,19 +120,19 @@ def _seen(
     if visual is None or rows_N is None:
         return Keys(real, none, None, positions, text.asked), embeds, None, None
     place = is_image.unsqueeze(-1)
-    words = bias_BSL = apart = None
+    words = bias_BSL = cross_only = None
     if visual.words is not None and matched:
         words = torch.zeros_like(embeds, dtype=exact).masked_scatter(place, visual.words.to(exact))
     if visual.bias is not None:
         said = visual.bias.transpose(1, 2).to(exact)
         bias_BLS = embeds.new_zeros(*is_image.shape, said.shape[-1], dtype=exact).masked_scatter(place, said)
         bias_BSL = bias_BLS.transpose(1, 2)
-    if visual.apart is not None:
-        apart = torch.zeros_like(real).masked_scatter(is_image, visual.apart.expand(len(rows_N), -1))
+    if visual.cross_only is not None:
+        cross_only = torch.zeros_like(real).masked_scatter(is_image, visual.cross_only.expand(len(rows_N), -1))
     readable = real.masked_scatter(is_image, visual.valid)
     seen = embeds.masked_scatter(place, visual.tokens.to(embeds.dtype))
     keys = Keys(readable, none if bias_BSL is None else bias_BSL[:, 0], words, positions, text.asked)
-    return keys, seen, bias_BSL, apart
+    return keys, seen, bias_BSL, cross_only
 
 
 Embedding = Callable[[Tensor], Tensor]

@@ -15,8 +15,8 @@ from astrea import AstreaConfig, AstreaForConditionalGeneration
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.evaluation.generate import Answerer
-from astrea.fusion.pruning import worth
-from astrea.fusion.reliability import believed
+from astrea.fusion.pruning import token_score
+from astrea.fusion.reliability import select_reliable
 from astrea.lab.probes import pareto as pareto_module
 from astrea.lab.probes.pareto import HALVINGS, MOST, THRESHOLDS, fused, pareto, reading_from, shares_for, what_is_read
 from astrea.lab.probes.probes import first_items, load_with_entropy, masking, probe
@@ -262,7 +262,7 @@ def test_every_point_is_what_its_threshold_gives(found, run, few, tiny_model, ti
                 question_QD = questions_of(answerer, asked)
             shown = {name: part.rows(torch.tensor(pictures)) for name, part in pictures_of(few, task).items()}
             sure = tiny_model.alignment(shown).confidence
-            promised = worth(
+            promised = token_score(
                 every.bias, every.shares.sum(-1), sure, every.valid, every.words, question_QD.unsqueeze(1)
             )[:, 0]
             read = every.valid & (promised >= point["threshold"])
@@ -328,7 +328,9 @@ def test_trust_is_the_rate_of_being_believed(tiny_model, seen, monkeypatch):
 
     @torch.no_grad()
     def honest(change=lambda features: features):
-        return torch.cat([believed(fickle, tiny_model.alignment(change(features)), everybody) for features in sets])
+        return torch.cat(
+            [select_reliable(fickle, tiny_model.alignment(change(features)), everybody) for features in sets]
+        )
 
     rates = trust_rates(tiny_model, seen, TASKS)
     for index, name in enumerate(names):

@@ -21,7 +21,7 @@ from astrea.world.evaluation.contribution import pictures_of, turns_of
 from astrea.world.evaluation.runner import Outcome, Seen, run_tasks
 
 THRESHOLDS = (0.0, 0.08, 0.12, 0.15, 0.18, 0.22, 0.26, 0.32, 0.45)
-"""Of a token's worth, see `astrea.fusion.pruning.worth`."""
+"""Of a token's worth, see `astrea.fusion.pruning.token_score`."""
 
 WANTED = 0.6
 """Part of the visual tokens that a thrifty model is allowed to read."""

@@ -105,7 +105,7 @@ def _believed(
             size = min(batch, count - start)
             # Trust is about the picture, so the question may be empty.
             nothing_N1D = torch.zeros(size, 1, model.config.text_config.hidden_size, dtype=model.dtype)
-            believed_NE = model.fuse(part, None, nothing_N1D, None).believed
+            believed_NE = model.fuse(part, None, nothing_N1D, None).reliable
             if believed_NE is None:
                 return None
             found.append(believed_NE)

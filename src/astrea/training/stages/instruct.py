@@ -18,7 +18,7 @@ from astrea.data.protocol import Samples, named, picked
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.astrea import AstreaFusion
 from astrea.fusion.draws import RowGenerator, for_rows
-from astrea.fusion.reliability import Trust
+from astrea.fusion.reliability import ReliabilityHead
 from astrea.language.low_rank import adapter_parameters, is_adapter
 from astrea.recipes.recipe import Stage
 from astrea.training.context import Told, TrainingContext
@@ -247,7 +247,7 @@ class FuseObjective(Objective):
         kl = F.kl_div(share.log(), wanted, reduction="sum") / max(1, int(counts.sum()))
         return {"contribution": weight * kl}
 
-    def judging(self, trust: Trust, batch: FuseBatch, seen: dict[str, ExpertFeatures], step: int) -> Tensor:
+    def judging(self, trust: ReliabilityHead, batch: FuseBatch, seen: dict[str, ExpertFeatures], step: int) -> Tensor:
         """Telling honest experts from lying ones, on more pictures than are answered about: lies must be common to be
         learned from, and rare where answers are learned. Experts go missing as elsewhere; adapters do not learn from
         this."""
