@@ -70,7 +70,8 @@ class TrainingData(Protocol):
     """
 
     @property
-    def groups(self) -> Sequence[str]: ...
+    def groups(self) -> Sequence[str]:
+        """Names of the groups of questions whose contributions are measured apart."""
 
     def draw(self, position: int, size: int, seed: int, *, pairs: bool = False) -> Samples:
         """Samples ``position .. position + size``.

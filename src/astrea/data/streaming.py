@@ -112,6 +112,7 @@ class FileDataset:
         return Mixture(self.pictured, check=check, on_issue=self.on_issue)
 
     def draw(self, position: int, size: int, seed: int, *, pairs: bool = False) -> Samples:
+        """See `TrainingData.draw`."""
         mixture = self.pairs if pairs else self.conversations
         found = []
         for place in range(position, position + size):
@@ -175,6 +176,7 @@ class FileDataset:
         return encode_once(self.kept, self.expert_keys[name], keys, look).map(lambda value: value.to(device))
 
     def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
+        """See `TrainingData.pack`."""
         segments: list[tuple[Segment, int, list[int]]] = []  # with its group and its pictures
         at = 0
         for sample, text in zip(samples.content, which.tolist(), strict=True):
@@ -210,11 +212,13 @@ class FileDataset:
         return samples, torch.arange(max(1, count // pictures) * pictures) % pictures
 
     def scanned(self, seed: int) -> Iterable[str]:
+        """See `TrainingData.scanned`."""
         mixture = self.pairs if self.pictured else self.conversations
         for place in range(min(SCANNED, len(mixture))):
             yield from texts_of(mixture.sample(place, seed, 0).record)
 
     def every_text(self) -> None:
+        """None: files may be too large to be read whole."""
         return None
 
 

@@ -77,7 +77,7 @@ def join(
 
     Args:
         model: the trained model; it is left as it is.
-        run: the recipe whose world is looked at, and whose ``align`` and ``contrast`` say how the adapter learns.
+        recipe: the one whose world is looked at, and whose ``align`` and ``contrast`` say how the adapter learns.
         share: of what the experts get together, the newcomer's part on average, 0..1; the others share the rest
             as before.
         cache: where experts' features are kept; ``folder.parent / "cache"`` by default.

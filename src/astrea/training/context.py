@@ -49,9 +49,12 @@ class TrainingContext:
     """One training run's moving parts.
 
     Attributes:
-        contrast: momentum copy, queue, temperature. words: the word-level loss. contributions: what each expert
-        was worth so far; kept in checkpoints with the rest. kept_states: see `keep_states`. ranks: the processes that
-        share the work. Samples are drawn on the processor, what is computed is on ``ranks.device``.
+        contrast: momentum copy, queue, temperature.
+        words: the word-level loss.
+        contributions: what each expert was worth so far; kept in checkpoints with the rest.
+        kept_states: see `keep_states`.
+        ranks: the processes that share the work. Samples are drawn on the processor, what is computed is on
+            ``ranks.device``.
     """
 
     def __init__(

@@ -65,6 +65,7 @@ class WorldData:
 
     @cached_property
     def groups(self) -> Sequence[str]:
+        """Question templates, and the unanswerable where there are any."""
         vain = any(question.template == UNANSWERABLE for asked in self.questions for question in asked)
         return (*GROUPS, UNANSWERABLE) if vain else GROUPS
 
@@ -98,9 +99,11 @@ class WorldData:
         return counts.cumsum(0) - counts
 
     def draw(self, position: int, size: int, seed: int, *, pairs: bool = False) -> Samples:
+        """See `TrainingData.draw`."""
         return self.samples(sample_indices(len(self), size, position, seed))
 
     def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
+        """See `TrainingData.pack`."""
         rows, groups = [], []
         for asked, texts, c in zip(samples.content, samples.texts, which.tolist(), strict=True):
             told = Turn(CAPTION_PROMPT, texts[c], CAPTION_WEIGHT)
@@ -120,9 +123,11 @@ class WorldData:
         return self.samples(index), torch.arange(count)
 
     def scanned(self, seed: int) -> Iterable[str]:
+        """See `TrainingData.scanned`."""
         return (text for texts in self.captions for text in texts)
 
     def every_text(self) -> Sequence[Sequence[str]]:
+        """Every caption of every scene."""
         return self.captions
 
 

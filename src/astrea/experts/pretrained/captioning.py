@@ -39,6 +39,7 @@ class Family:
 
 
 def blip(model: Any, pixels: Tensor, prompt_BL: Tensor, settings: GenerationConfig) -> Any:
+    """What BLIP's decoder writes on from the prompt."""
     # What its own `generate` does, which would set the end marks beside ``settings``.
     picture_BNH = model.vision_model(pixel_values=pixels).last_hidden_state
     return model.text_decoder.generate(
@@ -51,6 +52,7 @@ def blip(model: Any, pixels: Tensor, prompt_BL: Tensor, settings: GenerationConf
 
 
 def git(model: Any, pixels: Tensor, prompt_BL: Tensor, settings: GenerationConfig) -> Any:
+    """What GIT writes on from the prompt."""
     return model.generate(
         pixel_values=pixels,
         input_ids=prompt_BL,
@@ -60,6 +62,7 @@ def git(model: Any, pixels: Tensor, prompt_BL: Tensor, settings: GenerationConfi
 
 
 def florence2(model: Any, pixels: Tensor, prompt_BL: Tensor, settings: GenerationConfig) -> Any:
+    """What Florence-2 answers to the prompt."""
     # The picture's tokens and the question are one text to the encoder; its own `generate` wants them as ids.
     picture_BNH = model.get_image_features(pixels).pooler_output
     asked_BLH = torch.cat([picture_BNH, model.get_input_embeddings()(prompt_BL)], 1)

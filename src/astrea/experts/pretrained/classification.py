@@ -28,10 +28,12 @@ LEAST = 0.01
 
 
 def one_of_them(logits_BK: Tensor) -> Tensor:
+    """Probabilities of classes that exclude each other."""
     return logits_BK.softmax(-1)
 
 
 def each_by_itself(logits_BK: Tensor) -> Tensor:
+    """Probabilities of classes each of which may be there."""
     return logits_BK.sigmoid()
 
 

@@ -41,6 +41,7 @@ class Backbone:
 
 
 def plain(model: Any, pixels: Tensor) -> Any:
+    """A pass at the size that the network was made for."""
     return model(pixel_values=pixels, output_hidden_states=True)
 
 
@@ -71,14 +72,17 @@ def patch_map(model: Any, pixels: Tensor, hidden_BNH: Tensor) -> Tensor:
 
 
 def is_map(model: Any, pixels: Tensor, hidden_BHhw: Tensor) -> Tensor:
+    """Hidden states that are a map already."""
     return hidden_BHhw
 
 
 def channels_last(model: Any, pixels: Tensor, hidden_BhwH: Tensor) -> Tensor:
+    """A map (B, H, h, w) of one whose channels come last."""
     return hidden_BhwH.permute(0, 3, 1, 2)
 
 
 def one_width(config: Any) -> Sequence[int]:
+    """Widths of hidden states that all have the same."""
     return [config.hidden_size] * (config.num_hidden_layers + 1)
 
 

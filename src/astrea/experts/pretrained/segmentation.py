@@ -74,15 +74,18 @@ def regions_of_queries(out: Any, hidden_BQH: Tensor, tokens: int) -> Regions:
 
 
 def segformer(model: Any, pixels: Tensor, tokens: int) -> Regions:
+    """Regions of SegFormer, one per class."""
     return regions_of_classes(model(pixel_values=pixels, output_hidden_states=True), tokens)
 
 
 def mask2former(model: Any, pixels: Tensor, tokens: int) -> Regions:
+    """Regions of Mask2Former, one per query."""
     out = model(pixel_values=pixels)
     return regions_of_queries(out, out.transformer_decoder_last_hidden_state, tokens)
 
 
 def eomt(model: Any, pixels: Tensor, tokens: int) -> Regions:
+    """Regions of EoMT, one per query."""
     # Queries and the picture's patches are tokens of one sequence; queries come first.
     out = model(pixel_values=pixels)
     return regions_of_queries(out, out.last_hidden_state[:, : model.config.num_queries], tokens)

@@ -44,6 +44,7 @@ class ExpertObjective(Objective):
         return scenes, self.jitter(collate_truth(scenes), rng)
 
     def draw(self, rng: random.Random) -> Scene:
+        """A scene of the training split; conditions in which the expert is weak come more rarely."""
         spec = plan_scene(
             split_seed("train", rng.getrandbits(40), self.seed), canvas=self.canvas, difficulty=self.difficulty
         )

@@ -220,6 +220,7 @@ class WarmObjective(Objective):
         return WarmBatch(self.packer.pack(rows), told, present, joined, matched, f"scenes from index {first}")
 
     def turns(self, scene: Scene, rng: random.Random) -> list[Turn]:
+        """What is asked and said about a scene: questions, places, notes and a caption."""
         asked = self.balancer.choose(scene, rng, per_task=self.per_task)
         turns = [*(Turn(q.text, q.answer) for q in asked), *whereabouts(scene, rng)]
         turns.append(Turn(NOTE_PROMPT, notes(scene, rng), NOTE_WEIGHT))

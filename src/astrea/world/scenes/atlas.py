@@ -48,10 +48,12 @@ class Sprite:
 
     @property
     def height(self) -> int:
+        """Height in pixels."""
         return self.mask.shape[0]
 
     @property
     def width(self) -> int:
+        """Width in pixels."""
         return self.mask.shape[1]
 
 
