@@ -14,7 +14,9 @@ from astrea.data.readers.formats import FORMS, form_of
 from astrea.data.readers.issues import BadRow, quoted
 from astrea.data.readers.jsonl import MAX_ROW_BYTES, parse_object
 from astrea.data.readers.line_index import DATA_FILE, Track
+from astrea.data.readers.plugins import PluginReader, plugin, plugin_form, plugin_names
 from astrea.data.readers.reader import (
+    Form,
     IndexedReader,
     JsonReader,
     ListReader,
@@ -32,8 +34,8 @@ AnyReader = IndexedReader | ShardReader
 """What a data file is read by."""
 
 FORMATS = (*FORMS, "openai", *NAMES, "webdataset")
-"""The names that ``format`` may have; "openai" is "messages", whose content may be parts. After "karpathy" a colon and
-the wanted splits may follow: ``karpathy:train+restval``."""
+"""The built-in formats; "openai" is "messages", whose content may be parts. After "karpathy" a colon and the wanted
+splits may follow: ``karpathy:train+restval``. For formats of other packages see `astrea.data.readers.plugins`."""
 
 JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
 TABLE_ENDINGS = (".parquet", ".arrow", ".feather", ".ipc")
@@ -46,8 +48,8 @@ def open_reader(path: str | Path, format: str | None = None, track: Track | None
 
     Args:
         path: the file.
-        format: one of `FORMATS`; None = found out.
-        track: told how many bytes the first pass over a JSON file has seen.
+        format: one of `FORMATS`, a format that an installed package registers, or "module:Name"; None = found out.
+        track: called with the number of bytes that the first pass over a JSON file has read.
 
     Raises:
         AstreaError: the file cannot be read, or its format is unknown or does not go with its ending.
@@ -55,7 +57,7 @@ def open_reader(path: str | Path, format: str | None = None, track: Track | None
     path = Path(path)
     name, _, split = (format or "").partition(":")
     if format is not None and name not in FORMATS:
-        raise AstreaError(f"unknown format {quoted(format)}", f"known formats: {', '.join(FORMATS)}")
+        return _plugin_reader(path, format, track)
     name = "messages" if name == "openai" else name
     with open_guard(path):
         size = size_of(path)
@@ -75,11 +77,8 @@ def open_reader(path: str | Path, format: str | None = None, track: Track | None
                 raise _unknown(path, document)
             return ListReader(path, form, [form_record(FORMS[form], document, Where(str(path), 1))])
         return annotation_reader(path, found, document, split or None)
-    first = next(iter(FORMS))  # until the rows tell
-    reader: RowReader
-    reader = (
-        JsonReader(path, name or first, FORMS[name or first], track) if kind == "json" else _table(path, name or first)
-    )
+    first = next(iter(FORMS))  # replaced below, once the rows have been read
+    reader = _row_reader(path, name or first, FORMS[name or first], track)
     if not name:
         reader.format = _format_of(reader)
         reader.form = FORMS[reader.format]
@@ -91,8 +90,22 @@ def open_shards(paths: Sequence[str | Path]) -> ShardReader:
     return ShardReader([Path(path) for path in paths])
 
 
-def _table(path: Path, name: str) -> TableReader:
-    return TableReader(path, name, FORMS[name])
+def _plugin_reader(path: Path, format: str, track: Track | None) -> IndexedReader:
+    """The reader of a file in a format of another package."""
+    found = plugin(format)
+    if found is None:
+        known = ", ".join((*FORMATS, *plugin_names()))
+        raise AstreaError(f"unknown format {quoted(format)}", f'known formats: {known}; or write "module:Name"')
+    if isinstance(found, type):
+        return PluginReader(path, format, found)
+    if _container(path) == "shard":
+        what = f"{path}: {quoted(format)} is a format of rows, and a tar shard has none"
+        raise AstreaError(what, "use it for JSON, JSONL, Parquet and Arrow files")
+    return _row_reader(path, format, plugin_form(format, found), track)
+
+
+def _row_reader(path: Path, name: str, form: Form, track: Track | None) -> RowReader:
+    return JsonReader(path, name, form, track) if _container(path) == "json" else TableReader(path, name, form)
 
 
 def _container(path: Path) -> str:

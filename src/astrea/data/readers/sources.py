@@ -93,7 +93,7 @@ def open_sources(
         path: a file, or a pattern such as ``shards/*.tar`` or ``shards/{000..011}.tar``.
         images: the image root; None = the folder of the data file.
         option: what the user gives the image root with, as messages name it.
-        format: one of `astrea.data.readers.detect.FORMATS`; None = found out.
+        format: see `astrea.data.readers.detect.open_reader`; None = found out.
         weight: see `Source`.
 
     Raises:
