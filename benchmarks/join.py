@@ -35,7 +35,7 @@ from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import ExpertEntry, Recipe
-from astrea.training.add_expert import SHARE, join
+from astrea.training.add_expert import SHARE, add_expert
 from astrea.world.evaluation.runner import METRIC, Outcome, look, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
@@ -109,7 +109,7 @@ def measure(
     """Join, evaluate before and after, ask about photographs."""
     old, processor = load_model(model)
     with tempfile.TemporaryDirectory() as work:
-        joined = join(old, processor, recipe, name, entry, Path(work) / "model", share=share, report=report)
+        joined = add_expert(old, processor, recipe, name, entry, Path(work) / "model", share=share, report=report)
         new, new_processor = load_model(Path(work) / "model", trust_remote_code=True)
     state = new.state_dict()
     unchanged = all(torch.equal(state[key], value) for key, value in old.state_dict().items() if

@@ -51,7 +51,7 @@ from astrea.training.components import assemble
 from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.stages.align import AlignObjective
-from astrea.training.stages.instruct import FuseObjective
+from astrea.training.stages.instruct import InstructObjective
 from astrea.world.dataset import WorldData, load_world, scenes_of
 from astrea.world.experts.truth import pixels_from_scenes
 
@@ -175,12 +175,14 @@ def measure(
     """Everything, in turn, ``repeats`` times, after one round that is not counted."""
     keep = (recipe.model.residual_end, recipe.model.residual_end) if recipe.model.residual else (1.0, 1.0)
     timers = {
-        "tune": StepTimer(ctx, FuseObjective(ctx, "tune", recipe.tune, offset=0, keep=keep), recipe.tune, pixels_N3HW),
+        "tune": StepTimer(
+            ctx, InstructObjective(ctx, "tune", recipe.tune, offset=0, keep=keep), recipe.tune, pixels_N3HW
+        ),
         "align": StepTimer(ctx, AlignObjective(ctx, joining=None, aligned=[], offset=0), recipe.align, pixels_N3HW),
     }
     tune = timers["tune"]
     batch = tune.objective.batch(0, 0, recipe.tune.batch)
-    features = ctx.seen(batch.samples)
+    features = ctx.encode(batch.samples)
 
     def language_pass(times: int = 1) -> None:
         """Forward and backward of the language model (and what feeds it) on one packed ``tune`` batch."""

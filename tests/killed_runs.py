@@ -21,7 +21,7 @@ from astrea.recipes.recipe import Recipe
 from astrea.training import checkpoint
 from astrea.training import trainer as run
 from astrea.training.log import TrainLog
-from astrea.training.stages.instruct import FuseObjective
+from astrea.training.stages.instruct import InstructObjective
 
 
 def die() -> None:
@@ -64,7 +64,7 @@ def at_step(number: int) -> Callable[..., bool]:
 POINTS: dict[str, Callable[[], None]] = {
     "before the first save": lambda: kill(TrainLog, "write", at_step(1), after=True),
     "between two saves": lambda: kill(TrainLog, "write", at_step(17), after=True),
-    "in mid-accumulation": lambda: kill(FuseObjective, "loss", Count(6)),
+    "in mid-accumulation": lambda: kill(InstructObjective, "loss", Count(6)),
     "at the end of a stage, unsaved": lambda: kill(run, "save_checkpoint", at_step(14)),
     "between two stages": lambda: kill(run, "save_checkpoint", at_step(14), after=True),
     "in mid-save, half the files": lambda: kill(checkpoint, "_write_tensors", Count(5 * 8 + 3)),

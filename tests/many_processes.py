@@ -29,8 +29,8 @@ from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
-from astrea.training.distributed import join
-from astrea.training.fsdp import sharded, whole
+from astrea.training.distributed import process_group
+from astrea.training.fsdp import full_tensor, sharded
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.trainer import Interrupted, train
 
@@ -87,7 +87,7 @@ class Mixed(Objective):
         return [step == 0 and row >= size // 2 for row in range(size)]
 
     def loss(self, batch, step):
-        own = self.ranks.own(len(batch))
+        own = self.ranks.local_slice(len(batch))
         total = 0.0
         for row in range(own.start, own.stop):
             turns = [Turn(CAPTION_PROMPT, f"a red cat {'and a sun ' * (row % 2)}.")]
@@ -102,7 +102,7 @@ def mixed(job: dict[str, Any]) -> None:
     """Two steps of `Mixed`; rank 0 writes every gradient of each."""
     recipe = load_recipe(Recipe, job["recipe"])
     torch.set_num_threads(1)
-    with join(recipe.machines) as ranks:
+    with process_group(recipe.machines) as ranks:
         objective = Mixed(job, ranks)
         for parameter in objective.model.experts.parameters():
             parameter.requires_grad_(False)
@@ -110,8 +110,8 @@ def mixed(job: dict[str, Any]) -> None:
         with sharded(objective.model, ranks, job.get("fsdp", False)):
 
             def on_step(step: int, figures: dict[str, float]) -> None:
-                found = {n: whole(p.grad) for n, p, _ in objective.trainable() if p.grad is not None}
-                if ranks.leads:
+                found = {n: full_tensor(p.grad) for n, p, _ in objective.trainable() if p.grad is not None}
+                if ranks.is_main:
                     save_file({n: g.contiguous() for n, g in found.items()}, f"{job['folder']}-{step}.safetensors")
 
             run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step, ranks=ranks)

@@ -15,7 +15,7 @@ from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
 from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
-from astrea.training.stages.instruct import FuseObjective
+from astrea.training.stages.instruct import InstructObjective
 from listening import Said
 
 SEEING = {
@@ -44,8 +44,8 @@ def data_of(paths: list[Path], model: Any, tokenizer: Any, *, max_tokens: int = 
     return FileDataset(sources, model.experts, packer, image_size=64, max_tokens=max_tokens, **options)
 
 
-def fusing(ctx: TrainingContext, name: str = "fuse") -> FuseObjective:
-    return FuseObjective(ctx, name, getattr(ctx.recipe, name), offset=0, keep=(1.0, 0.5))
+def fusing(ctx: TrainingContext, name: str = "fuse") -> InstructObjective:
+    return InstructObjective(ctx, name, getattr(ctx.recipe, name), offset=0, keep=(1.0, 0.5))
 
 
 def only_learning(ctx: TrainingContext, objective: Objective) -> set[str]:

@@ -19,7 +19,7 @@ from astrea.recipes.recipe import Recipe
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
 from astrea.training.stages.align import AlignObjective
-from astrea.training.stages.instruct import FuseBatch, by_row, lent
+from astrea.training.stages.instruct import InstructBatch, backfill, by_row
 from astrea.training.stages.next_token import NextTokenAlignObjective
 from own_contexts import SEEING, data_of, fresh, fusing, learned, only_learning
 from own_files import drawn, llava_row, mixed_rows, save_pictures, write_jsonl
@@ -69,11 +69,11 @@ def model_of(strategy: str) -> dict[str, Any]:
     return {"strategy": strategy, "contrast_width": 16, "options": options}
 
 
-def labels_of(batch: FuseBatch) -> list[int]:
+def labels_of(batch: InstructBatch) -> list[int]:
     return batch.packed.labels[batch.packed.labels != -100].tolist()
 
 
-def said_of(ctx: TrainingContext, batch: FuseBatch, row: int) -> str:
+def said_of(ctx: TrainingContext, batch: InstructBatch, row: int) -> str:
     real = batch.packed.attention_mask[row].bool()
     ids = [i for i in batch.packed.input_ids[row][real].tolist() if i != ctx.packer.image]
     return str(ctx.tokenizer.decode(ids))
@@ -111,7 +111,7 @@ def test_rows_are_the_records_with_their_pictures_in_reading_order(make_own):
 def test_the_experts_see_the_pictures_that_the_records_name(make_own):
     ctx = make_own("mixed.jsonl")
     samples = ctx.data.draw(5, 20, 0)
-    features = samples.look()
+    features = samples.encode()
     paths = [sample.root.real / image.path for sample in samples.content for image in sample.record.images]
     pixels = AstreaImageProcessor(64)([Image.open(path) for path in paths])["pixel_values"]
     for name, part in ctx.model.see(pixels).items():
@@ -155,7 +155,9 @@ def test_a_record_of_captions_alone_is_asked_to_describe_and_each_is_read_someti
             told.add(words.split("picture")[1])
             answer = batch.packed.labels[row][batch.packed.labels[row] != -100].tolist()[:-1]
             assert (
-                answer == batch.told.tokens[row] == ctx.packer.ids(CAPTIONS[0]["caption"][int(batch.told.which[row])])
+                answer
+                == batch.captions.tokens[row]
+                == ctx.packer.ids(CAPTIONS[0]["caption"][int(batch.captions.which[row])])
             )
     assert len(told) == 2
 
@@ -212,7 +214,7 @@ def test_a_batch_without_any_picture_hurts_nothing(make_own, strategy, stage):
     before = {name: value.clone() for name, value in ctx.model.state_dict().items()}
     objective = fusing(ctx, stage)
     batch = objective.batch(0, 0, 4)
-    assert (batch.samples.pictures, len(batch.shown), batch.samples.look()) == (0, 0, {})
+    assert (batch.samples.pictures, len(batch.shown), batch.samples.encode()) == (0, 0, {})
     assert batch.groups.eq(-1).all()
     assert not batch.whole().any()
     reached = learned(ctx, objective, batch=4)
@@ -258,16 +260,16 @@ def test_an_own_text_takes_the_place_of_one_without_a_picture(make_own):
     only_learning(ctx, objective)
     objective.loss(batch, 0)
     ((pictures, texts, ids),) = objective.pending
-    place = lent(batch.samples.first >= 0)
+    place = backfill(batch.samples.first >= 0)
     assert len(pictures) == len(texts) == 16
-    assert torch.equal(ids, batch.told.ids[place])
+    assert torch.equal(ids, batch.captions.ids[place])
     assert (batch.samples.first[place] >= 0).all()
 
 
 def test_lent_places():
-    assert lent(torch.tensor([True, False, False, True])).tolist() == [0, 3, 3, 3]
-    assert lent(torch.tensor([False, True, False])).tolist() == [1, 1, 1]
-    assert lent(torch.tensor([True, True])).tolist() == [0, 1]
+    assert backfill(torch.tensor([True, False, False, True])).tolist() == [0, 3, 3, 3]
+    assert backfill(torch.tensor([False, True, False])).tolist() == [1, 1, 1]
+    assert backfill(torch.tensor([True, True])).tolist() == [0, 1]
 
 
 def test_shares_of_a_row_are_the_mean_over_its_pictures():
@@ -313,7 +315,7 @@ def test_shared_rows_hold_the_same_and_teach_the_same(make_own):
         ctx.model.eval()
         objective = fusing(ctx, "tune")
         batch = objective.batch(0, 0, 16)
-        features = ctx.seen(batch.samples)
+        features = ctx.encode(batch.samples)
         part = {name: one.rows(batch.shown) for name, one in features.items()}
         with torch.no_grad():
             found = ctx.model(**batch.packed.model_inputs(), features=part, use_cache=False)
@@ -386,7 +388,7 @@ def test_experts_look_at_each_picture_once(folder, built, tmp_path, monkeypatch)
         size = len(data)
         draws = [data.draw(size * epoch, size, 0) for epoch in range(2)]
         draws.append(data.draw(0, size, 0, pairs=True))
-        return [ctx.seen(draws[0]), ctx.seen_anew(draws[1], learning=False), ctx.seen(draws[2])]
+        return [ctx.encode(draws[0]), ctx.encode_trainable(draws[1], learning=False), ctx.encode(draws[2])]
 
     first = seen()
     assert looks == dict.fromkeys(looks, SCENES)

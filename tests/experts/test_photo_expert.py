@@ -23,7 +23,7 @@ from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Data, ExpertEntry, Recipe
-from astrea.training.add_expert import Joined, join
+from astrea.training.add_expert import AddedExpert, add_expert
 from astrea.world.bundled import SHIPPED_MODEL, load_shipped, mean, subset_scores
 from repository import EXAMPLES
 
@@ -109,14 +109,14 @@ def test_a_weights_file_that_would_run_code_is_refused(expert, tmp_path, monkeyp
 
 
 @pytest.fixture(scope="module")
-def grown(tmp_path_factory) -> tuple[Joined, Path, AstreaForConditionalGeneration]:
+def grown(tmp_path_factory) -> tuple[AddedExpert, Path, AstreaForConditionalGeneration]:
     """The model that ships, joined by the photo expert, which looks at small squares here so that it takes seconds."""
     model, processor = load_shipped()
     settings = ["threads=1", "data.train_scenes=100", "data.questions_per_scene=4", "align.steps=20"]
     recipe = load_recipe(Recipe, "tiny", settings)
     folder = tmp_path_factory.mktemp("photo") / "model"
     entry = ExpertEntry(kind=KIND, options={"side": 96})
-    return join(model, processor, recipe, "photo", entry, folder, report=Reporter()), folder, model
+    return add_expert(model, processor, recipe, "photo", entry, folder, report=Reporter()), folder, model
 
 
 @needs_model

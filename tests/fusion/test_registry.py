@@ -21,7 +21,7 @@ from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
-from astrea.training.stages.instruct import FuseObjective
+from astrea.training.stages.instruct import InstructObjective
 from astrea.world.dataset import WorldData
 from astrea.world.experts.truth import pixels_from_scenes
 from astrea.world.language.pretraining import ideal_features
@@ -62,8 +62,8 @@ def make_shop(small_overrides: list[str], world_data: WorldData) -> Callable[[st
     return make
 
 
-def fuse(ctx: TrainingContext) -> FuseObjective:
-    return FuseObjective(ctx, "fuse", ctx.recipe.fuse, offset=0, keep=(1.0, 0.5))
+def fuse(ctx: TrainingContext) -> InstructObjective:
+    return InstructObjective(ctx, "fuse", ctx.recipe.fuse, offset=0, keep=(1.0, 0.5))
 
 
 @every_strategy

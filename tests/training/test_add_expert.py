@@ -21,9 +21,9 @@ from astrea.fusion.expand import EXPERT_AXES, expanded_tensor
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import ExpertEntry, Recipe
-from astrea.training.add_expert import Joined, grow, join, root
+from astrea.training.add_expert import AddedExpert, add_expert, expand, root
 from astrea.training.losses.words import WordContrast
-from astrea.training.run_folder import LOCK, alone_in
+from astrea.training.run_folder import LOCK, locked_folder
 from astrea.world.dataset import features_of, scenes_of
 from astrea.world.scenes.captions import captions
 from listening import Said
@@ -56,9 +56,9 @@ def run() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def joined(tiny_model, tiny_processor, run, tmp_path_factory) -> tuple[Joined, Path, Said]:
+def joined(tiny_model, tiny_processor, run, tmp_path_factory) -> tuple[AddedExpert, Path, Said]:
     folder, report = tmp_path_factory.mktemp("join") / "model", Said()
-    made = join(tiny_model, tiny_processor, run, "palette", PALETTE, folder, share=SHARE, report=report)
+    made = add_expert(tiny_model, tiny_processor, run, "palette", PALETTE, folder, share=SHARE, report=report)
     return made, folder, report
 
 
@@ -78,9 +78,9 @@ def shares(model, tokenizer, asked) -> torch.Tensor:
 
 def test_what_was_there_is_bit_equal(tiny_model, joined):
     state = joined[0].model.state_dict()
-    grown = {f"fusion.{name}" for name in EXPERT_AXES}
+    expanded = {f"fusion.{name}" for name in EXPERT_AXES}
     for name, tensor in tiny_model.state_dict().items():
-        if name in grown:
+        if name in expanded:
             places = expanded_tensor(torch.ones_like(tensor), EXPERT_AXES[name.removeprefix("fusion.")], 0.0)
             kept = places.bool()
             assert torch.equal(state[name][kept], tensor.flatten()), name
@@ -92,7 +92,7 @@ def test_what_was_there_is_bit_equal(tiny_model, joined):
 
 
 def test_only_the_adapter_has_learned(tiny_model, tiny_processor, joined, run):
-    fresh, _ = grow(tiny_model, tiny_processor.tokenizer, "palette", PALETTE, seed=run.seed)
+    fresh, _ = expand(tiny_model, tiny_processor.tokenizer, "palette", PALETTE, seed=run.seed)
     state = joined[0].model.state_dict()
     moved = {name for name, tensor in fresh.state_dict().items() if not torch.equal(state[name], tensor)}
     learned = {name for name in moved if name.startswith("alignment.adapters.palette.")}
@@ -111,17 +111,17 @@ def word_loss(model, tokenizer, run) -> float:
 
 
 def test_it_learns_to_say_what_captions_say(tiny_model, tiny_processor, joined, run):
-    fresh, tokenizer = grow(tiny_model, tiny_processor.tokenizer, "palette", PALETTE, seed=run.seed)
+    fresh, tokenizer = expand(tiny_model, tiny_processor.tokenizer, "palette", PALETTE, seed=run.seed)
     assert word_loss(joined[0].model, tokenizer, run) < word_loss(fresh, tokenizer, run)
 
 
 def test_one_at_a_time_and_no_lock_is_left_in_a_model(joined, tiny_model, tiny_processor, run, tmp_path):
     assert not (joined[1] / LOCK).exists()
     with (
-        alone_in(tmp_path / "model", report=Said(), leaves_lock=False),
+        locked_folder(tmp_path / "model", report=Said(), leaves_lock=False),
         pytest.raises(AstreaError, match="another run is at work"),
     ):
-        join(tiny_model, tiny_processor, run, "palette", PALETTE, tmp_path / "model", report=Said())
+        add_expert(tiny_model, tiny_processor, run, "palette", PALETTE, tmp_path / "model", report=Said())
 
 
 def test_what_learns_is_said(joined):
@@ -168,7 +168,7 @@ def test_another_one_can_join_after_it(joined, run, tmp_path):
     first, folder, _ = joined
     model, processor = load_model(folder, trust_remote_code=True)
     entry = ExpertEntry(kind=PALETTE.kind, options={"threshold": 0.1})
-    second = join(model, processor, run, "bold", entry, tmp_path / "six", share=0.02, report=Reporter())
+    second = add_expert(model, processor, run, "bold", entry, tmp_path / "six", share=0.02, report=Reporter())
     assert second.model.experts.names == [*first.model.experts.names, "bold"]
     assert second.words == 0
     assert second.share == pytest.approx(0.02, abs=1e-3)
@@ -177,7 +177,9 @@ def test_another_one_can_join_after_it(joined, run, tmp_path):
 
 
 def test_the_same_recipe_gives_the_same_bits(tiny_model, tiny_processor, joined, run, tmp_path):
-    again = join(tiny_model, tiny_processor, run, "palette", PALETTE, tmp_path / "again", share=SHARE, report=Said())
+    again = add_expert(
+        tiny_model, tiny_processor, run, "palette", PALETTE, tmp_path / "again", share=SHARE, report=Said()
+    )
     state = joined[0].model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in again.model.state_dict().items())
 
@@ -187,7 +189,9 @@ def test_a_built_in_expert_comes_with_its_pretrained_weights(tiny_model, tiny_pr
 
     entry = ExpertEntry(kind="detection")
     one, two = (
-        grow(tiny_model, tiny_processor.tokenizer, "again", entry, parts=parts, seed=1)[0].experts["again"].state_dict()
+        expand(tiny_model, tiny_processor.tokenizer, "again", entry, parts=parts, seed=1)[0]
+        .experts["again"]
+        .state_dict()
         for parts in (SHIPPED, None)
     )
     assert any(not torch.equal(one[name], two[name]) for name in one)
@@ -206,13 +210,13 @@ def test_a_built_in_expert_comes_with_its_pretrained_weights(tiny_model, tiny_pr
 def test_what_cannot_be_is_said_at_once(tiny_model, tiny_processor, tmp_path, name, changes, share, said):
     recipe = load_recipe(Recipe, "tiny", [*SETTINGS, *changes])
     with pytest.raises(AstreaError, match=said):
-        join(tiny_model, tiny_processor, recipe, name, PALETTE, tmp_path / "out", share=share, report=Reporter())
+        add_expert(tiny_model, tiny_processor, recipe, name, PALETTE, tmp_path / "out", share=share, report=Reporter())
 
 
 def test_a_folder_in_use_is_left_alone(tiny_model, tiny_processor, run, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(AstreaError, match="not an empty folder"):
-        join(tiny_model, tiny_processor, run, "palette", PALETTE, tmp_path, report=Reporter())
+        add_expert(tiny_model, tiny_processor, run, "palette", PALETTE, tmp_path, report=Reporter())
 
 
 def test_from_the_command_line(tiny_folder, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from astrea.experts.protocol import ExpertFeatures
-from astrea.training.corruption import STUCK, as_told, draw_experts, draw_stuck
+from astrea.training.corruption import STUCK, corrupt, draw_experts, draw_stuck
 
 
 def features(count: int = 6) -> dict[str, ExpertFeatures]:
@@ -32,7 +32,7 @@ def test_liars_are_drawn_as_often_as_asked_and_evenly():
 def test_only_the_liar_changes_and_only_its_picture():
     told = features()
     liar = torch.tensor([-1, 0, 1, -1, 0, -1])
-    lied = as_told(told, liar, draw_stuck(len(liar), torch.Generator().manual_seed(3)))
+    lied = corrupt(told, liar, draw_stuck(len(liar), torch.Generator().manual_seed(3)))
     for index, name in enumerate(told):
         mine = liar == index
         for field in ("tokens", "confidence", "places"):
@@ -45,7 +45,7 @@ def test_only_the_liar_changes_and_only_its_picture():
 def test_a_lie_is_another_pictures_truth_or_one_thing_again_and_again():
     told = features(400)
     drawn = draw_stuck(400, torch.Generator().manual_seed(1))
-    lied = as_told(told, torch.zeros(400, dtype=torch.long), drawn)["a"]
+    lied = corrupt(told, torch.zeros(400, dtype=torch.long), drawn)["a"]
     before = told["a"]
     swapped = (lied.tokens == before.tokens.roll(1, 0)).flatten(1).all(1)
     best = before.confidence.argmax(1)

@@ -19,10 +19,10 @@ from astrea.common.errors import AstreaError
 from astrea.fusion.draws import for_rows, rand_rows
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.distributed import ALONE, Distributed, buckets
+from astrea.training.distributed import SINGLE, Distributed, buckets
 from astrea.training.fsdp import blocks_of
 from astrea.training.resume import REFUSE, RESUME, START, decide
-from astrea.training.stages.instruct import FuseObjective
+from astrea.training.stages.instruct import InstructObjective
 from astrea.training.trainer import config_hash
 from many_processes import REFUSED, STOPPED
 
@@ -221,19 +221,24 @@ def test_only_restarts_of_the_same_job_go_on_unasked(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("count", "world"), [(8, 3), (3, 3), (96, 7), (2, 5)])
 def test_every_row_belongs_to_one_rank(count, world):
     ranks = Distributed(0, world)
-    shares = [list(range(count))[ranks.own(count, rank)] for rank in range(world)]
+    shares = [list(range(count))[ranks.local_slice(count, rank)] for rank in range(world)]
     assert [row for share in shares for row in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_alone_nothing_is_copied_or_asked():
     rows = torch.randn(3, 2, requires_grad=True)
-    assert ALONE.gather(rows, 3) is rows
-    assert ALONE.total({"a": 1.0}) == {"a": 1.0}
-    assert (ALONE.any(True), ALONE.any(False), ALONE.from_leader(4), ALONE.own(5)) == (True, False, 4, slice(0, 5))
-    ALONE.wait()
-    with ALONE.first():
-        ALONE.check_share(1, "align.batch")
+    assert SINGLE.gather(rows, 3) is rows
+    assert SINGLE.total({"a": 1.0}) == {"a": 1.0}
+    assert (SINGLE.any(True), SINGLE.any(False), SINGLE.from_leader(4), SINGLE.local_slice(5)) == (
+        True,
+        False,
+        4,
+        slice(0, 5),
+    )
+    SINGLE.wait()
+    with SINGLE.main_first():
+        SINGLE.check_share(1, "align.batch")
 
 
 def test_buckets_keep_the_order_and_part_types():
@@ -269,6 +274,6 @@ def test_blocks_that_cannot_be_sharded_are_told(make_shop):
 
 def test_micro_steps_draw_each_their_own(make_shop):
     ctx = make_shop()
-    objective = FuseObjective(ctx, "fuse", ctx.recipe.fuse, offset=0, keep=(1.0, 1.0))
+    objective = InstructObjective(ctx, "fuse", ctx.recipe.fuse, offset=0, keep=(1.0, 1.0))
     first = [objective.draws(purpose, 3, micro).initial_seed() for purpose in ("lies", "residual") for micro in (0, 1)]
     assert len(set(first)) == 4

@@ -13,7 +13,7 @@ from astrea.model.loading import load_model
 from astrea.training.components import assemble
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
-from astrea.training.stages.instruct import FuseObjective
+from astrea.training.stages.instruct import InstructObjective
 from astrea.training.trainer import Interrupted, train
 from language_builders import FAMILIES, small_tokenizer
 
@@ -68,7 +68,7 @@ def test_with_low_rank_only_adapters_of_the_language_model_learn(around, world_d
     run = around(family, {"low_rank": {"rank": 2}, "gradient_checkpointing": family == "qwen3"})
     model, tokenizer = assemble(run, None)
     ctx = TrainingContext(run, model.train(), tokenizer, world_data)
-    objective = FuseObjective(ctx, "tune", run.tune, offset=0, keep=(1.0, 1.0))
+    objective = InstructObjective(ctx, "tune", run.tune, offset=0, keep=(1.0, 1.0))
     learns = {id(p) for _, p, _ in objective.trainable()}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in learns)

@@ -11,7 +11,7 @@ from astrea.data.packing import Turn
 from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.stages.align import AlignObjective
-from astrea.training.stages.instruct import FuseObjective
+from astrea.training.stages.instruct import InstructObjective
 from astrea.training.trainer import plan_stages
 from astrea.world.dataset import CAPTION_WEIGHT, GROUPS
 
@@ -154,8 +154,8 @@ def test_a_batch_is_a_pure_function_of_the_step(make_shop):
 # Fusing and tuning
 
 
-def fusing(ctx: TrainingContext, name: str = "fuse", keep: tuple[float, float] = (1.0, 0.8)) -> FuseObjective:
-    return FuseObjective(ctx, name, getattr(ctx.recipe, name), offset=0, keep=keep)
+def fusing(ctx: TrainingContext, name: str = "fuse", keep: tuple[float, float] = (1.0, 0.8)) -> InstructObjective:
+    return InstructObjective(ctx, name, getattr(ctx.recipe, name), offset=0, keep=keep)
 
 
 def test_fusing_moves_adapters_heads_and_fusion(make_shop):
@@ -241,7 +241,7 @@ def test_rows_are_the_questions_and_the_caption(make_shop):
         assert batch.packed.input_ids[row, : len(told)].tolist() == told.tolist()
         caption = (batch.packed.segments[row] == len(groups)) & (batch.packed.labels[row] != -100)
         spoken = batch.packed.labels[row][caption][:-1].tolist()
-        assert spoken == ctx.packer.ids(ctx.data.captions[index][int(batch.told.which[row])])
+        assert spoken == ctx.packer.ids(ctx.data.captions[index][int(batch.captions.which[row])])
         assert batch.packed.label_weights[row][caption].eq(CAPTION_WEIGHT).all()
 
 
@@ -305,7 +305,7 @@ def test_contribution_is_the_loss_without_minus_the_loss_with(make_shop):
     for parameter in ctx.model.parameters():
         parameter.mul_(1.5)
     batch = objective.batch(0, 0, 3)
-    features = ctx.seen(batch.samples)
+    features = ctx.encode(batch.samples)
     objective.measure(batch, features)
 
     def losses(present):
@@ -392,11 +392,11 @@ def test_keys_see_every_expert_and_come_from_the_copy(make_shop):
     batch = objective.batch(0, 0, 4)
     objective.loss(batch, 0)
     ((key, text_key, ids),) = objective.pending
-    features = ctx.seen(batch.samples)
+    features = ctx.encode(batch.samples)
     with torch.no_grad():
         assert torch.equal(key, ctx.model.picture_vectors(features, alignment=ctx.contrast.copy))
         assert not torch.allclose(key, ctx.model.picture_vectors(features), atol=1e-2)
-        states = ctx.text_states(batch.told, slice(None))
+        states = ctx.text_states(batch.captions, slice(None))
         assert torch.equal(text_key, ctx.contrast.copy.text_head(states))
-    assert torch.equal(ids, batch.told.ids)
+    assert torch.equal(ids, batch.captions.ids)
     assert not key.requires_grad

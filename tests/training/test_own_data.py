@@ -81,8 +81,8 @@ def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
         yield name, value
     elif is_dataclass(value):
         for field in fields(value):
-            if field.name == "look":
-                yield from tensors_in(value.look(), f"{name}.look")
+            if field.name == "encode":
+                yield from tensors_in(value.encode(), f"{name}.encode")
             elif field.name not in ("content", "names"):
                 yield from tensors_in(getattr(value, field.name), f"{name}.{field.name}")
     elif isinstance(value, dict):
@@ -120,7 +120,7 @@ def test_2000_rows_as_llava_and_as_messages_give_the_same_batches(folder, make_r
             seen["align" if stage == "align" else "fuse and tune"].update(name.split()[-1] for name in mine.names)
             wanted = {"ids", "first"} | ({"input_ids", "labels", "present"} if stage != "align" else set())
             assert wanted <= {name.rsplit(".", 1)[-1] for name in first}
-            assert any(".look.eye.tokens" in name for name in first)
+            assert any(".encode.eye.tokens" in name for name in first)
     every = {f"row-{number}" for number in range(ROWS)}
     assert seen == {"align": every, "fuse and tune": every}
     told = [list(dict(tensors_in(vars(ctx.words))).values()) for ctx in contexts]

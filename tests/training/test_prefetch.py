@@ -7,7 +7,7 @@ import traceback
 
 import pytest
 
-from astrea.training.prefetch import DEPTH, ahead
+from astrea.training.prefetch import DEPTH, prefetch
 
 
 def test_batches_come_in_order_and_each_is_made_once():
@@ -18,7 +18,7 @@ def test_batches_come_in_order_and_each_is_made_once():
         return f"{step}.{micro}"
 
     wanted = [(step, micro) for step in range(5) for micro in range(3)]
-    with ahead(make, wanted) as batches:
+    with prefetch(make, wanted) as batches:
         assert [batches.next() for _ in wanted] == [f"{step}.{micro}" for step, micro in wanted]
     assert made == wanted
 
@@ -34,7 +34,7 @@ def test_batches_are_made_by_another_thread_and_no_further_ahead_than_need_be():
         going.release()
         return number
 
-    with ahead(make, ((number,) for number in range(100))) as batches:
+    with prefetch(make, ((number,) for number in range(100))) as batches:
         for taken in range(3):
             assert batches.next() == taken
         for _ in range(3 + DEPTH):
@@ -52,7 +52,7 @@ def broken_maker(number: int) -> int:
 
 
 def test_what_making_a_batch_raises_reaches_whoever_asks_for_it_with_its_traceback():
-    with ahead(broken_maker, ((number,) for number in range(9))) as batches:
+    with prefetch(broken_maker, ((number,) for number in range(9))) as batches:
         assert [batches.next(), batches.next()] == [0, 1]  # those before it are given out all the same
         with pytest.raises(ValueError, match="batch 2 is broken") as caught:
             batches.next()
@@ -71,7 +71,7 @@ def test_leaving_early_gives_up_what_was_not_begun_and_ends_the_thread():
         return number
 
     def leave() -> None:
-        with ahead(make, ((number,) for number in range(100))) as batches:
+        with prefetch(make, ((number,) for number in range(100))) as batches:
             assert batches.next() == 0
             threading.Timer(0.1, hold.set).start()
             raise KeyError("the caller's own")
@@ -93,7 +93,7 @@ def test_waiting_is_measured():
             assert hold.wait(30)
         return number
 
-    with ahead(make, [(0,), (1,)]) as batches:
+    with prefetch(make, [(0,), (1,)]) as batches:
         batches.next()
         first = batches.waited
         threading.Timer(0.2, hold.set).start()
@@ -102,7 +102,7 @@ def test_waiting_is_measured():
 
 
 def test_nothing_wanted_is_nothing_made():
-    with ahead(broken_maker, []) as batches:
+    with prefetch(broken_maker, []) as batches:
         assert batches.waited == 0
         with pytest.raises(IndexError):
             batches.next()

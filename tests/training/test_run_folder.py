@@ -19,7 +19,7 @@ from astrea.evaluation.finish import finish
 from astrea.recipes.recipe import Recipe
 from astrea.training import trainer as run_module
 from astrea.training.distributed import Distributed
-from astrea.training.run_folder import LOCK, alone_in, is_begun
+from astrea.training.run_folder import LOCK, is_begun, locked_folder
 from astrea.training.trainer import train
 from listening import Said
 
@@ -45,7 +45,7 @@ def names(folder: Path) -> set[str]:
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_second_run_in_the_same_process_is_refused(run, tmp_path, resume):
     folder = tmp_path / "run"
-    with alone_in(folder, report=Reporter()):
+    with locked_folder(folder, report=Reporter()):
         before = names(folder)
         with pytest.raises(AstreaError, match=f"{folder}: another run is at work") as caught:
             train(run, folder, resume=resume, report=Reporter())
@@ -63,18 +63,18 @@ class Ranks(Distributed):
         self.leader_says = leader_says
 
     def from_leader(self, number: int) -> int:
-        return number if self.leads else self.leader_says
+        return number if self.is_main else self.leader_says
 
 
 def test_of_several_processes_the_leader_locks_and_the_others_follow(tmp_path):
     folder = tmp_path / "run"
-    with alone_in(folder, ranks=Ranks(0, 1), report=Reporter()):
-        with alone_in(folder, ranks=Ranks(1, 1), report=Reporter()):
+    with locked_folder(folder, ranks=Ranks(0, 1), report=Reporter()):
+        with locked_folder(folder, ranks=Ranks(1, 1), report=Reporter()):
             pass
         for rank in (0, 1):
             with (
                 pytest.raises(AstreaError, match="another run is at work"),
-                alone_in(folder, ranks=Ranks(rank, 0), report=Reporter()),
+                locked_folder(folder, ranks=Ranks(rank, 0), report=Reporter()),
             ):
                 pytest.fail("went on")
         assert names(folder) == {LOCK}
@@ -91,7 +91,7 @@ def test_a_run_of_another_process_is_refused_until_that_process_is_killed(run, t
             train(run, folder, report=Reporter())
         other.send_signal(signal.SIGKILL)
         other.wait()
-        with alone_in(folder, report=Reporter()):  # its lock is still there, and no obstacle
+        with locked_folder(folder, report=Reporter()):  # its lock is still there, and no obstacle
             assert names(folder) == {LOCK}
     finally:
         other.kill()
@@ -132,7 +132,7 @@ def test_a_disk_without_locks_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(FileLock, "acquire", unsupported)
     said = Said()
-    with alone_in(tmp_path / "run", report=said):
+    with locked_folder(tmp_path / "run", report=said):
         pass
     where = tmp_path / "run" / LOCK
     assert said.lines == [f"{where}: this disk knows no locks; see to it that one run alone writes there"]
@@ -149,7 +149,7 @@ def test_something_else_in_the_place_of_the_lock(tmp_path, kind):
     else:
         (folder / LOCK).symlink_to(tmp_path / "elsewhere")
     try:
-        with alone_in(folder, report=Reporter()):
+        with locked_folder(folder, report=Reporter()):
             pass
     except AstreaError as error:
         assert str(folder) in error.message  # noqa: PT017 - a pipe may serve as a lock, or be refused
@@ -157,7 +157,7 @@ def test_something_else_in_the_place_of_the_lock(tmp_path, kind):
 
 
 def test_a_folder_that_is_given_away_holds_no_lock(tmp_path):
-    with alone_in(tmp_path / "model", report=Reporter(), leaves_lock=False):
+    with locked_folder(tmp_path / "model", report=Reporter(), leaves_lock=False):
         assert names(tmp_path / "model") == {LOCK}
     assert names(tmp_path / "model") == set()
     shutil.rmtree(tmp_path / "model")

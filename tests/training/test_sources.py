@@ -14,7 +14,7 @@ from astrea.data.protocol import TrainingData
 from astrea.data.streaming import FileDataset
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.distributed import ALONE
+from astrea.training.distributed import SINGLE
 from astrea.training.sources import training_data
 from astrea.training.trainer import train
 from astrea.world.dataset import WorldData
@@ -44,7 +44,7 @@ def opened(make_run: Callable[..., Recipe], tmp_path: Path) -> Callable[..., tup
         run = make_run(data={"train_scenes": 4, **data}, experts=SEEING, **changes)
         model, tokenizer = fresh(run)
         said = Said()
-        return training_data(run, model, tokenizer, ALONE, cache=FeatureCache(tmp_path), report=said), said
+        return training_data(run, model, tokenizer, SINGLE, cache=FeatureCache(tmp_path), report=said), said
 
     return open_data
 
@@ -105,7 +105,7 @@ def test_a_student_is_not_distilled_on_files(folder, make_run, tmp_path):
         data={"train": str(folder / "train.jsonl")}, experts={"student": {"kind": "student"}}, distill=distill
     )
     with pytest.raises(AstreaError, match="distilled on the embedded world"):
-        training_data(run, *fresh(run), ALONE, cache=FeatureCache(tmp_path), report=Said())
+        training_data(run, *fresh(run), SINGLE, cache=FeatureCache(tmp_path), report=Said())
 
 
 def test_conversations_longer_than_the_language_model_reads_are_left_out(folder, opened):

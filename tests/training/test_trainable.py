@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from astrea.training.trainable import learning_told, model_told, parts_of, short, size
+from astrea.training.trainable import describe_model, describe_trainable, parts_of, short, size
 
 
 def test_buffers_are_counted_and_never_learn(make_shop):
@@ -13,27 +13,31 @@ def test_buffers_are_counted_and_never_learn(make_shop):
     norm = torch.nn.BatchNorm1d(7)  # 14 parameters; 7 means, 7 variances and a count that do not learn
     assert (size(norm), size(norm, learning=True)) == (29, 14)
     state = [tensor for part in parts_of(model).values() for tensor in (*part.parameters(), *part.buffers())]
-    assert f"the model has {short(sum(tensor.numel() for tensor in state))} parameters and buffers" in model_told(model)
+    assert f"the model has {short(sum(tensor.numel() for tensor in state))} parameters and buffers" in describe_model(
+        model
+    )
     for name in ("experts", "adapters", "heads", "fusion", "language model"):
-        assert f"{name} {'' if name == 'adapters' else short(size(parts_of(model)[name]))}".strip() in model_told(model)
+        assert f"{name} {'' if name == 'adapters' else short(size(parts_of(model)[name]))}".strip() in describe_model(
+            model
+        )
 
 
 def test_what_learns_and_what_is_frozen(make_shop):
     model = make_shop().model
     model.requires_grad_(False)
     whole = sum(size(part) for part in parts_of(model).values())
-    assert learning_told(model) == f"learns: nothing; frozen: the other {short(whole)}"
+    assert describe_trainable(model) == f"learns: nothing; frozen: the other {short(whole)}"
     adapter = model.alignment.adapters["detection"].requires_grad_(True)
     learns = sum(p.numel() for p in adapter.parameters())
-    said = learning_told(model)
+    said = describe_trainable(model)
     assert said.startswith(f"learns: adapter of detection {short(learns)}")
     assert said.endswith(f"frozen: the other {short(whole - learns)}")
     model.alignment.adapters.requires_grad_(True)
-    assert "learns: all adapters" in learning_told(model)
+    assert "learns: all adapters" in describe_trainable(model)
     first = next(model.language_model.parameters()).requires_grad_(True)
     language = size(model.language_model)
-    assert f"language model {short(first.numel())} of {short(language)};" in learning_told(model)
-    assert len(learning_told(model)) < 120
+    assert f"language model {short(first.numel())} of {short(language)};" in describe_trainable(model)
+    assert len(describe_trainable(model)) < 120
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
 from astrea.training.log import TrainLog
 from astrea.training.loop import build_optimizer, run_steps
-from astrea.training.stages.instruct import FuseObjective
+from astrea.training.stages.instruct import InstructObjective
 from astrea.training.trainer import Interrupted, train, train_with
 from expert_builders import OPTIONS, kind_of, small_checkpoint
 from own_contexts import SEEING, data_of, fresh
@@ -50,9 +50,9 @@ def ctx(make_run, world_data) -> TrainingContext:
     return TrainingContext(run, *fresh(run), world_data)
 
 
-def tuning(ctx: TrainingContext) -> FuseObjective:
+def tuning(ctx: TrainingContext) -> InstructObjective:
     """The objective of tune, and only what it trains wants gradients."""
-    objective = FuseObjective(ctx, "tune", ctx.recipe.tune, offset=0, keep=(1.0, 1.0))
+    objective = InstructObjective(ctx, "tune", ctx.recipe.tune, offset=0, keep=(1.0, 1.0))
     learns = {id(p) for _, p, _ in objective.trainable()}
     for parameter in ctx.model.parameters():
         parameter.requires_grad_(id(parameter) in learns)
@@ -80,14 +80,14 @@ def test_they_learn_at_their_own_rate(make_run, world_data):
 
 def test_they_look_at_the_pictures_anew_and_the_others_do_not(ctx):
     samples = ctx.data.draw(0, 4, 0)
-    seen = ctx.seen_anew(samples, learning=False)
+    seen = ctx.encode_trainable(samples, learning=False)
     live = ctx.model.experts(samples.pixels())
     torch.testing.assert_close(seen["detection"].tokens, live["detection"].tokens)
     for name in ("captioning", "classification", "segmentation"):
         assert torch.equal(seen[name].tokens, ctx.data.features[name].rows(samples.ids).tokens)
     with torch.no_grad():
         ctx.model.experts["detection"].head.bias.add_(1.0)
-    again = ctx.seen_anew(samples, learning=False)["detection"]
+    again = ctx.encode_trainable(samples, learning=False)["detection"]
     assert not torch.equal(again.tokens, seen["detection"].tokens)
 
 
@@ -119,11 +119,11 @@ def test_the_gradient_is_that_of_the_answers(ctx):
     exact = replace(
         batch.samples,
         pixels=lambda: batch.samples.pixels().double(),
-        look=lambda names: {n: part.map(torch.Tensor.double) for n, part in batch.samples.look(names).items()},
+        encode=lambda names: {n: part.map(torch.Tensor.double) for n, part in batch.samples.encode(names).items()},
     )
 
     def answers() -> torch.Tensor:
-        seen = ctx.seen_anew(exact, learning=True)
+        seen = ctx.encode_trainable(exact, learning=True)
         inputs = batch.packed.model_inputs()
         features = {name: part.rows(batch.shown) for name, part in seen.items()}
         return ctx.model(**inputs, features=features, use_cache=False).loss

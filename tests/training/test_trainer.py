@@ -26,7 +26,7 @@ from astrea.training import checkpoint
 from astrea.training import trainer as run_module
 from astrea.training.components import assemble, save_part
 from astrea.training.log import TrainLog
-from astrea.training.stages.instruct import FuseObjective
+from astrea.training.stages.instruct import InstructObjective
 from astrea.training.trainer import Interrupted, config_hash, plan_stages, train
 from astrea.world.pretrain import write_card
 from listening import Said
@@ -423,13 +423,13 @@ def test_a_read_only_folder_is_an_error_that_names_it(run, tmp_path, runs):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_save(run, runs, whole, monkeypatch):
     folder = runs / "nan"
     with monkeypatch.context() as patch:
-        real = FuseObjective.loss
+        real = InstructObjective.loss
 
         def spoilt(self: Any, batch: Any, step: int) -> Any:
             loss, figures = real(self, batch, step)
             return (loss * float("nan") if self.name == "tune" and step == 3 else loss), figures
 
-        patch.setattr(FuseObjective, "loss", spoilt)
+        patch.setattr(InstructObjective, "loss", spoilt)
         with pytest.raises(AstreaError, match=r"the loss is nan at step 3.*train scene \d"):
             train(run, folder, report=Reporter())
     assert steps_kept(folder)[-1] == 16

@@ -53,7 +53,7 @@ class Watched:
 
     @property
     def looked(self) -> set[str]:
-        return {text.removesuffix(" looks") for text, _, _ in self.events if text.endswith("looks")}
+        return {text.removeprefix("encoding with ") for text, _, _ in self.events if text.startswith("encoding with ")}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def first(experts, watched) -> WorldData:
     assert watched.looked == {"captioning", "detection"}
     assert data.features["detection"].places is not None
     assert data.features["captioning"].places is None
-    assert watched.events[-1] == ("detection looks", COUNT, COUNT)
+    assert watched.events[-1] == ("encoding with detection", COUNT, COUNT)
     assert ("drawing scenes", COUNT, COUNT) in watched.events
     return data
 

@@ -25,7 +25,7 @@ from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.components import load_part, save_part
 from astrea.training.loop import Schedule, build_optimizer, run_steps
-from astrea.training.partial_checkpoint import Halfway
+from astrea.training.partial_checkpoint import PartialCheckpoint
 from astrea.training.stopping import Interrupted
 from astrea.training.trainer import train
 from astrea.world import distill
@@ -264,7 +264,7 @@ def test_stopped_while_it_is_taught_it_goes_on_to_the_same_bits(run, whole, tmp_
     assert "teaching goes on from step 2" in heard.lines
     student = Path("student", "student.safetensors")
     assert (folder / student).read_bytes() == (whole / student).read_bytes()
-    assert not (folder / "student" / "halfway").exists()
+    assert not (folder / "student" / "partial").exists()
     mine, theirs = (json.loads((path / "student" / "card.json").read_text()) for path in (folder, whole))
     assert mine["loss"] == theirs["loss"]
     assert mine["seconds"] > 0
@@ -275,7 +275,7 @@ def test_stopped_in_the_last_step_the_student_is_whole(run, whole, tmp_path, mon
     assert stop(run, whole, folder, 2).startswith("stopped after distilling; go on with: astrea train --resume ")
     student = Path("student", "student.safetensors")
     assert (folder / student).read_bytes() == (whole / student).read_bytes()
-    assert not (folder / "student" / "halfway").exists()
+    assert not (folder / "student" / "partial").exists()
 
 
 def test_what_was_kept_of_a_stopped_teaching_must_fit(objective, tmp_path):
@@ -286,29 +286,31 @@ def test_what_was_kept_of_a_stopped_teaching_must_fit(objective, tmp_path):
     optimizer.step()
     before = {name: value.clone() for name, value in learning.state_dict().items()}
 
-    def kept(**origin: int) -> Halfway:
-        halfway = Halfway(tmp_path, {"seed": 0, **origin})
-        halfway.save(learning, optimizer, 4, 1.5)
-        return halfway
+    def kept(**origin: int) -> PartialCheckpoint:
+        partial = PartialCheckpoint(tmp_path, {"seed": 0, **origin})
+        partial.save(learning, optimizer, 4, 1.5)
+        return partial
 
-    def found(halfway: Halfway, module: torch.nn.Module = learning, steps: int = 9) -> tuple[tuple[int, float], str]:
+    def found(
+        partial: PartialCheckpoint, module: torch.nn.Module = learning, steps: int = 9
+    ) -> tuple[tuple[int, float], str]:
         said = Said()
-        at = halfway.restore(module, build_optimizer(objective, schedule), steps, said)
-        assert (at == (0, 0.0)) == (not halfway.folder.exists())
+        at = partial.restore(module, build_optimizer(objective, schedule), steps, said)
+        assert (at == (0, 0.0)) == (not partial.folder.exists())
         assert all(torch.equal(value, before[name]) for name, value in learning.state_dict().items())
         return at, said.text
 
     assert found(kept()) == ((4, 1.5), "teaching goes on from step 4")
-    assert found(Halfway(tmp_path / "none", {})) == ((0, 0.0), "")
+    assert found(PartialCheckpoint(tmp_path / "none", {})) == ((0, 0.0), "")
     anew = "it is taught anew"
     kept(seed=1)
-    assert found(Halfway(tmp_path, {"seed": 0}))[1].endswith(anew)
+    assert found(PartialCheckpoint(tmp_path, {"seed": 0}))[1].endswith(anew)
     assert "of another student" in found(kept(), torch.nn.Linear(2, 2))[1]
     assert "of another schedule" in found(kept(), steps=4)[1]
-    halfway = kept()
-    (file,) = halfway.folder.glob("step-*/learning.safetensors")
+    partial = kept()
+    (file,) = partial.folder.glob("step-*/learning.safetensors")
     file.write_bytes(file.read_bytes()[:-1])
-    assert "is corrupt" in found(halfway)[1]
+    assert "is corrupt" in found(partial)[1]
 
 
 @pytest.mark.parametrize("what", ["weights", "card", "recipe"])

@@ -52,8 +52,7 @@ def join(
     from astrea.model.loading import load_model
     from astrea.recipes.loader import load_recipe
     from astrea.recipes.recipe import ExpertEntry, Recipe
-    from astrea.training.add_expert import SHARE
-    from astrea.training.add_expert import join as take_in
+    from astrea.training.add_expert import SHARE, add_expert
 
     name, equals, kind = expert.partition("=")
     if not (name and equals and kind):
@@ -63,7 +62,7 @@ def join(
     loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
     with TerminalReporter() as report:
         heard = SHARE if share is None else share
-        joined = take_in(loaded, processor, recipe, name, entry, folder, share=heard, report=report)
+        joined = add_expert(loaded, processor, recipe, name, entry, folder, share=heard, report=report)
     words = f", {joined.words} new words" if joined.words else ""
     out.print(f"{name} has joined: share {joined.share:.2%} on average{words}", highlight=False)
     print_path("model", folder)

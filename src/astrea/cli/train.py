@@ -81,7 +81,7 @@ def train_and_report(recipe: Recipe, folder: Path, *, resume: bool, evaluate_aft
     from astrea.common.progress import Reporter, TerminalReporter
     from astrea.evaluation.finish import finish, results_of
     from astrea.report.summary import terminal_table
-    from astrea.training.distributed import leads
+    from astrea.training.distributed import is_main_process
     from astrea.training.extras import require_extras
     from astrea.training.run_folder import is_begun
     from astrea.training.stopping import Interrupted, how_to_go_on
@@ -90,14 +90,14 @@ def train_and_report(recipe: Recipe, folder: Path, *, resume: bool, evaluate_aft
 
     require_extras(recipe)
     # Under torchrun this runs in every process; one of them speaks and evaluates.
-    with TerminalReporter() if leads() else Reporter() as report:
+    with TerminalReporter() if is_main_process() else Reporter() as report:
         try:
             results = results_of(folder) if resume and is_finished(recipe, folder) else None
             if results is not None:
                 report.say(f"{folder}: this run is finished and evaluated; --evaluate evaluates it again")
             model = run_training(recipe, folder, resume=resume, report=report)
             if evaluate_after or (evaluate_after is None and results is None):
-                results = finish(recipe, folder, report=report) if leads() else None
+                results = finish(recipe, folder, report=report) if is_main_process() else None
         except Interrupted as stopped:
             report.say(str(stopped))
             raise typer.Exit(130) from stopped
@@ -107,7 +107,7 @@ def train_and_report(recipe: Recipe, folder: Path, *, resume: bool, evaluate_aft
     if results is not None:
         out.print(terminal_table(results))
         print_path("report", folder / "report.html")
-    if leads():
+    if is_main_process():
         print_path("model", model)
 
 

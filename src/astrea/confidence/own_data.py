@@ -48,7 +48,7 @@ def doubt_of_records(ctx: TrainingContext, report: Reporter) -> Doubt | None:
     parts = []
     for start in range(0, count, BATCH):
         samples = data.draw(start, BATCH, ctx.recipe.seed, pairs=True)
-        parts.append(ctx.seen_anew(samples, learning=False))
+        parts.append(ctx.encode_trainable(samples, learning=False))
         report.track("what is familiar", start + BATCH, count)
     features = join_features(parts)
     return Doubt({name: learn_familiar(part) for name, part in features.items()})

@@ -21,7 +21,7 @@ class Samples:
 
     names: what messages call them. ids: (B,) whole numbers, alike where the first picture is the same. texts: what can
     be said of each one's picture; at least one sentence. first: (B,) which of the P pictures a sample shows first, -1
-    for a text without pictures. pictures: P. look: what the experts, or those named, see in them; with several
+    for a text without pictures. pictures: P. encode: what the experts, or those named, see in them; with several
     processes each has to ask, as they share the work. pixels: the pictures themselves (P, 3, S, S) in 0..1, of which
     each process has its part. numbers: (B,) the number of each one's first text in `TrainingData.every_text`, or None.
     content: what `TrainingData.pack` goes by.
@@ -32,18 +32,18 @@ class Samples:
     texts: Sequence[Sequence[str]]
     first: Tensor
     pictures: int
-    look: Callable[..., dict[str, ExpertFeatures]]
+    encode: Callable[..., dict[str, ExpertFeatures]]
     pixels: Callable[[], Tensor]
     numbers: Tensor | None
     content: Any
 
 
-def named(samples: Samples, most: int = 6) -> str:
+def sample_names(samples: Samples, most: int = 6) -> str:
     """The first few of some samples, for messages."""
     return ", ".join(samples.names[:most]) + (" ..." if len(samples.names) > most else "")
 
 
-def picked(features: Mapping[str, ExpertFeatures], index: Tensor | slice) -> dict[str, ExpertFeatures]:
+def index_select(features: Mapping[str, ExpertFeatures], index: Tensor | slice) -> dict[str, ExpertFeatures]:
     """Features of some pictures."""
     return {name: part.rows(index) for name, part in features.items()}
 

@@ -33,7 +33,7 @@ from astrea.data.readers.warnings import RateLimitedWarnings
 from astrea.data.segments import Segment, questions_apart
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
-from astrea.training.distributed import ALONE, Distributed
+from astrea.training.distributed import SINGLE, Distributed
 
 SCANNED = 5000
 """Samples whose texts tell how common a word is."""
@@ -71,7 +71,7 @@ class FileDataset:
         row_tokens: int | None = None,
         threads: int = 2,
         kept: PictureFeatures | None = None,
-        ranks: Distributed = ALONE,
+        ranks: Distributed = SINGLE,
         report: Reporter,
     ) -> None:
         self.kept, self.expert_keys = kept, dict[str, bytes]()
@@ -80,7 +80,7 @@ class FileDataset:
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
         warn = RateLimitedWarnings(report.say)
         # Every process meets every bad record; one of them tells.
-        self.on_issue: Callable[[Issue], None] = warn if ranks.leads else (lambda issue: None)
+        self.on_issue: Callable[[Issue], None] = warn if ranks.is_main else (lambda issue: None)
         self.conversations = Mixture(sources, check=self.trainable, on_issue=self.on_issue)
         names = [source.reader.path.name for source in sources]
         self.groups: Sequence[str] = tuple(dict.fromkeys(names))
@@ -121,7 +121,7 @@ class FileDataset:
         shown = [sample.record.images[:1] if pairs else sample.record.images for sample in found]
         counts = torch.tensor([len(images) for images in shown])
         pictures = [(sample, image) for sample, images in zip(found, shown, strict=True) for image in images]
-        pixels = self.pixels(pictures[self.ranks.own(len(pictures))])
+        pixels = self.pixels(pictures[self.ranks.local_slice(len(pictures))])
         keys = [] if self.kept is None else [picture_key(one) for one in pixels]
         return Samples(
             names=[called(sample.record) for sample in found],
@@ -129,7 +129,7 @@ class FileDataset:
             texts=[texts_of(sample.record) for sample in found],
             first=torch.where(counts > 0, counts.cumsum(0) - counts, -1),
             pictures=len(pictures),
-            look=lambda names=None: self.look(pixels, keys, len(pictures), names),
+            encode=lambda names=None: self.encode(pixels, keys, len(pictures), names),
             pixels=lambda: pixels,
             numbers=None,
             content=found,
@@ -148,7 +148,7 @@ class FileDataset:
         return torch.from_numpy(stacked.astype(np.float32) / np.float32(255))
 
     @torch.no_grad()
-    def look(
+    def encode(
         self, pixels: Tensor, keys: Sequence[bytes], pictures: int, names: Sequence[str] | None
     ) -> dict[str, ExpertFeatures]:
         """What the experts, or those named, see in all P pictures of a batch, of which this process holds its own; only

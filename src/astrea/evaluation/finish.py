@@ -27,7 +27,7 @@ from astrea.model.processing import AstreaProcessor
 from astrea.recipes.recipe import Recipe
 from astrea.report import write_report
 from astrea.report.results import parse_results
-from astrea.training.run_folder import alone_in
+from astrea.training.run_folder import locked_folder
 from astrea.world.confidence import PICTURES, QUESTIONS, learn_doubt
 from astrea.world.evaluation.runner import Outcome, Seen, evaluate
 from astrea.world.evaluation.tasks import CAPTION_TASKS
@@ -57,7 +57,7 @@ def finish(
     if recipe.data.train is not None and recipe.data.validation is None:
         report.say(f"no score: {NOTHING_HELD_OUT}; {how_to_score(folder)}")
         return None
-    with alone_in(folder, report=report):
+    with locked_folder(folder, report=report):
         model, processor = load_model(
             folder / "model", trust_remote_code=trust_remote_code, device=recipe.machines.device
         )

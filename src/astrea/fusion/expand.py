@@ -39,7 +39,7 @@ def expand_fusion(old: FusionStrategy, new: FusionStrategy) -> None:
     """Fill ``new``, built for one more expert at the end, with what ``old`` has learned.
 
     Nobody's judgement of an old expert changes: trust does not listen to the newcomer's echo. The newcomer is asked for
-    as often as the mean of the others, until `astrea.training.add_expert.hush` makes it quiet.
+    as often as the mean of the others, until `astrea.training.add_expert.set_initial_weight` makes it quiet.
 
     Raises:
         AstreaError: the strategy is not Astrea's, so that its parts cannot grow one by one; or it has no allocator, so

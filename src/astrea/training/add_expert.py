@@ -37,10 +37,10 @@ from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.components import SHIPPED, load_experts
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
-from astrea.training.run_folder import LOCK, alone_in
+from astrea.training.run_folder import LOCK, locked_folder
 from astrea.training.sources import world_of
 from astrea.training.stages.align import AlignObjective
-from astrea.training.trainable import learning_told
+from astrea.training.trainable import describe_trainable
 from astrea.training.trainer import write_model
 from astrea.world.dataset import WorldData
 
@@ -52,7 +52,7 @@ CALIBRATED = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class AddedExpert:
     """A model that has taken in an expert. ``share``: the newcomer's, on average. ``words``: how many are new."""
 
     model: AstreaForConditionalGeneration
@@ -61,7 +61,7 @@ class Joined:
     words: int
 
 
-def join(
+def add_expert(
     model: AstreaForConditionalGeneration,
     processor: AstreaProcessor,
     recipe: Recipe,
@@ -72,7 +72,7 @@ def join(
     share: float = SHARE,
     cache: Path | None = None,
     report: Reporter,
-) -> Joined:
+) -> AddedExpert:
     """Take in one more expert, and write the whole model and its processor into ``folder``.
 
     Args:
@@ -88,11 +88,11 @@ def join(
     """
     check(model, recipe, name, share, folder)
     torch.set_num_threads(recipe.threads)
-    with alone_in(folder, report=report, leaves_lock=False):
-        return take_in(model, processor, recipe, name, entry, folder, share=share, cache=cache, report=report)
+    with locked_folder(folder, report=report, leaves_lock=False):
+        return _add(model, processor, recipe, name, entry, folder, share=share, cache=cache, report=report)
 
 
-def take_in(
+def _add(
     model: AstreaForConditionalGeneration,
     processor: AstreaProcessor,
     recipe: Recipe,
@@ -103,20 +103,22 @@ def take_in(
     share: float,
     cache: Path | None,
     report: Reporter,
-) -> Joined:
+) -> AddedExpert:
     """`join`, once it is known that it can be, with the folder to oneself."""
     parts = SHIPPED if recipe.pretrain in ("shipped", "scratch") else Path(recipe.pretrain)
-    grown, tokenizer = grow(model, processor.tokenizer, name, entry, parts=parts, seed=recipe.seed)
+    expanded, tokenizer = expand(model, processor.tokenizer, name, entry, parts=parts, seed=recipe.seed)
     kept = FeatureCache(cache or folder.parent / "cache")
-    data = world_of(recipe, grown.experts, cache=kept, report=report)
+    data = world_of(recipe, expanded.experts, cache=kept, report=report)
     alone = recipe.align.model_copy(update={"train": ("adapters",)})
-    entries = {n: ExpertEntry(kind=e["kind"], options=e.get("options") or {}) for n, e in grown.config.experts.items()}
-    ctx = TrainingContext(recipe.model_copy(update={"experts": entries, "align": alone}), grown, tokenizer, data)
+    entries = {
+        n: ExpertEntry(kind=e["kind"], options=e.get("options") or {}) for n, e in expanded.config.experts.items()
+    }
+    ctx = TrainingContext(recipe.model_copy(update={"experts": entries, "align": alone}), expanded, tokenizer, data)
     align(ctx, name, kept, report)
-    grown.eval()
-    heard = hush(ctx, data, share)
+    expanded.eval()
+    heard = set_initial_weight(ctx, data, share)
     write_model(ctx, folder)
-    joined = Joined(grown, tokenizer, heard, len(tokenizer) - len(processor.tokenizer))
+    joined = AddedExpert(expanded, tokenizer, heard, len(tokenizer) - len(processor.tokenizer))
     facts = {"expert": {name: entry.model_dump()}, "share": heard, "words": joined.words, "steps": recipe.align.steps}
     with file_guard(folder):
         write_json_atomic(folder / "join.json", facts)
@@ -151,7 +153,7 @@ def check(model: AstreaForConditionalGeneration, recipe: Recipe, name: str, shar
             )
 
 
-def grow(
+def expand(
     model: AstreaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     name: str,
@@ -171,7 +173,7 @@ def grow(
     Raises:
         AstreaError: the expert cannot be built, or the model's fusion cannot grow.
     """
-    config = grown_config(model.config, name, resolve(name, entry))
+    config = expanded_config(model.config, name, resolve(name, entry))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for the newcomer's adapter, where its channels have no names
         new = AstreaForConditionalGeneration(config, allow_import=True)
@@ -191,7 +193,7 @@ def grow(
     return new.eval(), tokenizer
 
 
-def grown_config(config: AstreaConfig, name: str, entry: dict[str, Any]) -> AstreaConfig:
+def expanded_config(config: AstreaConfig, name: str, entry: dict[str, Any]) -> AstreaConfig:
     """The configuration of the same model with one more expert, which has joined by alignment alone."""
     described = copy.deepcopy(config.to_dict())
     described["experts"][name] = entry
@@ -209,7 +211,7 @@ def align(ctx: TrainingContext, name: str, cache: FeatureCache, report: Reporter
     for module in (ctx.model, ctx.contrast, ctx.words):
         for parameter in module.parameters():
             parameter.requires_grad_(id(parameter) in learns)
-    report.say(f"join/{name} {learning_told(ctx.model)}")
+    report.say(f"join/{name} {describe_trainable(ctx.model)}")
     schedule = ctx.recipe.align.schedule()
 
     def tell(step: int, figures: dict[str, float]) -> None:
@@ -219,7 +221,7 @@ def align(ctx: TrainingContext, name: str, cache: FeatureCache, report: Reporter
 
 
 @torch.no_grad()
-def hush(ctx: TrainingContext, data: WorldData, share: float) -> float:
+def set_initial_weight(ctx: TrainingContext, data: WorldData, share: float) -> float:
     """Make the newcomer, the last expert, so quiet that it gets this part of what the experts get together, on average;
     returns what it gets.
 

@@ -31,7 +31,7 @@ from torch import Tensor
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
 from astrea.common.paths import file_guard, is_folder
-from astrea.training.fsdp import shard_like, whole
+from astrea.training.fsdp import full_tensor, shard_like
 
 Warn = Callable[[str], None]
 FORMAT_VERSION = 1
@@ -98,8 +98,8 @@ def save_checkpoint(
         try:
             partial.mkdir()
             _write(partial / "state.json", text)
-            for group, named in tensors.items():
-                _write_tensors(partial / f"{group}.safetensors", named)
+            for group, sample_names in tensors.items():
+                _write_tensors(partial / f"{group}.safetensors", sample_names)
             files = {p.name: {"size": p.stat().st_size, "sha256": sha256_file(p)} for p in sorted(partial.iterdir())}
             spread = torch.distributed.is_available() and torch.distributed.is_initialized()
             world = torch.distributed.get_world_size() if spread else 1
@@ -207,16 +207,16 @@ def _reading(path: Path) -> Iterator[None]:
         raise _Corrupt(f"{path.name}: cannot be read ({type(error).__name__}: {error!s:.200})") from None
 
 
-def _write_tensors(path: Path, named: Mapping[str, Tensor]) -> None:
+def _write_tensors(path: Path, sample_names: Mapping[str, Tensor]) -> None:
     seen: set[int] = set()
-    whole: dict[str, Tensor] = {}
-    for name, tensor in named.items():
+    full_tensor: dict[str, Tensor] = {}
+    for name, tensor in sample_names.items():
         plain = tensor.detach().to("cpu").contiguous()
         storage = plain.untyped_storage()
         # safetensors refuses tensors that share memory (tied weights, views), so those are copied.
-        whole[name] = plain.clone() if storage.data_ptr() in seen or storage.nbytes() != plain.nbytes else plain
+        full_tensor[name] = plain.clone() if storage.data_ptr() in seen or storage.nbytes() != plain.nbytes else plain
         seen.add(storage.data_ptr())
-    save_file(whole, path)
+    save_file(full_tensor, path)
     shutil.copymode(path.with_name("state.json"), path)  # safetensors makes the file private to its owner
     _sync(path)
 
@@ -282,7 +282,7 @@ def flatten_optimizer(optimizer: torch.optim.AdamW) -> tuple[dict[str, Tensor], 
     """AdamW's state as tensors and JSON-able values, for ``save_checkpoint`` and ``restore_optimizer``. What is sharded
     is gathered, so then every rank must call."""
     full = optimizer.state_dict()
-    tensors = {f"{i}.{name}": whole(value) for i, slots in full["state"].items() for name, value in slots.items()}
+    tensors = {f"{i}.{name}": full_tensor(value) for i, slots in full["state"].items() for name, value in slots.items()}
     groups = [{k: v.item() if isinstance(v, Tensor) else v for k, v in g.items()} for g in full["param_groups"]]
     return tensors, {"groups": groups}
 

@@ -158,14 +158,14 @@ def configure(
 
 def random_weights(recipe: Recipe) -> str | None:
     """A sentence that names what a recipe only describes, so that nobody takes it for real; None if nothing."""
-    named = [
+    described = [
         f"experts.{name}" for name, entry in recipe.experts.items() if entry.checkpoint is None and entry.architecture
     ]
     if recipe.language.checkpoint is None and not recipe.language.tiny:
-        named.append("language")
-    if not named:
+        described.append("language")
+    if not described:
         return None
-    return f"random weights: {', '.join(named)} (an architecture without a checkpoint; good for measuring only)"
+    return f"random weights: {', '.join(described)} (an architecture without a checkpoint; good for measuring only)"
 
 
 class Assembled(NamedTuple):

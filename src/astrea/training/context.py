@@ -22,7 +22,7 @@ from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.acceleration import accelerated, in_half
 from astrea.training.contribution import Contributions
-from astrea.training.distributed import ALONE, Distributed
+from astrea.training.distributed import SINGLE, Distributed
 from astrea.training.losses.contrast import MomentumContrast
 from astrea.training.losses.words import WordContrast
 from astrea.world.dataset import Progress
@@ -31,7 +31,7 @@ STATES_AT_ONCE = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CaptionBatch:
     """The text that is read of each of B samples.
 
     which: (B,) of its texts. tokens: its token ids. ids: (B, 2) sample id and text id, for the queue: the same sentence
@@ -63,7 +63,7 @@ class TrainingContext:
         model: AstreaForConditionalGeneration,
         tokenizer: PreTrainedTokenizerBase,
         data: TrainingData,
-        ranks: Distributed = ALONE,
+        ranks: Distributed = SINGLE,
     ) -> None:
         self.recipe, self.model, self.tokenizer, self.data = recipe, model.to(ranks.device), tokenizer, data  # type: ignore[arg-type]
         self.ranks = ranks
@@ -81,15 +81,15 @@ class TrainingContext:
         self.kept_states: Tensor | None = None
         self.contributions = Contributions(len(data.groups), len(model.experts.names))
 
-    def seen(self, samples: Samples) -> dict[str, ExpertFeatures]:
+    def encode(self, samples: Samples) -> dict[str, ExpertFeatures]:
         """What the experts see in the samples' pictures, where the model is, as long as none of them has learned."""
-        return self.moved(samples.look())
+        return self.to_device(samples.encode())
 
-    def moved(self, features: Mapping[str, ExpertFeatures]) -> dict[str, ExpertFeatures]:
+    def to_device(self, features: Mapping[str, ExpertFeatures]) -> dict[str, ExpertFeatures]:
         """The same, where the model is."""
         return {name: part.map(lambda value: value.to(self.ranks.device)) for name, part in features.items()}
 
-    def seen_anew(self, samples: Samples, *, learning: bool) -> dict[str, ExpertFeatures]:
+    def encode_trainable(self, samples: Samples, *, learning: bool) -> dict[str, ExpertFeatures]:
         """What the experts see now: those that learn in this run (`Run.learning_experts`) look at the pictures once
         more; the others' features may have been kept.
 
@@ -101,8 +101,8 @@ class TrainingContext:
         """
         bank, learners = self.model.experts, self.recipe.learning_experts
         if not learners or not samples.pictures:
-            return self.seen(samples)
-        found = self.moved(samples.look([name for name in bank.names if name not in learners]))
+            return self.encode(samples)
+        found = self.to_device(samples.encode([name for name in bank.names if name not in learners]))
         learning = learning and torch.is_grad_enabled()
         with torch.set_grad_enabled(learning):
             found |= bank(samples.pixels().to(self.ranks.device), learners)
@@ -114,23 +114,23 @@ class TrainingContext:
             )
         return {name: found[name] for name in bank.names}
 
-    def told(self, samples: Samples, *purpose: object) -> Told:
+    def captions(self, samples: Samples, *purpose: object) -> CaptionBatch:
         """Which text of each sample is read in this step."""
         draw = torch.rand(len(samples.names), generator=generator_for(self.recipe.seed, "captions", *purpose))
         which = (draw * torch.tensor([len(texts) for texts in samples.texts])).long()
         tokens = [self.packer.ids(texts[c]) for texts, c in zip(samples.texts, which.tolist(), strict=True)]
         ids = torch.stack([samples.ids, torch.tensor([text_id(one) for one in tokens])], 1)
-        return Told(which, tokens, ids, None if samples.numbers is None else samples.numbers + which)
+        return CaptionBatch(which, tokens, ids, None if samples.numbers is None else samples.numbers + which)
 
-    def text_states(self, told: Told, own: slice, *, frozen: bool = False) -> Tensor:
+    def text_states(self, captions: CaptionBatch, own: slice, *, frozen: bool = False) -> Tensor:
         """The language model's mean hidden state of the ``own`` texts (B, D), without gradient: the target space.
 
         Args:
             frozen: the language model does not learn in this stage, so `kept_states` hold if there are any.
         """
-        if frozen and self.kept_states is not None and told.numbers is not None:
-            return self.kept_states[told.numbers[own]].to(self.ranks.device)
-        return self.states_of(told.tokens[own])
+        if frozen and self.kept_states is not None and captions.numbers is not None:
+            return self.kept_states[captions.numbers[own]].to(self.ranks.device)
+        return self.states_of(captions.tokens[own])
 
     def keep_states(self, cache: FeatureCache, progress: Progress, notify: Callable[[str], None]) -> None:
         """Every text's state in the language model as it is now, from the cache like the experts' features; nothing
@@ -167,11 +167,11 @@ class TrainingContext:
         with accelerated(self.model.language_model, machines, device):
             self.kept_states = cache.get_or_compute(key, compute, on_event=notify)["states"]
 
-    def states_of(self, told: list[list[int]]) -> Tensor:
+    def states_of(self, captions: list[list[int]]) -> Tensor:
         """Mean hidden states (B, D) of texts in token form."""
-        length = max(map(len, told))
-        ids = torch.tensor([row + [self.packer.pad] * (length - len(row)) for row in told])
-        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in told])
+        length = max(map(len, captions))
+        ids = torch.tensor([row + [self.packer.pad] * (length - len(row)) for row in captions])
+        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in captions])
         return self.model.text_states(ids.to(self.ranks.device), mask.to(self.ranks.device))
 
 

@@ -29,11 +29,11 @@ def draw_stuck(count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator) < STUCK
 
 
-def as_told(features: Mapping[str, ExpertFeatures], liar_B: Tensor, stuck_B: Tensor) -> dict[str, ExpertFeatures]:
+def corrupt(features: Mapping[str, ExpertFeatures], expert_B: Tensor, stuck_B: Tensor) -> dict[str, ExpertFeatures]:
     """The same features, but where an expert lies it says, just as surely, what it saw in another picture of the
     batch; or, where it is stuck, what its surest slot says in all of them."""
-    told: dict[str, ExpertFeatures] = {}
+    corrupted: dict[str, ExpertFeatures] = {}
     for index, (name, part) in enumerate(features.items()):
-        mine_B = liar_B == index
-        told[name] = where(mine_B & stuck_B, stuck(part), where(mine_B & ~stuck_B, of_the_next(part), part))
-    return told
+        mine_B = expert_B == index
+        corrupted[name] = where(mine_B & stuck_B, stuck(part), where(mine_B & ~stuck_B, of_the_next(part), part))
+    return corrupted

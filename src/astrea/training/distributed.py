@@ -53,16 +53,16 @@ class Distributed:
         self.patient = patient
 
     @property
-    def alone(self) -> bool:
+    def single(self) -> bool:
         """Whether there is nobody else."""
         return self.world == 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is rank 0."""
         return self.rank == 0
 
-    def own(self, count: int, rank: int | None = None) -> slice:
+    def local_slice(self, count: int, rank: int | None = None) -> slice:
         """The rows of ``count`` that are this rank's (or another's): contiguous, in the order of ranks."""
         rank = self.rank if rank is None else rank
         return slice(count * rank // self.world, count * (rank + 1) // self.world)
@@ -81,11 +81,11 @@ class Distributed:
 
     def gather(self, own: Tensor, count: int) -> Tensor:
         """All ranks' rows: (count, ...) from each one's `own` slice of them. A gradient finds its way back."""
-        return own if self.alone else _Gather.apply(own, count, self)  # type: ignore[no-any-return]
+        return own if self.single else _Gather.apply(own, count, self)  # type: ignore[no-any-return]
 
     def total(self, figures: Mapping[str, float]) -> dict[str, float]:
         """Sums over the ranks, which must all name the same figures in the same order."""
-        if self.alone:
+        if self.single:
             return dict(figures)
         values = torch.tensor(list(figures.values()), dtype=torch.float64)
         dist.all_reduce(values)
@@ -93,7 +93,7 @@ class Distributed:
 
     def any(self, flag: bool) -> bool:
         """Whether any rank says so."""
-        if self.alone:
+        if self.single:
             return flag
         said = torch.tensor(int(flag))
         dist.all_reduce(said, dist.ReduceOp.MAX)
@@ -101,7 +101,7 @@ class Distributed:
 
     def from_leader(self, number: int) -> int:
         """Rank 0's number, for everyone."""
-        if self.alone:
+        if self.single:
             return number
         said = torch.tensor(number)
         dist.broadcast(said, 0)
@@ -116,7 +116,7 @@ class Distributed:
         Raises:
             AstreaError: on every rank, when one differs from rank 0.
         """
-        if self.alone:
+        if self.single:
             return
         own = torch.tensor(list(bytes.fromhex(digest)))
         leaders = own.clone()
@@ -125,9 +125,9 @@ class Distributed:
             raise AstreaError(f"not all of the {self.world} processes hold the same {what}", hint)
 
     @torch.no_grad()
-    def share(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Fill everyone's tensors with rank 0's."""
-        for tensor in () if self.alone else tensors:
+        for tensor in () if self.single else tensors:
             dist.broadcast(tensor, 0)
 
     @torch.no_grad()
@@ -136,7 +136,7 @@ class Distributed:
 
         Sharded parameters are left alone: their gradients are added up as they are sharded.
         """
-        if self.alone:
+        if self.single:
             return
         plain = [p for p in parameters if not is_sharded(p)]
         learned = torch.tensor([p.grad is not None for p in plain], dtype=torch.int32)
@@ -158,20 +158,20 @@ class Distributed:
 
     def wait(self) -> None:
         """Until everyone is here, however long that takes."""
-        if not self.alone:
+        if not self.single:
             dist.monitored_barrier(self.patient, timeout=PATIENCE)
 
     @contextmanager
-    def first(self) -> Iterator[None]:
+    def main_first(self) -> Iterator[None]:
         """Rank 0 goes through the body before the others do: what it has made, they find."""
-        if not self.leads:
+        if not self.is_main:
             self.wait()
         yield
-        if self.leads:
+        if self.is_main:
             self.wait()
 
 
-ALONE = Distributed()
+SINGLE = Distributed()
 """One process on its processor."""
 
 
@@ -181,7 +181,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor, count: int, ranks: Distributed) -> Tensor:
         ctx.rows, ctx.ranks = (count, len(own)), ranks
-        parts = [ranks.own(count, rank) for rank in range(ranks.world)]
+        parts = [ranks.local_slice(count, rank) for rank in range(ranks.world)]
         most = max(part.stop - part.start for part in parts)
         # Collectives want equal shapes: short slices are filled up.
         full = own.new_zeros(most, *own.shape[1:])
@@ -194,7 +194,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         summed = gradients[0].contiguous().clone()
         dist.all_reduce(summed)
-        return summed[ctx.ranks.own(ctx.rows[0])], None, None
+        return summed[ctx.ranks.local_slice(ctx.rows[0])], None, None
 
 
 def buckets(tensors: Sequence[Tensor], size: int = BUCKET) -> Iterator[list[Tensor]]:
@@ -211,7 +211,7 @@ def buckets(tensors: Sequence[Tensor], size: int = BUCKET) -> Iterator[list[Tens
         yield group
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this process is rank 0, or the only one; known before `join`."""
     return int(os.environ.get("RANK", 0)) == 0
 
@@ -222,7 +222,7 @@ def restarts() -> int:
 
 
 @contextmanager
-def join(machines: Machines) -> Iterator[Distributed]:
+def process_group(machines: Machines) -> Iterator[Distributed]:
     """Become one of the processes that torchrun started; without torchrun, the only one.
 
     Raises:

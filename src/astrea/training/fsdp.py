@@ -33,7 +33,7 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor, sharded or not. Every rank must ask, in the same order."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
@@ -57,7 +57,7 @@ def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
     """Whole tensors; with ``keep`` false this rank only helps the others to theirs, and gets nothing."""
     found = {}
     for name, tensor in tensors.items():
-        full = whole(tensor)
+        full = full_tensor(tensor)
         if keep:
             # To the processor one by one, or a GPU would have to hold the whole model at once.
             found[name] = full.cpu() if is_sharded(tensor) else full
@@ -74,14 +74,14 @@ def sharded(model: AstreaForConditionalGeneration, ranks: Distributed, wanted: b
         AstreaError: the language model does not say what its blocks are, or one mixes number types.
     """
     language = model.language_model
-    blocks = blocks_of(language) if wanted and not ranks.alone else []
+    blocks = blocks_of(language) if wanted and not ranks.single else []
     if not any(p.requires_grad for block in blocks for p in block.parameters()):
         yield
         return
-    plain = hollow(language, blocks)
+    plain = meta_copy(language, blocks)
     shard(language, blocks, ranks)
     yield
-    fill(plain, language)
+    load_full(plain, language)
     model.language_model = plain
 
 
@@ -120,7 +120,7 @@ def shard(language: PreTrainedModel, blocks: Sequence[nn.Module], ranks: Distrib
     fully_shard(language.base_model, mesh=mesh, ignored_params={p for p in language.parameters() if p not in inside})
 
 
-def hollow(language: PreTrainedModel, blocks: Sequence[nn.Module]) -> PreTrainedModel:
+def meta_copy(language: PreTrainedModel, blocks: Sequence[nn.Module]) -> PreTrainedModel:
     """A copy that shares every parameter outside the blocks; those inside are without memory, until `fill`."""
     inside = {id(p) for block in blocks for p in block.parameters()}
     memo: dict[int, Any] = {}
@@ -133,12 +133,12 @@ def hollow(language: PreTrainedModel, blocks: Sequence[nn.Module]) -> PreTrained
 
 
 @torch.no_grad()
-def fill(plain: PreTrainedModel, language: PreTrainedModel) -> None:
+def load_full(plain: PreTrainedModel, language: PreTrainedModel) -> None:
     """Put what the sharded model has learned into its `hollow` copy."""
     for (name, parameter), (_, target) in zip(language.named_parameters(), plain.named_parameters(), strict=True):
         if is_sharded(parameter):
             module, _, leaf = name.rpartition(".")
-            full = nn.Parameter(whole(parameter.detach()), requires_grad=target.requires_grad)
+            full = nn.Parameter(full_tensor(parameter.detach()), requires_grad=target.requires_grad)
             plain.get_submodule(module)._parameters[leaf] = full
     for (_, buffer), (_, into) in zip(language.named_buffers(), plain.named_buffers(), strict=True):
         into.copy_(buffer)
@@ -150,7 +150,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> Tensor:
     if not split:
         return nn.utils.clip_grad_norm_(parameters, most)
     plain = [p.grad for p in parameters if p.grad is not None and not is_sharded(p.grad)]
-    norms = [whole(nn.utils.get_total_norm([p.grad for p in split if p.grad is not None]))]
+    norms = [full_tensor(nn.utils.get_total_norm([p.grad for p in split if p.grad is not None]))]
     if plain:
         norms.append(nn.utils.get_total_norm(plain))
     norm = torch.stack(norms).norm()

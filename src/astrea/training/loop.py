@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from astrea.common.errors import AstreaError
-from astrea.training.distributed import ALONE, Distributed
+from astrea.training.distributed import SINGLE, Distributed
 from astrea.training.fsdp import clip_gradients
 from astrea.training.optimizer import MuonAdamW
-from astrea.training.prefetch import ahead
+from astrea.training.prefetch import prefetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def run_steps(
     *,
     start: int = 0,
     on_step: Callable[[int, dict[str, float]], None],
-    ranks: Distributed = ALONE,
+    ranks: Distributed = SINGLE,
 ) -> float:
     """Run optimizer steps ``start .. schedule.steps``; ``on_step(step, figures)`` after each (it may raise to stop).
 
@@ -119,7 +119,7 @@ def run_steps(
     order = (
         (step, micro, schedule.batch) for step in range(start, schedule.steps) for micro in range(schedule.accumulate)
     )
-    with ahead(objective.batch, order) as batches:
+    with prefetch(objective.batch, order) as batches:
         for step in range(start, schedule.steps):
             lr = schedule.lr_at(step)
             for group in optimizer.param_groups:

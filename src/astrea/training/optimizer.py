@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from astrea.training.fsdp import is_sharded, local, shard_like, whole
+from astrea.training.fsdp import full_tensor, is_sharded, local, shard_like
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration; as published with Muon (K. Jordan et al., 2024)."""
@@ -64,7 +64,7 @@ class MuonAdamW(torch.optim.AdamW):
                     state["momentum"] = torch.zeros_like(parameter)
                 state["step"] += 1
                 local(state["momentum"]).lerp_(local(gradient), 1 - MOMENTUM)
-                ahead.append(whole(gradient).lerp(whole(state["momentum"]), MOMENTUM))
+                ahead.append(full_tensor(gradient).lerp(full_tensor(state["momentum"]), MOMENTUM))
             update_NRC = orthogonalise(torch.stack(ahead))
             size = group["lr"] * 0.2 * max(shape) ** 0.5
             for (parameter, _), update in zip(found, update_NRC, strict=True):

@@ -16,10 +16,10 @@ from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.training.checkpoint import flatten_optimizer, load_checkpoint, restore_optimizer, save_checkpoint
 
-FOLDER = "halfway"
+FOLDER = "partial"
 
 
-class Halfway:
+class PartialCheckpoint:
     """A checkpoint of teaching, in a folder of its own.
 
     Batches are a function of seed and step, and nothing else in a step is random, so weights, buffers and optimizer are

@@ -9,7 +9,7 @@ from astrea.recipes.recipe import Recipe
 from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, Schedule
 from astrea.training.stages.align import AlignObjective
-from astrea.training.stages.instruct import FuseObjective
+from astrea.training.stages.instruct import InstructObjective
 from astrea.training.stages.next_token import NextTokenAlignObjective
 
 
@@ -57,14 +57,16 @@ def plan_stages(recipe: Recipe) -> list[Plan]:
     start, end = (recipe.model.residual_start, recipe.model.residual_end) if recipe.model.residual else (1.0, 1.0)
     plans.append(
         Plan(
-            "fuse", recipe.fuse.schedule(), lambda s: FuseObjective(s, "fuse", recipe.fuse, offset=0, keep=(start, end))
+            "fuse",
+            recipe.fuse.schedule(),
+            lambda s: InstructObjective(s, "fuse", recipe.fuse, offset=0, keep=(start, end)),
         )
     )
     plans.append(
         Plan(
             "tune",
             recipe.tune.schedule(),
-            lambda s: FuseObjective(
+            lambda s: InstructObjective(
                 s, "tune", recipe.tune, offset=recipe.fuse.steps * recipe.fuse.accumulate, keep=(end, end)
             ),
         )

@@ -13,7 +13,7 @@ DEPTH = 2
 """Batches that are made ahead: one to be read next, one to hide that some take longer."""
 
 
-class Batches:
+class Prefetcher:
     """Batches in order, each made by a thread of its own before it is asked for.
 
     Attributes:
@@ -46,11 +46,11 @@ class Batches:
 
 
 @contextmanager
-def ahead(make: Callable[..., Any], wanted: Iterable[tuple[int, ...]]) -> Iterator[Batches]:
+def prefetch(make: Callable[..., Any], wanted: Iterable[tuple[int, ...]]) -> Iterator[Prefetcher]:
     """``make(*arguments)`` for all the ``wanted`` arguments, in one thread and in order; the rest is given up when the
     block is left."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
     try:
-        yield Batches(make, wanted, pool)
+        yield Prefetcher(make, wanted, pool)
     finally:
         pool.shutdown(cancel_futures=True)

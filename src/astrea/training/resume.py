@@ -38,7 +38,7 @@ def goes_on(folder: Path, resume: bool, ranks: Distributed) -> bool:
         AstreaError: there are checkpoints, and nobody said to go on.
     """
     # Rank 0 decides alone: others might see its own mark already.
-    choice = ranks.from_leader(decide(folder, resume) if ranks.leads else START)
+    choice = ranks.from_leader(decide(folder, resume) if ranks.is_main else START)
     if choice == REFUSE:
         raise AstreaError(
             f"{folder} already holds a run's checkpoints", "continue it with --resume, or choose another folder"
@@ -88,7 +88,7 @@ def snapshot(ctx: TrainingContext) -> dict[str, dict[str, Tensor]]:
     model = {k: v for k, v in ctx.model.state_dict().items() if k not in frozen}
     contrast = {k: v for k, v in ctx.contrast.state_dict().items() if not k.startswith("queue.")}
     return {
-        "model": gathered(model, ctx.ranks.leads),
+        "model": gathered(model, ctx.ranks.is_main),
         "momentum": contrast,
         "queue": ctx.contrast.queue.state_dict(),
         "words": ctx.words.state_dict(),
@@ -129,12 +129,12 @@ def start_alike(ctx: TrainingContext) -> None:
         AstreaError: the ranks have other experts, so their features are not the same either.
     """
     ranks, model = ctx.ranks, ctx.model
-    if ranks.alone:
+    if ranks.single:
         return
     hint = "install the same version of everything on every machine, and give them the same parts"
     ranks.check_equal(tensors_fingerprint(model.experts.state_dict()), "experts", hint)
     moves = {name: value for name, value in model.state_dict().items() if not name.startswith("experts.")}
     for tensors in (moves, ctx.contrast.state_dict(), ctx.words.state_dict()):
-        ranks.share(tensors.values())
+        ranks.broadcast(tensors.values())
         ranks.check_equal(tensors_fingerprint(tensors), "weights", hint)
     ranks.check_equal(tensors_fingerprint(ctx.contributions.state_dict()), "measured contributions", hint)

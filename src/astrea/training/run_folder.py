@@ -15,7 +15,7 @@ from astrea.common.paths import file_guard, is_file, is_folder, list_folder
 from astrea.common.progress import Reporter
 from astrea.recipes.loader import dump_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.distributed import ALONE, Distributed
+from astrea.training.distributed import SINGLE, Distributed
 from astrea.training.resume import MARK
 
 LOCK = "lock"
@@ -27,7 +27,9 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextmanager
-def alone_in(folder: Path, *, ranks: Distributed = ALONE, report: Reporter, leaves_lock: bool = True) -> Iterator[None]:
+def locked_folder(
+    folder: Path, *, ranks: Distributed = SINGLE, report: Reporter, leaves_lock: bool = True
+) -> Iterator[None]:
     """Make the folder, and hold its lock; the system lets go of it when the process dies, however it dies.
 
     Args:
@@ -42,7 +44,7 @@ def alone_in(folder: Path, *, ranks: Distributed = ALONE, report: Reporter, leav
         known = {path.name for path in list_folder(folder)} if is_folder(folder) else None
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
-        alone = _locks(lock, report) if ranks.leads else True
+        alone = _locks(lock, report) if ranks.is_main else True
     if not ranks.from_leader(int(alone)):
         raise AstreaError(
             f"{folder}: another run is at work in this folder", "wait until it has ended, or choose another folder"
@@ -50,7 +52,7 @@ def alone_in(folder: Path, *, ranks: Distributed = ALONE, report: Reporter, leav
     try:
         yield
     except AstreaError:
-        if ranks.leads:
+        if ranks.is_main:
             _tidy(folder, known)
         raise
     finally:

@@ -42,16 +42,16 @@ def training_data(
     Raises:
         AstreaError: a file cannot be read, or the recipe wants of files what only the world has.
     """
-    sources = configured_sources(recipe.data, report if ranks.leads else None)
+    sources = configured_sources(recipe.data, report if ranks.is_main else None)
     if not sources:
-        with ranks.first():
+        with ranks.main_first():
             return world_of(recipe, model.experts, cache=cache, report=report)
     if recipe.distill is not None:
         raise AstreaError(
             "a student is distilled on the embedded world's pictures, and data.train names others",
             "leave `distill` out, or data.train",
         )
-    data = record_data(recipe, model, tokenizer, sources, ranks, cache=cache, report=report)
+    data = file_dataset(recipe, model, tokenizer, sources, ranks, cache=cache, report=report)
     if recipe.align.steps and not data.pictured:
         raise AstreaError(
             f"no record of {', '.join(data.groups)} shows a picture, and experts are aligned by pictures",
@@ -76,15 +76,15 @@ def validation_data(
     Raises:
         AstreaError: a file cannot be read.
     """
-    sources = configured_sources(recipe.data, report if ranks.leads else None, key="validation")
+    sources = configured_sources(recipe.data, report if ranks.is_main else None, key="validation")
     if not sources:
         return None
-    data = record_data(recipe, model, tokenizer, sources, ranks, cache=cache, report=report)
+    data = file_dataset(recipe, model, tokenizer, sources, ranks, cache=cache, report=report)
     report.say(f"validation on {counted(len(data), 'record')} of {', '.join(data.groups)}")
     return data
 
 
-def record_data(
+def file_dataset(
     recipe: Recipe,
     model: AstreaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,

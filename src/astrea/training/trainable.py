@@ -27,7 +27,7 @@ def size(part: nn.Module, *, learning: bool = False) -> int:
     return sum(tensor.numel() for tensor in (*part.parameters(), *part.buffers()))
 
 
-def model_told(model: AstreaForConditionalGeneration) -> str:
+def describe_model(model: AstreaForConditionalGeneration) -> str:
     """How large a model and its parts are, in a line."""
     sizes = {name: size(part) for name, part in parts_of(model).items()}
     adapters = sum(count for name, count in sizes.items() if name.startswith("adapter of "))
@@ -37,7 +37,7 @@ def model_told(model: AstreaForConditionalGeneration) -> str:
     return f"the model has {short(sum(sizes.values()))} parameters and buffers: {told}"
 
 
-def learning_told(model: AstreaForConditionalGeneration) -> str:
+def describe_trainable(model: AstreaForConditionalGeneration) -> str:
     """What of a model learns now, in a line; of a part that learns in part, how much of it."""
     parts = parts_of(model)
     learns: list[str] = []

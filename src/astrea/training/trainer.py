@@ -34,18 +34,18 @@ from astrea.training.checkpoint import (
 )
 from astrea.training.components import SHIPPED, Assembled, never_warmed_up, random_weights
 from astrea.training.context import TrainingContext
-from astrea.training.distributed import Distributed, join
+from astrea.training.distributed import Distributed, process_group
 from astrea.training.fsdp import sharded
 from astrea.training.identity import config_hash, refuse_another
 from astrea.training.log import TrainLog
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.plan import Plan, plan_stages
 from astrea.training.resume import frozen_experts, goes_on, has_checkpoints, newest, restore, snapshot, start_alike
-from astrea.training.run_folder import RECIPE, alone_in, write_recipe
+from astrea.training.run_folder import RECIPE, locked_folder, write_recipe
 from astrea.training.sources import training_data, validation_data
 from astrea.training.start import beginning
 from astrea.training.stopping import Interrupted, how_to_go_on, stop_on_signal
-from astrea.training.trainable import learning_told, model_told
+from astrea.training.trainable import describe_model, describe_trainable
 from astrea.training.validation import Validation
 from astrea.world.distill import teach
 from astrea.world.pretrain import pretrain
@@ -94,7 +94,7 @@ def train(
         Interrupted: SIGINT or SIGTERM; a checkpoint has been saved.
     """
     torch.set_num_threads(recipe.threads)
-    with join(recipe.machines) as ranks, alone_in(folder, ranks=ranks, report=report):
+    with process_group(recipe.machines) as ranks, locked_folder(folder, ranks=ranks, report=report):
         train_with(ranks, recipe, folder, resume=resume, cache=cache, observe=observe, report=report)
         ranks.wait()
     return folder / "model"
@@ -111,7 +111,7 @@ def train_with(
     report: Reporter,
 ) -> None:
     """`train`, as one of some processes."""
-    if recipe.learning_experts and not ranks.alone:
+    if recipe.learning_experts and not ranks.single:
         raise AstreaError(
             f"{', '.join(recipe.learning_experts)} would learn in {ranks.world} processes, each with other pictures",
             "train with one process, or leave `experts` out of fuse.train and tune.train",
@@ -124,22 +124,22 @@ def train_with(
         if has_checkpoints(folder):
             refuse_another(recipe, folder / RECIPE)
         found = newest(folder, config_hash(recipe), ranks, report)
-    if ranks.leads and found is None:  # whoever has checkpoints keeps the recipe they belong to
+    if ranks.is_main and found is None:  # whoever has checkpoints keeps the recipe they belong to
         write_recipe(recipe, folder)
     clock = {} if found is None else dict(found.state["seconds"])
     started = time.perf_counter()
     parts = SHIPPED if recipe.pretrain == "shipped" else Path(recipe.pretrain)
     if recipe.pretrain == "scratch":
         parts = folder / "parts"
-        with ranks.first():
-            if ranks.leads:
+        with ranks.main_first():
+            if ranks.is_main:
                 pretrain(recipe, parts, report=report)
         clock["pretrain"] = time.perf_counter() - started + clock.get("pretrain", 0.0)
-    made = load(recipe, parts, folder if ranks.leads else None, report)
+    made = load(recipe, parts, folder if ranks.is_main else None, report)
     model, tokenizer, _ = made
     kept = FeatureCache(cache or folder.parent / "cache")
     if recipe.distill is not None:
-        with ranks.first():
+        with ranks.main_first():
             seconds = teach(recipe, recipe.distill, model.experts, parts, folder / "student", cache=kept, report=report)
         clock["distill"] = seconds
     started = time.perf_counter()
@@ -156,10 +156,10 @@ def train_with(
     aligns = recipe.align.kind == "contrast" and any(plan.name.startswith("align") for plan in plans[first:])
     if aligns:  # the language model is still what it started as, and as frozen as the experts
         started = time.perf_counter()
-        with ranks.first():
+        with ranks.main_first():
             ctx.keep_states(kept, report.track, report.say)
         clock["features"] += time.perf_counter() - started
-    with TrainLog(folder) if ranks.leads else nullcontext() as log, stop_on_signal(tells=ranks.leads) as stopping:
+    with TrainLog(folder) if ranks.is_main else nullcontext() as log, stop_on_signal(tells=ranks.is_main) as stopping:
         if log is not None and (amiss := log.truncate_after(0 if found is None else found.step)):
             report.say(amiss)
         for number, plan in enumerate(plans):
@@ -173,7 +173,7 @@ def train_with(
         report.say(best)
     ctx.model.eval()
     doubt = doubt_of_records(ctx, report)
-    if ranks.leads:
+    if ranks.is_main:
         write_finished(ctx, made, doubt, folder, clock, report)
 
 
@@ -184,7 +184,7 @@ def load(recipe: Recipe, parts: Path, folder: Path | None, report: Reporter) -> 
     report.track("loading the model", 0, 1)
     made = beginning(recipe, parts)
     report.track("loading the model", 1, 1)
-    report.say(model_told(made[0]))
+    report.say(describe_model(made[0]))
     if lost := never_warmed_up(recipe, made[0].config.text_config):
         report.say(lost)
     tell_language(made, folder, "assembled", report)
@@ -307,7 +307,7 @@ def begin(ctx: TrainingContext, plan: Plan, report: Reporter) -> Objective:
     for module in (ctx.model, ctx.contrast, ctx.words):
         for parameter in module.parameters():
             parameter.requires_grad_(id(parameter) in learns)
-    report.say(f"{plan.name} {learning_told(ctx.model)}")
+    report.say(f"{plan.name} {describe_trainable(ctx.model)}")
     ctx.model.train()
     return objective
 
@@ -318,7 +318,7 @@ def keep(
     """Write the checkpoint of step ``at`` of the run; every rank must call. ``where``: stage, step and seconds."""
     tensors, groups = ({}, {}) if optimizer is None else flatten_optimizer(optimizer)
     kept = snapshot(ctx)
-    if ctx.ranks.leads:
+    if ctx.ranks.is_main:
         experts = tensors_fingerprint(frozen_experts(ctx))
         save_checkpoint(
             checkpoints,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from astrea.data.protocol import picked
+from astrea.data.protocol import index_select
 from astrea.data.streaming import FileDataset
 from astrea.training.checkpoint import load_checkpoint, save_checkpoint
 from astrea.training.context import TrainingContext
@@ -56,7 +56,7 @@ class Validation:
         if stage == "tune" and self.ctx.recipe.data.keep_best and loss < self.lowest:
             self.lowest = loss
             weights = snapshot(self.ctx)["model"]
-            if self.ctx.ranks.leads:
+            if self.ctx.ranks.is_main:
                 kept = {"validation": loss, "step": done}
                 save_checkpoint(
                     self.folder, at, {"model": weights}, kept, config_hash=config_hash(self.ctx.recipe), keep=1
@@ -89,13 +89,13 @@ class Validation:
         rows = self.data.pack(ctx.packer, samples, which, per_question=ctx.model.fusion.per_question)
         labels, weights = rows.packed.labels[:, 1:], rows.packed.label_weights[:, 1:]
         labelled = float(((labels != -100) * weights).sum())
-        own = ctx.ranks.own(len(rows.groups))
+        own = ctx.ranks.local_slice(len(rows.groups))
         shown = rows.shown[int((rows.row < own.start).sum()) : int((rows.row < own.stop).sum())]
-        seen = ctx.seen_anew(samples, learning=False)
+        seen = ctx.encode_trainable(samples, learning=False)
         inputs = packed_rows(rows.packed, own).model_inputs()
         out = ctx.model(
             **{name: value.to(ctx.ranks.device) for name, value in inputs.items()},
-            features=picked(seen, shown) if len(shown) else None,
+            features=index_select(seen, shown) if len(shown) else None,
             num_items_in_batch=labelled,
             use_cache=False,
         )

@@ -82,7 +82,7 @@ class WorldData:
             texts=texts,
             first=torch.arange(len(index)),
             pictures=len(index),
-            look=lambda names=tuple(self.features): {name: self.features[name].rows(index) for name in names},
+            encode=lambda names=tuple(self.features): {name: self.features[name].rows(index) for name in names},
             pixels=lambda: self.pictures(index),
             numbers=self.first_text[index],
             content=[self.questions[i] for i in index.tolist()],
@@ -260,7 +260,7 @@ def cached_features(
             with torch.no_grad():
                 for start in range(0, count, CHUNK):
                     parts.append(expert(pixels_from_scenes(scenes[start : start + CHUNK]).to(place)).map(Tensor.cpu))
-                    progress(f"{name} looks", min(start + CHUNK, count), count)
+                    progress(f"encoding with {name}", min(start + CHUNK, count), count)
             whole = ExpertFeatures.cat(parts)
             return {f.name: getattr(whole, f.name) for f in fields(whole) if getattr(whole, f.name) is not None}
 

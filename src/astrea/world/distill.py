@@ -37,7 +37,7 @@ from astrea.experts.protocol import Expert, ExpertFeatures
 from astrea.recipes.recipe import Distill, Recipe
 from astrea.training.components import CARD, load_experts, load_part, read_card, save_part
 from astrea.training.loop import Objective, build_optimizer, run_steps
-from astrea.training.partial_checkpoint import Halfway
+from astrea.training.partial_checkpoint import PartialCheckpoint
 from astrea.training.stopping import Interrupted, how_to_go_on, stop_on_signal
 from astrea.world.dataset import cached_features, source_hash, train_scenes, training_split
 from astrea.world.experts.truth import pixels_from_scenes
@@ -179,12 +179,12 @@ def teach(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         objective = DistillObjective(copy.deepcopy(student), features, scenes, recipe.seed)
-        halfway = Halfway(folder, origin)
+        partial = PartialCheckpoint(folder, origin)
         with stop_on_signal() as stopping:
-            figures, before = fit(objective, plan, halfway, started, stopping, report)
+            figures, before = fit(objective, plan, partial, started, stopping, report)
             seconds = time.perf_counter() - started + before
             keep(objective.student, folder, {"origin": origin, "seconds": seconds, "loss": figures})
-            halfway.remove()
+            partial.remove()
         if stopping():
             raise Interrupted(f"stopped after distilling; {how_to_go_on(folder.parent)}")
     load_part(student, folder, STUDENT)
@@ -218,7 +218,7 @@ def taught_before(student: Expert, folder: Path, origin: dict[str, Any], report:
 def fit(
     objective: DistillObjective,
     plan: Distill,
-    halfway: Halfway,
+    partial: PartialCheckpoint,
     started: float,
     stopping: Callable[[], bool],
     report: Reporter,
@@ -236,15 +236,15 @@ def fit(
     schedule = plan.schedule()
     optimizer = build_optimizer(objective, schedule)
     learning = nn.ModuleDict({"student": objective.student, "heads": objective.heads})
-    start, before = halfway.restore(learning, optimizer, schedule.steps, report)
+    start, before = partial.restore(learning, optimizer, schedule.steps, report)
     last: dict[str, float] = {}
 
     def on_step(step: int, figures: dict[str, float]) -> None:
         last.update({name: figures[name] for name in ("loss", *objective.teachers)})
         report.track("distill", step + 1, schedule.steps, f"loss {figures['loss']:.3f}")
         if step + 1 < schedule.steps and stopping():
-            halfway.save(learning, optimizer, step + 1, time.perf_counter() - started + before)
-            raise Interrupted(f"stopped at distill, step {step + 1}; {how_to_go_on(halfway.folder.parent.parent)}")
+            partial.save(learning, optimizer, step + 1, time.perf_counter() - started + before)
+            raise Interrupted(f"stopped at distill, step {step + 1}; {how_to_go_on(partial.folder.parent.parent)}")
 
     run_steps(objective, schedule, optimizer, start=start, on_step=on_step)
     return last, before

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from astrea.common.errors import AstreaError
-from astrea.data.protocol import Samples, named, picked
+from astrea.data.protocol import Samples, index_select, sample_names
 from astrea.experts.protocol import ExpertFeatures
-from astrea.training.context import Told, TrainingContext
+from astrea.training.context import CaptionBatch, TrainingContext
 from astrea.training.loop import Objective
 from astrea.training.losses.contrast import agreement
 
-AlignBatch = tuple[Samples, Told]
+AlignBatch = tuple[Samples, CaptionBatch]
 """Pictures, and the text that is read of each."""
 
 
@@ -55,21 +55,21 @@ class AlignObjective(Objective):
     def batch(self, step: int, micro: int, size: int) -> AlignBatch:
         position = ((self.offset + step) * self.ctx.recipe.align.accumulate + micro) * size
         samples = self.ctx.data.draw(position, size, self.ctx.recipe.seed, pairs=True)
-        return samples, self.ctx.told(samples, "align", self.offset + step, micro)
+        return samples, self.ctx.captions(samples, "align", self.offset + step, micro)
 
     def loss(self, batch: AlignBatch, step: int) -> tuple[Tensor, dict[str, float]]:
-        samples, told = batch
+        samples, captions = batch
         ctx, alignment = self.ctx, self.ctx.model.alignment
-        ranks, size = ctx.ranks, len(told.tokens)
-        own = ranks.own(size)
-        features = picked(ctx.seen(samples), own)
+        ranks, size = ctx.ranks, len(captions.tokens)
+        own = ranks.local_slice(size)
+        features = index_select(ctx.encode(samples), own)
         seen = {name: features[name] for name in self.names}
         matrix = alignment(seen)
-        ids = told.ids.to(ranks.device)
+        ids = captions.ids.to(ranks.device)
         parts: dict[str, Tensor] = {}
         picture = alignment.picture_head(matrix.tokens, matrix.valid)
         if self.losses.itc:
-            parts["itc"] = self.losses.itc * self.contrast(seen, picture, told, ids, own, step)
+            parts["itc"] = self.losses.itc * self.contrast(seen, picture, captions, ids, own, step)
         if self.losses.agree and self.joining and self.aligned:
             with torch.no_grad():
                 others = alignment({name: features[name] for name in self.aligned})
@@ -83,7 +83,12 @@ class AlignObjective(Objective):
         if self.losses.word:
             table = ctx.model.get_input_embeddings().weight
             word = ctx.words(
-                matrix.tokens, matrix.valid, told.tokens, table, own=own, gather=lambda rows: ranks.gather(rows, size)
+                matrix.tokens,
+                matrix.valid,
+                captions.tokens,
+                table,
+                own=own,
+                gather=lambda rows: ranks.gather(rows, size),
             )
             parts["word"] = self.losses.word * word
         return sum(parts.values()), {name: part.item() for name, part in parts.items()}  # type: ignore[return-value]
@@ -92,7 +97,7 @@ class AlignObjective(Objective):
         self,
         seen: Mapping[str, ExpertFeatures],
         picture: Tensor,
-        told: Told,
+        captions: CaptionBatch,
         ids: Tensor,
         own: slice,
         step: int,
@@ -100,10 +105,10 @@ class AlignObjective(Objective):
         """Momentum contrast of pictures with their texts: the only loss that wants the language model to read these.
 
         Args:
-            picture: (own rows, P). ids: (B, 2) as in `Told`.
+            picture: (own rows, P). ids: (B, 2) as in `CaptionBatch`.
         """
-        ctx, ranks, size = self.ctx, self.ctx.ranks, len(told.tokens)
-        states = ctx.text_states(told, own, frozen=True)
+        ctx, ranks, size = self.ctx, self.ctx.ranks, len(captions.tokens)
+        states = ctx.text_states(captions, own, frozen=True)
         text = ctx.model.alignment.text_head(states)
         with torch.no_grad():
             slow = ctx.contrast.copy
@@ -121,4 +126,4 @@ class AlignObjective(Objective):
         self.pending.clear()
 
     def describe(self, batch: AlignBatch) -> str:
-        return named(batch[0])
+        return sample_names(batch[0])

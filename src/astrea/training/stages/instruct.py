@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from astrea.common.memory import give_back
 from astrea.common.seeds import generator_for
 from astrea.data.packing import PackedBatch, answer_losses
-from astrea.data.protocol import Samples, named, picked
+from astrea.data.protocol import Samples, index_select, sample_names
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.astrea import AstreaFusion
 from astrea.fusion.draws import RowGenerator, for_rows
 from astrea.fusion.reliability import ReliabilityHead
 from astrea.language.low_rank import adapter_parameters, is_adapter
 from astrea.recipes.recipe import Stage
-from astrea.training.context import Told, TrainingContext
-from astrea.training.corruption import as_told, draw_experts, draw_stuck
+from astrea.training.context import CaptionBatch, TrainingContext
+from astrea.training.corruption import corrupt, draw_experts, draw_stuck
 from astrea.training.loop import Objective
 from astrea.training.optimizer import is_hidden_matrix
 
@@ -37,23 +37,24 @@ MEASURED = 16
 
 
 @dataclass(frozen=True, slots=True)
-class FuseBatch:
+class InstructBatch:
     """Packed rows with the pictures that they show.
 
     Letters: B samples, P pictures, R rows, N pictures as rows show them, S questions per row, E experts.
-    samples, told: B samples and the text that is read of each. packed, groups, shown, row: see `astrea.data.protocol.
-    Rows`; a strategy whose tokens depend on the question gets a row for every question. present: (P, E). liar: (P,) the
-    expert that is made to lie about a picture, -1 for none. micro: the micro-step it is for.
+    samples, captions: B samples and the text that is read of each. packed, groups, shown, row: see
+    `astrea.data.protocol.Rows`; a strategy whose tokens depend on the question gets a row for every question.
+    present: (P, E). corrupted: (P,) the expert whose features are replaced by wrong ones, -1 for none. micro: the
+    micro-step it is for.
     """
 
     samples: Samples
-    told: Told
+    captions: CaptionBatch
     packed: PackedBatch
     groups: Tensor
     shown: Tensor
     row: Tensor
     present: Tensor
-    liar: Tensor
+    corrupted: Tensor
     micro: int
 
     def shown_in(self, rows: slice) -> slice:
@@ -62,7 +63,7 @@ class FuseBatch:
 
     def whole(self) -> Tensor:
         """Rows (R,) with pictures, about which every expert has its say and tells the truth."""
-        sound = (self.present.all(1) & (self.liar < 0))[self.shown]
+        sound = (self.present.all(1) & (self.corrupted < 0))[self.shown]
         count = torch.bincount(self.row, minlength=len(self.groups))
         return (count > 0) & (torch.bincount(self.row[sound], minlength=len(self.groups)) == count)
 
@@ -90,20 +91,22 @@ def by_row(shares: Tensor | None, row: Tensor, groups: Tensor, like: Tensor) -> 
     return whole.index_add(0, row.to(like.device), shares) / count[:, None, None]
 
 
-def lent(has: Tensor) -> Tensor:
+def backfill(has: Tensor) -> Tensor:
     """(B,) each sample's own place, or that of the next one, round and round, that has what is asked for."""
     there = has.nonzero()[:, 0]
     following = torch.searchsorted(there, torch.arange(len(has)))
     return there[following % len(there)]
 
 
-def told_at(told: Told, place: Tensor) -> Told:
+def captions_at(captions: CaptionBatch, place: Tensor) -> CaptionBatch:
     """The texts at some places."""
-    numbers = None if told.numbers is None else told.numbers[place]
-    return Told(told.which[place], [told.tokens[at] for at in place.tolist()], told.ids[place], numbers)
+    numbers = None if captions.numbers is None else captions.numbers[place]
+    return CaptionBatch(
+        captions.which[place], [captions.tokens[at] for at in place.tolist()], captions.ids[place], numbers
+    )
 
 
-class FuseObjective(Objective):
+class InstructObjective(Objective):
     """The objective of the stages ``fuse`` and ``tune``."""
 
     def __init__(
@@ -143,18 +146,18 @@ class FuseObjective(Objective):
         hidden = name.startswith("language_model.") and not is_adapter(name)
         return hidden and is_hidden_matrix(self.ctx.model.language_model, parameter)
 
-    def batch(self, step: int, micro: int, size: int) -> FuseBatch:
+    def batch(self, step: int, micro: int, size: int) -> InstructBatch:
         ctx, seed = self.ctx, self.ctx.recipe.seed
         position = (self.offset + step * self.stage.accumulate + micro) * size
         samples = ctx.data.draw(position, size, seed)
-        told = ctx.told(samples, self.name, step, micro)
-        rows = ctx.data.pack(self.packer, samples, told.which, per_question=self.fusion.per_question)
+        captions = ctx.captions(samples, self.name, step, micro)
+        rows = ctx.data.pack(self.packer, samples, captions.which, per_question=self.fusion.per_question)
         generator = generator_for(seed, self.name, "present", step, micro)
         experts = len(ctx.model.experts.names)
         lost = draw_experts(samples.pictures, experts, ctx.recipe.regular.expert_dropout, generator)
-        return FuseBatch(
+        return InstructBatch(
             samples,
-            told,
+            captions,
             rows.packed,
             rows.groups,
             rows.shown,
@@ -169,7 +172,7 @@ class FuseObjective(Objective):
         # The first micro-step has no number: runs without accumulation draw as they did before there was one.
         return generator_for(self.ctx.recipe.seed, self.name, purpose, step, *([micro] if micro else []))
 
-    def picture_draws(self, batch: FuseBatch, own: slice, step: int) -> RowGenerator:
+    def picture_draws(self, batch: InstructBatch, own: slice, step: int) -> RowGenerator:
         """What fusion draws for some of the pictures in the rows."""
         generator = self.draws("residual", step, batch.micro)
         return for_rows(generator, batch=len(batch.shown), questions=batch.groups.shape[1], start=own.start)
@@ -178,15 +181,17 @@ class FuseObjective(Objective):
         """Keyword arguments for the model, where it is."""
         return {name: value.to(self.ctx.ranks.device) for name, value in packed.model_inputs().items()}
 
-    def loss(self, batch: FuseBatch, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: InstructBatch, step: int) -> tuple[Tensor, dict[str, float]]:
         ctx, model, weights, ranks = self.ctx, self.ctx.model, self.stage.losses, self.ctx.ranks
-        rows = ranks.own(len(batch.groups))
+        rows = ranks.local_slice(len(batch.groups))
         mine = batch.shown_in(rows)
         if (model.config.low_rank or {}).get("dropout"):
             # peft draws from torch's own generator, so that one is made a function of the step too.
             torch.manual_seed(self.draws("dropout", step, batch.micro).initial_seed())
-        seen = ctx.seen_anew(batch.samples, learning="experts" in self.stage.train)
-        told = as_told(seen, batch.liar, draw_stuck(batch.samples.pictures, self.draws("lies", step, batch.micro)))
+        seen = ctx.encode_trainable(batch.samples, learning="experts" in self.stage.train)
+        heard = corrupt(
+            seen, batch.corrupted, draw_stuck(batch.samples.pictures, self.draws("lies", step, batch.micro))
+        )
         if isinstance(model.fusion, AstreaFusion):
             done = min(1.0, step / max(1, self.stage.steps))
             model.fusion.residual_keep.fill_(self.keep[0] + (self.keep[1] - self.keep[0]) * done)
@@ -200,7 +205,7 @@ class FuseObjective(Objective):
         shown = batch.shown[mine]
         out = model(
             **self.inputs(packed_rows(batch.packed, rows)),
-            features=picked(told, shown) if len(shown) else None,
+            features=index_select(heard, shown) if len(shown) else None,
             present=batch.present[shown].to(ranks.device),
             generator=self.picture_draws(batch, mine, step),
             num_items_in_batch=batch.labelled,
@@ -214,7 +219,7 @@ class FuseObjective(Objective):
             own = out.loss.new_zeros(()) if auxiliary is None else auxiliary
             parts["auxiliary"] = own * ((rows.stop - rows.start) / len(batch.groups))
         if weights.itc and batch.samples.pictures:
-            parts["itc"] = weights.itc * self.contrast(batch, seen, told)
+            parts["itc"] = weights.itc * self.contrast(batch, seen, heard)
         allocator = model.fusion.allocator if isinstance(model.fusion, AstreaFusion) else None
         if allocator is not None:
             shares = by_row(out.shares, batch.row[mine] - rows.start, batch.groups[rows], allocator.load_bias)
@@ -228,7 +233,7 @@ class FuseObjective(Objective):
         shares = isinstance(self.fusion, AstreaFusion) and self.fusion.allocator is not None
         return shares and bool(self.stage.losses.contribution and every) and step % every == 0
 
-    def sharing(self, batch: FuseBatch, rows: slice, shares: Tensor, load_bias: Tensor) -> dict[str, Tensor]:
+    def sharing(self, batch: InstructBatch, rows: slice, shares: Tensor, load_bias: Tensor) -> dict[str, Tensor]:
         """Takes in the shares (R, S, E) that the own ``rows`` got, and calibrates them by measured contribution if that
         has a weight."""
         ctx, regular, weight = self.ctx, self.ctx.recipe.regular, self.stage.losses.contribution
@@ -247,7 +252,7 @@ class FuseObjective(Objective):
         kl = F.kl_div(share.log(), wanted, reduction="sum") / max(1, int(counts.sum()))
         return {"contribution": weight * kl}
 
-    def judging(self, trust: ReliabilityHead, batch: FuseBatch, seen: dict[str, ExpertFeatures], step: int) -> Tensor:
+    def judging(self, trust: ReliabilityHead, batch: InstructBatch, seen: dict[str, ExpertFeatures], step: int) -> Tensor:
         """Telling honest experts from lying ones, on more pictures than are answered about: lies must be common to be
         learned from, and rare where answers are learned. Experts go missing as elsewhere; adapters do not learn from
         this."""
@@ -257,35 +262,39 @@ class FuseObjective(Objective):
         count, experts = len(pictures), len(ctx.model.experts.names)
         if not count:
             return next(trust.parameters()).sum() * 0
-        own = ranks.own(count)
-        liar = draw_experts(count, experts, LYING, generator)
+        own = ranks.local_slice(count)
+        corrupted = draw_experts(count, experts, LYING, generator)
         lost = draw_experts(count, experts, ctx.recipe.regular.expert_dropout, generator)
-        present, honest = (who.unsqueeze(1) != torch.arange(experts) for who in (lost, liar))
-        looked = picked(seen if samples is batch.samples else ctx.seen_anew(samples, learning=False), pictures)
-        told = as_told(looked, liar, draw_stuck(count, generator))
-        here, honest = present[own].to(ranks.device), honest[own].to(ranks.device)
+        present, reliable = (who.unsqueeze(1) != torch.arange(experts) for who in (lost, corrupted))
+        looked = index_select(
+            seen if samples is batch.samples else ctx.encode_trainable(samples, learning=False), pictures
+        )
+        heard = corrupt(looked, corrupted, draw_stuck(count, generator))
+        here, reliable = present[own].to(ranks.device), reliable[own].to(ranks.device)
         with torch.no_grad():
-            matrix = ctx.model.alignment(picked(told, own), here)
+            matrix = ctx.model.alignment(index_select(heard, own), here)
         trust.observe(matrix, lambda rows: ranks.gather(rows, count))
-        logits, wanted = trust(matrix)[here], honest[here].float()
+        logits, wanted = trust(matrix)[here], reliable[here].float()
         # Where there are more processes than pictures, some have none, and a mean over nothing would be NaN.
         wrong = F.binary_cross_entropy_with_logits(logits, wanted) if len(wanted) else logits.sum()
         return wrong * (len(wanted) / max(1, int(present.sum())))
 
-    def contrast(self, batch: FuseBatch, seen: dict[str, ExpertFeatures], told: dict[str, ExpertFeatures]) -> Tensor:
+    def contrast(
+        self, batch: InstructBatch, seen: dict[str, ExpertFeatures], heard: dict[str, ExpertFeatures]
+    ) -> Tensor:
         """Momentum contrast between the fused tokens and the text (beyond the batch: the queue). The keys come from
         every expert, and from what it really saw."""
-        ctx, model, ranks, size = self.ctx, self.ctx.model, self.ctx.ranks, len(batch.told.tokens)
+        ctx, model, ranks, size = self.ctx, self.ctx.model, self.ctx.ranks, len(batch.captions.tokens)
         # A text without a picture has nothing to be compared with: the next one that has takes its place.
-        place = lent(batch.samples.first >= 0)
-        said, first = told_at(batch.told, place), batch.samples.first[place]
-        own, frozen = ranks.own(size), "language_model" not in self.stage.train
+        place = backfill(batch.samples.first >= 0)
+        said, first = captions_at(batch.captions, place), batch.samples.first[place]
+        own, frozen = ranks.local_slice(size), "language_model" not in self.stage.train
         states = ctx.text_states(said, own, frozen=frozen)
         ids = said.ids.to(ranks.device)
-        picture = model.picture_vectors(picked(told, first[own]), batch.present[first[own]].to(ranks.device))
+        picture = model.picture_vectors(index_select(heard, first[own]), batch.present[first[own]].to(ranks.device))
         text = model.alignment.text_head(states)
         with torch.no_grad():
-            key = model.picture_vectors(picked(seen, first[own]), alignment=ctx.contrast.copy)
+            key = model.picture_vectors(index_select(seen, first[own]), alignment=ctx.contrast.copy)
             picture_key = ranks.gather(key, size)
             text_key = ranks.gather(ctx.contrast.copy.text_head(states), size)
         self.pending.append((picture_key, text_key, ids))
@@ -293,7 +302,7 @@ class FuseObjective(Objective):
         return ctx.contrast.loss(picture, text, picture_key, text_key, ids, soft, own=own)
 
     @torch.no_grad()
-    def measure(self, batch: FuseBatch, seen: dict[str, ExpertFeatures], rows: int = MEASURED) -> None:
+    def measure(self, batch: InstructBatch, seen: dict[str, ExpertFeatures], rows: int = MEASURED) -> None:
         """Counterfactual passes on a few rows: what would each expert's absence cost each task group, in nats?
 
         The first rows of the whole batch, shared out so that every rank has equally many: the last ones may take a row
@@ -310,7 +319,7 @@ class FuseObjective(Objective):
         at = torch.cat([(batch.row == row).nonzero()[:, 0] for row in mine.tolist()])
         shown = batch.shown[at].repeat(experts + 1)
         present = torch.cat([torch.ones(1, experts), 1 - torch.eye(experts)]).bool().repeat_interleave(len(at), 0)
-        features = picked(seen, shown) if len(shown) else None
+        features = index_select(seen, shown) if len(shown) else None
         # With the labels' sum, rows that nothing is learned from are no error.
         logits = model(
             **inputs,
@@ -339,5 +348,5 @@ class FuseObjective(Objective):
             fusion.allocator.update_load(torch.cat(self.shares), rate=ctx.recipe.regular.load_rate)
         self.shares.clear()
 
-    def describe(self, batch: FuseBatch) -> str:
-        return named(batch.samples)
+    def describe(self, batch: InstructBatch) -> str:
+        return sample_names(batch.samples)

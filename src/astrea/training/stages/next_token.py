@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.data.packing import Packer
-from astrea.data.protocol import picked
+from astrea.data.protocol import index_select
 from astrea.fusion.protocol import FusionStrategy, VisualTokens, equal_shares
 from astrea.training.context import TrainingContext
-from astrea.training.stages.instruct import FuseBatch, FuseObjective, packed_rows
+from astrea.training.stages.instruct import InstructBatch, InstructObjective, packed_rows
 
 
 class OneExpert(FusionStrategy):
@@ -38,8 +38,8 @@ class OneExpert(FusionStrategy):
         return VisualTokens(matrix.tokens[:, own_T], matrix.valid[:, own_T], shares_BSE, None)
 
 
-class NextTokenAlignObjective(FuseObjective):
-    """Align the expert ``joining`` alone: the batches of `FuseObjective`, the next-token loss, one adapter that learns.
+class NextTokenAlignObjective(InstructObjective):
+    """Align the expert ``joining`` alone: the batches of `InstructObjective`, its next-token loss, one adapter.
 
     Args:
         offset: optimizer steps of the phases before, so that the stream of samples goes on where they stopped.
@@ -58,11 +58,11 @@ class NextTokenAlignObjective(FuseObjective):
             adapter = self.ctx.model.alignment.adapters[self.joining]
             yield from ((f"adapters.{self.joining}.{name}", p, 1.0) for name, p in adapter.named_parameters())
 
-    def loss(self, batch: FuseBatch, step: int) -> tuple[Tensor, dict[str, float]]:
-        rows = self.ctx.ranks.own(len(batch.groups))
+    def loss(self, batch: InstructBatch, step: int) -> tuple[Tensor, dict[str, float]]:
+        rows = self.ctx.ranks.local_slice(len(batch.groups))
         shown = batch.shown[batch.shown_in(rows)]
-        seen = {name: part for name, part in self.ctx.seen(batch.samples).items() if name == self.joining}
-        features = picked(seen, shown) if len(shown) else None
+        seen = {name: part for name, part in self.ctx.encode(batch.samples).items() if name == self.joining}
+        features = index_select(seen, shown) if len(shown) else None
         inputs = self.inputs(packed_rows(batch.packed, rows))
         loss = self.ctx.model(
             **inputs, features=features, fusion=self.fusion, num_items_in_batch=batch.labelled, use_cache=False

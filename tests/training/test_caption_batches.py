@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from astrea.data.feature_cache import FeatureCache
-from astrea.training.context import Told, TrainingContext
+from astrea.training.context import CaptionBatch, TrainingContext
 from astrea.training.stages.align import AlignObjective
 from astrea.world.dataset import WorldData
 
@@ -14,12 +14,12 @@ LONG = {"align__losses": {"itc": 1.0}, "align__steps": 10_000}
 """An alignment that reads every text."""
 
 
-def read(ctx: TrainingContext, scenes: list[int], which: list[int]) -> Told:
+def read(ctx: TrainingContext, scenes: list[int], which: list[int]) -> CaptionBatch:
     """The told texts of some scenes, these captions of them."""
     samples = ctx.data.samples(torch.tensor(scenes))
     tokens = [ctx.packer.ids(texts[c]) for texts, c in zip(samples.texts, which, strict=True)]
-    told = ctx.told(samples, "any")
-    return Told(torch.tensor(which), tokens, told.ids, samples.numbers + torch.tensor(which))
+    told = ctx.captions(samples, "any")
+    return CaptionBatch(torch.tensor(which), tokens, told.ids, samples.numbers + torch.tensor(which))
 
 
 def test_a_sentence_told_of_two_pictures_is_one_text(make_shop):
@@ -28,7 +28,7 @@ def test_a_sentence_told_of_two_pictures_is_one_text(make_shop):
     told = [[sentence] if scene in (3, 7) else texts for scene, texts in enumerate(ctx.data.captions)]
     twin = TrainingContext(ctx.recipe, ctx.model, ctx.tokenizer, WorldData(ctx.data.features, ctx.data.questions, told))
     samples = twin.data.samples(torch.tensor([3, 7, *range(20, 60)]))
-    found = twin.told(samples, "align", 0)
+    found = twin.captions(samples, "align", 0)
     assert found.ids[:, 0].tolist() == [3, 7, *range(20, 60)]
     assert found.ids[0, 1] == found.ids[1, 1]
     assert len(set(found.ids[:, 1].tolist())) == len({tuple(tokens) for tokens in found.tokens}) > 20
@@ -39,9 +39,9 @@ def test_a_sentence_told_of_two_pictures_is_one_text(make_shop):
 def test_which_caption_is_read_changes_from_step_to_step(make_shop):
     ctx = make_shop()
     samples = ctx.data.samples(torch.arange(60))
-    one = ctx.told(samples, "align", 0, 0).which
-    assert torch.equal(one, ctx.told(samples, "align", 0, 0).which)
-    assert not torch.equal(one, ctx.told(samples, "align", 1, 0).which)
+    one = ctx.captions(samples, "align", 0, 0).which
+    assert torch.equal(one, ctx.captions(samples, "align", 0, 0).which)
+    assert not torch.equal(one, ctx.captions(samples, "align", 1, 0).which)
     assert set(one.tolist()) == {0, 1, 2}
 
 
