@@ -252,7 +252,9 @@ class InstructObjective(Objective):
         kl = F.kl_div(share.log(), wanted, reduction="sum") / max(1, int(counts.sum()))
         return {"contribution": weight * kl}
 
-    def judging(self, trust: ReliabilityHead, batch: InstructBatch, seen: dict[str, ExpertFeatures], step: int) -> Tensor:
+    def judging(
+        self, trust: ReliabilityHead, batch: InstructBatch, seen: dict[str, ExpertFeatures], step: int
+    ) -> Tensor:
         """Telling honest experts from lying ones, on more pictures than are answered about: lies must be common to be
         learned from, and rare where answers are learned. Experts go missing as elsewhere; adapters do not learn from
         this."""
