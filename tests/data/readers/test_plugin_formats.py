@@ -1,4 +1,4 @@
-"""Data formats of other packages: through recipe lines alone, by entry point and by module, with errors that name them."""
+"""Data formats of other packages: through recipe lines alone, by entry point or module, with errors that name them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from astrea.data.readers import FileImage, Issue, Record, Where, open_reader
 from astrea.data.readers.mixture import Mixture
 from astrea.data.readers.plugins import ENTRY_POINTS
 from astrea.data.readers.sources import configured_sources
+from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from command_line import Astrea
 from own_files import drawn, save_pictures
@@ -77,7 +78,8 @@ def keyed(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("format", ["caption-tsv", "caption_tsv:CaptionTsv"])
 def test_a_recipe_trains_on_a_format_of_another_package(album: Path, format: str) -> None:
-    recipe = Recipe.model_validate({"data": {"train": [{"path": str(album), "format": format}]}})
+    entry = json.dumps({"path": str(album), "format": format})
+    recipe = load_recipe(Recipe, "tiny", [f"data.train=[{entry}]"])
     issues: list[Issue] = []
     mixture = Mixture(configured_sources(recipe.data), on_issue=issues.append)
     captions = {mixture.sample(place, 0, 0).record.captions for place in range(len(mixture))}

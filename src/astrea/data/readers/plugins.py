@@ -43,10 +43,8 @@ def plugin(format: str) -> Form | type[IndexedReader] | None:
     if format not in registered and not colon:
         return None
     try:
-        if format in registered:
-            found = registered[format].load()
-        else:
-            found = getattr(importlib.import_module(module), name)
+        point = registered.get(format)
+        found = getattr(importlib.import_module(module), name) if point is None else point.load()
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         hint = "check the module's name and that it is installed"
         raise AstreaError(f"data format {quoted(format)}: {error}", hint) from error
