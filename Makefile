@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow coverage lint format compat compat-newest clean
+.PHONY: quickstart test test-slow coverage lint format docs compat compat-newest clean
 .DEFAULT_GOAL := quickstart
 
 # One stamp per set of extras, so that nothing is installed twice.
@@ -38,6 +38,15 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A missing docstring, a broken link or an unknown name fails; the site is build/docs/index.html.
+$(VENV)/.docs: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python .ci/docstrings.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -50,4 +59,4 @@ compat-newest:
 	$(PYTHON) .ci/compat.py --only newest
 
 clean:
-	rm -rf $(VENV) .compat runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .compat build runs .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,17 @@
+# Astrea on the processor:  docker build -t astrea . && docker run --rm astrea ask example "what colour is the cat?"
+# Work with files of yours:  docker run --rm -v "$PWD":/data astrea train tiny --out /data/runs/mine
+FROM python:3.11-slim
+
+COPY pyproject.toml constraints.txt README.md LICENSE /src/
+COPY src /src/src
+# torch's index has builds for processors, without gigabytes of GPU libraries: 2.13.0+cpu counts as newer than 2.13.0.
+# Extras are chosen with --build-arg EXTRAS="[data,index]".
+ARG EXTRAS=""
+RUN pip install --no-cache-dir -c /src/constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
+    && pip install --no-cache-dir -c /src/constraints.txt "/src${EXTRAS}"
+
+RUN useradd --create-home astrea && install -d -o astrea /data
+USER astrea
+WORKDIR /data
+ENTRYPOINT ["astrea"]
+CMD ["--help"]
