@@ -14,6 +14,7 @@ from astrea.data.streaming import FileDataset
 from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
 from astrea.training.context import TrainingContext
+from astrea.training.distributed import SINGLE
 from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
 from astrea.training.stages.instruct import InstructObjective
 from listening import Said
@@ -40,7 +41,7 @@ def fresh(recipe: Recipe) -> tuple[Any, Any]:
 def data_of(paths: list[Path], model: Any, tokenizer: Any, *, max_tokens: int = 512, **options: Any) -> FileDataset:
     sources = [source for path in paths for source in open_sources(str(path))]
     packer = Packer(tokenizer, model.num_visual_tokens)
-    options = {"report": Said(), **options}
+    options = {"report": Said(), "ranks": SINGLE, **options}
     return FileDataset(sources, model.experts, packer, image_size=64, max_tokens=max_tokens, **options)
 
 

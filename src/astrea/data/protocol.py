@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from astrea.data.packing import PackedBatch, Packer
@@ -60,6 +61,23 @@ class Rows:
     groups: Tensor
     shown: Tensor
     row: Tensor
+
+
+class Ranks(Protocol):
+    """The processes of a run as a data set sees them; see `astrea.training.distributed.Distributed`."""
+
+    device: torch.device
+    world: int
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints messages."""
+
+    def local_slice(self, count: int) -> slice:
+        """The part of ``count`` rows that this process computes."""
+
+    def gather(self, own: Tensor, count: int) -> Tensor:
+        """All ``count`` rows, from the local slices of all processes."""
 
 
 class TrainingData(Protocol):

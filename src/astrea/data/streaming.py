@@ -23,7 +23,7 @@ from astrea.common.progress import Reporter
 from astrea.data.images import to_square_array
 from astrea.data.packing import Packer
 from astrea.data.picture_features import PictureFeatures, encode_once, expert_key, picture_key
-from astrea.data.protocol import Rows, Samples
+from astrea.data.protocol import Ranks, Rows, Samples
 from astrea.data.readers.conversation import called, messages_of, picture_id, texts_of
 from astrea.data.readers.issues import Issue
 from astrea.data.readers.mixture import Mixture, Sample, Source
@@ -33,7 +33,6 @@ from astrea.data.readers.warnings import RateLimitedWarnings
 from astrea.data.segments import Segment, questions_apart
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
-from astrea.training.distributed import SINGLE, Distributed
 
 SCANNED = 5000
 """Samples whose texts tell how common a word is."""
@@ -53,6 +52,7 @@ class FileDataset:
         bank: the experts, where they compute. image_size: S of the square that they see.
         packer: knows how long a conversation is. max_tokens: longer ones are bad records. row_tokens: conversations
             are put into one row up to that many tokens; None = one in each.
+        ranks: the processes that share the pictures.
         threads: that decode pictures.
         kept: what experts saw before; None = they look anew every time.
 
@@ -71,7 +71,7 @@ class FileDataset:
         row_tokens: int | None = None,
         threads: int = 2,
         kept: PictureFeatures | None = None,
-        ranks: Distributed = SINGLE,
+        ranks: Ranks,
         report: Reporter,
     ) -> None:
         self.kept, self.expert_keys = kept, dict[str, bytes]()

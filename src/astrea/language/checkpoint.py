@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from astrea.common.config_only import check_agreement, read_architecture
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, read_json
 from astrea.common.paths import exists, is_file, is_folder, list_folder, refuse_url
 from astrea.common.quiet import quiet
 from astrea.language.attention import WARMED_UP
@@ -25,7 +26,6 @@ from astrea.language.chat_format import ChatFormat
 from astrea.language.plain import Said, say_plain
 from astrea.language.requirements import check_language_model
 from astrea.language.tokenizer import IMAGE, PAD
-from astrea.model.loading import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, read_json
 from astrea.recipes.recipe import Language
 
 AGAIN = "copy or download the checkpoint again"

@@ -9,12 +9,7 @@ import torch
 
 from astrea.common.devices import Device, choose_device
 from astrea.common.errors import AstreaError
-from astrea.common.installation import SHIPPED_NAME
-from astrea.common.paths import exists, is_file, is_folder, refuse_url
-from astrea.common.quiet import quiet
-from astrea.confidence.estimator import read_doubt
-from astrea.model.configuration import AstreaConfig
-from astrea.model.folders.files import (
+from astrea.common.foreign_files import (
     AGAIN,
     MAX_JSON_BYTES,
     MAX_TOKENIZER_BYTES,
@@ -24,6 +19,11 @@ from astrea.model.folders.files import (
     of_file,
     read_json,
 )
+from astrea.common.installation import SHIPPED_NAME
+from astrea.common.paths import exists, is_file, is_folder, refuse_url
+from astrea.common.quiet import quiet
+from astrea.confidence.estimator import read_doubt
+from astrea.model.configuration import AstreaConfig
 from astrea.model.folders.generation import check_generation
 from astrea.model.folders.hub import fetch_model, is_hub_id
 from astrea.model.folders.processor import read_processor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from rich.table import Table
 from rich.text import Text
@@ -14,13 +14,13 @@ from astrea.common.errors import AstreaError
 from astrea.common.paths import is_folder
 from astrea.common.progress import Reporter
 from astrea.common.terminal import counted
+from astrea.evaluation.benchmarks.answers import Viewer
 from astrea.evaluation.benchmarks.items import MODES, Mode
 from astrea.evaluation.benchmarks.missing import describe, locate
 from astrea.evaluation.benchmarks.run import Outcome, Settings, results_of, run_suite, write_results
 from astrea.evaluation.benchmarks.suite import choose_tasks
-
-if TYPE_CHECKING:
-    from astrea.evaluation.benchmarks.answers import Viewer
+from astrea.evaluation.generate import Answerer
+from astrea.model.loading import load_model
 
 OUT = Path("runs/public")
 
@@ -72,10 +72,6 @@ def evaluate_public(
 
 
 def _viewer(model: Path, batch: int, trust_remote_code: bool, device: Device) -> Viewer:
-    from astrea.evaluation.benchmarks.answers import Viewer
-    from astrea.evaluation.generate import Answerer
-    from astrea.model.loading import load_model
-
     loaded, processor = load_model(model, trust_remote_code=trust_remote_code, device=device)
     return Viewer(Answerer(loaded, processor.tokenizer, batch=batch), processor)
 

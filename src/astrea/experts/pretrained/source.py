@@ -9,9 +9,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import MAX_JSON_BYTES, read_json
 from astrea.common.paths import exists, is_file, is_folder, list_folder, size_of
-from astrea.model.loading import MAX_JSON_BYTES, read_json
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
@@ -61,10 +63,8 @@ def _fetch(checkpoint: str, revision: str | None) -> Path:
             f"the checkpoint {checkpoint!r} is no folder here, and as a hub id it has {said}",
             "pin it: revision: <the 40 hex digits of a commit>, as the hub's page of its files shows them",
         )
-    from huggingface_hub import snapshot_download  # here: most runs fetch nothing
-
     try:
-        return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=list(FETCHED)))
+        return Path(huggingface_hub.snapshot_download(checkpoint, revision=revision, allow_patterns=list(FETCHED)))
     except Exception as error:  # network, permissions, unknown names: each with a type of its own
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise AstreaError(

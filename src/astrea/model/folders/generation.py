@@ -13,8 +13,8 @@ from typing import Any
 from transformers import GenerationConfig
 
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import AGAIN, MAX_JSON_BYTES, read_json
 from astrea.common.paths import exists
-from astrea.model.folders.files import AGAIN, MAX_JSON_BYTES, read_json
 
 GENERATION = "generation_config.json"
 MOST_TOKENS, MOST_BEAMS, MOST_LISTED = 1 << 20, 32, 4096

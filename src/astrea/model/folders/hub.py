@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import first_line
 from astrea.common.paths import exists
-from astrea.model.folders.files import first_line
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 FETCHED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")

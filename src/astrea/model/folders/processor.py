@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from astrea.common.errors import AstreaError
-from astrea.common.quiet import quiet
-from astrea.model.folders.files import (
+from astrea.common.foreign_files import (
     AGAIN,
     MAX_JSON_BYTES,
     MAX_TEMPLATE_BYTES,
@@ -16,6 +15,7 @@ from astrea.model.folders.files import (
     read_json,
     read_text,
 )
+from astrea.common.quiet import quiet
 from astrea.model.folders.tokenizer import read_tokenizer
 from astrea.model.image_processing import AstreaImageProcessor
 from astrea.model.processing import AstreaProcessor

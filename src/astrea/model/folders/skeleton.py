@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules import module as registration
 
 from astrea.common.errors import AstreaError
-from astrea.model.folders.files import AGAIN, foreign
+from astrea.common.foreign_files import AGAIN, foreign
 
 MOST_EXPERTS, MOST_NUMBER, MOST_LISTED = 64, 1 << 31, 1 << 16
 MOST_SIDE = 512

@@ -20,9 +20,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from astrea.common.errors import AstreaError
-from astrea.common.paths import exists
-from astrea.model.folders import tokenizer_trial as trial
-from astrea.model.folders.files import (
+from astrea.common.foreign_files import (
     AGAIN,
     MAX_JSON_BYTES,
     MAX_TEMPLATE_BYTES,
@@ -32,6 +30,8 @@ from astrea.model.folders.files import (
     read_bytes,
     read_json,
 )
+from astrea.common.paths import exists
+from astrea.model.folders import tokenizer_trial as trial
 
 SHIPPED_TOKENIZER = Path(__file__).parents[2] / "world" / "weights" / "model" / "tokenizer.json"
 FURTHER = ("added_tokens.json", "special_tokens_map.json")

@@ -9,8 +9,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import AGAIN, MAX_TOKENIZER_BYTES, WEIGHTS, check_inside, first_line, read_json
 from astrea.common.paths import is_file, list_folder
-from astrea.model.folders.files import AGAIN, MAX_TOKENIZER_BYTES, WEIGHTS, check_inside, first_line, read_json
 
 INDEX = f"{WEIGHTS}.index.json"
 MOST_FILES = 1000

@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import MAX_JSON_BYTES, read_json
 from astrea.common.paths import is_file
-from astrea.model.loading import MAX_JSON_BYTES, read_json
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Data, Recipe, World
 

@@ -1,4 +1,4 @@
-"""The files of a model folder: which they are, how large they may be, and what becomes of a foreign parser's errors."""
+"""Files of model folders and checkpoints from elsewhere: names, size limits, and errors of third-party parsers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ AGAIN = "copy or download the model folder again"
 
 @contextmanager
 def foreign(what: str) -> Iterator[None]:
-    """Around code of others that reads files of others: it raises nearly any type, and code in Rust a type of its own
-    that is not even an ``Exception``.
+    """Turns every error of a third-party parser into an `AstreaError`. Code in Rust raises a type of its own, which is
+    not even an ``Exception``.
 
     Args:
-        what: what cannot be done, naming the file.
+        what: what failed, naming the file.
 
     Raises:
         AstreaError: the code raised something.
@@ -46,7 +46,7 @@ def foreign(what: str) -> Iterator[None]:
 
 @contextmanager
 def of_file(path: Path) -> Iterator[None]:
-    """Names the file in an error that does not."""
+    """Adds the file's name to an error that lacks it."""
     try:
         yield
     except AstreaError as error:
@@ -56,16 +56,16 @@ def of_file(path: Path) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its type."""
+    """The first line of an error's message, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def check_inside(path: Path) -> None:
-    """Whether a file of a model folder lies in it: a link may lead anywhere, and a folder that somebody sent may hold
-    links. Those of the hub's cache lead to the ``blobs`` beside its snapshots.
+    """Refuses a link that leads out of a model folder. Links of the hub's cache lead to the ``blobs`` beside its
+    snapshots and are allowed.
 
     Raises:
-        AstreaError: it does not.
+        AstreaError: the file is such a link.
     """
     real, folder = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
     if real.parent not in (folder, folder.parent.parent / "blobs"):
@@ -73,7 +73,7 @@ def check_inside(path: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Whether what lies in a model folder are files, and in it: transformers reads some of them by itself.
+    """Checks that a model folder holds ordinary files only: transformers reads some of them by itself.
 
     Raises:
         AstreaError: one is a pipe, a device, or a link that leads out of the folder; names it.
