@@ -54,8 +54,8 @@ RECIPES: dict[str, tuple[str, list[str]]] = {
     "large": ("large", []),
     "large, low rank": (
         "large",
-        ["language.dtype=bfloat16", "language.low_rank.rank=64", "machines.language=replicated", "fuse.batch=4",
-         "fuse.accumulate=32", "tune.batch=4", "tune.accumulate=32", "tune.language_lr_scale=2"],
+        ["llm.dtype=bfloat16", "llm.low_rank.rank=64", "runtime.llm=replicated", "fuse.batch=4",
+         "fuse.accumulate=32", "tune.batch=4", "tune.accumulate=32", "tune.llm_lr_scale=2"],
     ),
 }  # fmt: skip
 """What is estimated without being measured: a recipe and changes to it, as its comments propose."""
@@ -72,7 +72,7 @@ ALLOCATOR = {
 def plan_of(recipe: Recipe, stage: str) -> tuple[Plan, int]:
     """A stage of the recipe, and after how many steps it measures contributions."""
     plan = next(plan for plan in plan_stages(recipe) if plan.name == stage)
-    return plan, 0 if stage.startswith("align") else recipe.regular.contribution_every
+    return plan, 0 if stage.startswith("align") else recipe.regularisation.contribution_every
 
 
 def status(field: str) -> int:

@@ -38,7 +38,7 @@ from astrea.estimate.stages import stage_cost
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Machines, Recipe
+from astrea.recipes.recipe import Recipe, Runtime
 from astrea.training.acceleration import accelerated
 from astrea.training.components import assemble, random_weights
 from astrea.training.context import TrainingContext
@@ -49,7 +49,7 @@ from astrea.world.experts.truth import pixels_from_scenes
 
 RESULTS = Path(__file__).resolve().parent / "results" / "gpu.json"
 EXPERTS = ("captioning", "scene", "segmentation", "detection")
-RANDOM = [f"{part}.{key}=null" for part in (*(f"experts.{name}" for name in EXPERTS), "language")
+RANDOM = [f"{part}.{key}=null" for part in (*(f"experts.{name}" for name in EXPERTS), "llm")
           for key in ("checkpoint", "revision")]  # fmt: skip
 NARROW = "hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2, image_size: 32"
 SMOKE = [
@@ -68,13 +68,13 @@ SMOKE = [
     "backbone_config: {model_type: rt_detr_resnet, layer_type: basic, embedding_size: 8, "
     "hidden_sizes: [8, 16, 16, 16], depths: [1, 1, 1, 1], out_indices: [2, 3, 4]}}",
     "experts.detection.options={tokens: 4, image_size: 64}",
-    "language.architecture={model_type: qwen3, hidden_size: 32, intermediate_size: 32, num_hidden_layers: 2, "
+    "llm.architecture={model_type: qwen3, hidden_size: 32, intermediate_size: 32, num_hidden_layers: 2, "
     "num_attention_heads: 2, num_key_value_heads: 2, head_dim: 16, vocab_size: 4000}",
     "model.adapter_hidden=16",
     "model.contrast_width=16",
     "contrast.queue=32",
     "tune.batch=2",
-    "machines.precision=fp32",
+    "runtime.precision=fp32",
 ]
 """Changes that shrink everything; the kinds of networks and all ways through the code stay."""
 SAYS_NO_MODEL = ("RTX", "SXM", "40GB", "80GB")
@@ -145,8 +145,8 @@ class Bench:
     def measure(self, *, compiled: bool, data: str, batch: int, steps: int, repeats: int) -> dict[str, Any]:
         """One of the ways."""
         self.ctx.data = self.data[data]
-        machines: Machines = self.recipe.machines.model_copy(update={"compile": compiled})
-        with accelerated(self.ctx.model.language_model, machines, self.device):
+        runtime: Runtime = self.recipe.runtime.model_copy(update={"compile": compiled})
+        with accelerated(self.ctx.model.language_model, runtime, self.device):
             # Compiles, and fills allocators; the same steps as those that count.
             first = self.steps(steps, batch)
             if self.device.type == "cuda":
@@ -167,8 +167,8 @@ class Bench:
     def flops(self, batch: int) -> int:
         """Operations of one step with cached features."""
         self.ctx.data = self.data["cached"]
-        machines = self.recipe.machines
-        with accelerated(self.ctx.model.language_model, machines, self.device), FlopCounterMode(display=False) as all_:
+        runtime = self.recipe.runtime
+        with accelerated(self.ctx.model.language_model, runtime, self.device), FlopCounterMode(display=False) as all_:
             self.steps(1, batch)
         return all_.get_total_flops()
 

@@ -45,7 +45,7 @@ from astrea.world.scenes.questions import Balancer
 
 RESULTS = Path(__file__).resolve().parent / "results" / "own_data.json"
 PHOTO, LARGE = (640, 480), (1600, 1200)
-SMALL = ("language={width: 32, layers: 2, heads: 2, feed_forward: 64}", "model.warm_language=false")
+SMALL = ("llm={width: 32, layers: 2, heads: 2, feed_forward: 64}", "model.pretrained_llm=false")
 """Of the memory run: a language model so small that reading is most of the work."""
 
 SETTLED = 0.25

@@ -58,17 +58,17 @@ FACTS = (
 )
 CAPITAL = FACTS[0][0]
 RECIPE = (
-    "threads=1", "language.low_rank.rank=16", "language.dtype=float32",
+    "threads=1", "llm.low_rank.rank=16", "llm.dtype=float32",
     "data.train_scenes=600", "data.test_questions=2", "data.test_captions=2", "data.test_retrieval_groups=1",
-    "data.questions_per_scene=3", "regular.contribution_every=10", "align.steps=20", "align.batch=32", "fuse.batch=2",
-    "tune.batch=2", "tune.save_every=0", "fuse.save_every=0",
+    "data.questions_per_scene=3", "regularisation.contribution_every=10", "align.steps=20", "align.batch=32",
+    "fuse.batch=2", "tune.batch=2", "tune.save_every=0", "fuse.save_every=0",
 )  # fmt: skip
 STEPS = ("fuse.steps=20", "tune.steps=40")
 
 
 def recipe(checkpoint: Path, *changes: str) -> list[str]:
     """Changes of the tiny recipe."""
-    return [f"language.checkpoint={checkpoint}", *RECIPE, *STEPS, *changes]
+    return [f"llm.checkpoint={checkpoint}", *RECIPE, *STEPS, *changes]
 
 
 def a_picture() -> Image.Image:

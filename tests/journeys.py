@@ -31,7 +31,7 @@ data: {{train_scenes: 8, questions_per_scene: 2, test_questions: 2, test_caption
 experts:
 {experts}
 
-language:
+llm:
   checkpoint: {language}
 {more}
 
@@ -48,14 +48,14 @@ align:
 
 fuse:
   train: [adapters, heads, fusion]
-  losses: {{lm: 1.0, itc: 0.1, contribution: 0.2, trust: 1.0}}
+  losses: {{lm: 1.0, itc: 0.1, contribution: 0.2, reliability: 1.0}}
   steps: {steps}
   batch: 2
   lr: 1.0e-3
 
 tune:
   train: [adapters, heads, fusion, language_model]
-  losses: {{lm: 1.0, itc: 0.1, contribution: 0.2, trust: 1.0}}
+  losses: {{lm: 1.0, itc: 0.1, contribution: 0.2, reliability: 1.0}}
   steps: {steps}
   batch: 2
   lr: 1.0e-3

@@ -102,7 +102,7 @@ def mixed(job: dict[str, Any]) -> None:
     """Two steps of `Mixed`; rank 0 writes every gradient of each."""
     recipe = load_recipe(Recipe, job["recipe"])
     torch.set_num_threads(1)
-    with process_group(recipe.machines) as ranks:
+    with process_group(recipe.runtime) as ranks:
         objective = Mixed(job, ranks)
         for parameter in objective.model.experts.parameters():
             parameter.requires_grad_(False)

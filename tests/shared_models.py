@@ -16,7 +16,7 @@ from PIL import Image
 from astrea import AstreaConfig, AstreaForConditionalGeneration, AstreaProcessor
 from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Language, Recipe
+from astrea.recipes.recipe import LanguageModel, Recipe
 from astrea.training.components import LANGUAGE, assemble, save_part
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.world.pretrain import write_card
@@ -60,7 +60,7 @@ def tiny_model() -> AstreaForConditionalGeneration:
     """Four compact experts and a two-layer language model, in evaluation mode."""
     torch.manual_seed(5)  # with this one every expert says something, and detection and segmentation leave slots empty
     tokenizer = tiny_tokenizer()
-    language = tiny_language_model(Language(width=32, layers=2, heads=2, feed_forward=64), tokenizer)
+    language = tiny_language_model(LanguageModel(width=32, layers=2, heads=2, feed_forward=64), tokenizer)
     config = AstreaConfig(
         text_config=language.config.to_dict(),
         experts=EXPERTS,
@@ -105,7 +105,7 @@ def pictures() -> list[Image.Image]:
 SMALL = (
     # Every ingredient, also those that are not in the default.
     *("align.progressive=true", "align.train=[adapters, heads]", "align.losses={word: 1.0, itc: 0.3, agree: 0.1}"),
-    *("model.residual=true", "model.thrifty=0.3", "regular.lies=0.1"),
+    *("model.residual=true", "model.prune_share=0.3", "regularisation.corruption=0.1"),
     "threads=1",
     *SIZES,
     "contrast.momentum=0.9",
@@ -167,7 +167,7 @@ def build_around(language_checkpoint: Callable[[str], Path]) -> Callable[..., Bu
     @functools.cache
     def build(family: str, *overrides: str) -> Built:
         # Never warmed up with it, but nothing that reads it may lose its tests.
-        own = (f"language.checkpoint={language_checkpoint(family)}", "model.word_match=16", *overrides)
+        own = (f"llm.checkpoint={language_checkpoint(family)}", "model.word_match=16", *overrides)
         model, tokenizer = assemble(load_recipe(Recipe, "tiny", [*SMALL, *own]), None)
         randomise(model)
         processor = AstreaProcessor(AstreaImageProcessor(model.config.image_size), tokenizer, model.num_visual_tokens)

@@ -21,11 +21,11 @@ from astrea.world.scenes.questions import Balancer
 SCENES = 60
 BASE: dict[str, Any] = {
     "name": "small",
-    "language": {"width": 32, "layers": 2, "heads": 2, "feed_forward": 64},
+    "llm": {"width": 32, "layers": 2, "heads": 2, "feed_forward": 64},
     "data": {"train_scenes": SCENES},
     # With every ingredient, also those that are not in the default.
-    "model": {"contrast_width": 16, "adapter_hidden": 24, "residual": True, "thrifty": 0.3},
-    "regular": {"lies": 0.1},
+    "model": {"contrast_width": 16, "adapter_hidden": 24, "residual": True, "prune_share": 0.3},
+    "regularisation": {"corruption": 0.1},
     "contrast": {"queue": 32, "momentum": 0.9},
     "experts": {kind: {"kind": kind} for kind in ("captioning", "classification", "segmentation", "detection")},
     "align": {
@@ -39,7 +39,7 @@ BASE: dict[str, Any] = {
     },
     "fuse": {
         "train": ["adapters", "heads", "fusion"],
-        "losses": {"lm": 1.0, "itc": 0.1, "contribution": 0.02, "trust": 0.1},
+        "losses": {"lm": 1.0, "itc": 0.1, "contribution": 0.02, "reliability": 0.1},
         "steps": 4,
         "batch": 8,
         "lr": 1e-3,
@@ -47,7 +47,7 @@ BASE: dict[str, Any] = {
     },
     "tune": {
         "train": ["adapters", "heads", "fusion", "language_model"],
-        "losses": {"lm": 1.0, "itc": 0.1, "contribution": 0.02, "trust": 0.1},
+        "losses": {"lm": 1.0, "itc": 0.1, "contribution": 0.02, "reliability": 0.1},
         "steps": 4,
         "batch": 8,
         "lr": 1e-3,

@@ -46,7 +46,7 @@ def test_the_benchmark_keeps_estimates_beside_measurements(tmp_path, monkeypatch
     monkeypatch.setattr(
         benchmark,
         "RECIPES",
-        {"mine": ("tiny", [*SMALL, "align.steps=0", "fuse.steps=0", "regular.contribution_every=0"])},
+        {"mine": ("tiny", [*SMALL, "align.steps=0", "fuse.steps=0", "regularisation.contribution_every=0"])},
     )
     written = benchmark.main(["--recipes", "--out", str(out)])
     assert json.loads(out.read_text()) == written

@@ -12,11 +12,11 @@ from benchmark_scripts import benchmark_script
 pytestmark = pytest.mark.slow
 
 SMALL = [
-    "language={width: 32, layers: 2, heads: 2, feed_forward: 64}",
+    "llm={width: 32, layers: 2, heads: 2, feed_forward: 64}",
     "contrast.queue=16",
     "tune.batch=2",
     "align.batch=4",
-    "regular.contribution_every=2",
+    "regularisation.contribution_every=2",
 ]
 
 

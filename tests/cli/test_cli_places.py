@@ -45,7 +45,7 @@ COMMANDS = [
     ["train", "BAD.yaml"],
     ["train", "tiny", "--out", "BAD"],
     ["train", "--resume", "BAD"],
-    ["train", "tiny", "language.checkpoint=BAD", "--out", "run"],
+    ["train", "tiny", "llm.checkpoint=BAD", "--out", "run"],
     ["estimate", "BAD"],
     ["merge", "BAD", "--out", "merged"],
     ["join", "BAD", "--expert", "photo=photo:Photo", "--out", "joined"],

@@ -56,10 +56,10 @@ def test_new_writes_what_check_finds_nothing_wrong_with(astrea: Astrea, data: Pa
         astrea("recipe", "new", "odd.yaml", "--data", "a: b #c\n'*.tar", "--images", "on", "--base", "small").code == 0
     )
     odd = load_recipe(Recipe, "odd.yaml")
-    assert (odd.data.train, odd.data.images, odd.language) == (
+    assert (odd.data.train, odd.data.images, odd.llm) == (
         "a: b #c\n'*.tar",
         "on",
-        load_recipe(Recipe, "small").language,
+        load_recipe(Recipe, "small").llm,
     )
 
 

@@ -175,14 +175,14 @@ def test_pretrain_one_part_and_keep_it(astrea, small_overrides, tmp_path):
 
 
 def test_a_recipe_without_parts_has_none_to_train(astrea, small_overrides, tmp_path):
-    elsewhere = ["experts={boxes: {kind: detection, checkpoint: a/folder}}", "language.checkpoint=a/folder"]
+    elsewhere = ["experts={boxes: {kind: detection, checkpoint: a/folder}}", "llm.checkpoint=a/folder"]
     result = astrea("pretrain", "tiny", *small_overrides, *elsewhere, "--out", tmp_path / "parts")
     refused(result, "uses none of the parts", "--only")
     assert not (tmp_path / "parts").exists()
 
 
 def test_a_language_model_under_the_gate_never_passes(astrea, small_overrides, tmp_path):
-    brief = [*small_overrides, "pretraining.language.steps=1", "pretraining.language.batch=2", "pretraining.gate=0.9"]
+    brief = [*small_overrides, "pretraining.llm.steps=1", "pretraining.llm.batch=2", "pretraining.min_accuracy=0.9"]
     for _ in range(2):  # also when the part is found again
         result = astrea("pretrain", "tiny", *brief, "--out", tmp_path / "parts", "--only", "language")
         refused(result, "the gate is 90%", "language.safetensors")

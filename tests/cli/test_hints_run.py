@@ -106,9 +106,9 @@ BEGUN: dict[str, list[str]] = {
         f"train {name} data.train=PATH": ["train", name, "data.train=photos/train.jsonl", "--out", "runs/new"]
         for name in ("base", "large", "small")
     },
-    "train large data.train=PATH language.dtype=bfloat16 language.low_rank.rank=64 machines.language=replicated": [
-        *("train", "large", "data.train=photos/train.jsonl", "language.dtype=bfloat16", "language.low_rank.rank=64"),
-        *("machines.language=replicated", "--out", "runs/new"),
+    "train large data.train=PATH llm.dtype=bfloat16 llm.low_rank.rank=64 runtime.llm=replicated": [
+        *("train", "large", "data.train=photos/train.jsonl", "llm.dtype=bfloat16", "llm.low_rank.rank=64"),
+        *("runtime.llm=replicated", "--out", "runs/new"),
     ],
     "train small experts.detection.checkpoint=FOLDER experts.detection.revision=null": [
         *("train", "small", "experts.detection.checkpoint=photos", "experts.detection.revision=null"),

@@ -129,7 +129,7 @@ def test_a_full_file_makes_room_once_and_then_says_so(make, told):
     again = Eye(pixels)
     encode_once(make(room), OTHER, keys(pixels), again)
     assert 0 < again.shown < 40
-    assert any("machines.kept_features" in text for text in told)
+    assert any("runtime.feature_cache_gb" in text for text in told)
     assert kept.path.stat().st_size <= 2 * room
 
 

@@ -46,7 +46,7 @@ def built(make_run: Callable[..., Recipe]) -> Callable[..., Any]:
     """A recipe with changes, its fresh model and tokenizer."""
 
     def build(**changes: Any):
-        run = make_run(**{"regular": {"contribution_every": 1}, "experts": SEEING, **changes})
+        run = make_run(**{"regularisation": {"contribution_every": 1}, "experts": SEEING, **changes})
         return run, *fresh(run)
 
     return build
@@ -236,7 +236,7 @@ def test_next_token_alignment_takes_such_rows_and_batches_without_pictures(make_
 
 def test_rows_without_pictures_count_nowhere(make_own):
     """The same losses about pictures and the same measurements, whatever text stands beside them."""
-    ctx = make_own("mixed.jsonl", regular={"contribution_every": 1, "expert_dropout": 0, "lies": 0})
+    ctx = make_own("mixed.jsonl", regularisation={"contribution_every": 1, "expert_dropout": 0, "corruption": 0})
     objective = fusing(ctx)
     batch = objective.batch(0, 0, 16)
     groups = batch.groups.clone()
@@ -307,7 +307,7 @@ def test_a_single_picture_is_a_batch_too(make_own):
 
 
 def test_shared_rows_hold_the_same_and_teach_the_same(make_own):
-    changes = {"regular": {"contribution_every": 1, "expert_dropout": 0, "lies": 0}}
+    changes = {"regularisation": {"contribution_every": 1, "expert_dropout": 0, "corruption": 0}}
     apart, shared = (make_own("mixed.jsonl", row_tokens=n, **changes) for n in (None, 260))
     losses = []
     for ctx in (apart, shared):

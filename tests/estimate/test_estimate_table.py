@@ -17,7 +17,7 @@ from astrea.estimate.process import ProcessCost, evaluation, process_cost, repla
 from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
 from astrea.estimate.table import BUILDING, STAGES, Estimate, estimate, for_terminal, parameters
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import ExpertEntry, Machines, Recipe
+from astrea.recipes.recipe import ExpertEntry, Recipe, Runtime
 from astrea.training.acceleration import accelerated
 from astrea.training.components import assemble
 from astrea.training.trainer import plan_stages
@@ -139,7 +139,7 @@ def test_what_the_experts_look_costs_is_per_picture(ctx):
 
 def described(recipe: Recipe, **language) -> Recipe:
     """The run with another language model, which the recipe itself may describe."""
-    return recipe.model_copy(update={"language": recipe.language.model_copy(update=language)})
+    return recipe.model_copy(update={"llm": recipe.llm.model_copy(update=language)})
 
 
 LLAMA = {
@@ -192,9 +192,9 @@ def test_a_described_language_model_is_estimated_like_any_other(run):
     ("language", "said"),
     [
         ({"checkpoint": "nobody/nothing"}, "config.json of 'nobody/nothing' is not on this machine"),
-        ({"checkpoint": "x/y", "architecture": {"model_type": "no such thing"}}, "language.architecture"),
-        ({"architecture": {"model_type": "no such thing"}}, "language.architecture describes no model"),
-        ({"checkpoint": "x/y", "architecture": {"hidden_size": 8}}, "language.architecture"),
+        ({"checkpoint": "x/y", "architecture": {"model_type": "no such thing"}}, "llm.architecture"),
+        ({"architecture": {"model_type": "no such thing"}}, "llm.architecture describes no model"),
+        ({"checkpoint": "x/y", "architecture": {"hidden_size": 8}}, "llm.architecture"),
         ({"checkpoint": "x/y", "architecture": LLAMA | {"vocab_size": 10}}, "knows 10 tokens"),
     ],
 )
@@ -240,11 +240,11 @@ def test_a_described_captioner_is_counted_to_the_end_of_its_sentence(run):
 
 
 def test_bfloat16_is_made_believe_as_autocast_has_it(run):
-    low = run.model_copy(update={"machines": Machines(device="cpu", precision="bf16")})
+    low = run.model_copy(update={"runtime": Runtime(device="cpu", precision="bf16")})
     torch.manual_seed(0)
     model, tokenizer = assemble(low, None)
     real_shop = workshop_of(low, model, tokenizer, samples=SAMPLES)
-    with accelerated(model.language_model, low.machines, torch.device("cpu")):
+    with accelerated(model.language_model, low.runtime, torch.device("cpu")):
         real = cost_of(real_shop, "tune")
     found = cost_of(absent_workshop(low, samples=SAMPLES), "tune")
     assert found.plain_step_flops == pytest.approx(real.plain_step_flops, rel=0.02)
@@ -254,7 +254,7 @@ def test_bfloat16_is_made_believe_as_autocast_has_it(run):
 
 
 def test_in_bfloat16_a_block_that_is_computed_again_is_what_it_was(run):
-    ctx = absent_workshop(run.model_copy(update={"machines": Machines(precision="bf16")}), samples=SAMPLES)
+    ctx = absent_workshop(run.model_copy(update={"runtime": Runtime(precision="bf16")}), samples=SAMPLES)
     kept = cost_of(ctx, "tune")
     with_gradient_checkpointing(ctx, True)
     again = cost_of(ctx, "tune")  # torch compares every tensor's type and shape
@@ -264,7 +264,7 @@ def test_in_bfloat16_a_block_that_is_computed_again_is_what_it_was(run):
 
 
 @pytest.mark.parametrize(
-    ("machines", "low"),
+    ("runtime", "low"),
     [
         ({}, True),
         ({"device": "cuda"}, True),
@@ -273,8 +273,8 @@ def test_in_bfloat16_a_block_that_is_computed_again_is_what_it_was(run):
         ({"device": "cpu", "precision": "bf16"}, True),
     ],
 )
-def test_where_bfloat16_is_computed_in(machines, low):
-    assert computes_low(Machines(**machines)) is low
+def test_where_bfloat16_is_computed_in(runtime, low):
+    assert computes_low(Runtime(**runtime)) is low
 
 
 def test_many_micro_steps_are_counted_without_being_run(ctx, unmeasured):
@@ -353,8 +353,8 @@ def test_evaluation_is_counted_like_the_steps(run, ctx):
 
 
 def test_loading_a_checkpoint_takes_its_weights_twice(run, tuning, language_checkpoint):
-    own = run.language.model_copy(update={"checkpoint": str(language_checkpoint("llama_tied"))})
-    there = absent_workshop(run.model_copy(update={"language": own}), samples=SAMPLES)
+    own = run.llm.model_copy(update={"checkpoint": str(language_checkpoint("llama_tied"))})
+    there = absent_workshop(run.model_copy(update={"llm": own}), samples=SAMPLES)
     # Its own tokenizer counts, with what a run adds to it.
     assert there.tokenizer.convert_tokens_to_ids("<image>") == there.model.config.image_token_id
     assert len(there.tokenizer) <= there.model.config.text_config.vocab_size
@@ -371,7 +371,7 @@ def test_loading_a_checkpoint_takes_its_weights_twice(run, tuning, language_chec
     tokens = sum(part.tokens.numel() + part.confidence.numel() for part in one.values())
     features = cost.kept - replaced_words(there)
     assert features == pytest.approx(4 * tokens * run.data.train_scenes, rel=0.3)  # and places
-    on_gpu = there.recipe.model_copy(update={"machines": Machines(device="cuda")})
+    on_gpu = there.recipe.model_copy(update={"runtime": Runtime(device="cuda")})
     there.recipe = on_gpu
     assert process_cost(there, [tuning]).training == tuning.peak
 

@@ -41,7 +41,7 @@ SMALL = [
     "data.test_questions=2",
     "data.test_captions=2",
     "data.test_retrieval_groups=1",
-    "language={width: 32, layers: 2, heads: 2, feed_forward: 64}",
+    "llm={width: 32, layers: 2, heads: 2, feed_forward: 64}",
     "align.steps=12",  # two for each of the five, and two for all together
     "align.batch=8",
     "fuse.steps=2",
@@ -68,7 +68,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     torch.manual_seed(0)
     for kind, expert in COMPACT.items():
         save_part(expert(), parts / f"{kind}.safetensors")
-    save_part(tiny_language_model(recipe.language, tiny_tokenizer()), parts / f"{LANGUAGE}.safetensors")
+    save_part(tiny_language_model(recipe.llm, tiny_tokenizer()), parts / f"{LANGUAGE}.safetensors")
     write_card(recipe, parts, judged=0)
     return recipe
 

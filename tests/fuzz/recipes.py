@@ -91,7 +91,7 @@ def read(path: Path, overrides: list[str]) -> object:
     again = load_recipe(Recipe, str(path))
     if again.model_dump_json() != recipe.model_dump_json():
         raise ValueError("a recipe does not survive being written and read again")
-    if recipe.language.checkpoint is None and not any(entry.checkpoint for entry in recipe.experts.values()):
+    if recipe.llm.checkpoint is None and not any(entry.checkpoint for entry in recipe.experts.values()):
         _build(recipe)
     return again
 

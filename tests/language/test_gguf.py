@@ -14,7 +14,7 @@ from astrea.common.errors import AstreaError
 from astrea.language import gguf as reading
 from astrea.language.checkpoint import load_language
 from astrea.language.gguf import folder_from_gguf, smollm2_file
-from astrea.recipes.recipe import Language
+from astrea.recipes.recipe import LanguageModel
 from language_builders import small_tokenizer
 
 HEADS, WIDTH, LAYERS = 2, 64, 1
@@ -96,7 +96,7 @@ def test_the_folder_holds_the_same_model_with_its_tokenizer(file, original, tmp_
     text = "what colour is the cat?"
     assert tokenizer(text).input_ids == before(text).input_ids
     assert tokenizer.chat_template == before.chat_template
-    loaded = load_language(Language(checkpoint=str(folder)))  # no quantised weights, no other file
+    loaded = load_language(LanguageModel(checkpoint=str(folder)))  # no quantised weights, no other file
     assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
 
 

@@ -15,7 +15,7 @@ from astrea.common.errors import AstreaError
 from astrea.language import checkpoint
 from astrea.language.checkpoint import load_language, prepare_tokenizer
 from astrea.language.labels import LabelWords, inside_a_sentence
-from astrea.recipes.recipe import Language
+from astrea.recipes.recipe import LanguageModel
 from language_builders import FAMILIES, small_tokenizer
 
 
@@ -30,7 +30,7 @@ def copied(language_checkpoint, tmp_path):
 
 
 def load(folder: Path, **changes):
-    return load_language(Language(checkpoint=str(folder), **changes))[:2]
+    return load_language(LanguageModel(checkpoint=str(folder), **changes))[:2]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -72,7 +72,7 @@ def test_preparing_twice_changes_nothing():
 
 
 def test_fresh_weights_are_of_the_same_architecture(language_checkpoint):
-    language = Language(checkpoint=str(language_checkpoint("qwen3")))
+    language = LanguageModel(checkpoint=str(language_checkpoint("qwen3")))
     torch.manual_seed(3)
     fresh, tokenizer, _ = load_language(language, warm=False)
     warm, other, _ = load_language(language)
@@ -196,7 +196,7 @@ def test_a_hub_id_needs_a_commit(monkeypatch, language_checkpoint):
 )
 def test_bad_recipes(bad):
     with pytest.raises(ValueError, match="validation error"):
-        Language(**bad)
+        LanguageModel(**bad)
 
 
 @pytest.mark.parametrize(

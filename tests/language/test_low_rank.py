@@ -18,7 +18,7 @@ from astrea.model.loading import load_model
 from language_builders import FAMILIES
 
 TURNS = [[Turn("is it red?", "no"), Turn("what is it?", "a red cat")]]
-LOW_RANK = "language.low_rank={rank: 4, alpha: 8, merge: false}"
+LOW_RANK = "llm.low_rank={rank: 4, alpha: 8, merge: false}"
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_fresh_adapters_change_nothing_and_only_they_learn(build_around, languag
 
 
 def test_a_half_precision_model_keeps_its_adapters_exact(build_around, look, tmp_path):
-    model, processor = build_around("llama", LOW_RANK, "language.dtype=bfloat16")
+    model, processor = build_around("llama", LOW_RANK, "llm.dtype=bfloat16")
     kinds = {is_adapter(n): p.dtype for n, p in model.language_model.named_parameters()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}
     model.save_pretrained(tmp_path)

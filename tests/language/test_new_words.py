@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from astrea.language.new_words import grow_words, grown_tokenizer, in_known_words
-from astrea.recipes.recipe import Language
+from astrea.recipes.recipe import LanguageModel
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.world.scenes.questions import text_vocabulary
 from astrea.world.scenes.vocabulary import KINDS
@@ -79,7 +79,7 @@ def test_a_tokenizer_of_another_make_stays_as_it_is():
 
 def test_rows_start_as_the_mean_of_their_pieces(old):
     torch.manual_seed(0)
-    model = tiny_language_model(Language(width=32, layers=1, heads=2, feed_forward=32), old)
+    model = tiny_language_model(LanguageModel(width=32, layers=1, heads=2, feed_forward=32), old)
     before = model.get_input_embeddings().weight.detach().clone()
     _, pieces = grown_tokenizer(old, LABELS)
     grow_words(model, len(old), pieces)
@@ -92,7 +92,7 @@ def test_rows_start_as_the_mean_of_their_pieces(old):
 
 def test_an_output_layer_of_its_own_grows_too(old):
     torch.manual_seed(0)
-    model = tiny_language_model(Language(width=32, layers=1, heads=2, feed_forward=32), old)
+    model = tiny_language_model(LanguageModel(width=32, layers=1, heads=2, feed_forward=32), old)
     model.config.tie_word_embeddings = False
     model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
     before = model.lm_head.weight.detach().clone()

@@ -9,7 +9,7 @@ from astrea.language.attention import WARMED_UP, WORD_MATCH
 from astrea.language.checkpoint import warmed_up
 from astrea.language.plain import SENTENCES
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Language, Recipe
+from astrea.recipes.recipe import LanguageModel, Recipe
 from astrea.training.components import never_warmed_up, put_together
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from shared_models import SMALL
@@ -20,7 +20,7 @@ def around(language_checkpoint):
     """The recipe around a family's language model, and changes of it."""
 
     def recipe(family: str, *overrides: str) -> Recipe:
-        return load_recipe(Recipe, "tiny", [*SMALL, f"language.checkpoint={language_checkpoint(family)}", *overrides])
+        return load_recipe(Recipe, "tiny", [*SMALL, f"llm.checkpoint={language_checkpoint(family)}", *overrides])
 
     return recipe
 
@@ -28,10 +28,10 @@ def around(language_checkpoint):
 @pytest.mark.parametrize(
     ("family", "overrides"),
     [
-        ("llama_tied", ["language.low_rank.rank=4"]),  # rows of its table that nobody used become tokens
-        ("llama", ["language.attention=sdpa", "model.word_match=16"]),
+        ("llama_tied", ["llm.low_rank.rank=4"]),  # rows of its table that nobody used become tokens
+        ("llama", ["llm.attention=sdpa", "model.word_match=16"]),
         ("gemma3", []),  # embeddings that are scaled, windows
-        ("gpt2", ["language.dtype=bfloat16"]),  # positions that are learned, a table that grows
+        ("gpt2", ["llm.dtype=bfloat16"]),  # positions that are learned, a table that grows
     ],
 )
 def test_assembling_changes_no_plain_sentence(around, family, overrides):
@@ -59,7 +59,7 @@ def test_what_has_changed_is_measured(around):
 
 
 def test_fresh_weights_have_nothing_to_keep(around):
-    assert put_together(around("llama", "model.warm_language=false"), None).kept() is None
+    assert put_together(around("llama", "model.pretrained_llm=false"), None).kept() is None
     assert put_together(load_recipe(Recipe, "tiny", SMALL), None).kept() is None
 
 
@@ -69,7 +69,7 @@ def test_no_word_match_unless_the_language_model_was_warmed_up_with_it(around):
     foreign = around("llama")
     assert foreign.model.word_match == 0
     assert put_together(foreign, None).model.fusion.word_match is None
-    assert load_recipe(Recipe, "tiny", ["language.architecture={model_type: llama}"]).model.word_match == 0
+    assert load_recipe(Recipe, "tiny", ["llm.architecture={model_type: llama}"]).model.word_match == 0
     assert all(load_recipe(Recipe, name).model.word_match == 0 for name in ("small", "base", "large"))
     # A run's own copy of its recipe says what it was.
     assert "word_match: 0.0" in dump_recipe(foreign)
@@ -88,6 +88,6 @@ def test_whoever_asks_for_it_is_warned(around):
 
 
 def test_the_language_model_built_here_says_that_it_was(tmp_path):
-    model = tiny_language_model(Language(width=32, layers=1, heads=2, feed_forward=32), tiny_tokenizer())
+    model = tiny_language_model(LanguageModel(width=32, layers=1, heads=2, feed_forward=32), tiny_tokenizer())
     model.config.save_pretrained(tmp_path)
     assert warmed_up(type(model.config).from_pretrained(tmp_path)) == WORD_MATCH

@@ -36,12 +36,12 @@ IMPLEMENTATIONS = [(family, "eager") for family in FAMILIES] + [
 @pytest.fixture(params=IMPLEMENTATIONS, ids="-".join)
 def built(request, build_around) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
     family, attention = request.param
-    return build_around(family, f"language.attention={attention}")
+    return build_around(family, f"llm.attention={attention}")
 
 
 @pytest.fixture(params=FAMILIES)
 def eager(request, build_around) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
-    return build_around(request.param, "language.attention=eager")
+    return build_around(request.param, "llm.attention=eager")
 
 
 def rows(features: dict[str, Any], index: list[int]) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def test_a_saved_model_comes_back(eager, pictures, tmp_path):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("family", ["qwen3", "gemma3", "gpt2"])
 def test_half_precision_meets_full(build_around, family, dtype, pictures, tmp_path):
-    model, processor = build_around(family, f"language.dtype={dtype}")
+    model, processor = build_around(family, f"llm.dtype={dtype}")
     half = getattr(torch, dtype)
     assert {p.dtype for p in model.language_model.parameters()} == {half}
     assert {p.dtype for p in model.alignment.parameters()} == {p.dtype for p in model.fusion.parameters()}
@@ -307,13 +307,13 @@ def test_a_cache_for_windows_is_never_made(build_around, pictures):
 
 def test_soft_caps_and_sdpa_do_not_go_together(build_around):
     with pytest.raises(AstreaError, match=r"softcap|scaled_dot_product|sdpa"):
-        build_around("gemma2", "language.attention=sdpa")
+        build_around("gemma2", "llm.attention=sdpa")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradient_checkpointing_computes_twice_and_learns_the_same(build_around, family, pictures):
     kept, processor = build_around(family)
-    twice, _ = build_around(family, "language.gradient_checkpointing=true")
+    twice, _ = build_around(family, "llm.gradient_checkpointing=true")
     packer = Packer(processor.tokenizer, kept.num_visual_tokens)
     features = see(kept, processor, pictures[:2])
     inputs = packer.pack(TURNS).model_inputs()

@@ -121,7 +121,7 @@ changes: Any = st.fixed_dictionaries(
             options,
             st.none() | options,
         ),
-        "language": st.builds(lambda alpha: {"low_rank": {"alpha": alpha}}, st.floats(min_value=1e-9, max_value=1e6)),
+        "llm": st.builds(lambda alpha: {"low_rank": {"alpha": alpha}}, st.floats(min_value=1e-9, max_value=1e6)),
     },
 )
 

@@ -15,7 +15,7 @@ from astrea.recipes.recipe import Recipe
     [
         [],
         ["seed=3", "tune.steps=9000", "tune.lr=0.0003"],
-        ["name=mine", 'pretrain="a folder"', "pretraining.gate=0.5"],
+        ["name=mine", 'pretrain="a folder"', "pretraining.min_accuracy=0.5"],
         ["experts.captioning=null"],
         ["experts.segmentation.options.threshold=0.05"],
         ['experts.more={"kind": "detection", "options": {}}'],

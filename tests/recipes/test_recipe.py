@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from astrea.common.errors import AstreaError
 from astrea.experts.bank import COMPACT
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Contrast, ExpertEntry, Language, PretrainPart, Recipe, World
+from astrea.recipes.recipe import Contrast, ExpertEntry, LanguageModel, PretrainPart, Recipe, World
 from astrea.world.scenes.draw import split_scene
 
 SMALL = """
@@ -25,7 +25,7 @@ def test_the_tiny_recipe():
     recipe = load_recipe(Recipe, "tiny")
     assert recipe.name == "tiny"
     assert list(recipe.experts) == list(COMPACT) == [entry.kind for entry in recipe.experts.values()]
-    assert recipe.language == Language()
+    assert recipe.llm == LanguageModel()
     assert recipe.tune.train == ("adapters", "heads", "fusion", "language_model")
     assert recipe.pretrain == "shipped"
     assert recipe.align.progressive
@@ -47,7 +47,7 @@ def test_overrides():
     ("wrong", "right", "line"),
     [
         ("contrast: {momentun: 0.9}", "momentum", 8),
-        ("regular:\n  expert_dropuot: 0.1", "expert_dropout", 9),
+        ("regularisation:\n  expert_dropuot: 0.1", "expert_dropout", 9),
         ("modle: {mixer: false}", "model", 8),
         ("pretraining:\n  expert: {steps: 1, batch: 1, lr: 1, warmpu: 2}", "warmup", 9),
     ],
@@ -68,9 +68,9 @@ def test_an_unknown_key_names_file_line_and_the_nearest_key(tmp_path, wrong, rig
 @pytest.mark.parametrize(
     "wrong",
     [
-        "contrast.momentum=1.0", "contrast.temperature=0", "regular.expert_dropout=1.0", "model.strategy=moe",
+        "contrast.momentum=1.0", "contrast.temperature=0", "regularisation.expert_dropout=1.0", "model.strategy=moe",
         "world.canvas=40", "world.canvas=65", "world.max_objects=9", "data.questions_per_scene=0", "fuse.lr=0",
-        "fuse.steps=-1", "fuse.batch=0", "model.residual_end=1.5", "model.allocator_tau=0", "align.losses.word=-1",
+        "fuse.steps=-1", "fuse.batch=0", "model.residual_end=1.5", "model.gate_tau=0", "align.losses.word=-1",
         "fuse.train=[eyes]", "experts.detection.colour=red", "seed=1.5", "threads=0",
     ],
 )  # fmt: skip
@@ -110,22 +110,22 @@ def test_schedules():
 
 def test_what_has_no_architecture_is_written_as_before_there_were_any():
     assert ExpertEntry(kind="detection").model_dump() == {"kind": "detection", "options": {}}
-    assert "architecture" not in Language().model_dump()
-    assert Language().model_dump()["checkpoint"] is None
+    assert "architecture" not in LanguageModel().model_dump()
+    assert LanguageModel().model_dump()["checkpoint"] is None
     assert "architecture" not in load_recipe(Recipe, "tiny").model_dump_json()
 
 
 def test_an_architecture_is_written_and_read_back(tmp_path):
-    words = ["language.architecture={model_type: llama}", "language.dtype=bfloat16"]
+    words = ["llm.architecture={model_type: llama}", "llm.dtype=bfloat16"]
     recipe = load_recipe(Recipe, "tiny", [*words, "experts.eye={kind: detection, architecture: {model_type: yolos}}"])
-    assert not recipe.language.tiny
+    assert not recipe.llm.tiny
     path = tmp_path / "again.yaml"
     path.write_text(dump_recipe(recipe))
     assert load_recipe(Recipe, str(path)) == recipe
 
 
-@pytest.mark.parametrize("words", [["language.dtype=bfloat16"], [f"language.revision={'a' * 40}"]])
+@pytest.mark.parametrize("words", [["llm.dtype=bfloat16"], [f"llm.revision={'a' * 40}"]])
 def test_what_belongs_to_a_checkpoint_needs_one(words):
     with pytest.raises(AstreaError, match="name one"):
         load_recipe(Recipe, "tiny", words)
-    assert load_recipe(Recipe, "tiny", [*words, "language.checkpoint=x/y"]).language.checkpoint == "x/y"
+    assert load_recipe(Recipe, "tiny", [*words, "llm.checkpoint=x/y"]).llm.checkpoint == "x/y"

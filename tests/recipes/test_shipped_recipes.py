@@ -41,7 +41,7 @@ def test_every_checkpoint_is_pinned_and_described(name):
     assert {entry.kind for entry in recipe.experts.values()} == {
         "captioning", "classification", "segmentation", "detection",
     }  # fmt: skip
-    for part in (*recipe.experts.values(), recipe.language):
+    for part in (*recipe.experts.values(), recipe.llm):
         assert re.fullmatch(r"[\w-]+/[\w.-]+", part.checkpoint)
         assert re.fullmatch(r"[0-9a-f]{40}", part.revision)
         assert part.architecture["model_type"]

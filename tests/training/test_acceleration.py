@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from astrea.recipes.recipe import Machines
+from astrea.recipes.recipe import Runtime
 from astrea.training.acceleration import accelerated, repeated
 
 
@@ -15,9 +15,9 @@ def test_only_the_language_model_computes_in_bfloat16(make_shop):
     language, cpu = ctx.model.language_model, torch.device("cpu")
     ids = torch.tensor([[5, 6, 7]])
     before = language(ids).logits
-    with accelerated(language, Machines(), cpu):
+    with accelerated(language, Runtime(), cpu):
         assert torch.equal(language(ids).logits, before)
-    with accelerated(language, Machines(precision="bf16"), cpu):
+    with accelerated(language, Runtime(precision="bf16"), cpu):
         low = language(ids).logits
         assert language.base_model.layers[0].mlp(before.new_ones(1, 32)).dtype == torch.float32
     assert 0 < (low.float() - before).abs().max() < 0.05 * before.abs().max()
@@ -49,7 +49,7 @@ def test_compiled_blocks_say_the_same(make_shop, monkeypatch):
     lengths = (7, 9, 12)
     before = [said(length) for length in lengths]
     assert len(repeated(language)) == 2
-    with accelerated(language, Machines(compile=True), torch.device("cpu")):
+    with accelerated(language, Runtime(compile=True), torch.device("cpu")):
         for length, expected in zip(lengths, before, strict=True):
             torch.testing.assert_close(said(length), expected)
         assert len(graphs) == 2  # with gradient and without; neither for each length nor for each block
@@ -61,7 +61,7 @@ def test_compiled_blocks_say_the_same(make_shop, monkeypatch):
 def test_a_model_that_names_no_blocks_is_compiled_whole(make_shop, monkeypatch):
     language = make_shop().model.language_model
     monkeypatch.setattr(language, "_no_split_modules", None)
-    with accelerated(language, Machines(compile=True), torch.device("cpu")):
+    with accelerated(language, Runtime(compile=True), torch.device("cpu")):
         assert language._compiled_call_impl is not None
         assert all(module._compiled_call_impl is None for module in language.modules() if module is not language)
     assert language._compiled_call_impl is None

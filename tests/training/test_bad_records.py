@@ -33,7 +33,7 @@ def built(make_run: Callable[..., Recipe]) -> Callable[..., Any]:
     """A recipe with changes, its fresh model and tokenizer."""
 
     def build(**changes: Any):
-        run = make_run(**{"regular": {"contribution_every": 1}, "experts": SEEING, **changes})
+        run = make_run(**{"regularisation": {"contribution_every": 1}, "experts": SEEING, **changes})
         return run, *fresh(run)
 
     return build

@@ -110,7 +110,7 @@ def test_word_alignment_never_runs_the_language_model(make_shop, monkeypatch):
 def test_states_are_kept_in_the_precision_of_the_run(make_shop, tmp_path):
     states = []
     for precision in ("fp32", "bf16"):
-        ctx = make_shop(**LONG, machines={"precision": precision})
+        ctx = make_shop(**LONG, runtime={"precision": precision})
         ctx.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
         states.append(ctx.kept_states)
     assert len(list(tmp_path.glob("*.json"))) == 2

@@ -15,11 +15,11 @@ from astrea.common.files import sha256_file
 from astrea.experts.bank import COMPACT
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
-from astrea.recipes.recipe import Language
+from astrea.recipes.recipe import LanguageModel
 from astrea.training.components import CARD, LANGUAGE, assemble, load_part, random_weights, read_card, save_part
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 
-SIZE = Language(width=32, layers=2, heads=2, feed_forward=64)
+SIZE = LanguageModel(width=32, layers=2, heads=2, feed_forward=64)
 
 
 class Small(nn.Module):
@@ -196,12 +196,12 @@ def test_the_seed_decides_what_is_fresh(make_run):
 
 def test_another_language_size_is_refused(make_run, parts):
     with pytest.raises(AstreaError, match=r"language\.safetensors.*does not fit"):
-        assemble(make_run(language={"width": 64, "layers": 2, "heads": 2, "feed_forward": 64}), parts)
+        assemble(make_run(llm={"width": 64, "layers": 2, "heads": 2, "feed_forward": 64}), parts)
 
 
 def test_ingredients_reach_the_model(make_run):
     run = make_run(
-        model={"mixer": False, "allocator_tau": 2.5, "allocator_question": False, "contrast_width": 8},
+        model={"mixer": False, "gate_tau": 2.5, "gate_question": False, "contrast_width": 8},
         experts={"one": {"kind": "detection", "options": {"threshold": 0.4}}, "two": {"kind": "classification"}},
     )
     model, _ = assemble(run, None)
@@ -271,7 +271,7 @@ def described(make_run):
     def run(language: dict | None = None, expert: dict | None = None, **changes):
         entry = {"kind": "detection", "options": {"tokens": 4, "image_size": 32}, "architecture": YOLOS}
         experts = {"eye": entry | (expert or {}), "detection": {"kind": "detection"}}
-        return make_run(language={"architecture": QWEN} | (language or {}), experts=experts, **changes)
+        return make_run(llm={"architecture": QWEN} | (language or {}), experts=experts, **changes)
 
     return run
 
@@ -320,7 +320,7 @@ def test_random_weights_are_told_of(described, make_run):
     assert random_weights(make_run()) is None
     told = random_weights(described())
     assert "experts.eye" in told
-    assert "language" in told
+    assert "llm" in told
     assert "experts.detection" not in told
     named = described({"checkpoint": "x/y", "revision": "a" * 40}, {"checkpoint": "x/y", "revision": "a" * 40})
     assert random_weights(named) is None
@@ -330,9 +330,9 @@ def test_random_weights_are_told_of(described, make_run):
     ("language", "said"),
     [
         ({"architecture": QWEN | {"vocab_size": 50}}, "knows 50 tokens"),
-        ({"architecture": {"model_type": "no such thing"}}, "language.architecture describes no model"),
+        ({"architecture": {"model_type": "no such thing"}}, "llm.architecture describes no model"),
         ({"architecture": {"model_type": "vit"}}, "no text-only"),
-        ({"architecture": QWEN | {"num_attention_heads": 0}}, "language.architecture describes no"),
+        ({"architecture": QWEN | {"num_attention_heads": 0}}, "llm.architecture describes no"),
     ],
 )
 def test_a_described_language_model_that_cannot_be_is_refused(described, language, said):
@@ -347,5 +347,5 @@ def test_a_language_checkpoint_that_is_something_else_is_refused(make_run, tmp_p
         LlamaConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=99)
     ).save_pretrained(tmp_path)
     small = {"model_type": "llama", "hidden_size": 64}
-    with pytest.raises(AstreaError, match=r"language\.architecture\.hidden_size is 64.*says 32"):
-        assemble(make_run(language={"checkpoint": str(tmp_path), "architecture": small}), None)
+    with pytest.raises(AstreaError, match=r"llm\.architecture\.hidden_size is 64.*says 32"):
+        assemble(make_run(llm={"checkpoint": str(tmp_path), "architecture": small}), None)

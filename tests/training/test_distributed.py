@@ -30,11 +30,16 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes
 
 CHANGES = (
     *("align.steps=5", "fuse.steps=2", "tune.steps=3", "fuse.accumulate=2"),
-    *("regular.expert_dropout=0.5", "regular.lies=0.3", "data.train_scenes=64", "contrast.queue=16"),
+    *(
+        "regularisation.expert_dropout=0.5",
+        "regularisation.corruption=0.3",
+        "data.train_scenes=64",
+        "contrast.queue=16",
+    ),
     *(f"{stage}.batch=8" for stage in ("align", "fuse", "tune")),
 )
 STEPS = 10
-FSDP = ["machines.language=fsdp"]
+FSDP = ["runtime.llm=fsdp"]
 ONLY_FUSE = ["align.steps=0", "tune.steps=0", "model.strategy=mova"]
 
 JOBS: dict[str, dict[str, Any]] = {
@@ -128,7 +133,7 @@ def test_two_processes_are_one(ends, runs):
     assert ends["one"] + ends["two"] == [0, 0, 0]
     assert [row["step"] for row in rows(runs / "one")] == list(range(1, STEPS + 1))
     assert {"itc", "agree", "word"} <= rows(runs / "one")[3].keys()
-    assert {"lm", "trust", "itc", "contribution"} <= rows(runs / "one")[-1].keys()
+    assert {"lm", "reliability", "itc", "contribution"} <= rows(runs / "one")[-1].keys()
     held = state(runs / "one")
     assert held["queue.ids"].min() >= 0
     assert held["contribution.table"].abs().max() > 1e-4
@@ -266,7 +271,7 @@ def test_blocks_that_cannot_be_sharded_are_told(make_shop):
     language.base_model.layers[0].mlp.to(torch.bfloat16)
     with pytest.raises(AstreaError, match="mixes") as caught:
         blocks_of(language)
-    assert "machines.language=replicated" in caught.value.hint
+    assert "runtime.llm=replicated" in caught.value.hint
     language._no_split_modules = []
     with pytest.raises(AstreaError, match="does not name its blocks"):
         blocks_of(language)

@@ -13,7 +13,7 @@ from astrea.recipes.recipe import Recipe
 from astrea.training.extras import require_extras
 from command_line import Astrea, refused
 
-LOW_RANK = "language.low_rank={rank: 4}"
+LOW_RANK = "llm.low_rank={rank: 4}"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def around(make_run, language_checkpoint):
     """The base recipe around a family's checkpoint."""
 
     def run(family: str, language: dict | None = None, **changes):
-        return make_run(language={"checkpoint": str(language_checkpoint(family)), **(language or {})}, **changes)
+        return make_run(llm={"checkpoint": str(language_checkpoint(family)), **(language or {})}, **changes)
 
     return run
 
@@ -53,7 +53,7 @@ def test_the_checkpoint_is_in_the_model_and_adapters_start_at_its_words(around, 
 
 def test_the_seed_decides_fresh_weights_and_adapters(around):
     language = {"low_rank": {"rank": 2}}
-    runs = [around("llama", language, seed=s, model={"warm_language": False, "contrast_width": 16}) for s in (0, 0, 1)]
+    runs = [around("llama", language, seed=s, model={"pretrained_llm": False, "contrast_width": 16}) for s in (0, 0, 1)]
     states = [assemble(run, None)[0].state_dict() for run in runs]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     name = "language_model.model.layers.0.mlp.up_proj.base_layer.weight"

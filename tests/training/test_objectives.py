@@ -199,7 +199,7 @@ def test_a_stage_trains_what_its_recipe_says(make_shop, part):
 
 
 def test_the_language_model_has_a_rate_of_its_own(make_shop):
-    ctx = make_shop(tune__language_lr_scale=0.3)
+    ctx = make_shop(tune__llm_lr_scale=0.3)
     rates = [(name, scale) for name, _, scale in fusing(ctx, "tune").trainable()]
     scales = {
         name.split(".")[0]: scale for name, scale in rates if "fusion.mixer" in name or not name.startswith("fusion.")
@@ -220,7 +220,7 @@ def test_heads_do_not_learn_without_their_loss(make_shop):
 
 @pytest.mark.parametrize(
     ("options", "missing"),
-    [({"allocator": False}, "allocator"), ({"mixer": False}, "mixer"), ({"residual": False}, "residual")],
+    [({"gate": False}, "allocator"), ({"mixer": False}, "mixer"), ({"residual": False}, "residual")],
 )
 def test_what_is_switched_off_is_not_there_and_the_rest_learns(make_shop, options, missing):
     ctx = make_shop(model=options | {"contrast_width": 16, "adapter_hidden": 24})
@@ -246,13 +246,13 @@ def test_rows_are_the_questions_and_the_caption(make_shop):
 
 
 def test_an_expert_is_lost_as_often_as_told(make_shop):
-    ctx = make_shop(regular={"expert_dropout": 0.4})
+    ctx = make_shop(regularisation={"expert_dropout": 0.4})
     present = fusing(ctx).batch(0, 0, 1000).present
     lost = ~present
     assert lost.sum(1).max() == 1
     assert abs(lost.any(1).float().mean().item() - 0.4) < 0.08  # five standard deviations
     assert (lost.float().mean(0) - 0.1).abs().max() < 0.05
-    assert fusing(make_shop(regular={"expert_dropout": 0.0})).batch(0, 0, 100).present.all()
+    assert fusing(make_shop(regularisation={"expert_dropout": 0.0})).batch(0, 0, 100).present.all()
 
 
 def test_the_residual_fades_over_the_stage(make_shop):
@@ -268,7 +268,7 @@ def test_the_residual_fades_over_the_stage(make_shop):
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_small_batches(make_shop, size):
     """Fewer rows than a counterfactual pass takes, and none where all experts are present."""
-    ctx = make_shop(regular={"expert_dropout": 0.95, "contribution_every": 1})
+    ctx = make_shop(regularisation={"expert_dropout": 0.95, "contribution_every": 1})
     objective = fusing(ctx)
     whole = []
     for step in range(4):
@@ -284,7 +284,7 @@ def test_small_batches(make_shop, size):
 
 
 def test_the_load_counts_whole_rows_only(make_shop):
-    ctx = make_shop(regular={"expert_dropout": 0.5, "load_rate": 0.1})
+    ctx = make_shop(regularisation={"expert_dropout": 0.5, "load_rate": 0.1})
     ctx.model.fusion.allocator.load.copy_(torch.tensor([0.7, 0.1, 0.1, 0.1]))
     objective = fusing(ctx)
     batch = objective.batch(0, 0, 8)
@@ -300,7 +300,7 @@ def test_the_load_counts_whole_rows_only(make_shop):
 
 @torch.no_grad()
 def test_contribution_is_the_loss_without_minus_the_loss_with(make_shop):
-    ctx = make_shop(regular={"expert_dropout": 0.0})
+    ctx = make_shop(regularisation={"expert_dropout": 0.0})
     objective = fusing(ctx)
     for parameter in ctx.model.parameters():
         parameter.mul_(1.5)
@@ -335,7 +335,7 @@ def test_contribution_pulls_the_shares_of_its_group(make_shop):
     """Fifty steps of that loss alone, with detection said to matter for every question."""
     ctx = make_shop(
         fuse__train=["fusion"], fuse__losses={"contribution": 1.0}, fuse__lr=0.02, fuse__steps=50,
-        regular={"expert_dropout": 0.0, "contribution_every": 1000, "load_rate": 0.0},
+        regularisation={"expert_dropout": 0.0, "contribution_every": 1000, "load_rate": 0.0},
     )  # fmt: skip
     objective = fusing(ctx, keep=(1.0, 1.0))
     objective.measure = lambda *a: None
@@ -359,20 +359,20 @@ def test_contribution_pulls_the_shares_of_its_group(make_shop):
 
 
 def test_contribution_is_measured_every_so_often(make_shop):
-    ctx = make_shop(regular={"contribution_every": 3})
+    ctx = make_shop(regularisation={"contribution_every": 3})
     objective = fusing(ctx)
     calls = []
     objective.measure = lambda *a: calls.append(1)
     for step in range(7):
         objective.loss(objective.batch(step, 0, 2), step)
     assert len(calls) == 3
-    off = make_shop(regular={"contribution_every": 0})
+    off = make_shop(regularisation={"contribution_every": 0})
     silent = fusing(off)
     assert "contribution" not in silent.loss(silent.batch(0, 0, 2), 0)[1]
 
 
 def test_contributions_are_measured_before_activations_are_kept(make_shop):
-    shop = make_shop(regular={"contribution_every": 1})
+    shop = make_shop(regularisation={"contribution_every": 1})
     objective = fusing(shop)
     order = []
     objective.measure = lambda *a: order.append("measured")
@@ -384,7 +384,7 @@ def test_contributions_are_measured_before_activations_are_kept(make_shop):
 
 
 def test_keys_see_every_expert_and_come_from_the_copy(make_shop):
-    ctx = make_shop(regular={"expert_dropout": 0.9, "lies": 0.9})
+    ctx = make_shop(regularisation={"expert_dropout": 0.9, "corruption": 0.9})
     objective = fusing(ctx)
     with torch.no_grad():
         for parameter in ctx.model.alignment.picture_head.parameters():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from astrea.recipes.recipe import Language
+from astrea.recipes.recipe import LanguageModel
 from astrea.training.checkpoint import flatten_optimizer, restore_optimizer
 from astrea.training.optimizer import MOMENTUM, MuonAdamW, is_hidden_matrix, orthogonalise
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
@@ -105,7 +105,7 @@ def test_a_restored_state_goes_on_bit_equal():
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_words_and_head_are_no_hidden_matrices(tied):
-    model = tiny_language_model(Language(width=16, layers=1, heads=2, feed_forward=24), tiny_tokenizer())
+    model = tiny_language_model(LanguageModel(width=16, layers=1, heads=2, feed_forward=24), tiny_tokenizer())
     if not tied:
         model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
     hidden = {n for n, p in model.named_parameters() if is_hidden_matrix(model, p)}

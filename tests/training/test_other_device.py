@@ -43,7 +43,7 @@ def make_own_shop(make_run: Callable[..., Recipe], world_data: WorldData) -> Cal
     """A fresh workshop on a device."""
 
     def make(device: torch.device, **changes: Any) -> TrainingContext:
-        run = make_run(**{"regular": {"contribution_every": 2, "lies": 0.1}, "experts": SEEING, **changes})
+        run = make_run(**{"regularisation": {"contribution_every": 2, "corruption": 0.1}, "experts": SEEING, **changes})
         torch.manual_seed(1)
         return TrainingContext(run, *fresh(run), world_data, Distributed(device=device))
 
@@ -178,7 +178,7 @@ def test_how_often_a_step_waits_does_not_grow_with_the_batch(make_own_shop, stag
     """A GPU that several processes share answers late."""
     with two_devices() as elsewhere:
         # Contributions are measured group by group, and seldom.
-        ctx = make_own_shop(elsewhere, regular={"contribution_every": 9})
+        ctx = make_own_shop(elsewhere, regularisation={"contribution_every": 9})
         plan = plan_stages(ctx.recipe)[0 if stage == "align" else -1]
         objective = plan.build(ctx)
         only_learning(ctx, objective)

@@ -168,8 +168,8 @@ SHORT = (
     "align.steps=2",
     "fuse.steps=2",
     "tune.steps=3",
-    "regular.expert_dropout=0.5",
-    "regular.lies=0.3",
+    "regularisation.expert_dropout=0.5",
+    "regularisation.corruption=0.3",
 )
 
 
@@ -194,7 +194,7 @@ def trained(overrides: list[str], out: Path, *own: str) -> dict[str, Tensor]:
 def test_neither_the_format_nor_more_decoding_threads_change_a_bit(
     kind, loaders, mixed, plain, small_overrides, tmp_path
 ):
-    own = (f"data.train={mixed / f'train.{kind}'}", f"machines.loaders={loaders}")
+    own = (f"data.train={mixed / f'train.{kind}'}", f"runtime.loaders={loaders}")
     one, two = load_file(plain / "model" / "model.safetensors"), trained(small_overrides, tmp_path / "run", *own)
     assert one.keys() == two.keys()
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
@@ -205,5 +205,5 @@ def test_neither_the_format_nor_more_decoding_threads_change_a_bit(
 def plain(mixed: Path, small_overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the JSONL with one decoding thread."""
     out = tmp_path_factory.mktemp("plain")
-    trained(small_overrides, out, f"data.train={mixed / 'train.jsonl'}", "machines.loaders=1")
+    trained(small_overrides, out, f"data.train={mixed / 'train.jsonl'}", "runtime.loaders=1")
     return out

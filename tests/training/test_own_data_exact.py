@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes
 SHORT = (
     *("align.progressive=false", "align.steps=2", "fuse.steps=2", "tune.steps=3", "fuse.accumulate=2"),
     *("contrast.queue=16",),
-    *("regular.expert_dropout=0.5", "regular.lies=0.3", "data.row_tokens=220"),
+    *("regularisation.expert_dropout=0.5", "regularisation.corruption=0.3", "data.row_tokens=220"),
     *(f"{stage}.{key}" for stage in ("align", "fuse", "tune") for key in ("batch=8", "save_every=1")),
 )
 STEPS = 7
@@ -155,7 +155,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "four": {"world": 4, "at": 5, "rank": 2, "signal": signal.SIGTERM},
     "four, then two": {"world": 2, "resume": True, "folder": "four"},
     "killed": {"world": 2, "restarts": 1, "at": 6, "rank": 1, "signal": signal.SIGKILL},
-    "sharded": {"world": 2, "overrides": ["machines.language=fsdp"]},
+    "sharded": {"world": 2, "overrides": ["runtime.llm=fsdp"]},
     "shards two": {"world": 2, "recipe": "shards"},
     "switch one": {"world": 1, "recipe": "switch", "overrides": ["align.steps=0"]},
     "switch two": {"world": 2, "recipe": "switch", "overrides": ["align.steps=0"]},

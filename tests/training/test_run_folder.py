@@ -113,7 +113,7 @@ def test_a_run_that_fails_at_its_start_leaves_nothing(run, tmp_path, there):
 
 
 def test_a_run_that_fails_later_keeps_what_it_has(make_run, tmp_path, monkeypatch):
-    run = make_run(model__warm_language=False, data__train_scenes=8)
+    run = make_run(model__pretrained_llm=False, data__train_scenes=8)
 
     def fails(*given, **options):
         (tmp_path / "run" / "checkpoints" / "step-00000001").mkdir(parents=True)

@@ -69,7 +69,7 @@ def test_a_mixture_with_weights_and_another_root(folder, opened, tmp_path):
 def test_words_that_the_language_model_has_not_are_told(folder, opened):
     said = opened({"train": str(folder / "odd.jsonl")})[1]
     (line,) = [line for line in said.lines if "has no word for" in line]
-    assert "language.checkpoint=FOLDER" in line
+    assert "llm.checkpoint=FOLDER" in line
     assert not [line for line in opened({"train": str(folder / "train.jsonl")})[1].lines if "no word" in line]
 
 

@@ -182,7 +182,7 @@ def test_another_seed_gives_other_weights(recipe: Path, runs: Path):
     ],
 )
 def test_each_stage_moves_what_it_trains_and_nothing_else(recipe: Path, runs: Path, overrides, moves):
-    stage = load_recipe(Recipe, str(recipe), [*overrides, "regular.load_rate=0", "model.residual_end=1.0"])
+    stage = load_recipe(Recipe, str(recipe), [*overrides, "regularisation.load_rate=0", "model.residual_end=1.0"])
     start = assemble(stage, Path(stage.pretrain))[0].state_dict()
     said = Said()
     end = tensors(train(stage, runs / f"only-{len(moves)}", report=said).parent)

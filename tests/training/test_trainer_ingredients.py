@@ -28,18 +28,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SWITCHES: dict[str, tuple[list[str], Callable[[dict[str, torch.Tensor], list[dict[str, Any]]], bool]]] = {
     "mixer": (["model.mixer=false"], lambda t, r: not any(n.startswith("fusion.mixer") for n in t)),
     "residual": (["model.residual=false"], lambda t, r: float(t["fusion.residual_keep"]) == 1.0),
-    "allocator": (["model.allocator=false"], lambda t, r: not any(n.startswith("fusion.allocator") for n in t)),
+    "allocator": (["model.gate=false"], lambda t, r: not any(n.startswith("fusion.allocator") for n in t)),
     "what the allocator reads": (
-        ["model.allocator_question=false", "model.allocator_confidence=true"],
+        ["model.gate_question=false", "model.gate_confidence=true"],
         lambda t, r: "contribution" in r[-1],
     ),
     "word start": (["model.word_start=false"], lambda t, r: "word" in r[0]),
     "queue": (["contrast.queue=0"], lambda t, r: "itc" in r[0] and "itc" in r[-1]),
     "soft targets and momentum": (["contrast.soft_targets=0", "contrast.momentum=0"], lambda t, r: "itc" in r[0]),
-    "contribution": (["regular.contribution_every=0"], lambda t, r: "contribution" not in r[-1]),
+    "contribution": (["regularisation.contribution_every=0"], lambda t, r: "contribution" not in r[-1]),
     "contribution's weight": (["tune.losses.contribution=0"], lambda t, r: "contribution" not in r[-1]),
-    "expert dropout": (["regular.expert_dropout=0"], lambda t, r: "lm" in r[-1]),
-    "load bias": (["regular.load_rate=0"], lambda t, r: not t["fusion.allocator.load_bias"].any()),
+    "expert dropout": (["regularisation.expert_dropout=0"], lambda t, r: "lm" in r[-1]),
+    "load bias": (["regularisation.load_rate=0"], lambda t, r: not t["fusion.allocator.load_bias"].any()),
     "one at a time": (
         ["align.progressive=false"],
         lambda t, r: {w["stage"] for w in r} == {"align/joint", "fuse", "tune"},

@@ -17,7 +17,7 @@ from repository import EXAMPLES
 
 LLAMA = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
          "num_attention_heads": 2, "vocab_size": 2000, "max_position_embeddings": 512}  # fmt: skip
-BRIEF = {"expert": {"steps": 1, "batch": 2}, "language": {"steps": 1, "batch": 2}, "gate": 0}
+BRIEF = {"expert": {"steps": 1, "batch": 2}, "llm": {"steps": 1, "batch": 2}, "min_accuracy": 0}
 DETECTION = {"detection": {"kind": "detection"}}
 DESCRIBED = {"kind": "detection", "architecture": {"model_type": "yolos"}}
 ELSEWHERE = {"kind": "detection", "checkpoint": "a/folder"}
@@ -38,9 +38,9 @@ def test_every_compact_expert_and_the_tiny_language_model(make_run):
         ),
         ({"experts": {"a": ELSEWHERE, "b": DESCRIBED}}, (LANGUAGE,)),
         ({"experts": {"a": ELSEWHERE, "b": {"kind": "segmentation"}}}, ("segmentation", LANGUAGE)),
-        ({"experts": DETECTION, "language": {"architecture": LLAMA}}, ("detection",)),
-        ({"experts": DETECTION, "language": {"checkpoint": "a/folder"}}, ("detection",)),
-        ({"experts": DETECTION, "model": {"warm_language": False}}, ("detection",)),
+        ({"experts": DETECTION, "llm": {"architecture": LLAMA}}, ("detection",)),
+        ({"experts": DETECTION, "llm": {"checkpoint": "a/folder"}}, ("detection",)),
+        ({"experts": DETECTION, "model": {"pretrained_llm": False}}, ("detection",)),
         (
             {
                 "experts": {"student": {"kind": "student"}},
@@ -48,7 +48,7 @@ def test_every_compact_expert_and_the_tiny_language_model(make_run):
             },
             ("classification", LANGUAGE),
         ),
-        ({"experts": {"palette": {"kind": "palette_expert:PaletteExpert"}}, "language": {"architecture": LLAMA}}, ()),
+        ({"experts": {"palette": {"kind": "palette_expert:PaletteExpert"}}, "llm": {"architecture": LLAMA}}, ()),
     ],
 )
 def test_the_parts_that_a_recipe_uses(make_run, changes, used):
@@ -62,7 +62,7 @@ def unjudged(monkeypatch):
 
 
 def test_they_alone_are_trained_and_the_model_starts_from_them(make_run, unjudged, tmp_path):
-    run = make_run(experts=DETECTION, pretraining=BRIEF, language={"architecture": LLAMA})
+    run = make_run(experts=DETECTION, pretraining=BRIEF, llm={"architecture": LLAMA})
     pretrain(run, tmp_path, report=Reporter())
     assert {path.name for path in tmp_path.iterdir()} == {"detection.safetensors", "card.json"}
     card = json.loads((tmp_path / "card.json").read_text())
@@ -78,7 +78,7 @@ def test_a_run_from_scratch_that_uses_none_trains_none_and_goes_on(make_run, mon
     monkeypatch.syspath_prepend(str(EXAMPLES))
     palette = {"palette": {"kind": "palette_expert:PaletteExpert"}}
     stages = {"align__steps": 1, "align__progressive": False, "fuse__steps": 0, "tune__steps": 0}
-    run = make_run(pretrain="scratch", experts=palette, language={"architecture": LLAMA}, data={"train_scenes": 8},
+    run = make_run(pretrain="scratch", experts=palette, llm={"architecture": LLAMA}, data={"train_scenes": 8},
                    **stages)  # fmt: skip
     assert train(run, tmp_path / "run", report=Reporter()).is_dir()
     sys.modules.pop("palette_expert", None)

@@ -24,7 +24,7 @@ def evaluate_run(folder: Path, *, device: Device, trust_remote_code: bool) -> di
 
     recipe = read_run(folder)
     if device != "auto":
-        recipe = recipe.model_copy(update={"machines": recipe.machines.model_copy(update={"device": device})})
+        recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"device": device})})
     with TerminalReporter() as report:
         found = finish(recipe, folder, trust_remote_code=trust_remote_code, report=report)
     if found is None:

@@ -19,7 +19,7 @@ def merge(
 ) -> None:
     """Merge a model's low-rank adapters into its language model: one model as large and as fast as before tuning.
 
-    For models of recipes with [bold]language.low_rank.merge=false[/bold]; others are merged already.
+    For models of recipes with [bold]llm.low_rank.merge=false[/bold]; others are merged already.
     """
     from astrea.common.paths import file_guard
     from astrea.language.low_rank import merge as merge_adapters

@@ -34,7 +34,7 @@ def show(recipe: NameOrFile, overrides: Overrides = None) -> None:
     from astrea.recipes.loader import dump_recipe, load_recipe
     from astrea.recipes.recipe import Recipe
 
-    sys.stdout.write(dump_recipe(load_recipe(Recipe, file_of(recipe), overrides or [])))
+    sys.stdout.write(dump_recipe(load_recipe(Recipe, file_of(recipe), overrides or [], saved=is_folder(recipe))))
 
 
 @recipes.command()
@@ -47,7 +47,7 @@ def check(recipe: NameOrFile, overrides: Overrides = None) -> None:
     from astrea.recipes.loader import load_with_origins
     from astrea.recipes.recipe import Recipe
 
-    loaded, written = load_with_origins(Recipe, file_of(recipe), overrides or [])
+    loaded, written = load_with_origins(Recipe, file_of(recipe), overrides or [], saved=is_folder(recipe))
     if faults := amiss(loaded, written):
         raise AstreaError("\n".join(faults), "correct these, then check again")
     steps = " + ".join(str(getattr(loaded, stage).steps) for stage in ("align", "fuse", "tune"))

@@ -29,6 +29,6 @@ def choose_device(wanted: Device, local: int = 0, processes: int = 1) -> torch.d
     if count < processes:
         raise AstreaError(
             f"{processes} processes on this machine share {count} GPUs",
-            "start one process per GPU (--nproc-per-node), or set machines.device=cpu",
+            "start one process per GPU (--nproc-per-node), or set runtime.device=cpu",
         )
     return torch.device("cuda", local)

@@ -107,7 +107,7 @@ class PictureFeatures:
         self.writes = False
         self.notify(
             f"{self.path} has the {self.most / 1e9:.3g} GB that it may have: experts will look anew at pictures that "
-            "are not in it (machines.kept_features)"
+            "are not in it (runtime.feature_cache_gb)"
         )
         return False
 

@@ -103,9 +103,9 @@ def language_config(recipe: Recipe) -> PreTrainedConfig | None:
     Raises:
         AstreaError: it is not on this machine, or is no configuration.
     """
-    language = recipe.language
+    language = recipe.llm
     if language.architecture is not None:
-        return read_architecture(language.architecture, "language.architecture")
+        return read_architecture(language.architecture, "llm.architecture")
     if language.checkpoint is None:
         return None
     try:
@@ -114,8 +114,8 @@ def language_config(recipe: Recipe) -> PreTrainedConfig | None:
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise AstreaError(
-            f"language.checkpoint: the config.json of {language.checkpoint!r} is not on this machine",
-            "download it, give a folder that holds it, or describe the model under language.architecture",
+            f"llm.checkpoint: the config.json of {language.checkpoint!r} is not on this machine",
+            "download it, give a folder that holds it, or describe the model under llm.architecture",
         ) from error
 
 
@@ -171,7 +171,7 @@ def _cached_config(checkpoint: str, revision: str | None) -> Path | None:
 
 def own_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase | None:
     """The tokenizer of the recipe's checkpoint, prepared as training does it, if it is on this machine."""
-    language = recipe.language
+    language = recipe.llm
     if language.checkpoint is None:
         return None
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -194,7 +194,7 @@ def _around(recipe: Recipe) -> tuple[AstreaForConditionalGeneration, PreTrainedT
     own = own_tokenizer(recipe)
     tokenizer: PreTrainedTokenizerBase = stand_in if own is None else own
     if text is None:
-        text = tiny_language_model(recipe.language, stand_in).config
+        text = tiny_language_model(recipe.llm, stand_in).config
     elif own is not None and text.vocab_size < len(own):  # it grows by <image>, as in a run
         text.vocab_size = len(own)
     if text.vocab_size < len(tokenizer):

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedModel
 
-from astrea.recipes.recipe import Machines
+from astrea.recipes.recipe import Runtime
 
 LOW: frozenset[Callable[..., Any]] = frozenset(
     {F.linear, F.scaled_dot_product_attention, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm,
@@ -29,9 +29,9 @@ FULL: frozenset[Callable[..., Any]] = frozenset(
 )
 
 
-def computes_low(machines: Machines) -> bool:
+def computes_low(runtime: Runtime) -> bool:
     """Whether a recipe's language model computes in bfloat16, as on a GPU it does if nothing else is said."""
-    return machines.precision == "bf16" or (machines.precision == "auto" and machines.device != "cpu")
+    return runtime.precision == "bf16" or (runtime.precision == "auto" and runtime.device != "cpu")
 
 
 @contextmanager

@@ -71,12 +71,12 @@ def process_cost(ctx: TrainingContext, stages: Sequence[StageCost]) -> ProcessCo
     language = ctx.model.language_model
     own = _bytes(language.state_dict().values())
     # A checkpoint's file is mapped into memory while its tensors are copied.
-    loading = _bytes(ctx.model.state_dict().values()) + (own if ctx.recipe.language.checkpoint is not None else 0)
+    loading = _bytes(ctx.model.state_dict().values()) + (own if ctx.recipe.llm.checkpoint is not None else 0)
     samples = len(ctx.data)  # type: ignore[arg-type]
     features = [part for seen in ctx.data.features.values() for part in (seen.tokens, seen.confidence, seen.places)]  # type: ignore[attr-defined]
     per_picture = _bytes(part for part in features if part is not None) / samples
     own_data = ctx.recipe.data.train is not None
-    on_gpu = ctx.recipe.machines.device != "cpu"
+    on_gpu = ctx.recipe.runtime.device != "cpu"
     evaluated = evaluation(ctx)
     return ProcessCost(
         libraries=LIBRARIES,
@@ -91,7 +91,7 @@ def process_cost(ctx: TrainingContext, stages: Sequence[StageCost]) -> ProcessCo
 def replaced_words(ctx: TrainingContext) -> int:
     """Bytes of a checkpoint's own word embeddings, if it gets more words: the rest of its file stays mapped, and they
     with it, unless its numbers are converted."""
-    given = None if ctx.recipe.language.checkpoint is None else language_config(ctx.recipe)
+    given = None if ctx.recipe.llm.checkpoint is None else language_config(ctx.recipe)
     words = ctx.model.embedding_table()
     known = words.shape[0] if given is None else given.get_text_config().vocab_size
     if given is None or known >= words.shape[0] or given.dtype != words.dtype:

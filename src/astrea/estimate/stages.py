@@ -191,7 +191,7 @@ def with_gradient_checkpointing(ctx: TrainingContext, wanted: bool) -> None:
 
 def computes_low_here(ctx: TrainingContext) -> bool:
     """Whether bfloat16 is to be made believe; with numbers torch's own autocast is there for whoever wants it."""
-    return ctx.model.device.type == "meta" and computes_low(ctx.recipe.machines)
+    return ctx.model.device.type == "meta" and computes_low(ctx.recipe.runtime)
 
 
 def fill_queue(ctx: TrainingContext) -> None:

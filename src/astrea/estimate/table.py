@@ -86,7 +86,7 @@ def estimate(
     ctx = absent_workshop(recipe)
     report.track(BUILDING, 1, 1)
     if checkpointing is None:
-        checkpointing = recipe.language.gradient_checkpointing
+        checkpointing = recipe.llm.gradient_checkpointing
     with_gradient_checkpointing(ctx, checkpointing)
     stages = costs(ctx, report)
     return Estimate(
@@ -94,7 +94,7 @@ def estimate(
         parameters=parameters(ctx),
         look_flops=looking_flops(ctx),
         stages=stages,
-        half=recipe.language.dtype != "float32" or computes_low(recipe.machines),
+        half=recipe.llm.dtype != "float32" or computes_low(recipe.runtime),
         checkpointing=checkpointing,
         utilisation=utilisation,
         process=process_cost(ctx, stages),
@@ -109,7 +109,7 @@ def costs(ctx: TrainingContext, report: Reporter) -> list[StageCost]:
     found = []
     for number, plan in enumerate(plans):
         report.track(STAGES, number, len(plans), plan.name)
-        every = 0 if plan.name.startswith("align") else ctx.recipe.regular.contribution_every
+        every = 0 if plan.name.startswith("align") else ctx.recipe.regularisation.contribution_every
         found.append(stage_cost(ctx, plan, every=every))
     report.track(STAGES, len(plans), len(plans))
     return found

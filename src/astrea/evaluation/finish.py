@@ -59,7 +59,7 @@ def finish(
         return None
     with locked_folder(folder, report=report):
         model, processor = load_model(
-            folder / "model", trust_remote_code=trust_remote_code, device=recipe.machines.device
+            folder / "model", trust_remote_code=trust_remote_code, device=recipe.runtime.device
         )
         held_out = configured_sources(recipe.data, report, key="validation")
         if held_out:
@@ -194,4 +194,4 @@ def read_run(folder: Path) -> Recipe:
     path = folder / "recipe.yaml"
     if not is_file(path):
         raise AstreaError(f"{path}: missing, so this is no run folder", "give the folder that `astrea train` wrote")
-    return load_recipe(Recipe, str(path))
+    return load_recipe(Recipe, str(path), saved=True)

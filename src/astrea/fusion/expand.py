@@ -53,7 +53,7 @@ def expand_fusion(old: FusionStrategy, new: FusionStrategy) -> None:
     if old.allocator is None:
         raise AstreaError(
             "a model without an allocator gives every expert an equal share, a stranger too",
-            "train one with all its experts by `astrea train`, or one with model.allocator=true first",
+            "train one with all its experts by `astrea train`, or one with model.gate=true first",
         )
     grown = new.state_dict()
     for name, tensor in old.state_dict().items():

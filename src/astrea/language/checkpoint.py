@@ -26,7 +26,7 @@ from astrea.language.chat_format import ChatFormat
 from astrea.language.plain import Said, say_plain
 from astrea.language.requirements import check_language_model
 from astrea.language.tokenizer import IMAGE, PAD
-from astrea.recipes.recipe import Language
+from astrea.recipes.recipe import LanguageModel
 
 AGAIN = "copy or download the checkpoint again"
 SLACK = 1 << 20
@@ -41,7 +41,7 @@ class Loaded(NamedTuple):
     said: Said | None
 
 
-def load_language(language: Language, *, warm: bool = True) -> Loaded:
+def load_language(language: LanguageModel, *, warm: bool = True) -> Loaded:
     """The language model and tokenizer of a recipe's checkpoint, with ``<image>`` and a padding token.
 
     Args:
@@ -52,7 +52,7 @@ def load_language(language: Language, *, warm: bool = True) -> Loaded:
             need code of their own, or the model is of a make that Astrea cannot use. Names checkpoint and file.
     """
     if language.checkpoint is None:
-        raise AstreaError("the recipe names no checkpoint", "set language.checkpoint")
+        raise AstreaError("the recipe names no checkpoint", "set llm.checkpoint")
     folder = find_checkpoint(language.checkpoint, language.revision)
     check_files(folder)
     dtype: torch.dtype = getattr(torch, language.dtype)
@@ -62,7 +62,7 @@ def load_language(language: Language, *, warm: bool = True) -> Loaded:
         with quiet():
             config = without_dropout(AutoConfig.from_pretrained(folder, **safe))
             if language.architecture is not None:
-                check_agreement(language.architecture, config, "language.architecture", folder)
+                check_agreement(language.architecture, config, "llm.architecture", folder)
             with torch.device("meta"):
                 skeleton = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
             check_size(folder, skeleton)
@@ -102,7 +102,7 @@ def warmed_up(config: Any) -> float:
     return float(said) if isinstance(said, int | float) else 0.0
 
 
-def language_from_architecture(language: Language, words: int) -> PreTrainedModel:
+def language_from_architecture(language: LanguageModel, words: int) -> PreTrainedModel:
     """The language model that a recipe describes, with random weights.
 
     Args:
@@ -111,9 +111,9 @@ def language_from_architecture(language: Language, words: int) -> PreTrainedMode
     Raises:
         AstreaError: the recipe describes none, one of a make that Astrea cannot use, or one of fewer words.
     """
-    config: Any = without_dropout(read_architecture(language.architecture or {}, "language.architecture"))
+    config: Any = without_dropout(read_architecture(language.architecture or {}, "llm.architecture"))
     if not all(isinstance(getattr(config, name, None), int) for name in ("hidden_size", "vocab_size")):
-        raise AstreaError("language.architecture is no text-only language model", "describe one of text alone")
+        raise AstreaError("llm.architecture is no text-only language model", "describe one of text alone")
     if config.vocab_size < words:
         raise AstreaError(
             f"the language model knows {config.vocab_size} tokens; the embedded world's tokenizer needs {words}",
@@ -124,7 +124,7 @@ def language_from_architecture(language: Language, words: int) -> PreTrainedMode
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
     except Exception as error:  # values that fit nothing make transformers raise nearly any type
         raise AstreaError(
-            f"language.architecture describes no language model that can be built: {_first_line(error)}",
+            f"llm.architecture describes no language model that can be built: {_first_line(error)}",
             "give what the checkpoint's config.json says",
         ) from error
     # Their ids are the checkpoint's tokenizer's, and mean other words here.
@@ -156,8 +156,8 @@ def find_checkpoint(name: str, revision: str | None) -> Path:
         raise AstreaError(f"there is no checkpoint folder {folder}", "give a folder, or a hub id such as owner/name")
     if revision is None:
         raise AstreaError(
-            f"language.checkpoint {name!r} is no local folder, and as a hub id it needs a revision",
-            "set language.revision to the commit of the checkpoint, all 40 digits (its page on the hub shows them)",
+            f"llm.checkpoint {name!r} is no local folder, and as a hub id it needs a revision",
+            "set llm.revision to the commit of the checkpoint, all 40 digits (its page on the hub shows them)",
         )
     from huggingface_hub import snapshot_download
 

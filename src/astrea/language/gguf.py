@@ -1,5 +1,5 @@
 """A language model from a GGUF file (the format of llama.cpp) as an ordinary checkpoint folder, its weights no longer
-quantised: what ``language.checkpoint`` may name.
+quantised: what ``llm.checkpoint`` may name.
 
 GGUF holds numbers and strings and no code. Numbers and tokenizer are read by transformers and the library gguf (the
 extra ``gguf``); transformers can load such a model, but refuses to save it, so the numbers move into a fresh one.

@@ -40,7 +40,7 @@ def inject(language_model: PreTrainedModel, options: Mapping[str, Any]) -> None:
     Raises:
         AstreaError: peft is missing, the options are out of range, or they name no layer, or the words' own tables.
     """
-    hint = 'set language.low_rank.targets to "all-linear" or to names of linear layers, such as [q_proj, v_proj]'
+    hint = 'set llm.low_rank.targets to "all-linear" or to names of linear layers, such as [q_proj, v_proj]'
     try:
         wanted = LowRank.model_validate(dict(options))
     except ValidationError as error:

@@ -6,7 +6,8 @@ Defaults live here, once; a recipe states only what it changes or wants seen.
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -23,6 +24,7 @@ from astrea.common.devices import Device
 from astrea.experts.names import wrong_with
 from astrea.fusion.registry import STRATEGIES
 from astrea.language.attention import WORD_MATCH
+from astrea.recipes.renamed import RENAMED
 from astrea.training.loop import Schedule
 
 
@@ -169,7 +171,7 @@ class LowRank(Part):
         return targets
 
 
-class Language(Part):
+class LanguageModel(Part):
     """The language model: the tiny one built here, with this size; or, with ``checkpoint``, any model and tokenizer
     that `AutoModelForCausalLM` and `AutoTokenizer` load; or, with ``architecture`` alone, such a model with random
     weights and the tiny one's tokenizer."""
@@ -195,14 +197,14 @@ class Language(Part):
     )
 
     @model_validator(mode="after")
-    def _heads_fit(self) -> Language:
+    def _heads_fit(self) -> LanguageModel:
         # Rotary positions come in pairs; the mixer has four heads of its own.
         if self.width % (2 * self.heads) or self.width % 4:
             raise ValueError(f"a width of {self.width} is not a multiple of 4 and of twice its {self.heads} heads")
         return self
 
     @model_validator(mode="after")
-    def _belongs_to_a_checkpoint(self) -> Language:
+    def _belongs_to_a_checkpoint(self) -> LanguageModel:
         if self.checkpoint is None and self.revision is not None:
             raise ValueError("a revision is of a checkpoint; name one, or leave it out")
         if self.tiny and self.dtype != "float32":
@@ -238,16 +240,18 @@ class Model(Part):
     residual: bool = Field(False, description="stochastic residual connections, as the paper has them")
     residual_start: float = Field(1.0, ge=0, le=1, description="probability p_0 of the stochastic residual")
     residual_end: float = Field(0.85, ge=0, le=1, description="probability p_1, reached at the end of `fuse`")
-    allocator: bool = Field(True, description="shares; they learn from contributions alone and are equal without them")
-    allocator_tau: float = Field(1.0, gt=0)
-    allocator_question: bool = True
-    allocator_confidence: bool = False
-    trust: bool = Field(True, description="experts that the others do not echo are not believed")
-    thrifty: float = Field(0.0, ge=0, lt=1, description="share of training questions that read only their best tokens")
-    threshold: float = Field(
+    gate: bool = Field(True, description="shares; they learn from contributions alone and are equal without them")
+    gate_tau: float = Field(1.0, gt=0)
+    gate_question: bool = True
+    gate_confidence: bool = False
+    reliability: bool = Field(True, description="experts that the others do not echo are not believed")
+    prune_share: float = Field(
+        0.0, ge=0, lt=1, description="share of training questions that read only their best tokens"
+    )
+    keep_threshold: float = Field(
         0.0, ge=0, description="at evaluation, tokens that promise less are not read; 1 = what an equal share promises"
     )
-    warm_language: bool = Field(True, description="start from the pretrained language model; false = from nothing")
+    pretrained_llm: bool = Field(True, description="start from the pretrained language model; false = from nothing")
 
     @field_validator("strategy")
     @classmethod
@@ -263,14 +267,14 @@ class Model(Part):
         return {
             "mixer": self.mixer,
             "residual": self.residual,
-            "allocator": self.allocator,
-            "tau": self.allocator_tau,
-            "use_question": self.allocator_question,
-            "use_confidence": self.allocator_confidence,
-            "trust": self.trust,
+            "allocator": self.gate,
+            "tau": self.gate_tau,
+            "use_question": self.gate_question,
+            "use_confidence": self.gate_confidence,
+            "trust": self.reliability,
             "word_match": self.word_match,
-            "thrifty": self.thrifty,
-            "threshold": self.threshold,
+            "thrifty": self.prune_share,
+            "threshold": self.keep_threshold,
         }
 
 
@@ -283,11 +287,13 @@ class Contrast(Part):
     soft_targets: float = Field(0.4, ge=0, lt=1, description="alpha, reached at the end of the first stage")
 
 
-class Regular(Part):
+class Regularisation(Part):
     """What keeps experts from starving or dominating."""
 
     expert_dropout: float = Field(0.3, ge=0, lt=1, description="chance that a training picture loses one expert")
-    lies: float = Field(0.0, ge=0, lt=1, description="chance that an expert tells a training picture confidently wrong")
+    corruption: float = Field(
+        0.0, ge=0, lt=1, description="chance that an expert tells a training picture confidently wrong"
+    )
     load_rate: float = Field(0.02, ge=0, description="eta of the load bias; 0 = off")
     contribution_every: int = Field(5, ge=0, description="steps between counterfactual passes; 0 = off")
 
@@ -300,7 +306,7 @@ class Losses(Part):
     itc: float = Field(0.0, ge=0)
     agree: float = Field(0.0, ge=0, description="lambda: contrast with the experts already aligned")
     contribution: float = Field(0.0, ge=0)
-    trust: float = Field(0.0, ge=0, description="telling experts that lie from honest ones")
+    reliability: float = Field(0.0, ge=0, description="telling corrupted experts from reliable ones")
 
 
 class Stage(Part):
@@ -311,7 +317,7 @@ class Stage(Part):
     steps: int = Field(ge=0)
     batch: PositiveInt = 16
     lr: float = Field(gt=0)
-    language_lr_scale: float = Field(1.0, gt=0)
+    llm_lr_scale: float = Field(1.0, gt=0)
     experts_lr_scale: float = Field(0.1, gt=0, description="of the experts, where they learn, over lr")
     warmup: int = Field(20, ge=1)
     final: float = Field(0.05, ge=0, le=1)
@@ -402,17 +408,19 @@ class Pretraining(Part):
     """How `astrea pretrain` makes the parts that ship with the package."""
 
     expert: ExpertPretraining = ExpertPretraining()
-    language: LanguagePretraining = LanguagePretraining()
-    gate: float = Field(0.8, ge=0, le=1, description="accuracy on ground-truth tokens the language model must reach")
+    llm: LanguagePretraining = LanguagePretraining()
+    min_accuracy: float = Field(
+        0.8, ge=0, le=1, description="accuracy on ground-truth tokens the language model must reach"
+    )
 
 
-class Machines(Part):
+class Runtime(Part):
     """What a run is computed on, and how. No part of what the run is: it may go on with other settings."""
 
     device: Device = Field(
         "auto", description="auto = a GPU for each process where there are any, otherwise the processor"
     )
-    language: Literal["replicated", "fsdp"] = Field(
+    llm: Literal["replicated", "fsdp"] = Field(
         "replicated", description="fsdp = share out the blocks of a language model that learns (FSDP2)"
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
@@ -420,7 +428,7 @@ class Machines(Part):
     )
     compile: bool = Field(False, description="compile the language model's blocks with torch.compile")
     loaders: PositiveInt = Field(2, description="threads of each process that decode the pictures of one's own data")
-    kept_features: float = Field(
+    feature_cache_gb: float = Field(
         16.0,
         ge=0,
         le=1e6,
@@ -432,6 +440,8 @@ class Machines(Part):
 class Recipe(Part):
     """A whole run."""
 
+    RENAMED: ClassVar[Mapping[str, str]] = RENAMED
+
     name: str
     seed: int = 0
     threads: int = Field(2, ge=1)
@@ -442,13 +452,13 @@ class Recipe(Part):
     world: World = World()
     data: Data = Data()
     experts: dict[str, ExpertEntry]
-    language: Language = Language()
+    llm: LanguageModel = LanguageModel()
     model: Model = Model()
     contrast: Contrast = Contrast()
-    regular: Regular = Regular()
+    regularisation: Regularisation = Regularisation()
     pretraining: Pretraining = Pretraining()
     distill: Distill | None = None
-    machines: Machines = Machines()
+    runtime: Runtime = Runtime()
     align: Stage
     fuse: Stage
     tune: Stage
@@ -462,7 +472,7 @@ class Recipe(Part):
     def _no_word_match_unless_warmed_up(self) -> Recipe:
         # Only the language model built here is warmed up with it. Written into the recipe, so that a run's own copy
         # says what it was trained with.
-        if not self.language.tiny and "word_match" not in self.model.model_fields_set:
+        if not self.llm.tiny and "word_match" not in self.model.model_fields_set:
             object.__setattr__(self, "model", self.model.model_copy(update={"word_match": 0.0}))
         return self
 

@@ -16,19 +16,19 @@ from torch import nn
 from transformers import PreTrainedModel
 
 if TYPE_CHECKING:
-    from astrea.recipes.recipe import Machines
+    from astrea.recipes.recipe import Runtime
 
 
 @contextmanager
-def accelerated(language: PreTrainedModel, machines: Machines, device: torch.device) -> Iterator[None]:
-    """Inside the block the language model computes as the recipe's ``machines`` say; its weights stay as they are."""
-    low = in_half(machines, device)
+def accelerated(language: PreTrainedModel, runtime: Runtime, device: torch.device) -> Iterator[None]:
+    """Inside the block the language model computes as the recipe's ``runtime`` says; its weights stay as they are."""
+    low = in_half(runtime, device)
     # Captions are read by the inner model alone, answers through the outer one.
     changed: set[nn.Module] = {language, language.base_model} if low else set()
     before = {module: vars(module).get("forward") for module in changed}
     for module in changed:
         module.forward = in_bfloat16(module.forward, device.type)  # type: ignore[method-assign]
-    compiled = repeated(language) or [language] if machines.compile else []
+    compiled = repeated(language) or [language] if runtime.compile else []
     for module in compiled:
         module.compile(dynamic=True)
     try:
@@ -43,9 +43,9 @@ def accelerated(language: PreTrainedModel, machines: Machines, device: torch.dev
             module._compiled_call_impl = None
 
 
-def in_half(machines: Machines, device: torch.device) -> bool:
+def in_half(runtime: Runtime, device: torch.device) -> bool:
     """Whether a recipe's language model computes in bfloat16 on a device."""
-    return machines.precision == "bf16" or (machines.precision == "auto" and device.type == "cuda")
+    return runtime.precision == "bf16" or (runtime.precision == "auto" and device.type == "cuda")
 
 
 def repeated(language: PreTrainedModel) -> list[nn.Module]:

@@ -140,7 +140,7 @@ def configure(
     Args:
         experts: what `AstreaConfig.experts` says of them. text: the language model's.
     """
-    low_rank = recipe.language.low_rank
+    low_rank = recipe.llm.low_rank
     return AstreaConfig(
         text_config=text.to_dict(),
         experts={name: dict(entry) for name, entry in experts.items()},
@@ -150,8 +150,8 @@ def configure(
         contrast_width=recipe.model.contrast_width,
         image_token_id=image_token_id,
         image_size=recipe.world.canvas,
-        attention=recipe.language.attention,
-        language_dtype=None if recipe.language.tiny else recipe.language.dtype,
+        attention=recipe.llm.attention,
+        language_dtype=None if recipe.llm.tiny else recipe.llm.dtype,
         low_rank=None if low_rank is None else low_rank.model_dump(mode="json"),
     )
 
@@ -161,8 +161,8 @@ def random_weights(recipe: Recipe) -> str | None:
     described = [
         f"experts.{name}" for name, entry in recipe.experts.items() if entry.checkpoint is None and entry.architecture
     ]
-    if recipe.language.checkpoint is None and not recipe.language.tiny:
-        described.append("language")
+    if recipe.llm.checkpoint is None and not recipe.llm.tiny:
+        described.append("llm")
     if not described:
         return None
     return f"random weights: {', '.join(described)} (an architecture without a checkpoint; good for measuring only)"
@@ -201,10 +201,10 @@ def never_warmed_up(recipe: Recipe, text: PreTrainedConfig) -> str | None:
     Args:
         text: the language model's configuration.
     """
-    if recipe.language.checkpoint is None or not recipe.model.word_match or warmed_up(text):
+    if recipe.llm.checkpoint is None or not recipe.model.word_match or warmed_up(text):
         return None
     return (
-        f"warning: model.word_match is {recipe.model.word_match:g}, and {recipe.language.checkpoint} was never trained "
+        f"warning: model.word_match is {recipe.model.word_match:g}, and {recipe.llm.checkpoint} was never trained "
         "with one: whatever it knows is likely lost as soon as it is shown a picture; model.word_match=0 takes it out"
     )
 
@@ -227,20 +227,20 @@ def put_together(recipe: Recipe, parts: Path | None) -> Assembled:
     language: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     said: Said | None = None
-    if recipe.language.checkpoint is not None:
-        language, tokenizer, said = load_language(recipe.language, warm=recipe.model.warm_language)
+    if recipe.llm.checkpoint is not None:
+        language, tokenizer, said = load_language(recipe.llm, warm=recipe.model.pretrained_llm)
     else:
         # The compact experts' words always come first, so that the shipped language model's vocabulary keeps its order.
         tokenizer = tiny_tokenizer([*COMPACT.values(), *extra])
-        if recipe.language.tiny:
-            language = tiny_language_model(recipe.language, tiny_tokenizer())
-            if parts is not None and recipe.model.warm_language:
+        if recipe.llm.tiny:
+            language = tiny_language_model(recipe.llm, tiny_tokenizer())
+            if parts is not None and recipe.model.pretrained_llm:
                 load_part(language, parts, LANGUAGE)
             if len(tokenizer) > language.config.vocab_size:
                 language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         else:
-            language = language_from_architecture(recipe.language, len(tokenizer))
-    whole = not recipe.language.tiny or recipe.language.low_rank is not None
+            language = language_from_architecture(recipe.llm, len(tokenizer))
+    whole = not recipe.llm.tiny or recipe.llm.low_rank is not None
     image_token_id: Any = tokenizer.convert_tokens_to_ids("<image>")
     config = configure(recipe, entries, language.config, image_token_id)
     config.question_span = ChatFormat(tokenizer).question_span
@@ -256,9 +256,9 @@ def put_together(recipe: Recipe, parts: Path | None) -> Assembled:
                 model.alignment.adapters[name].start_at_words(words)  # type: ignore[operator]
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    if recipe.language.checkpoint is not None:
+    if recipe.llm.checkpoint is not None:
         settle_generation(model, tokenizer, language)
-    if recipe.language.gradient_checkpointing:
+    if recipe.llm.gradient_checkpointing:
         # transformers has renamed it.
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         # Only the older, re-entrant kind of checkpointing needs gradients of frozen word embeddings.

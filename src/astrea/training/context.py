@@ -161,10 +161,10 @@ class TrainingContext:
             "weights": tensors_fingerprint(self.model.language_model.state_dict()),
             "config": self.model.config.text_config.to_dict(),
         }
-        machines, device = self.recipe.machines, self.ranks.device
-        if in_half(machines, device):
+        runtime, device = self.recipe.runtime, self.ranks.device
+        if in_half(runtime, device):
             key["precision"] = "bf16"
-        with accelerated(self.model.language_model, machines, device):
+        with accelerated(self.model.language_model, runtime, device):
             self.kept_states = cache.get_or_compute(key, compute, on_event=notify)["states"]
 
     def states_of(self, captions: list[list[int]]) -> Tensor:

@@ -8,7 +8,7 @@ Gradients are added up explicitly after the backward pass instead of by Distribu
 methods of the model (a wrapper sees one forward), parts may be without gradient on one rank or on all of them (text
 without pictures, say), and processes first agree on which gradients there are, so that none ever waits for one that
 does not come. What that gives up is communication during the backward pass, which matters where the language model
-itself learns and is large; there `machines.language: fsdp` is the better choice anyway, and it overlaps.
+itself learns and is large; there `runtime.llm: fsdp` is the better choice anyway, and it overlaps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from astrea.common.errors import AstreaError
 from astrea.training.fsdp import is_sharded
 
 if TYPE_CHECKING:
-    from astrea.recipes.recipe import Machines
+    from astrea.recipes.recipe import Runtime
 
 BUCKET = 32 << 20
 """Bytes of gradient that travel together."""
@@ -222,7 +222,7 @@ def restarts() -> int:
 
 
 @contextmanager
-def process_group(machines: Machines) -> Iterator[Distributed]:
+def process_group(runtime: Runtime) -> Iterator[Distributed]:
     """Become one of the processes that torchrun started; without torchrun, the only one.
 
     Raises:
@@ -230,13 +230,13 @@ def process_group(machines: Machines) -> Iterator[Distributed]:
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
-    device = choose_device(machines.device, local, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    device = choose_device(runtime.device, local, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world == 1:
         yield Distributed(device=device)
         return
-    timeout = timedelta(minutes=machines.timeout)
+    timeout = timedelta(minutes=runtime.timeout)
     store, rank, _ = next(iter(dist.rendezvous("env://", timeout=timeout)))
     # torchrun may keep its store over a restart, and in it the addresses of processes that are gone.
     life = dist.PrefixStore(f"life-{restarts()}", store)

@@ -13,7 +13,7 @@ def require_extras(recipe: Recipe) -> None:
     Raises:
         AstreaError: one is missing; tells how to install it.
     """
-    if recipe.language.low_rank is not None:
-        require_extra("lora", "low-rank tuning", "or leave language.low_rank out")
+    if recipe.llm.low_rank is not None:
+        require_extra("lora", "low-rank tuning", "or leave llm.low_rank out")
     if any(name.lower().endswith(TABLE_ENDINGS) for name in recipe.data.named_files):
         require_extra("data", "reading Parquet and Arrow files")

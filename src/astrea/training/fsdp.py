@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from astrea.model.modeling import AstreaForConditionalGeneration
     from astrea.training.distributed import Distributed
 
-HINT = "set machines.language=replicated"
+HINT = "set runtime.llm=replicated"
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -99,7 +99,7 @@ def blocks_of(language: PreTrainedModel) -> list[nn.Module]:
         if len(types) > 1:
             raise AstreaError(
                 f"a block of {type(language).__name__} mixes {', '.join(sorted(map(str, types)))}, and FSDP wants one",
-                f"load the language model in one type (language.dtype=float32), or {HINT}",
+                f"load the language model in one type (llm.dtype=float32), or {HINT}",
             )
     return found
 

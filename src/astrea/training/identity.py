@@ -22,7 +22,7 @@ def no_part(*recipes: Recipe) -> Any:
     """What is no part of a recipe's identity: what it is computed on, and what it is measured on meanwhile, unless that
     is a share of what the run would learn from otherwise."""
     shared = any(isinstance(recipe.data.validation, float) for recipe in recipes)
-    return {"machines": True, "data": MEASURED_ON - {"validation"} if shared else MEASURED_ON}
+    return {"runtime": True, "data": MEASURED_ON - {"validation"} if shared else MEASURED_ON}
 
 
 def config_hash(recipe: Recipe) -> str:
@@ -40,7 +40,7 @@ def refuse_another(recipe: Recipe, path: Path) -> None:
         AstreaError: it was started with another one; names the keys that differ.
     """
     try:
-        other = load_recipe(Recipe, str(path))
+        other = load_recipe(Recipe, str(path), saved=True)
     except AstreaError:
         return
     if config_hash(other) == config_hash(recipe):

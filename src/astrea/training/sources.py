@@ -103,8 +103,8 @@ def file_dataset(
         image_size=model.config.image_size,
         max_tokens=min(positions, recipe.data.max_tokens or sys.maxsize),
         row_tokens=recipe.data.row_tokens,
-        threads=recipe.machines.loaders,
-        kept=PictureFeatures(cache.folder, int(recipe.machines.kept_features * 1e9), report.say),
+        threads=recipe.runtime.loaders,
+        kept=PictureFeatures(cache.folder, int(recipe.runtime.feature_cache_gb * 1e9), report.say),
         ranks=ranks,
         report=report,
     )
@@ -133,5 +133,5 @@ def tell_unknown(data: FileDataset, tokenizer: PreTrainedTokenizerBase, recipe: 
     if unknown > UNKNOWN:
         report.say(
             f"the language model has no word for {unknown:.0%} of the words in the data; "
-            "give the recipe one that has: language.checkpoint=FOLDER"
+            "give the recipe one that has: llm.checkpoint=FOLDER"
         )

@@ -94,7 +94,7 @@ def train(
         Interrupted: SIGINT or SIGTERM; a checkpoint has been saved.
     """
     torch.set_num_threads(recipe.threads)
-    with process_group(recipe.machines) as ranks, locked_folder(folder, ranks=ranks, report=report):
+    with process_group(recipe.runtime) as ranks, locked_folder(folder, ranks=ranks, report=report):
         train_with(ranks, recipe, folder, resume=resume, cache=cache, observe=observe, report=report)
         ranks.wait()
     return folder / "model"
@@ -241,7 +241,7 @@ def run_stage(
 ) -> None:
     """One stage, from its ``start`` step; leaves a checkpoint that points at the next stage."""
     objective = begin(ctx, plan, report)
-    machines, ranks = ctx.recipe.machines, ctx.ranks
+    runtime, ranks = ctx.recipe.runtime, ctx.ranks
     stage_name = plan.name.split("/")[0]
     spent, began = clock.get(stage_name, 0.0), time.perf_counter()
 
@@ -286,12 +286,12 @@ def run_stage(
         if stop:
             raise Interrupted(f"stopped at {plan.name}, step {done}; {how_to_go_on(checkpoints.parent)}")
 
-    with sharded(ctx.model, ranks, machines.language == "fsdp"):
+    with sharded(ctx.model, ranks, runtime.llm == "fsdp"):
         optimizer = build_optimizer(objective, plan.schedule)
         if found is not None:
             restore_optimizer(optimizer, found.tensors["optimizer"], found.state["optimizer"])
             ctx.contrast.queue.load_state_dict(found.tensors["queue"])
-        with accelerated(ctx.model.language_model, machines, ranks.device):
+        with accelerated(ctx.model.language_model, runtime, ranks.device):
             waited = run_steps(objective, plan.schedule, optimizer, start=start, on_step=on_step, ranks=ranks)
         clock["waiting"] = clock.get("waiting", 0.0) + waited
         save(number + 1, 0)
@@ -334,7 +334,7 @@ def keep(
 def write_model(ctx: TrainingContext, folder: Path) -> None:
     """The finished model with its processor: one self-describing folder."""
     ctx.model.eval()
-    language = ctx.recipe.language
+    language = ctx.recipe.llm
     if language.low_rank is not None and language.low_rank.merge:
         merge(ctx.model)
     processor = AstreaProcessor(

@@ -42,6 +42,7 @@ from astrea.model.processing import AstreaProcessor
 from astrea.recipes.changes import changes_from
 from astrea.recipes.loader import shipped_recipes
 from astrea.recipes.recipe import Data, ExpertEntry, Recipe, World
+from astrea.recipes.renamed import with_new_names
 from astrea.report.results import Results, parse_results
 from astrea.training.components import CARD, LANGUAGE, SHIPPED, fill, load_experts, read_card, save_part
 from astrea.world.evaluation.runner import look, run_tasks
@@ -158,7 +159,7 @@ def pack(
             raise AstreaError(f"{out} is not an empty folder", "choose another one, or remove what is there yourself")
     before = None if recipe.start is None else started_from(recipe.start)
     recipe = recipe.model_copy(update={"pretrain": "shipped", "start": None if before is None else FIRST})
-    command = how_to_make(recipe, None if before is None else Recipe.model_validate(before["recipe"]))
+    command = how_to_make(recipe, None if before is None else Recipe.model_validate(with_new_names(before["recipe"])))
     model, processor = load_model(run_folder / "model")
     needs = expert_parts(model.config.experts, parts)
     check_experts(model, run_folder, parts)
@@ -219,7 +220,7 @@ def check_start(recipe: Recipe, run_folder: Path, parts: Path) -> None:
         return  # whatever that model started from, its experts are compared
     start = {"shipped": SHIPPED, "scratch": run_folder / "parts"}.get(recipe.pretrain, Path(recipe.pretrain))
     its, wanted = (read_card(folder).get("sha256", {}).get(LANGUAGE) for folder in (start, parts))
-    if recipe.model.warm_language and its != wanted:
+    if recipe.model.pretrained_llm and its != wanted:
         raise AstreaError(
             f"{run_folder}: its language model started from {start}, not from the parts in {parts}",
             "ship the parts that the run started from first, or train it again with pretrain=shipped",

@@ -68,14 +68,14 @@ def parts_of(recipe: Recipe) -> tuple[str, ...]:
     entries = [*recipe.experts.values(), *(recipe.distill.teachers.values() if recipe.distill is not None else ())]
     kinds = {entry.kind for entry in entries if entry.checkpoint is None and entry.architecture is None}
     experts = tuple(name for name in COMPACT if name in kinds)
-    return (*experts, LANGUAGE) if recipe.language.tiny and recipe.model.warm_language else experts
+    return (*experts, LANGUAGE) if recipe.llm.tiny and recipe.model.pretrained_llm else experts
 
 
 def settings_digest(recipe: Recipe, name: str) -> str:
     """What decides the bytes of a part, apart from code: seed, world, schedule and size."""
     settings: dict[str, Any] = {"name": name, "seed": recipe.seed, "world": recipe.world.model_dump()}
     if name == LANGUAGE:
-        settings |= {"schedule": recipe.pretraining.language.model_dump(), "size": recipe.language.model_dump()}
+        settings |= {"schedule": recipe.pretraining.llm.model_dump(), "size": recipe.llm.model_dump()}
     else:
         settings["schedule"] = recipe.pretraining.expert.model_dump()
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -93,14 +93,14 @@ def train_expert(recipe: Recipe, folder: Path, name: str, report: Reporter) -> N
 def warm(recipe: Recipe, folder: Path, name: str, report: Reporter) -> None:
     """Warm the language model on scenes told in words."""
     torch.manual_seed(recipe.seed)
-    model = tiny_language_model(recipe.language, tiny_tokenizer())
+    model = tiny_language_model(recipe.llm, tiny_tokenizer())
     (folder / GATE).unlink(missing_ok=True)  # it was another model's
-    fit(recipe, model, warm_objective(recipe, model), recipe.pretraining.language, folder, name, report)
+    fit(recipe, model, warm_objective(recipe, model), recipe.pretraining.llm, folder, name, report)
 
 
 def warm_objective(recipe: Recipe, model: Any) -> WarmObjective:
     """How the language model learns, and is measured, in this run's world."""
-    world, steps = recipe.world, recipe.pretraining.language.steps
+    world, steps = recipe.world, recipe.pretraining.llm.steps
     return WarmObjective(
         model, tiny_tokenizer(), recipe.seed, canvas=world.canvas, difficulty=world.difficulty, steps=steps
     )
@@ -130,7 +130,7 @@ def check_gate(recipe: Recipe, folder: Path, report: Reporter) -> None:
     """Measure the language model on scenes told without a fault (once), and hold it to the gate."""
     path = folder / GATE
     if not exists(path):
-        model = tiny_language_model(recipe.language, tiny_tokenizer())
+        model = tiny_language_model(recipe.llm, tiny_tokenizer())
         fill(model, folder / f"{LANGUAGE}.safetensors", LANGUAGE)
         told = told_accuracy(warm_objective(recipe, model))
         with file_guard(folder):
@@ -140,8 +140,8 @@ def check_gate(recipe: Recipe, folder: Path, report: Reporter) -> None:
     if mean < recipe.pretraining.gate:
         raise AstreaError(
             f"the language model answers {mean:.1%} of ground-truth questions; the gate is "
-            f"{recipe.pretraining.gate:.0%}",
-            f"remove {folder / LANGUAGE}.safetensors and train it longer (pretraining.language.steps)",
+            f"{recipe.pretraining.min_accuracy:.0%}",
+            f"remove {folder / LANGUAGE}.safetensors and train it longer (pretraining.llm.steps)",
         )
 
 
@@ -157,7 +157,7 @@ def write_card(recipe: Recipe, folder: Path, *, judged: int = JUDGED) -> Path:
         "seed": recipe.seed,
         "world": recipe.world.model_dump(),
         "pretraining": recipe.pretraining.model_dump(),
-        "language": recipe.language.model_dump(),
+        "language": recipe.llm.model_dump(),
         "ground_truth_accuracy": read_json(gate) if LANGUAGE in names and exists(gate) else None,
         "scores": {name: expert_score(recipe, folder, name, judged) for name in names if name != LANGUAGE and judged},
         "sha256": {name: sha256_file(folder / f"{name}.safetensors") for name in names},

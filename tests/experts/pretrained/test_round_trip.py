@@ -19,12 +19,12 @@ from astrea.model.explanation import explain
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Language, Recipe
+from astrea.recipes.recipe import LanguageModel, Recipe
 from astrea.training.components import assemble
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from expert_builders import MODELS, OPTIONS, loaded, small_checkpoint
 
-SMALL = Language(width=32, layers=1, heads=2, feed_forward=32)
+SMALL = LanguageModel(width=32, layers=1, heads=2, feed_forward=32)
 
 
 def saved(entries, folder):
@@ -140,7 +140,7 @@ def run(tmp_path):
     for name, folder in folders.items():
         entry = {"kind": kinds[name], "checkpoint": str(folder), "options": OPTIONS[name]}
         overrides.append(f"experts.{name}={json.dumps(entry)}")
-    size = "language={width: 32, layers: 1, heads: 2, feed_forward: 32}"
+    size = "llm={width: 32, layers: 1, heads: 2, feed_forward: 32}"
     return load_recipe(Recipe, "tiny", [*overrides, size]), folders
 
 

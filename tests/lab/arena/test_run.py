@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from astrea.common.errors import AstreaError
+from astrea.data.feature_cache import canonical_json
 from astrea.lab.arena import run as cell_module
 from astrea.lab.arena.run import Cell, digest, main, packed_items, rounded, run_cell, unpacked_items
 from astrea.lab.arena.variants import Contestant, contestants
@@ -33,7 +35,7 @@ def hashed(*overrides: str) -> str:
         "world.difficulty=0.4",
         "model.strategy=average",
         "model.mixer=false",
-        "regular.load_rate=0.03",
+        "regularisation.load_rate=0.03",
         "experts.detection=null",
         "experts.detection.options={threshold: 0.4}",
         "contrast.queue=9",
@@ -66,6 +68,24 @@ def test_the_digest_changes_with_the_schema(monkeypatch):
     before = hashed()
     monkeypatch.setattr(cell_module, "SCHEMA", 99)
     assert hashed() != before
+
+
+def test_the_digest_is_that_from_before_keys_were_renamed():
+    words = {"language_lr_scale": 0.7}
+    losses = {"lm": 1.0, "itc": 0.1, "contribution": 0.2, "trust": 1.0}
+    trained = ["adapters", "heads", "fusion"]
+    recipe = {
+        "name": "tiny",
+        "data": {"test_captions": 100, "test_retrieval_groups": 30},
+        "experts": {kind: {"kind": kind} for kind in ("captioning", "classification", "segmentation", "detection")},
+        "regular": {"lies": 0.1},
+        "align": {"train": ["adapters"], "losses": {"word": 1.0}, "steps": 300, "batch": 64, "lr": 0.0005},
+        "fuse": {"train": trained, "losses": losses, "steps": 60, "lr": 0.0005},
+        "tune": {"train": [*trained, "language_model"], "losses": losses, "steps": 400, "lr": 0.0005} | words,
+    }
+    what = {"recipe": recipe, "parts": "scratch", "schema": cell_module.SCHEMA, "astrea": cell_module.ASTREA}
+    told = hashlib.sha256(canonical_json(what).encode()).hexdigest()
+    assert hashed("pretrain=scratch", "regularisation.corruption=0.1") == told
 
 
 def test_items_are_packed_and_come_back():

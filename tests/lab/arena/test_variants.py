@@ -24,10 +24,10 @@ def test_every_contestant_is_a_recipe_of_the_same_number_of_steps(contestant: Co
     run = resolved(contestant)
     wanted = BASE.align.steps + BASE.fuse.steps + BASE.tune.steps
     assert sum(plan.schedule.steps for plan in plan_stages(run)) == wanted
-    assert (run.data, run.world, run.language, run.fuse.batch) == (
+    assert (run.data, run.world, run.llm, run.fuse.batch) == (
         BASE.data,
         BASE.world,
-        BASE.language,
+        BASE.llm,
         BASE.fuse.batch,
     )
 
@@ -43,7 +43,7 @@ def test_peers_are_not_aligned_before_unless_they_say_so():
     assert aligned == {"channel_concat_aligned"}
     assert peers["channel_concat_aligned"].align.kind == "next_token"
     assert {name for name, run in peers.items() if run.model.word_start} == {"moai"}
-    assert all(run.regular.contribution_every == 0 and run.model.word_match == 0 for run in peers.values())
+    assert all(run.regularisation.contribution_every == 0 and run.model.word_match == 0 for run in peers.values())
     assert all(run.fuse.losses.itc and run.tune.losses.itc for run in peers.values())  # retrieval needs trained heads
 
 

@@ -7,7 +7,7 @@ import torch
 
 from astrea.experts.bank import COMPACT
 from astrea.experts.protocol import ExpertFeatures
-from astrea.recipes.recipe import Language
+from astrea.recipes.recipe import LanguageModel
 from astrea.training.loop import Schedule
 from astrea.world.language.pretraining import APART, WarmObjective, garble, ideal_features, told_accuracy
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
@@ -19,7 +19,7 @@ from learning import learn
 def objective(**options) -> WarmObjective:
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
-    model = tiny_language_model(Language(width=32, layers=2, heads=2, feed_forward=64), tokenizer)
+    model = tiny_language_model(LanguageModel(width=32, layers=2, heads=2, feed_forward=64), tokenizer)
     return WarmObjective(model, tokenizer, 0, **options)
 
 

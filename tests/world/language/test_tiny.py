@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from astrea.recipes.recipe import Language
+from astrea.recipes.recipe import LanguageModel
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 
-SIZE = Language(width=32, layers=2, heads=2, feed_forward=48)
+SIZE = LanguageModel(width=32, layers=2, heads=2, feed_forward=48)
 
 
 def test_it_has_the_size_that_was_asked_for():

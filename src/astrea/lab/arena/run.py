@@ -34,6 +34,7 @@ from astrea.lab.probes.probes import load_with_entropy, probe
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
+from astrea.recipes.renamed import with_old_names
 from astrea.training.components import CARD, SHIPPED
 from astrea.training.plan import plan_stages
 from astrea.training.trainer import NOT_TRAINING, train
@@ -113,8 +114,9 @@ def digest(recipe: Recipe) -> str:
         with file_guard(card):
             parts = sha256_file(card)
     # Without what stands at its default: a new key leaves the cells that were made before it as they are.
-    dumped = recipe.model_dump(mode="json", exclude={"threads", "pretrain", "machines"}, exclude_defaults=True)
-    what = {"recipe": dumped, "parts": parts, "schema": SCHEMA}
+    dumped = recipe.model_dump(mode="json", exclude={"threads", "pretrain", "runtime"}, exclude_defaults=True)
+    # Under the keys' first names, for the same reason.
+    what = {"recipe": with_old_names(dumped), "parts": parts, "schema": SCHEMA}
     if recipe.model.strategy == "astrea":
         what["astrea"] = ASTREA
     return hashlib.sha256(canonical_json(what).encode()).hexdigest()

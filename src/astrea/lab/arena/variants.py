@@ -74,10 +74,10 @@ def strategies(recipe: Recipe) -> list[Contestant]:
     # Nor do their authors take experts away or make them lie in training.
     own_way = (
         "model.word_match=0",
-        "regular.contribution_every=0",
-        "regular.expert_dropout=0",
-        "fuse.losses.trust=0",
-        "tune.losses.trust=0",
+        "regularisation.contribution_every=0",
+        "regularisation.expert_dropout=0",
+        "fuse.losses.reliability=0",
+        "tune.losses.reliability=0",
         # They were given the longer queue when Astrea still had one; it can only help their heads.
         "contrast.queue=1024",
         # Astrea learns best at half these rates, others at these or higher ones (docs/lab-notes.md).
@@ -167,27 +167,27 @@ def ablations() -> list[Contestant]:
         "mixer": ("no mixer", "model.mixer=false"),
         "allocator": (
             "equal shares, nobody distrusted: the aligned concat",
-            "model.allocator=false",
-            "model.trust=false",
+            "model.gate=false",
+            "model.reliability=false",
         ),
         "allocator_and_dropout": (
             "equal shares, nobody distrusted, nobody left out in training: a plain aligned concat",
-            *("model.allocator=false", "model.trust=false", "regular.expert_dropout=0"),
+            *("model.gate=false", "model.reliability=false", "regularisation.expert_dropout=0"),
         ),
-        "trust": ("every expert is believed", "model.trust=false"),
-        "question": ("the allocator does not know the question", "model.allocator_question=false"),
-        "load_bias": ("no load bias", "regular.load_rate=0"),
-        "contribution": ("no calibration by contribution", "regular.contribution_every=0"),
-        "expert_dropout": ("no expert dropout", "regular.expert_dropout=0"),
-        "warm_language": ("the language model starts fresh", "model.warm_language=false"),
+        "trust": ("every expert is believed", "model.reliability=false"),
+        "question": ("the allocator does not know the question", "model.gate_question=false"),
+        "load_bias": ("no load bias", "regularisation.load_rate=0"),
+        "contribution": ("no calibration by contribution", "regularisation.contribution_every=0"),
+        "expert_dropout": ("no expert dropout", "regularisation.expert_dropout=0"),
+        "warm_language": ("the language model starts fresh", "model.pretrained_llm=false"),
     }
     # What left the default when it gained nothing (docs/lab-notes.md): to see whether that is still so.
     on = {
         "with_queue": ("contrast with a queue of 1,024", "contrast.queue=1024"),
-        "with_confidence": ("the allocator knows how sure experts are", "model.allocator_confidence=true"),
+        "with_confidence": ("the allocator knows how sure experts are", "model.gate_confidence=true"),
         "with_residual": ("the stochastic residual, with its gates", "model.residual=true"),
-        "with_thrift": ("one training question in five reads only its best tokens", "model.thrifty=0.2"),
-        "with_lies": ("an expert lies about one training picture in ten", "regular.lies=0.1"),
+        "with_thrift": ("one training question in five reads only its best tokens", "model.prune_share=0.2"),
+        "with_lies": ("an expert lies about one training picture in ten", "regularisation.corruption=0.1"),
         "with_pooled_alignment": ("pictures and captions aligned as a whole, too", *whole),
     }
     return [Contestant(name, "ablation", tuple(changes), note) for name, (note, *changes) in (off | on).items()]

@@ -132,7 +132,7 @@ class InstructObjective(Objective):
                 rate = next((rate for part, rate in QUICK.items() if name.startswith(part)), 1.0)
                 yield f"fusion.{name}", parameter, rate
         if "language_model" in learns:
-            scale = self.stage.language_lr_scale
+            scale = self.stage.llm_lr_scale
             language = model.language_model
             # With low-rank tuning the language model's own weights stay as they are.
             own = language.named_parameters() if model.config.low_rank is None else adapter_parameters(language)
@@ -154,7 +154,7 @@ class InstructObjective(Objective):
         rows = ctx.data.pack(self.packer, samples, captions.which, per_question=self.fusion.per_question)
         generator = generator_for(seed, self.name, "present", step, micro)
         experts = len(ctx.model.experts.names)
-        lost = draw_experts(samples.pictures, experts, ctx.recipe.regular.expert_dropout, generator)
+        lost = draw_experts(samples.pictures, experts, ctx.recipe.regularisation.expert_dropout, generator)
         return InstructBatch(
             samples,
             captions,
@@ -163,7 +163,7 @@ class InstructObjective(Objective):
             rows.shown,
             rows.row,
             lost.unsqueeze(1) != torch.arange(experts),
-            draw_experts(samples.pictures, experts, ctx.recipe.regular.lies, generator),
+            draw_experts(samples.pictures, experts, ctx.recipe.regularisation.corruption, generator),
             micro,
         )
 
@@ -197,8 +197,8 @@ class InstructObjective(Objective):
             model.fusion.residual_keep.fill_(self.keep[0] + (self.keep[1] - self.keep[0]) * done)
         trust = model.fusion.trust if isinstance(model.fusion, AstreaFusion) else None
         judged = {}
-        if weights.trust and trust is not None and "fusion" in self.stage.train:
-            judged["trust"] = weights.trust * self.judging(trust, batch, seen, step)
+        if weights.reliability and trust is not None and "fusion" in self.stage.train:
+            judged["reliability"] = weights.reliability * self.judging(trust, batch, seen, step)
         # Before the pass that keeps its activations: the two together would need twice the memory.
         if self.measures(step):
             self.measure(batch, seen)
@@ -229,18 +229,18 @@ class InstructObjective(Objective):
 
     def measures(self, step: int) -> bool:
         """Whether contributions are measured in this step: now and then, where shares are calibrated by them."""
-        every = self.ctx.recipe.regular.contribution_every
+        every = self.ctx.recipe.regularisation.contribution_every
         shares = isinstance(self.fusion, AstreaFusion) and self.fusion.allocator is not None
         return shares and bool(self.stage.losses.contribution and every) and step % every == 0
 
     def sharing(self, batch: InstructBatch, rows: slice, shares: Tensor, load_bias: Tensor) -> dict[str, Tensor]:
         """Takes in the shares (R, S, E) that the own ``rows`` got, and calibrates them by measured contribution if that
         has a weight."""
-        ctx, regular, weight = self.ctx, self.ctx.recipe.regular, self.stage.losses.contribution
+        ctx, regularisation, weight = self.ctx, self.ctx.recipe.regularisation, self.stage.losses.contribution
         asked, groups, whole = batch.groups >= 0, batch.groups, batch.whole()
         everyone = ctx.ranks.gather(shares.detach(), len(whole))
         self.shares.append(everyone[whole][asked[whole]])
-        if not (weight and regular.contribution_every):
+        if not (weight and regularisation.contribution_every):
             return {}
         known = ctx.contributions
         target = known.targets(load_bias.cpu())[groups]
@@ -266,7 +266,7 @@ class InstructObjective(Objective):
             return next(trust.parameters()).sum() * 0
         own = ranks.local_slice(count)
         corrupted = draw_experts(count, experts, LYING, generator)
-        lost = draw_experts(count, experts, ctx.recipe.regular.expert_dropout, generator)
+        lost = draw_experts(count, experts, ctx.recipe.regularisation.expert_dropout, generator)
         present, reliable = (who.unsqueeze(1) != torch.arange(experts) for who in (lost, corrupted))
         looked = index_select(
             seen if samples is batch.samples else ctx.encode_trainable(samples, learning=False), pictures
@@ -347,7 +347,7 @@ class InstructObjective(Objective):
         self.pending.clear()
         fusion = ctx.model.fusion
         if isinstance(fusion, AstreaFusion) and fusion.allocator is not None and self.shares:
-            fusion.allocator.update_load(torch.cat(self.shares), rate=ctx.recipe.regular.load_rate)
+            fusion.allocator.update_load(torch.cat(self.shares), rate=ctx.recipe.regularisation.load_rate)
         self.shares.clear()
 
     def describe(self, batch: InstructBatch) -> str:

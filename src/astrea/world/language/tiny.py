@@ -14,7 +14,7 @@ from astrea.experts.bank import COMPACT
 from astrea.experts.protocol import Expert
 from astrea.language.attention import WARMED_UP, WORD_MATCH
 from astrea.language.tokenizer import build_tokenizer
-from astrea.recipes.recipe import Language
+from astrea.recipes.recipe import LanguageModel
 from astrea.world.scenes.questions import text_vocabulary, tokens
 
 EMBEDDING_STD = 0.06
@@ -36,7 +36,7 @@ def tiny_tokenizer(experts: Iterable[type[Expert]] = tuple(COMPACT.values())) ->
     return build_tokenizer([*words, *tokens(CAPTION_PROMPT), *tokens(NOTE_PROMPT), *labels], later)
 
 
-def tiny_language_model(size: Language, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def tiny_language_model(size: LanguageModel, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """A fresh Llama of the given size, input and output embeddings tied."""
     config = LlamaConfig(  # type: ignore[call-arg]
         vocab_size=len(tokenizer),
