@@ -39,12 +39,13 @@ from astrea.confidence.measure import measure
 from astrea.confidence.signals import unknown_words
 from astrea.data.images import to_square_array
 from astrea.evaluation.generate import Answerer
+from astrea.experts.protocol import concat_features
 from astrea.model.loading import load_model
 from astrea.recipes.recipe import Data, World
 from astrea.training.components import CARD
 from astrea.world.bundled import SHIPPED_MODEL
 from astrea.world.confidence import Trial, features_of_pictures
-from astrea.world.dataset import features_of, join_features, scene_at
+from astrea.world.dataset import features_of, scene_at
 from astrea.world.evaluation.runner import look
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 from astrea.world.scenes.paraphrases import PARAPHRASES, rendered, reworded
@@ -172,7 +173,7 @@ def trial_of(model: Any, items: Sequence[Item]) -> Trial:
         for item in items
     ]
     answers, known = [item.answer for item in items], [item.answer != "" for item in items]
-    return Trial(join_features(parts), [item.text for item in items], list(range(len(items))), answers, known)
+    return Trial(concat_features(parts), [item.text for item in items], list(range(len(items))), answers, known)
 
 
 def figures(folder: str, items: Sequence[Item]) -> dict[str, Any]:

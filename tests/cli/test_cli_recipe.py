@@ -69,7 +69,7 @@ def test_check_names_every_fault_with_its_line(astrea: Astrea, data: Path):
         "data:\n  train: [held.jsonl, gone.jsonl, '*.tar']\n  validation: .\n  images: nofolder\n"
     )
     result = astrea("recipe", "check", "mine.yaml")
-    refused(result, "mine.yaml, line 2: 'pretrain'", "line 4: 'experts.photo.kind': unknown expert kind 'magic'")
+    refused(result, "mine.yaml, line 2: 'pretrain'", "line 4: 'experts.photo.kind': unknown expert 'magic'")
     assert "mine.yaml, line 6: 'data.train.1': gone.jsonl does not exist" in result.err
     assert "mine.yaml, line 6: 'data.train.2': no data file is called *.tar" in result.err
     assert "mine.yaml, line 7: 'data.validation': . is a folder" in result.err

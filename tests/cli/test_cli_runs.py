@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from astrea.evaluation import finish
+from astrea.evaluation import evaluate
 from astrea.training.log import TrainLog
 from astrea.world.evaluation.tasks import TASKS
 from command_line import refused
@@ -55,14 +55,14 @@ def test_quickstart_twice_and_its_report(astrea, short, tmp_path, few_scenes, mo
 
     weights = tensors(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "finish", lambda *args, **kwargs: pytest.fail("evaluated again"))
+        patch.setattr(evaluate, "evaluate_and_report", lambda *args, **kwargs: pytest.fail("evaluated again"))
         again = astrea("quickstart", "--out", folder, *short)
     assert again.code == 0, again.err
     assert f"{folder}: this run is finished and evaluated" in again.err
     assert again.out == result.out
     evaluated = []
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "finish", lambda *args, **kwargs: evaluated.append(args) or results)
+        patch.setattr(evaluate, "evaluate_and_report", lambda *args, **kwargs: evaluated.append(args) or results)
         assert astrea("train", "--resume", folder, "--evaluate").code == 0
         (folder / "results.json").unlink()
         assert astrea("train", "--resume", folder).code == 0
@@ -107,7 +107,7 @@ def test_an_interrupt_while_evaluating_says_how_to_go_on(astrea, short, tmp_path
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)
 
-    monkeypatch.setattr(finish, "finish", interrupted)
+    monkeypatch.setattr(evaluate, "evaluate_and_report", interrupted)
     result = astrea("train", "tiny", *short, "tune.steps=0", "fuse.steps=0", "--out", tmp_path / "run")
     assert result.code == 130
     assert f"astrea train --resume {tmp_path / 'run'}" in result.err
@@ -149,7 +149,7 @@ def test_recipe_mistakes_name_file_line_and_key(astrea, tmp_path, text, said):
         (["tinny"], "Did you mean 'tiny'?"),
         (["tiny", "tune.step=3"], "Did you mean 'tune.steps'?"),
         (["tiny", "tune.steps"], "is not an override"),
-        (["tiny", "experts.captioning.kind=magic"], "unknown expert kind 'magic'"),
+        (["tiny", "experts.captioning.kind=magic"], "unknown expert 'magic'"),
         (["tiny", "pretrain=nowhere"], "card.json"),
     ],
 )

@@ -16,7 +16,6 @@ from astrea.common.progress import Reporter
 from astrea.evaluation.benchmarks.answers import Viewer
 from astrea.evaluation.benchmarks.items import Item, Pool
 from astrea.evaluation.benchmarks.ranking import rank
-from astrea.evaluation.finish import write_samples
 from astrea.evaluation.generate import Answerer
 from astrea.model.explanation import explain
 from astrea.model.modeling import AstreaForConditionalGeneration
@@ -26,6 +25,7 @@ from astrea.retrieval.build import build_index
 from astrea.retrieval.search import PictureIndex, search_by_picture, search_by_text
 from astrea.world.evaluation.contribution import contributions
 from astrea.world.evaluation.runner import evaluate
+from astrea.world.evaluation.samples import write_samples
 from few_scenes import limit_scenes
 from other_device import Far, moved_there
 

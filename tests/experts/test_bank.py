@@ -7,10 +7,11 @@ import importlib.metadata
 import pytest
 import torch
 
+from astrea.common import registry
 from astrea.common.errors import AstreaError
-from astrea.experts import bank as bank_module
-from astrea.experts.bank import COMPACT, ExpertBank, expert_class
+from astrea.experts.bank import ExpertBank, expert_class
 from astrea.experts.protocol import Expert, ExpertFeatures, Reading
+from astrea.world.experts.compact import COMPACT
 
 
 class Brightness(Expert):
@@ -102,8 +103,8 @@ def test_a_class_that_is_no_expert_is_refused():
 
 
 def test_registered_kinds_are_found_and_listed(monkeypatch):
-    point = importlib.metadata.EntryPoint("brightness", named(Brightness), bank_module.ENTRY_POINTS)
-    monkeypatch.setattr(bank_module, "entry_points", lambda group: [point] if group == "astrea.experts" else [])
+    point = importlib.metadata.EntryPoint("brightness", named(Brightness), "astrea.experts")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "astrea.experts" else [])
     assert expert_class("brightness", allow_import=False).__name__ == "Brightness"
     with pytest.raises(AstreaError) as caught:
         expert_class("darkness", allow_import=False)

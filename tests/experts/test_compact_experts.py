@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from astrea.experts.bank import COMPACT, ExpertBank
+from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import from_bins, in_order, left_to_right
 from astrea.training.loop import Schedule
 from astrea.world.experts.captioning import ORDINALS, STEPS, VOCABULARY, CaptioningExpert
 from astrea.world.experts.classification import GROUPS, KIND_NAMES, ClassificationExpert
+from astrea.world.experts.compact import COMPACT
 from astrea.world.experts.detection import NAMED, DetectionExpert, boxes_from_tokens
 from astrea.world.experts.pretrain import WEAK_KEEP, ExpertObjective
 from astrea.world.experts.segmentation import AREA_BINS, AREA_MAX, PLACE_BINS, SegmentationExpert

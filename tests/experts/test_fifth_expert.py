@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from astrea import AstreaError
 from astrea.cli import app
 from astrea.common.progress import Reporter
-from astrea.evaluation.finish import finish
-from astrea.experts.bank import COMPACT, expert_class
+from astrea.evaluation.evaluate import evaluate_and_report
+from astrea.experts.bank import expert_class
 from astrea.experts.drawing import draw_readings
 from astrea.model.explanation import explain
 from astrea.model.loading import load_model
@@ -25,6 +25,7 @@ from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.components import LANGUAGE, save_part
 from astrea.training.trainer import train
+from astrea.world.experts.compact import COMPACT
 from astrea.world.experts.truth import pixels_from_scenes
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.world.pretrain import write_card
@@ -156,7 +157,7 @@ def test_the_loaded_expert_sees_what_the_trained_one_saw(trained):
 
 def test_evaluation_and_report_know_it(trained, recipe, few_scenes):
     folder, _ = trained
-    results = finish(recipe, folder, report=Reporter())
+    results = evaluate_and_report(recipe, folder, report=Reporter())
     assert list(results["load"]["mean"]) == NAMES
     assert "palette" in results["masking"]
     assert "palette" not in results["experts"]  # nobody has said how to score it by itself

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrea.data.packing import CAPTION_PROMPT
-from astrea.experts.bank import COMPACT
 from astrea.language.tokenizer import ASSISTANT, BOS, EOS, IMAGE, PAD, UNK, USER, build_tokenizer
+from astrea.world.experts.compact import COMPACT
 from astrea.world.language.tiny import tiny_tokenizer
 from astrea.world.scenes.captions import captions
 from astrea.world.scenes.draw import split_scene

@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from astrea.common.errors import AstreaError
-from astrea.experts.bank import COMPACT
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import Contrast, ExpertEntry, LanguageModel, PretrainPart, Recipe, World
+from astrea.world.experts.compact import COMPACT
 from astrea.world.scenes.draw import split_scene
 
 SMALL = """

@@ -12,11 +12,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
-from astrea.experts.bank import COMPACT
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.recipe import LanguageModel
 from astrea.training.components import CARD, LANGUAGE, assemble, load_part, random_weights, read_card, save_part
+from astrea.world.experts.compact import COMPACT
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 
 SIZE = LanguageModel(width=32, layers=2, heads=2, feed_forward=64)

@@ -13,13 +13,14 @@ import torch
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
 from astrea.data.feature_cache import FeatureCache, fingerprint
-from astrea.evaluation.finish import read_run, results_of
+from astrea.evaluation.evaluate import results_of
 from astrea.lab.arena.collect import read_cell
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.report.load import read_run as read_report
 from astrea.training.components import read_card
 from astrea.training.log import TrainLog
+from astrea.training.run_folder import read_recipe
 
 KEY = {"a": 1}
 
@@ -78,7 +79,7 @@ def test_in_the_place_of_the_cache(tmp_path: Path, make: Odd):
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("recipe.yaml", read_run),
+        ("recipe.yaml", read_recipe),
         ("recipe.yaml", lambda folder: load_recipe(Recipe, str(folder / "recipe.yaml"))),
         ("card.json", read_card),
         ("results.json", read_report),

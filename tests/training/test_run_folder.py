@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
-from astrea.evaluation.finish import finish
+from astrea.evaluation.evaluate import evaluate_and_report
 from astrea.recipes.recipe import Recipe
 from astrea.training import trainer as run_module
 from astrea.training.distributed import Distributed
@@ -50,7 +50,7 @@ def test_a_second_run_in_the_same_process_is_refused(run, tmp_path, resume):
         with pytest.raises(AstreaError, match=f"{folder}: another run is at work") as caught:
             train(run, folder, resume=resume, report=Reporter())
         with pytest.raises(AstreaError, match="another run is at work"):
-            finish(run, folder, report=Reporter())
+            evaluate_and_report(run, folder, report=Reporter())
         assert names(folder) == before
     assert "choose another folder" in caught.value.hint
 

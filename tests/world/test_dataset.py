@@ -7,9 +7,9 @@ import torch
 
 from astrea.data.feature_cache import FeatureCache
 from astrea.experts.bank import ExpertBank
-from astrea.experts.protocol import ExpertFeatures
+from astrea.experts.protocol import ExpertFeatures, concat_features
 from astrea.recipes.recipe import World
-from astrea.world.dataset import WorldData, features_of, join_features, load_world, scenes_of
+from astrea.world.dataset import WorldData, features_of, load_world, scenes_of
 from astrea.world.experts.truth import pixels_from_scenes
 from astrea.world.scenes.questions import VQA_TASKS
 from astrea.world.scenes.unanswerable import UNANSWERABLE
@@ -176,7 +176,7 @@ def test_scenes_are_drawn_as_they_are_asked_for():
 
 def test_joining_and_picking_rows(first):
     parts = [first.rows(torch.tensor([0, 1])), first.rows(torch.tensor([2]))]
-    assert same(join_features(parts), first.rows(torch.arange(3)))
+    assert same(concat_features(parts), first.rows(torch.arange(3)))
 
 
 def test_shares_of_other_words_and_of_questions_without_an_answer(watched, experts):

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from astrea.common.progress import Reporter
-from astrea.experts.bank import COMPACT
 from astrea.training.components import LANGUAGE, assemble
 from astrea.training.trainer import train
 from astrea.world import pretrain as pretraining
+from astrea.world.experts.compact import COMPACT
 from astrea.world.pretrain import parts_of, pretrain
 from repository import EXAMPLES
 

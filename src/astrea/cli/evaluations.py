@@ -20,13 +20,14 @@ def is_run(folder: Path) -> bool:
 def evaluate_run(folder: Path, *, device: Device, trust_remote_code: bool) -> dict[str, Any]:
     """Evaluate a run on what its recipe names, and write its results and its report anew."""
     from astrea.common.progress import TerminalReporter
-    from astrea.evaluation.finish import NOTHING_HELD_OUT, finish, how_to_score, read_run
+    from astrea.evaluation.evaluate import NOTHING_HELD_OUT, evaluate_and_report, how_to_score
+    from astrea.training.run_folder import read_recipe
 
-    recipe = read_run(folder)
+    recipe = read_recipe(folder)
     if device != "auto":
         recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"device": device})})
     with TerminalReporter() as report:
-        found = finish(recipe, folder, trust_remote_code=trust_remote_code, report=report)
+        found = evaluate_and_report(recipe, folder, trust_remote_code=trust_remote_code, report=report)
     if found is None:
         raise AstreaError(f"{folder} cannot be scored: {NOTHING_HELD_OUT}", how_to_score(folder))
     return found

@@ -59,9 +59,9 @@ def train(
                 "takes the recipe and the folder from the run itself; leave RECIPE, KEY=VALUE and --out out",
                 param_hint="--resume",
             )
-        from astrea.evaluation.finish import read_run
+        from astrea.training.run_folder import read_recipe
 
-        train_and_report(read_run(resume), resume, resume=True, evaluate_after=evaluate_after)
+        train_and_report(read_recipe(resume), resume, resume=True, evaluate_after=evaluate_after)
         return
     if recipe is None:
         raise typer.BadParameter("name one (astrea train tiny) or continue a run (--resume RUN)", param_hint="RECIPE")
@@ -79,7 +79,7 @@ def train_and_report(recipe: Recipe, folder: Path, *, resume: bool, evaluate_aft
         evaluate_after: None = unless the run was finished and evaluated before.
     """
     from astrea.common.progress import Reporter, TerminalReporter
-    from astrea.evaluation.finish import finish, results_of
+    from astrea.evaluation.evaluate import evaluate_and_report, results_of
     from astrea.report.summary import terminal_table
     from astrea.training.distributed import is_main_process
     from astrea.training.extras import require_extras
@@ -97,7 +97,7 @@ def train_and_report(recipe: Recipe, folder: Path, *, resume: bool, evaluate_aft
                 report.say(f"{folder}: this run is finished and evaluated; --evaluate evaluates it again")
             model = run_training(recipe, folder, resume=resume, report=report)
             if evaluate_after or (evaluate_after is None and results is None):
-                results = finish(recipe, folder, report=report) if is_main_process() else None
+                results = evaluate_and_report(recipe, folder, report=report) if is_main_process() else None
         except Interrupted as stopped:
             report.say(str(stopped))
             raise typer.Exit(130) from stopped

@@ -13,6 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from astrea.common.memory import peak_told
 from astrea.common.terminal import PlainConsole, printable
 
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with a label, how many steps are done, and of how many; as `Reporter.track`."""
+
 FIRST, EVERY = 10.0, 60.0
 """Seconds until work tells of itself for the first time, and between two lines, where there is no terminal."""
 

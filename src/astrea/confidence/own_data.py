@@ -22,9 +22,9 @@ from astrea.data.streaming import FileDataset
 from astrea.evaluation.generate import Answerer
 from astrea.evaluation.own_data.items import LONG, Item
 from astrea.evaluation.own_data.score import is_right
+from astrea.experts.protocol import concat_features
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
-from astrea.world.dataset import join_features
 
 if TYPE_CHECKING:
     from astrea.training.context import TrainingContext
@@ -50,7 +50,7 @@ def doubt_of_records(ctx: TrainingContext, report: Reporter) -> Doubt | None:
         samples = data.draw(start, BATCH, ctx.recipe.seed, pairs=True)
         parts.append(ctx.encode_trainable(samples, learning=False))
         report.track("what is familiar", start + BATCH, count)
-    features = join_features(parts)
+    features = concat_features(parts)
     return Doubt({name: learn_familiar(part) for name, part in features.items()})
 
 
@@ -73,7 +73,9 @@ def calibrated_on(
     parts += [model.see(pixels(model, processor, [picture])) for picture in strange]
     questions = [item.question for item in (*asked, *asked[: len(strange)])]
     answerer = Answerer(model, processor.tokenizer)
-    found = measure(answerer, dict(doubt.familiar), join_features(parts), questions, range(len(questions)), longest=16)
+    found = measure(
+        answerer, dict(doubt.familiar), concat_features(parts), questions, range(len(questions)), longest=16
+    )
     told = zip(found.answers, asked, strict=False)
     right = [is_right(item.kind, answer, item.truths) > 0.5 for answer, item in told]
     right += [refuses(answer) for answer in found.answers[len(asked) :]]

@@ -24,7 +24,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.fingerprint import tensors_fingerprint
 from astrea.common.paths import exists, is_file
 from astrea.experts.protocol import ExpertFeatures
-from astrea.world.dataset import source_hash
+from astrea.experts.source_hash import source_hash
 
 NAME = "pictures.sqlite"
 FORMAT = 1

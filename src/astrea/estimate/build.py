@@ -20,17 +20,18 @@ from astrea.common.errors import AstreaError
 from astrea.common.paths import is_folder
 from astrea.common.quiet import quiet
 from astrea.estimate.absent import absent, without_numbers
-from astrea.experts.bank import COMPACT, expert_specs
+from astrea.experts.bank import expert_specs
 from astrea.experts.pretrained.captioning import CaptionCheckpoint
 from astrea.experts.pretrained.entry import from_architecture, from_folder
-from astrea.experts.protocol import ExpertFeatures
+from astrea.experts.protocol import ExpertFeatures, concat_features
 from astrea.language.checkpoint import prepare_tokenizer
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import Recipe
 from astrea.training.components import configure
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
-from astrea.world.dataset import WorldData, join_features, scenes_of
+from astrea.world.dataset import WorldData, scenes_of
+from astrea.world.experts.compact import COMPACT
 from astrea.world.experts.truth import pixels_from_scenes
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.world.scenes.captions import captions
@@ -81,7 +82,7 @@ def features_seen(model: AstreaForConditionalGeneration, scenes: Sequence[Scene]
     for start in range(0, len(scenes), PICTURES_AT_ONCE):
         seen = model.see(pixels_from_scenes(list(scenes[start : start + PICTURES_AT_ONCE])).to(model.device))
         parts.append({name: features.map(Tensor.cpu) for name, features in seen.items()})
-    return join_features(parts)
+    return concat_features(parts)
 
 
 def absent_model(recipe: Recipe) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
 import torch
@@ -13,61 +11,42 @@ from transformers import PreTrainedModel
 
 from astrea.common.errors import AstreaError
 from astrea.common.float32 import in_full
+from astrea.common.registry import Registry
 from astrea.experts.names import wrong_with
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.kinds import CHECKPOINTS
 from astrea.experts.protocol import Expert, ExpertFeatures, Reading
-from astrea.world.experts.captioning import CaptioningExpert
-from astrea.world.experts.classification import ClassificationExpert
-from astrea.world.experts.detection import DetectionExpert
-from astrea.world.experts.segmentation import SegmentationExpert
-from astrea.world.experts.student import StudentExpert
 
-COMPACT: Mapping[str, type[Expert]] = {
-    "captioning": CaptioningExpert,
-    "classification": ClassificationExpert,
-    "segmentation": SegmentationExpert,
-    "detection": DetectionExpert,
+COMPACT: Mapping[str, str] = {
+    "captioning": "astrea.world.experts.captioning:CaptioningExpert",
+    "classification": "astrea.world.experts.classification:ClassificationExpert",
+    "segmentation": "astrea.world.experts.segmentation:SegmentationExpert",
+    "detection": "astrea.world.experts.detection:DetectionExpert",
 }
 """The built-in compact experts, in the order in which they are aligned: nearest to language first."""
 
-BUILT_IN: Mapping[str, type[Expert]] = {**COMPACT, "student": StudentExpert, **CHECKPOINTS}
-"""Every kind that needs no import: the compact experts, the student that a run teaches itself (`Run.distill`), and
-what `experts.checkpoint.entry` makes of a checkpoint."""
+NAMED: Mapping[str, str] = {**COMPACT, "student": "astrea.world.experts.student:StudentExpert"}
+BUILT_IN = frozenset([*NAMED, *CHECKPOINTS])
+"""Every kind that needs no import: the compact experts, the student that a run teaches itself (`Recipe.distill`), and
+what `experts.pretrained.entry` makes of a checkpoint."""
 
-ENTRY_POINTS = "astrea.experts"
+EXPERTS = Registry("expert", NAMED, group="astrea.experts")
 
 
 def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
     """The class of a kind: built in, registered under the ``astrea.experts`` entry points, or "module:Class".
 
     Args:
-        allow_import: whether "module:Class" may be imported. A recipe is the user's own word and may; a model folder
-            may come from anybody and may only with ``trust_remote_code=True``.
+        allow_import: as in `Registry.find`.
 
     Raises:
         AstreaError: unknown kind (lists the known ones), an import that fails, or a class that is no `Expert`.
     """
-    if kind in BUILT_IN:
-        return BUILT_IN[kind]
-    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if kind in registered:
-        found = registered[kind].load()
-    elif ":" in kind:
-        if not allow_import:
-            raise AstreaError(
-                f"the model asks to import the expert {kind!r}",
-                "if you trust whoever made this model: --trust-remote-code, or trust_remote_code=True in Python",
-            )
-        module, _, name = kind.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError, TypeError) as error:
-            hint = "check the module's name and that it is installed"
-            raise AstreaError(f"expert {kind!r}: {error}", hint) from error
-    else:
-        known = ", ".join([*(name for name in BUILT_IN if name not in CHECKPOINTS), *registered])
-        raise AstreaError(f"unknown expert kind {kind!r}", f'known kinds: {known}; or write "module:Class"')
+    if kind in CHECKPOINTS:
+        return CHECKPOINTS[kind]
+    found = EXPERTS.find(kind, allow_import=allow_import)
+    if kind in NAMED:
+        return found  # type: ignore[no-any-return]
     if not (isinstance(found, type) and issubclass(found, Expert)):
         raise AstreaError(f"expert {kind!r} is not a subclass of astrea.Expert", "derive it from astrea.Expert")
     declared = [getattr(found, name, None) for name in ("num_tokens", "width", "labels")]

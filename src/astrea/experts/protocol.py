@@ -6,7 +6,7 @@ Letters: B batch, T tokens of this expert, C width of one token, H W picture hei
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -152,3 +152,8 @@ def ranks(confidence_BT: Tensor) -> Tensor:
     """One-hot rank of every filled slot: (B, T) -> (B, T, T)."""
     filled = confidence_BT > 0
     return torch.eye(filled.shape[1], device=filled.device).expand(len(filled), -1, -1) * filled.unsqueeze(-1)
+
+
+def concat_features(parts: Sequence[Mapping[str, ExpertFeatures]]) -> dict[str, ExpertFeatures]:
+    """Features of several lots of pictures, one lot after another."""
+    return {name: ExpertFeatures.cat([part[name] for part in parts]) for name in parts[0]}

@@ -22,6 +22,7 @@ from astrea.common.foreign_files import (
 from astrea.common.installation import SHIPPED_NAME
 from astrea.common.paths import exists, is_file, is_folder, refuse_url
 from astrea.common.quiet import quiet
+from astrea.common.registry import load_object
 from astrea.confidence.estimator import read_doubt
 from astrea.model.configuration import AstreaConfig
 from astrea.model.folders.generation import check_generation
@@ -46,6 +47,10 @@ __all__ = [
 ]
 
 
+BUNDLED = "astrea.world.bundled:load_shipped"
+"""What loads the model that comes with the package; it reads its files with the functions below."""
+
+
 def load_model(
     folder: str | Path, *, trust_remote_code: bool = False, device: Device = "cpu", revision: str | None = None
 ) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
@@ -66,9 +71,7 @@ def load_model(
     refuse_url(folder)
     name, folder = folder, Path(folder)
     if folder == Path(SHIPPED_NAME) and not is_folder(folder):
-        from astrea.world import bundled as shipping  # which reads its files with the functions below
-
-        model, processor = shipping.load_shipped()
+        model, processor = load_object(BUNDLED)()
         if model.config.question_span is None:  # packed before that was written down
             model.config.question_span = processor.chat.question_span
         return placed(model, device), processor

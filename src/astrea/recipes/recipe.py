@@ -35,12 +35,30 @@ class Part(BaseModel):
 
 
 class World(Part):
-    """The embedded world."""
+    """What is trained and evaluated on where ``data.train`` names no files: the embedded world of drawn scenes, or
+    another one (see `astrea.data.worlds`)."""
 
+    kind: str = Field("drawn", description='"drawn", a name that a package registered, or "module:Class"')
     canvas: int = Field(64, ge=48, le=512, multiple_of=8)
     difficulty: float = Field(0.5, ge=0, le=1)
     max_objects: int = Field(6, ge=1, le=8)
     seed: int = 0
+    options: dict[str, Any] = Field({}, description="of another kind of world; the drawn one has the keys above")
+
+    @model_validator(mode="after")
+    def _settings_are_of_its_kind(self) -> World:
+        drawn_only = {"difficulty", "max_objects"} & self.model_fields_set
+        if self.kind != "drawn" and drawn_only:
+            raise ValueError(f"{min(drawn_only)} is of the drawn world; settings of {self.kind!r} stand in options")
+        if self.kind == "drawn" and self.options:
+            raise ValueError(f"{min(self.options)!r} is no setting of the drawn world")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The drawn world's settings are compared with, and hashed like, those from before there were others.
+        own = ("kind", "options") if self.kind == "drawn" else ("difficulty", "max_objects")
+        return {key: value for key, value in dump(self).items() if key not in own}
 
 
 class TrainFile(Part):

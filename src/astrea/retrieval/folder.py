@@ -11,11 +11,11 @@ from astrea.common.progress import Reporter
 from astrea.common.terminal import counted
 from astrea.data.suffixes import READ
 from astrea.evaluation.generate import Answerer
+from astrea.experts.protocol import concat_features
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.retrieval.pictures import find_pictures, square_picture, to_pixels
 from astrea.retrieval.rerank import SHORTLIST, Hit, check_text, per_token_likelihood
-from astrea.world.dataset import join_features
 
 MANY = 500
 """From this number of pictures on, whoever searches without an index is told of `astrea index`."""
@@ -65,7 +65,7 @@ def rank_folder(
         report.track("looking", number, len(paths))
     if not kept:
         raise AstreaError(f"{folder}: holds no readable picture", f"looked for {', '.join(READ)}")
-    features = join_features(parts)
+    features = concat_features(parts)
     pictures, words = answerer.embed(features, [text])
     best = (pictures @ words.T).flatten().topk(min(max(shortlist, top), len(kept)))
     if not shortlist:

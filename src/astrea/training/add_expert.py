@@ -24,6 +24,7 @@ from astrea.common.files import write_json_atomic
 from astrea.common.paths import file_guard
 from astrea.common.progress import Reporter
 from astrea.data.feature_cache import FeatureCache
+from astrea.data.worlds import WorldTrainingData, open_world
 from astrea.evaluation.generate import Answerer
 from astrea.experts.names import wrong_with
 from astrea.experts.pretrained.entry import resolve
@@ -38,11 +39,9 @@ from astrea.training.components import SHIPPED, load_experts
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.run_folder import LOCK, locked_folder
-from astrea.training.sources import world_of
 from astrea.training.stages.align import AlignObjective
 from astrea.training.trainable import describe_trainable
 from astrea.training.trainer import write_model
-from astrea.world.dataset import WorldData
 
 SHARE = 0.001
 """Of what the experts get together, on average over questions: what a newcomer starts with."""
@@ -108,7 +107,7 @@ def _add(
     parts = SHIPPED if recipe.pretrain in ("shipped", "scratch") else Path(recipe.pretrain)
     expanded, tokenizer = expand(model, processor.tokenizer, name, entry, parts=parts, seed=recipe.seed)
     kept = FeatureCache(cache or folder.parent / "cache")
-    data = world_of(recipe, expanded.experts, cache=kept, report=report)
+    data = open_world(recipe).training_data(expanded.experts, cache=kept, report=report)
     alone = recipe.align.model_copy(update={"train": ("adapters",)})
     entries = {
         n: ExpertEntry(kind=e["kind"], options=e.get("options") or {}) for n, e in expanded.config.experts.items()
@@ -221,24 +220,19 @@ def align(ctx: TrainingContext, name: str, cache: FeatureCache, report: Reporter
 
 
 @torch.no_grad()
-def set_initial_weight(ctx: TrainingContext, data: WorldData, share: float) -> float:
+def set_initial_weight(ctx: TrainingContext, data: WorldTrainingData, share: float) -> float:
     """Make the newcomer, the last expert, so quiet that it gets this part of what the experts get together, on average;
     returns what it gets.
 
     Only its own load bias moves, so the others keep their shares relative to each other.
     """
     model = ctx.model
-    rows, asked = [], []
-    for row in range(min(CALIBRATED, len(data))):
-        for question in data.questions[row]:
-            rows.append(row)
-            asked.append(question.text)
+    asked, features = data.questions_about(CALIBRATED)
     answerer = Answerer(model, ctx.tokenizer)
-    features = data.rows(torch.tensor(rows))
 
     def odds() -> Tensor:
         prompts = answerer.prompts(asked, pictures=True)
-        shares_NE = model.shares(**prompts, features=features, present=answerer.present(len(rows))).clamp_min(1e-12)
+        shares_NE = model.shares(**prompts, features=features, present=answerer.present(len(asked))).clamp_min(1e-12)
         return shares_NE[:, -1].log() - shares_NE[:, :-1].sum(-1).log()
 
     odds_N = odds()

@@ -22,6 +22,7 @@ from astrea.experts.bank import COMPACT, ExpertBank, expert_specs
 from astrea.experts.pretrained.entry import resolve
 from astrea.experts.pretrained.fresh import start_fresh
 from astrea.experts.pretrained.weights import load_checkpoint
+from astrea.language.builtin import tiny_language
 from astrea.language.chat_format import ChatFormat
 from astrea.language.checkpoint import language_from_architecture, load_language, settle_generation, warmed_up
 from astrea.language.labels import LabelWords
@@ -29,7 +30,6 @@ from astrea.language.plain import Kept, Said, compare
 from astrea.model.configuration import AstreaConfig
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import ExpertEntry, Recipe
-from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 
 SHIPPED = Path(__file__).parents[1] / "world" / "weights"
 CARD = "card.json"
@@ -111,7 +111,7 @@ def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], parts: Pa
             load_checkpoint(name, bank[name], entry)
         elif entry.architecture is not None:
             start_fresh(name, bank[name])
-        elif parts is not None and type(bank[name]) in COMPACT.values():
+        elif parts is not None and entry.kind in COMPACT:
             load_part(bank[name], parts, entry.kind)
 
 
@@ -222,7 +222,6 @@ def put_together(recipe: Recipe, parts: Path | None) -> Assembled:
     """
     entries = {name: resolve(name, entry) for name, entry in recipe.experts.items()}
     declared = expert_specs(entries)
-    extra: list[Any] = [expert for expert in declared.values() if expert not in COMPACT.values()]
     torch.manual_seed(recipe.seed)
     language: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -230,10 +229,10 @@ def put_together(recipe: Recipe, parts: Path | None) -> Assembled:
     if recipe.llm.checkpoint is not None:
         language, tokenizer, said = load_language(recipe.llm, warm=recipe.model.pretrained_llm)
     else:
-        # The compact experts' words always come first, so that the shipped language model's vocabulary keeps its order.
-        tokenizer = tiny_tokenizer([*COMPACT.values(), *extra])
+        builtin = tiny_language()
+        tokenizer = builtin.tokenizer(declared.values())
         if recipe.llm.tiny:
-            language = tiny_language_model(recipe.llm, tiny_tokenizer())
+            language = builtin.model(recipe.llm)
             if parts is not None and recipe.model.pretrained_llm:
                 load_part(language, parts, LANGUAGE)
             if len(tokenizer) > language.config.vocab_size:

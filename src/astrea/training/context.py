@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
 from astrea.common.fingerprint import tensors_fingerprint
+from astrea.common.progress import ProgressCallback
 from astrea.common.seeds import generator_for
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.packing import Packer
@@ -25,7 +26,6 @@ from astrea.training.contribution import Contributions
 from astrea.training.distributed import SINGLE, Distributed
 from astrea.training.losses.contrast import MomentumContrast
 from astrea.training.losses.words import WordContrast
-from astrea.world.dataset import Progress
 
 STATES_AT_ONCE = 128
 
@@ -132,7 +132,7 @@ class TrainingContext:
             return self.kept_states[captions.numbers[own]].to(self.ranks.device)
         return self.states_of(captions.tokens[own])
 
-    def keep_states(self, cache: FeatureCache, progress: Progress, notify: Callable[[str], None]) -> None:
+    def keep_states(self, cache: FeatureCache, progress: ProgressCallback, notify: Callable[[str], None]) -> None:
         """Every text's state in the language model as it is now, from the cache like the experts' features; nothing
         where no loss of align reads them (only ``itc`` does), or where there are more texts than align will look at:
         these are then read as they come.

@@ -13,7 +13,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import write_atomic
 from astrea.common.paths import file_guard, is_file, is_folder, list_folder
 from astrea.common.progress import Reporter
-from astrea.recipes.loader import dump_recipe
+from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.distributed import SINGLE, Distributed
 from astrea.training.resume import MARK
@@ -66,6 +66,18 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
     """Keep the recipe with the run, where `astrea train --resume` finds it."""
     with file_guard(folder):
         write_atomic(folder / RECIPE, dump_recipe(recipe).encode())
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe that a run folder was started with.
+
+    Raises:
+        AstreaError: no recipe there.
+    """
+    path = folder / RECIPE
+    if not is_file(path):
+        raise AstreaError(f"{path}: missing, so this is no run folder", "give the folder that `astrea train` wrote")
+    return load_recipe(Recipe, str(path), saved=True)
 
 
 def is_begun(folder: Path) -> bool:

@@ -18,11 +18,10 @@ from astrea.data.protocol import TrainingData
 from astrea.data.readers.mixture import Source
 from astrea.data.readers.sources import configured_sources
 from astrea.data.streaming import FileDataset
-from astrea.experts.bank import ExpertBank
+from astrea.data.worlds import open_world
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import Recipe
 from astrea.training.distributed import Distributed
-from astrea.world.dataset import WorldData, load_world
 
 UNKNOWN = 0.05
 """Share of words that the tokenizer does not know from which on one is told."""
@@ -45,7 +44,7 @@ def training_data(
     sources = configured_sources(recipe.data, report if ranks.is_main else None)
     if not sources:
         with ranks.main_first():
-            return world_of(recipe, model.experts, cache=cache, report=report)
+            return open_world(recipe).training_data(model.experts, cache=cache, report=report)
     if recipe.distill is not None:
         raise AstreaError(
             "a student is distilled on the embedded world's pictures, and data.train names others",
@@ -107,21 +106,6 @@ def file_dataset(
         kept=PictureFeatures(cache.folder, int(recipe.runtime.feature_cache_gb * 1e9), report.say),
         ranks=ranks,
         report=report,
-    )
-
-
-def world_of(recipe: Recipe, experts: ExpertBank, *, cache: FeatureCache, report: Reporter) -> WorldData:
-    """The embedded world's training split, as a recipe wants it."""
-    return load_world(
-        experts,
-        recipe.world,
-        count=recipe.data.train_scenes,
-        per_scene=recipe.data.questions_per_scene,
-        paraphrases=recipe.data.paraphrases,
-        vain=recipe.data.unanswerable,
-        cache=cache,
-        progress=report.track,
-        notify=report.say,
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from astrea.common.errors import AstreaError
+from astrea.data.worlds import open_world
 from astrea.experts.pretrained.entry import resolve
 from astrea.model.loading import load_model
 from astrea.recipes.recipe import Recipe
 from astrea.training.components import Assembled, configure, put_together
-from astrea.world.language.wordings import learn_wordings
 
 COMPARED = ("experts", "strategy", "fusion", "adapter_hidden", "contrast_width", "image_size", "attention", "low_rank")
 """What a recipe says of the model, and has to say of the one it goes on from."""
@@ -23,9 +23,9 @@ def beginning(recipe: Recipe, parts: Path | None) -> Assembled:
         AstreaError: see `put_together` and `begun`.
     """
     made = put_together(recipe, parts) if recipe.start is None else begun(recipe)
-    if recipe.data.paraphrases or recipe.data.unanswerable:
-        made = made._replace(tokenizer=learn_wordings(made.model, made.tokenizer))
-    return made
+    if recipe.data.train is not None:
+        return made
+    return made._replace(tokenizer=open_world(recipe).learn_vocabulary(made.model, made.tokenizer))
 
 
 def begun(recipe: Recipe) -> Assembled:

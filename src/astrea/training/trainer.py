@@ -21,6 +21,7 @@ from astrea.common.quiet import quiet
 from astrea.confidence.estimator import Doubt, save_doubt
 from astrea.confidence.own_data import doubt_of_records
 from astrea.data.feature_cache import FeatureCache
+from astrea.data.worlds import open_world
 from astrea.language.low_rank import merge
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.recipe import Recipe
@@ -47,8 +48,6 @@ from astrea.training.start import beginning
 from astrea.training.stopping import Interrupted, how_to_go_on, stop_on_signal
 from astrea.training.trainable import describe_model, describe_trainable
 from astrea.training.validation import Validation
-from astrea.world.distill import teach
-from astrea.world.pretrain import pretrain
 
 Observe = Callable[[TrainingContext, str, int, float], None]
 """Told after every optimizer step: the workshop, the stage, the steps done in it, the seconds trained so far."""
@@ -133,14 +132,14 @@ def train_with(
         parts = folder / "parts"
         with ranks.main_first():
             if ranks.is_main:
-                pretrain(recipe, parts, report=report)
+                open_world(recipe).pretrain(parts, report=report)
         clock["pretrain"] = time.perf_counter() - started + clock.get("pretrain", 0.0)
     made = load(recipe, parts, folder if ranks.is_main else None, report)
     model, tokenizer, _ = made
     kept = FeatureCache(cache or folder.parent / "cache")
     if recipe.distill is not None:
         with ranks.main_first():
-            seconds = teach(recipe, recipe.distill, model.experts, parts, folder / "student", cache=kept, report=report)
+            seconds = open_world(recipe).distill(model.experts, parts, folder / "student", cache=kept, report=report)
         clock["distill"] = seconds
     started = time.perf_counter()
     data = training_data(recipe, model, tokenizer, ranks, cache=kept, report=report)

@@ -23,7 +23,6 @@ from astrea.common.paths import file_guard, is_file, is_folder
 from astrea.common.progress import Reporter
 from astrea.confidence.estimator import FILE as DOUBT
 from astrea.confidence.estimator import read_doubt
-from astrea.evaluation.finish import read_run
 from astrea.evaluation.generate import Answerer
 from astrea.experts.bank import COMPACT, ExpertBank
 from astrea.model.loading import (
@@ -45,6 +44,7 @@ from astrea.recipes.recipe import Data, ExpertEntry, Recipe, World
 from astrea.recipes.renamed import with_new_names
 from astrea.report.results import Results, parse_results
 from astrea.training.components import CARD, LANGUAGE, SHIPPED, fill, load_experts, read_card, save_part
+from astrea.training.run_folder import read_recipe
 from astrea.world.evaluation.runner import look, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
@@ -151,7 +151,7 @@ def pack(
         AstreaError: no run, or one that has not been evaluated; it started from other parts, or its experts are not
             those of ``parts``; no overrides of a shipped recipe make its recipe; ``out`` holds something already.
     """
-    recipe = read_run(run_folder)
+    recipe = read_recipe(run_folder)
     results = read_results(run_folder)
     check_start(recipe, run_folder, parts)
     with file_guard(out):

@@ -21,9 +21,10 @@ from astrea.confidence.signals import refuses
 from astrea.confidence.unfamiliar import unfamiliar_pictures
 from astrea.evaluation.generate import Answerer, Features
 from astrea.evaluation.metrics.vqa import vqa_accuracy
+from astrea.experts.protocol import concat_features
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import World
-from astrea.world.dataset import features_of, join_features, scenes_of
+from astrea.world.dataset import features_of, scenes_of
 from astrea.world.scenes.paraphrases import reworded
 from astrea.world.scenes.questions import Balancer
 from astrea.world.scenes.scene import Scene
@@ -94,7 +95,7 @@ def validation_trial(model: AstreaForConditionalGeneration, world: World, questi
     for place in range(len(strange)):
         for question in rng.sample(balancer.choose(rng.choice(scenes), rng), 2):
             asked.append((question.text, len(scenes) + place, "", False))
-    features = join_features([features, features_of_pictures(model, strange)])
+    features = concat_features([features, features_of_pictures(model, strange)])
     columns = zip(*asked, strict=True)
     texts, places, answers, answerable = (list(column) for column in columns)
     return Trial(features, texts, places, answers, answerable)  # type: ignore[arg-type]

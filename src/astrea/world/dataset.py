@@ -6,28 +6,24 @@ Letters: N scenes, T tokens of one expert, C its width.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 
-from astrea.common.files import sha256_file
 from astrea.common.fingerprint import tensors_fingerprint
-from astrea.common.paths import is_file
+from astrea.common.progress import ProgressCallback
 from astrea.common.seeds import sample_indices
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.packing import CAPTION_PROMPT, Packer, Turn
 from astrea.data.protocol import Rows, Samples
 from astrea.experts.bank import ExpertBank
-from astrea.experts.pretrained.base import CheckpointExpert
-from astrea.experts.protocol import Expert, ExpertFeatures
+from astrea.experts.protocol import ExpertFeatures, concat_features
+from astrea.experts.source_hash import source_hash
 from astrea.recipes.recipe import World
 from astrea.world.experts.truth import pixels_from_scenes
 from astrea.world.scenes.captions import captions
@@ -47,12 +43,11 @@ CAPTION_WEIGHT = 0.5
 CHUNK = 100
 FORMAT = 3
 """Of cached features; to be raised whenever code makes other features of the same weights."""
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class WorldData:
-    """`astrea.data.protocol.TrainingData`: features of N pictures, and what is asked and told about each; ``world``
+    """`astrea.data.worlds.WorldTrainingData`: features of N pictures, and what is asked and told about each; ``world``
     says how the pictures are drawn, for experts that learn and so look again."""
 
     features: dict[str, ExpertFeatures]
@@ -122,6 +117,11 @@ class WorldData:
         index = torch.randint(0, len(self), (count,), generator=generator)
         return self.samples(index), torch.arange(count)
 
+    def questions_about(self, pictures: int) -> tuple[list[str], dict[str, ExpertFeatures]]:
+        rows = [row for row in range(min(pictures, len(self))) for _ in self.questions[row]]
+        asked = [question.text for questions in self.questions[:pictures] for question in questions]
+        return asked, self.rows(torch.tensor(rows))
+
     def scanned(self, seed: int) -> Iterable[str]:
         """See `TrainingData.scanned`."""
         return (text for texts in self.captions for text in texts)
@@ -148,24 +148,7 @@ def scene_at(split: str, index: int, world: World) -> Scene:
 def features_of(bank: ExpertBank, scenes: list[Scene]) -> dict[str, ExpertFeatures]:
     """Every expert's features of drawn scenes, computed now."""
     parts = [bank(pixels_from_scenes(scenes[i : i + CHUNK])) for i in range(0, len(scenes), CHUNK)]
-    return join_features(parts)
-
-
-def join_features(parts: list[dict[str, ExpertFeatures]]) -> dict[str, ExpertFeatures]:
-    """Concatenate along the pictures."""
-    return {name: ExpertFeatures.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def source_hash(cls: type) -> str:
-    """sha256 of the files that define an expert's class and what it inherits: an expert may change without any weight
-    of it changing. Of one that holds a checkpoint, all that experts with checkpoints are made of."""
-    files = {inspect.getsourcefile(base) or "" for base in cls.__mro__ if issubclass(base, Expert)}
-    versions = []
-    if issubclass(cls, CheckpointExpert):
-        files |= {str(path) for path in Path(inspect.getfile(CheckpointExpert)).parent.glob("*.py")}
-        versions.append(transformers.__version__)
-    hashes = [sha256_file(Path(file)) for file in sorted(files) if is_file(Path(file))]  # none at a prompt
-    return hashlib.sha256(" ".join([*hashes, *versions]).encode()).hexdigest()
+    return concat_features(parts)
 
 
 def load_world(
@@ -177,7 +160,7 @@ def load_world(
     paraphrases: float = 0.0,
     vain: float = 0.0,
     cache: FeatureCache,
-    progress: Progress,
+    progress: ProgressCallback,
     notify: Callable[[str], None],
 ) -> WorldData:
     """The training split: texts made anew (cheap), features from the cache, one file per expert. See
@@ -215,7 +198,7 @@ def asked_otherwise(scene: Scene, asked: list[Question], paraphrases: float, vai
     return found
 
 
-def train_scenes(world: World, count: int, progress: Progress) -> list[Scene]:
+def train_scenes(world: World, count: int, progress: ProgressCallback) -> list[Scene]:
     """The training split's scenes, drawn now."""
     scenes: list[Scene] = []
     for scene in scenes_of("train", count, world):
@@ -241,7 +224,7 @@ def cached_features(
     which: Mapping[str, Any],
     *,
     cache: FeatureCache,
-    progress: Progress,
+    progress: ProgressCallback,
     notify: Callable[[str], None],
 ) -> dict[str, ExpertFeatures]:
     """Every expert's features of drawn scenes, computed only where the cache has none.

@@ -34,12 +34,13 @@ from astrea.data.feature_cache import FeatureCache
 from astrea.experts.bank import ExpertBank
 from astrea.experts.pretrained.entry import resolve
 from astrea.experts.protocol import Expert, ExpertFeatures
+from astrea.experts.source_hash import source_hash
 from astrea.recipes.recipe import Distill, Recipe
 from astrea.training.components import CARD, load_experts, load_part, read_card, save_part
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.partial_checkpoint import PartialCheckpoint
 from astrea.training.stopping import Interrupted, how_to_go_on, stop_on_signal
-from astrea.world.dataset import cached_features, source_hash, train_scenes, training_split
+from astrea.world.dataset import cached_features, train_scenes, training_split
 from astrea.world.experts.truth import pixels_from_scenes
 from astrea.world.scenes.scene import Scene
 

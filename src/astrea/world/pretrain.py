@@ -16,12 +16,12 @@ from astrea.common.files import sha256_file, write_json_atomic
 from astrea.common.paths import exists, file_guard, read_json
 from astrea.common.progress import Reporter
 from astrea.common.provenance import commit
-from astrea.experts.bank import COMPACT
 from astrea.recipes.recipe import PretrainPart, Recipe
 from astrea.training.components import CARD, LANGUAGE, fill, made_with, save_part
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.world.dataset import scenes_of
 from astrea.world.evaluation.experts import JUDGES, Scores
+from astrea.world.experts.compact import COMPACT
 from astrea.world.experts.pretrain import ExpertObjective
 from astrea.world.language.pretraining import WarmObjective, told_accuracy
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from astrea.cli import app
 from astrea.data.images import load_image
-from astrea.evaluation.finish import read_run
 from astrea.model.explanation import explain
 from astrea.model.loading import load_model, read_processor
 from astrea.training import trainer as training
 from astrea.training.components import assemble
 from astrea.training.log import TrainLog
+from astrea.training.run_folder import read_recipe
 from astrea.world.evaluation.tasks import TASKS
 from astrea.world.scenes.draw import split_scene
 from expert_builders import PHRASES
@@ -120,7 +120,8 @@ def test_every_stage_ran_and_taught_what_it_should(journey: Journey):
     phases = [f"align/{name}" for name in (*EXPERTS, "joint")]
     assert stages_of(journey.run) == [*phases, *["fuse"] * FUSE, *["tune"] * TUNE]
     start = {
-        name.replace(".base_layer", ""): t for name, t in assemble(read_run(journey.run), None)[0].state_dict().items()
+        name.replace(".base_layer", ""): t
+        for name, t in assemble(read_recipe(journey.run), None)[0].state_dict().items()
     }
     end = load_file(journey.model / "model.safetensors")
     moved = {name for name, tensor in end.items() if not torch.equal(tensor, start[name])}

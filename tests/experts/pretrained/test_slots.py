@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from astrea.experts.bank import COMPACT
 from astrea.experts.pretrained.slots import (
     AREA_BINS,
     AREA_MAX,
@@ -18,6 +17,7 @@ from astrea.experts.pretrained.slots import (
     word_scores,
 )
 from astrea.experts.protocol import soft_bins
+from astrea.world.experts.compact import COMPACT
 from astrea.world.experts.detection import SPAN_MAX, slot_tokens
 from astrea.world.experts.segmentation import AREA_MAX as COMPACT_AREA_MAX
 

@@ -13,12 +13,13 @@ from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.evaluation.generate import Answered, Answerer
+from astrea.evaluation.metrics.balance import load_balance
 from astrea.recipes.recipe import Data, World
 from astrea.report import write_report
 from astrea.report.results import parse_results
 from astrea.report.summary import terminal_table
 from astrea.world.evaluation import runner
-from astrea.world.evaluation.runner import Outcome, Seen, evaluate, load_figures, look, rank_pool, run_tasks
+from astrea.world.evaluation.runner import Outcome, Seen, evaluate, look, rank_pool, run_tasks
 from astrea.world.evaluation.tasks import CAPTION_TASKS, RETRIEVAL_TASKS, TASKS, build_test_sets
 from astrea.world.scenes.captions import captions
 from astrea.world.scenes.questions import VQA_TASKS, majority_baseline
@@ -120,14 +121,14 @@ def test_the_load_is_weighed_by_questions(results):
     assert load["max_over_mean"] == pytest.approx(max(mean) / np.mean(mean), abs=1e-4)
 
 
-def test_load_figures_of_known_shares():
+def test_load_balance_of_known_shares():
     shares = {"a": torch.tensor([[1.0, 0.0]]), "b": torch.tensor([[0.5, 0.5], [0.75, 0.25]])}
-    assert load_figures(shares, ["x", "y"]) == {
+    assert load_balance(shares, ["x", "y"]) == {
         "mean": {"x": 0.75, "y": 0.25},
         "cv": pytest.approx(0.5),
         "max_over_mean": pytest.approx(1.5),
     }
-    assert load_figures({}, ["x"]) == {}
+    assert load_balance({}, ["x"]) == {}
 
 
 def test_masking_takes_each_expert_away(results, seen, tiny_model, tiny_processor):

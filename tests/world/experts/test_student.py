@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from astrea.experts.bank import COMPACT, ExpertBank, expert_class
+from astrea.experts.bank import ExpertBank, expert_class
+from astrea.world.experts.compact import COMPACT
 from astrea.world.experts.student import COLUMNS, ROWS, StudentExpert
 
 

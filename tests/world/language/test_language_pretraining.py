@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from astrea.experts.bank import COMPACT
 from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.recipe import LanguageModel
 from astrea.training.loop import Schedule
+from astrea.world.experts.compact import COMPACT
 from astrea.world.language.pretraining import APART, WarmObjective, garble, ideal_features, told_accuracy
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.world.scenes.draw import split_scene

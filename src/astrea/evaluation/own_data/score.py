@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from astrea.common.errors import AstreaError
+from astrea.evaluation.metrics.balance import load_balance
 from astrea.evaluation.metrics.captions import bleu, cider_d, rouge_l
 from astrea.evaluation.metrics.vqa import vqa_accuracy
 from astrea.evaluation.own_data.answers import Answers
 from astrea.evaluation.own_data.items import KINDS, LONG, Item
-from astrea.world.evaluation.runner import load_figures
 
 SCHEMA = 1
 
@@ -55,7 +55,7 @@ def score(items: Sequence[Item], answers: Answers, names: Sequence[str]) -> dict
         "average": float(np.mean([task["score"] for task in tasks.values()])),
         "blind_average": float(np.mean([task["blind"] for task in tasks.values()])),
         "tasks": tasks,
-        "load": load_figures(shares, list(names)),
+        "load": load_balance(shares, list(names)),
         "shares": {kind: dict(zip(names, one.mean(0).tolist(), strict=True)) for kind, one in shares.items()},
     }
 

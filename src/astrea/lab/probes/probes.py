@@ -18,11 +18,12 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import finite_or_null
 from astrea.common.progress import Reporter
 from astrea.evaluation.generate import Answerer
+from astrea.evaluation.metrics.balance import load_balance
 from astrea.lab.probes.pareto import pareto, saving, shares_for
 from astrea.lab.probes.robustness import robustness, trust_rates
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.world.evaluation.contribution import calibration, cell_means, contributions
-from astrea.world.evaluation.runner import Outcome, Seen, load_figures, run_tasks
+from astrea.world.evaluation.runner import Outcome, Seen, run_tasks
 from astrea.world.evaluation.tasks import CAPTION_TASKS
 from astrea.world.scenes.questions import VQA_TASKS
 
@@ -126,8 +127,8 @@ def masking(
 
 
 def load_with_entropy(shares: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
-    """`load_figures`; the entropy of the mean shares in nats, and over its maximum: 1 = all alike, 0 = one does all."""
-    figures = load_figures(shares, names)
+    """`load_balance`; the entropy of the mean shares in nats, and over its maximum: 1 = all alike, 0 = one does all."""
+    figures = load_balance(shares, names)
     if not figures:
         return {}
     total = sum(figures["mean"].values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from astrea.common.progress import Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.packing import CAPTION_PROMPT
 from astrea.evaluation.generate import Answerer, Features
+from astrea.evaluation.metrics.balance import load_balance
 from astrea.evaluation.metrics.captions import bleu, cider_d, rouge_l
 from astrea.evaluation.metrics.retrieval import ranks_i2t, ranks_t2i, recall_at
 from astrea.evaluation.metrics.vqa import vqa_accuracy
@@ -244,7 +245,7 @@ def evaluate(
         },
         "experts": own,
         "experts_by_condition": own_by_condition,
-        "load": load_figures(main.shares, names),
+        "load": load_balance(main.shares, names),
         "shares": {task: dict(zip(names, s.mean(0).tolist(), strict=True)) for task, s in main.shares.items()},
         "shares_by_condition": shares_by_condition(seen, main, names),
         "masking": {name: row.average - main.average for name, row in mask_rows.items()},
@@ -256,18 +257,6 @@ def evaluate(
         "params": {"total": sum(p.numel() for p in model.parameters()), "trainable": learned},
     }
     return results, seen, main
-
-
-def load_figures(shares: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
-    """Mean share per expert over all questions, its coefficient of variation, and the largest over the mean."""
-    if not shares:
-        return {}
-    load = torch.cat(list(shares.values())).mean(0)
-    return {
-        "mean": dict(zip(names, load.tolist(), strict=True)),
-        "cv": float(load.std(unbiased=False) / load.mean()),
-        "max_over_mean": float(load.max() / load.mean()),
-    }
 
 
 def scene_of(seen: Seen, task: str) -> list[Scene]:

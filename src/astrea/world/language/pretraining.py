@@ -20,7 +20,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.data.packing import CAPTION_PROMPT, NOTE_PROMPT, PackedBatch, Packer, Turn, answers_right
-from astrea.experts.bank import COMPACT
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.mixer import Mixer
 from astrea.language.attention import (
@@ -37,6 +36,7 @@ from astrea.training.loop import Objective
 from astrea.training.optimizer import is_hidden_matrix
 from astrea.world.experts.captioning import CaptioningExpert
 from astrea.world.experts.classification import ClassificationExpert
+from astrea.world.experts.compact import COMPACT
 from astrea.world.experts.detection import DetectionExpert
 from astrea.world.experts.segmentation import SegmentationExpert
 from astrea.world.experts.truth import collate_truth

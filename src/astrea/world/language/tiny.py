@@ -10,17 +10,29 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from astrea.data.packing import CAPTION_PROMPT, NOTE_PROMPT
-from astrea.experts.bank import COMPACT
 from astrea.experts.protocol import Expert
 from astrea.language.attention import WARMED_UP, WORD_MATCH
 from astrea.language.tokenizer import build_tokenizer
 from astrea.recipes.recipe import LanguageModel
+from astrea.world.experts.compact import COMPACT
 from astrea.world.scenes.questions import text_vocabulary, tokens
 
 EMBEDDING_STD = 0.06
 
 
-def tiny_tokenizer(experts: Iterable[type[Expert]] = tuple(COMPACT.values())) -> PreTrainedTokenizerFast:
+class TinyLanguage:
+    """`astrea.language.builtin.BuiltInLanguage`."""
+
+    def tokenizer(self, experts: Iterable[type[Expert] | Expert]) -> PreTrainedTokenizerFast:
+        # The compact experts' words always come first, so that the shipped language model's vocabulary keeps its order.
+        others = [expert for expert in experts if expert not in COMPACT.values()]
+        return tiny_tokenizer([*COMPACT.values(), *others])
+
+    def model(self, size: LanguageModel) -> LlamaForCausalLM:
+        return tiny_language_model(size, tiny_tokenizer())
+
+
+def tiny_tokenizer(experts: Iterable[type[Expert] | Expert] = tuple(COMPACT.values())) -> PreTrainedTokenizerFast:
     """Words of questions, answers and captions, and of every channel name of the experts.
 
     The words of experts that are not built in have the last ids: a pretrained language model grows by them.

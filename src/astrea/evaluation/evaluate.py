@@ -1,0 +1,122 @@
+"""From a finished model to what a person reads: results.json, sample pictures, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from astrea.common.errors import AstreaError
+from astrea.common.files import write_json_atomic
+from astrea.common.paths import exists, file_guard, read_json
+from astrea.common.progress import Reporter
+from astrea.confidence.estimator import save_doubt
+from astrea.confidence.own_data import calibrated_on
+from astrea.data.readers.sources import configured_sources
+from astrea.data.worlds import open_world
+from astrea.evaluation.own_data.held_out import measure
+from astrea.evaluation.own_data.output import write_measured
+from astrea.model.folders.saved import write_card
+from astrea.model.loading import load_model
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaProcessor
+from astrea.recipes.recipe import Recipe
+from astrea.report import write_report
+from astrea.report.results import parse_results
+from astrea.training.run_folder import locked_folder
+
+NOTHING_HELD_OUT = "the recipe names no held-out data (data.validation)"
+
+
+def evaluate_and_report(
+    recipe: Recipe, folder: Path, *, report: Reporter, split: str = "test", trust_remote_code: bool = True
+) -> dict[str, Any] | None:
+    """Evaluate ``folder/model`` on ``data.validation`` or, where it was trained on the embedded world, on that one's
+    tasks; write results, samples and report into ``folder``. None where it was trained on data of one's own and
+    none is held out: what it scores on the embedded world says nothing about it, so that is left to those who ask.
+
+    Args:
+        trust_remote_code: import the experts that the model names. By default so: the recipe is the user's own word,
+            and what it names has been imported for training already.
+
+    Raises:
+        AstreaError: no model there, another run is at work in the folder, or it cannot be written.
+    """
+    if recipe.data.train is not None and recipe.data.validation is None:
+        report.say(f"no score: {NOTHING_HELD_OUT}; {how_to_score(folder)}")
+        return None
+    with locked_folder(folder, report=report):
+        model, processor = load_model(
+            folder / "model", trust_remote_code=trust_remote_code, device=recipe.runtime.device
+        )
+        held_out = configured_sources(recipe.data, report, key="validation")
+        if held_out:
+            measured = measure(model, processor, held_out, report=report)
+            if model.doubt is not None:
+                given = zip(measured.items, measured.answers.seen, strict=True)
+                model.doubt = calibrated_on(
+                    model.doubt, model, processor, [item for item, said in given if said is not None]
+                )
+                with file_guard(folder):
+                    save_doubt(model.doubt, folder / "model")
+            measured.results.update(about_run(recipe, folder, measured.results))
+            write_measured(model, processor, measured, folder)
+            return measured.results
+        return evaluate_on_world(recipe, folder, model, processor, report=report, split=split)
+
+
+def how_to_score(folder: Path) -> str:
+    """What to do for a score of a model that was trained on data of one's own with nothing held out."""
+    return (
+        f"measure it with: astrea evaluate {folder}/model --data FILE; next time hold out a share of the data "
+        "(data.validation=0.1) or a file"
+    )
+
+
+def about_run(recipe: Recipe, folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What results say of the run that they are of."""
+    seconds = read_json(folder / "seconds.json") if exists(folder / "seconds.json") else {}
+    return {
+        "strategy": recipe.model.strategy,
+        "seed": recipe.seed,
+        "recipe": recipe.name,
+        "seconds": {**seconds, **results["seconds"]},
+    }
+
+
+def evaluate_on_world(
+    recipe: Recipe,
+    folder: Path,
+    model: AstreaForConditionalGeneration,
+    processor: AstreaProcessor,
+    *,
+    report: Reporter,
+    split: str,
+) -> dict[str, Any]:
+    """`evaluate_and_report` on the tasks of the recipe's world, with the folder to oneself."""
+    world = open_world(recipe)
+    report.say("measuring on validation questions how sure to be")
+    model.doubt = world.learn_confidence(model, processor.tokenizer)
+    if model.doubt is not None:
+        with file_guard(folder):
+            save_doubt(model.doubt, folder / "model")
+    results = world.evaluate(model, processor, folder, split=split, report=report)
+    results |= about_run(recipe, folder, results)
+    with file_guard(folder):
+        write_json_atomic(folder / "results.json", results)
+        write_card(
+            folder / "model",
+            model.config,
+            parse_results(read_json(folder / "results.json"), str(folder / "results.json")),
+        )
+    write_report(folder)
+    return results
+
+
+def results_of(folder: Path) -> dict[str, Any] | None:
+    """What `evaluate_and_report` has written; None where it has not, or what is there cannot be read."""
+    try:
+        found = read_json(folder / "results.json")
+    except AstreaError:
+        return None
+    return found if isinstance(found, dict) else None

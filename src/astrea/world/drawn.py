@@ -1,0 +1,78 @@
+"""The drawn world: pictures of coloured shapes that are drawn as they are needed, with questions and captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from astrea.common.progress import Reporter
+from astrea.confidence.estimator import Doubt
+from astrea.data.feature_cache import FeatureCache
+from astrea.data.worlds import World
+from astrea.experts.bank import ExpertBank
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaProcessor
+from astrea.world.confidence import PICTURES, QUESTIONS, learn_doubt
+from astrea.world.dataset import WorldData, load_world
+from astrea.world.distill import teach
+from astrea.world.evaluation.runner import evaluate
+from astrea.world.evaluation.samples import write_samples
+from astrea.world.language.wordings import learn_wordings
+from astrea.world.pretrain import pretrain
+
+
+class DrawnWorld(World):
+    """`World` of `astrea.world.scenes`: eight kinds of questions, captions and retrieval."""
+
+    def training_data(self, experts: ExpertBank, *, cache: FeatureCache, report: Reporter) -> WorldData:
+        recipe = self.recipe
+        return load_world(
+            experts,
+            recipe.world,
+            count=recipe.data.train_scenes,
+            per_scene=recipe.data.questions_per_scene,
+            paraphrases=recipe.data.paraphrases,
+            vain=recipe.data.unanswerable,
+            cache=cache,
+            progress=report.track,
+            notify=report.say,
+        )
+
+    def learn_vocabulary(
+        self, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
+    ) -> PreTrainedTokenizerBase:
+        needed = self.recipe.data.paraphrases or self.recipe.data.unanswerable
+        return learn_wordings(model, tokenizer) if needed else tokenizer
+
+    def learn_confidence(self, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> Doubt:
+        # Measured on as little as the run's test is.
+        pictures = max(8, min(PICTURES, self.recipe.data.train_scenes))
+        questions = min(QUESTIONS, 6 * self.recipe.data.test_questions)
+        return learn_doubt(model, tokenizer, self.recipe.world, pictures=pictures, questions=questions)
+
+    def evaluate(
+        self,
+        model: AstreaForConditionalGeneration,
+        processor: AstreaProcessor,
+        folder: Path,
+        *,
+        split: str,
+        report: Reporter,
+    ) -> dict[str, Any]:
+        recipe = self.recipe
+        results, seen, outcome = evaluate(
+            model, processor.tokenizer, recipe.world, recipe.data, split=split, report=report
+        )
+        write_samples(model, seen, outcome, folder)
+        return results
+
+    def pretrain(self, folder: Path, *, report: Reporter) -> None:
+        pretrain(self.recipe, folder, report=report)
+
+    def distill(
+        self, experts: ExpertBank, components: Path, folder: Path, *, cache: FeatureCache, report: Reporter
+    ) -> float:
+        assert self.recipe.distill is not None
+        return teach(self.recipe, self.recipe.distill, experts, components, folder, cache=cache, report=report)

@@ -1,0 +1,63 @@
+"""Pictures of the test split for the report: what the experts read in them, and what the model answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from astrea.common.files import write_json_atomic
+from astrea.data.packing import CAPTION_PROMPT
+from astrea.experts.drawing import draw_readings
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.world.evaluation.runner import Outcome, Seen
+from astrea.world.evaluation.tasks import CAPTION_TASKS
+from astrea.world.experts.truth import pixels_from_scenes
+from astrea.world.scenes.captions import captions
+from astrea.world.scenes.questions import VQA_TASKS
+from astrea.world.scenes.vocabulary import CONDITIONS
+
+SAMPLES = 24
+
+
+def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Outcome, folder: Path) -> None:
+    """Test pictures with drawn readings, question, answer, truth and shares: ``samples.json`` and its pictures."""
+    picked: list[tuple[str, int]] = []
+    tasks = [*VQA_TASKS, *CAPTION_TASKS]
+    for number in range(SAMPLES):
+        task = tasks[number % len(tasks)]
+        if task in outcome.answers:
+            count = len(outcome.answers[task])
+            picked.append((task, (number * 37) % count))
+    names = model.experts.names
+    for name in ("samples", "readings"):  # apart, so that samples/ is an album of pictures and nothing else
+        (folder / name).mkdir(exist_ok=True)
+    written = []
+    for number, (task, item) in enumerate(picked):
+        answer = outcome.answers[task][item]
+        if task in CAPTION_TASKS:
+            scene = seen.sets.described[task][item]
+            question, truth = CAPTION_PROMPT, captions(scene, 1)[0]
+        else:
+            asked = [each for each in seen.sets.questions if each.question.task == task][item]
+            scene = seen.sets.scenes[asked.scene]
+            question, truth = asked.question.text, asked.question.answer
+        picture = Image.fromarray(scene.image)
+        readings = model.experts.readings(pixels_from_scenes([scene]))[0]
+        image, panel = f"samples/{number:02d}.png", f"readings/{number:02d}.png"
+        picture.save(folder / image)
+        draw_readings(picture, readings).save(folder / panel)
+        written.append(
+            {
+                "image": image,
+                "panel": panel,
+                "task": task,
+                "question": question,
+                "answer": answer,
+                "truth": truth,
+                "right": bool(outcome.per_item[task][item] >= 0.999),
+                "condition": CONDITIONS[scene.condition],
+                "shares": dict(zip(names, outcome.shares[task][item].tolist(), strict=True)),
+            }
+        )
+    write_json_atomic(folder / "samples.json", written)
