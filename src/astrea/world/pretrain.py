@@ -137,7 +137,7 @@ def check_gate(recipe: Recipe, folder: Path, report: Reporter) -> None:
             write_json_atomic(path, {"mean": sum(told.values()) / len(told), **told})
     mean = read_json(path)["mean"]
     report.say(f"language model on ground-truth tokens: {mean:.1%}")
-    if mean < recipe.pretraining.gate:
+    if mean < recipe.pretraining.min_accuracy:
         raise AstreaError(
             f"the language model answers {mean:.1%} of ground-truth questions; the gate is "
             f"{recipe.pretraining.min_accuracy:.0%}",
