@@ -28,7 +28,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,7 @@ def measured(recipe: Recipe, stage: str, *, checkpointing: bool, samples: int) -
 
     def steps(*which: int) -> None:
         for step in which:
-            schedule = replace(plan.schedule, steps=step + 1)
+            schedule = plan.schedule.model_copy(update={"steps": step + 1})
             run_steps(objective, schedule, optimizer, start=step, on_step=lambda *_: None)
             optimizer.zero_grad(set_to_none=True)
 

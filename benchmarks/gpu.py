@@ -38,11 +38,11 @@ from astrea.estimate.stages import stage_cost
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Recipe, Runtime
+from astrea.recipes.recipe import Recipe, Runtime, Schedule
 from astrea.training.acceleration import accelerated
 from astrea.training.components import assemble, random_weights
 from astrea.training.context import TrainingContext
-from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
+from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.trainer import plan_stages
 from astrea.world.dataset import WorldData, scenes_of
 from astrea.world.experts.truth import pixels_from_scenes

@@ -46,10 +46,10 @@ from astrea.data.feature_cache import FeatureCache
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Recipe, Stage
+from astrea.recipes.recipe import Recipe, Schedule, Stage
 from astrea.training.components import assemble
 from astrea.training.context import TrainingContext
-from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
+from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.stages.align import AlignObjective
 from astrea.training.stages.instruct import InstructObjective
 from astrea.world.dataset import WorldData, load_world, scenes_of
@@ -79,7 +79,7 @@ class StepTimer:
 
     def __init__(self, ctx: TrainingContext, objective: Objective, stage: Stage, pixels_N3HW: Tensor) -> None:
         self.ctx, self.objective, self.batch = ctx, objective, stage.batch * stage.accumulate
-        self.schedule: Schedule = stage.schedule()
+        self.schedule: Schedule = stage
         self.cached, self.states = ctx.data, ctx.kept_states
         self.uncached = Uncached(ctx.data, ctx.model.experts, pixels_N3HW)
         self.learns = {id(parameter) for _, parameter, _ in objective.trainable()}

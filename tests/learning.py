@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
+from astrea.recipes.recipe import Schedule
+from astrea.training.loop import Objective, build_optimizer, run_steps
 
 
 def learn(objective: Objective, schedule: Schedule) -> tuple[list[float], set[str]]:

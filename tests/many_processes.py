@@ -106,7 +106,7 @@ def mixed(job: dict[str, Any]) -> None:
         objective = Mixed(job, ranks)
         for parameter in objective.model.experts.parameters():
             parameter.requires_grad_(False)
-        schedule = recipe.tune.schedule(2)
+        schedule = recipe.tune.lasting(2)
         with sharded(objective.model, ranks, job.get("fsdp", False)):
 
             def on_step(step: int, figures: dict[str, float]) -> None:

@@ -11,11 +11,11 @@ import torch
 from astrea.data.packing import Packer
 from astrea.data.readers.sources import open_sources
 from astrea.data.streaming import FileDataset
-from astrea.recipes.recipe import Recipe
+from astrea.recipes.recipe import Recipe, Schedule
 from astrea.training.components import assemble
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import SINGLE
-from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
+from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.stages.instruct import InstructObjective
 from listening import Said
 

@@ -226,7 +226,7 @@ def test_a_batch_without_any_picture_hurts_nothing(make_own, strategy, stage):
 
 
 def test_next_token_alignment_takes_such_rows_and_batches_without_pictures(make_own):
-    ctx = make_own("mixed.jsonl", align__kind="next_token")
+    ctx = make_own("mixed.jsonl", align__kind="next_token", align__losses={})
     reached = learned(ctx, NextTokenAlignObjective(ctx, joining="detection", offset=0))
     assert reached
     assert all(name.startswith("adapters.detection") for name in reached)

@@ -9,7 +9,7 @@ import torch
 
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import from_bins, in_order, left_to_right
-from astrea.training.loop import Schedule
+from astrea.recipes.recipe import Schedule
 from astrea.world.experts.captioning import ORDINALS, STEPS, VOCABULARY, CaptioningExpert
 from astrea.world.experts.classification import GROUPS, KIND_NAMES, ClassificationExpert
 from astrea.world.experts.compact import COMPACT

@@ -90,7 +90,7 @@ def test_a_training_step_reaches_all_of_the_fusion_and_no_expert(name, make_shop
 @every_strategy
 def test_a_few_real_steps_stay_finite_and_move_the_fusion(name, make_shop):
     ctx = make_shop(name)
-    objective, schedule = fuse(ctx), ctx.recipe.fuse.schedule(3)
+    objective, schedule = fuse(ctx), ctx.recipe.fuse.lasting(3)
     before = [p.clone() for p in ctx.model.fusion.parameters()]
     losses: list[float] = []
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda s, f: losses.append(f["loss"]))

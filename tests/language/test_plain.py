@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from astrea.language.attention import WARMED_UP, WORD_MATCH
+from astrea.language.attention import WARMED_UP
 from astrea.language.checkpoint import warmed_up
+from astrea.language.defaults import WORD_MATCH
 from astrea.language.plain import SENTENCES
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import LanguageModel, Recipe

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from astrea.common.errors import AstreaError
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Contrast, ExpertEntry, LanguageModel, PretrainPart, Recipe, World
+from astrea.recipes.recipe import Contrast, ExpertEntry, LanguageModel, PretrainPart, Recipe, Schedule, World
 from astrea.world.experts.compact import COMPACT
 from astrea.world.scenes.draw import split_scene
 
@@ -94,15 +94,36 @@ def test_it_is_frozen():
 
 
 def test_schedules():
-    recipe = load_recipe(Recipe, "tiny", ["fuse.accumulate=2", "fuse.clip=0.5", "fuse.final=0.2", "fuse.save_every=9"])
-    found = recipe.fuse.schedule()
-    for name in ("steps", "batch", "lr", "warmup", "final", "weight_decay", "clip", "accumulate", "save_every"):
-        assert getattr(found, name) == getattr(recipe.fuse, name)
-    assert recipe.fuse.schedule(7).steps == 7
-    assert recipe.fuse.schedule(0).steps == 0
+    recipe = load_recipe(Recipe, "tiny", ["fuse.accumulate=2", "fuse.steps=8", "fuse.warmup=2", "fuse.final=0.2"])
+    assert isinstance(recipe.fuse, Schedule)
+    assert recipe.fuse.lr_at(0) == recipe.fuse.lr / 2
+    assert recipe.fuse.lr_at(8) == pytest.approx(recipe.fuse.lr * 0.2)
+    assert recipe.fuse.lasting(7) == recipe.fuse.model_copy(update={"steps": 7})
+    assert recipe.fuse.lasting(0).steps == 0
     part = PretrainPart(steps=5, batch=6, lr=0.1, warmup=2, weight_decay=0.5)
     schedule = part.schedule()
     assert (schedule.steps, schedule.batch, schedule.lr, schedule.warmup, schedule.weight_decay) == (5, 6, 0.1, 2, 0.5)
+
+
+@pytest.mark.parametrize("stage", ["fuse", "tune"])
+@pytest.mark.parametrize("key", ["kind=next_token", "progressive=false"])
+def test_what_only_align_reads_is_no_key_of_other_stages(stage, key):
+    assert load_recipe(Recipe, "tiny", [f"align.{key}", "align.losses={}"])
+    with pytest.raises(AstreaError, match=f"'{stage}.{key.split('=')[0]}' is not a known key"):
+        load_recipe(Recipe, "tiny", [f"{stage}.{key}"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["align.kind=next_token"], r"losses\.word is not read"),
+        (["align.kind=next_token", "align.losses={}", "align.progressive=false"], "one expert after another"),
+        (["align.train=[experts]"], "experts are aligned as they are"),
+    ],
+)
+def test_what_align_would_not_read_is_refused(words, said):
+    with pytest.raises(AstreaError, match=said):
+        load_recipe(Recipe, "tiny", words)
 
 
 # Architectures

@@ -73,7 +73,7 @@ def test_with_low_rank_only_adapters_of_the_language_model_learn(around, world_d
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in learns)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    schedule = run.tune.schedule(2)
+    schedule = run.tune.lasting(2)
     losses: list[float] = []
     optimizer = build_optimizer(objective, schedule)
     # Muon is for whole matrices.

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from astrea.common.errors import AstreaError
-from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
+from astrea.recipes.recipe import Schedule
+from astrea.training.loop import Objective, build_optimizer, run_steps
 
 
 class Line(Objective):

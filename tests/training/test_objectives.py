@@ -30,7 +30,7 @@ def learn(ctx: TrainingContext, objective: Objective, stage, steps: int = 3) -> 
     for module in (ctx.model, ctx.contrast, ctx.words):
         for parameter in module.parameters():
             parameter.requires_grad_(id(parameter) in promised)
-    schedule = stage.schedule(steps)
+    schedule = stage if steps is None else stage.lasting(steps)
     reached: set[str] = set()
 
     def on_step(step, figures):
@@ -342,7 +342,7 @@ def test_contribution_pulls_the_shares_of_its_group(make_shop):
     ctx.contributions.table[:, 3] = 9.0
     ctx.contributions.seen[:] = 1
     shares = []
-    schedule = ctx.recipe.fuse.schedule()
+    schedule = ctx.recipe.fuse
 
     forget = objective.after_step
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from astrea.common.fingerprint import tensors_fingerprint
 from astrea.evaluation.generate import Answerer
 from astrea.fusion.registry import STRATEGIES
 from astrea.model.processing import AstreaProcessor
-from astrea.recipes.recipe import Recipe
+from astrea.recipes.recipe import Recipe, Schedule
 from astrea.training.checkpoint import (
     Checkpoint,
     flatten_optimizer,
@@ -24,7 +23,7 @@ from astrea.training.checkpoint import (
 )
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
-from astrea.training.loop import Objective, Schedule, build_optimizer, run_steps
+from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.resume import frozen_experts, restore, snapshot
 from astrea.training.stages.next_token import NextTokenAlignObjective
 from astrea.training.trainer import plan_stages
@@ -111,7 +110,7 @@ def test_checkpoints_travel_between_devices(make_own_shop, tmp_path):
 
     def go_on(begun: tuple[Objective, torch.optim.Optimizer], start: int) -> Figures:
         figures: Figures = []
-        schedule = replace(SCHEDULE, steps=start + 1)
+        schedule = SCHEDULE.model_copy(update={"steps": start + 1})
         run_steps(begun[0], schedule, begun[1], start=start, on_step=lambda _, told: figures.append(told))
         return figures
 
@@ -184,7 +183,7 @@ def test_how_often_a_step_waits_does_not_grow_with_the_batch(make_own_shop, stag
         only_learning(ctx, objective)
         counts = []
         for batch in (4, 16):
-            schedule = replace(SCHEDULE, steps=2, batch=batch)
+            schedule = SCHEDULE.model_copy(update={"steps": 2, "batch": batch})
             with Waits() as waits:
                 run_steps(objective, schedule, build_optimizer(objective, schedule), start=1, on_step=lambda *_: None)
             counts.append(waits.count)

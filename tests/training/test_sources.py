@@ -74,9 +74,9 @@ def test_words_that_the_language_model_has_not_are_told(folder, opened):
 
 
 def test_pictures_are_needed_to_align_and_for_nothing_else(folder, opened, make_run):
-    for kind in ("contrast", "next_token"):
+    for kind in ({}, {"align__kind": "next_token", "align__losses": {}}):
         with pytest.raises(AstreaError, match=r"no record of text.jsonl shows a picture") as caught:
-            opened({"train": str(folder / "text.jsonl")}, align__kind=kind)
+            opened({"train": str(folder / "text.jsonl")}, **kind)
         assert "align.steps=0" in caught.value.hint
     data, _ = opened({"train": str(folder / "text.jsonl")}, align__steps=0)
     assert data.pictured == []

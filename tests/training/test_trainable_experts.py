@@ -62,7 +62,7 @@ def tuning(ctx: TrainingContext) -> InstructObjective:
 def test_only_experts_that_are_not_frozen_learn(ctx):
     before = {name: state_of(ctx.model, name) for name in ctx.model.experts.names}
     objective = tuning(ctx)
-    schedule = ctx.recipe.tune.schedule(2)
+    schedule = ctx.recipe.tune.lasting(2)
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda *_: None)
     after = {name: moved(before[name], state_of(ctx.model, name)) for name in ctx.model.experts.names}
     assert {name for name, tensors in after.items() if tensors} == {"detection"}
@@ -179,7 +179,7 @@ def test_checkpoint_experts_learn_from_files_of_ones_own(architecture, make_run,
     ctx = TrainingContext(run, model, tokenizer, data)
     before = state_of(model, "it")
     objective = tuning(ctx)
-    schedule = run.tune.schedule(2)
+    schedule = run.tune.lasting(2)
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda *_: None)
     assert moved(before, state_of(model, "it"))
 

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Recipe
+from astrea.recipes.recipe import Recipe, Schedule
 from astrea.training import trainer as run_module
 from astrea.training.checkpoint import load_checkpoint
 from astrea.training.context import TrainingContext
 from astrea.training.log import TrainLog
-from astrea.training.loop import Schedule, build_optimizer, run_steps
+from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stopping import Interrupted
 from astrea.training.trainer import train
 from astrea.training.validation import Validation

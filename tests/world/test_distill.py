@@ -22,9 +22,9 @@ from astrea.experts.protocol import ExpertFeatures
 from astrea.model.explanation import explain
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Recipe
+from astrea.recipes.recipe import Recipe, Schedule
 from astrea.training.components import load_part, save_part
-from astrea.training.loop import Schedule, build_optimizer, run_steps
+from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.partial_checkpoint import PartialCheckpoint
 from astrea.training.stopping import Interrupted
 from astrea.training.trainer import train

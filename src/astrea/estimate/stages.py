@@ -9,7 +9,7 @@ of a step two are run, the second of which meets gradients that are there alread
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -125,7 +125,7 @@ def stage_cost(ctx: TrainingContext, plan: Plan, *, every: int = 0) -> StageCost
         def steps(number: int, *, micro: int) -> tuple[float, float]:
             """Operations of one step, of which so many micro-steps are run: (all, forward)."""
             before, forward, updates = ledger.flops, objective.forward, updating.flops
-            schedule = replace(plan.schedule, steps=number + 1, accumulate=micro)
+            schedule = plan.schedule.model_copy(update={"steps": number + 1, "accumulate": micro})
             run_steps(objective, schedule, optimizer, start=number, on_step=lambda *_: None)
             once = updating.flops - updates
             scale = micros / micro

@@ -14,7 +14,8 @@ from astrea.fusion.mixer import Mixer, StochasticResidual
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens, equal_shares
 from astrea.fusion.pruning import draw_thresholds, token_score
 from astrea.fusion.reliability import ReliabilityHead, select_reliable
-from astrea.language.attention import WORD_MATCH, word_match_start
+from astrea.language.attention import word_match_start
+from astrea.language.defaults import WORD_MATCH
 
 UNREAD = -1e4
 """Added to the attention score of tokens that are not read."""

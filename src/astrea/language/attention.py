@@ -16,9 +16,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-WORD_MATCH = 16.0
-"""Where gamma, the strength of the word match, starts; the shipped language model was warmed up with it."""
-
 WARMED_UP = "astrea_word_match"
 """What a language model's configuration calls the word match that it was trained with."""
 

@@ -211,7 +211,7 @@ def align(ctx: TrainingContext, name: str, cache: FeatureCache, report: Reporter
         for parameter in module.parameters():
             parameter.requires_grad_(id(parameter) in learns)
     report.say(f"join/{name} {describe_trainable(ctx.model)}")
-    schedule = ctx.recipe.align.schedule()
+    schedule = ctx.recipe.align
 
     def tell(step: int, figures: dict[str, float]) -> None:
         report.track(f"join/{name}", step + 1, schedule.steps, f"loss {figures['loss']:.3f}")

@@ -10,46 +10,17 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from astrea.common.errors import AstreaError
+from astrea.recipes.recipe import Schedule
 from astrea.training.distributed import SINGLE, Distributed
 from astrea.training.fsdp import clip_gradients
 from astrea.training.optimizer import MuonAdamW
 from astrea.training.prefetch import prefetch
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How one stage optimises: AdamW, linear warm-up then cosine to ``final`` x lr, clipped gradients.
-
-    muon: learning rate, relative to lr, of what the objective calls hidden matrices, which then learn by orthogonalised
-    momentum; 0 = AdamW for them too.
-    batch: samples per micro-step; accumulate: micro-steps per optimizer step; save_every: optimizer steps,
-    0 = at the end only.
-    """
-
-    steps: int
-    batch: int
-    lr: float
-    warmup: int = 20
-    final: float = 0.05
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    accumulate: int = 1
-    save_every: int = 0
-    muon: float = 0.0
-
-    def lr_at(self, step: int) -> float:
-        """Learning rate of optimizer step ``step`` (0-based)."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lr * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
 class Objective(ABC):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from astrea.recipes.recipe import Recipe
+from astrea.recipes.recipe import Recipe, Schedule
 from astrea.training.context import TrainingContext
-from astrea.training.loop import Objective, Schedule
+from astrea.training.loop import Objective
 from astrea.training.stages.align import AlignObjective
 from astrea.training.stages.instruct import InstructObjective
 from astrea.training.stages.next_token import NextTokenAlignObjective
@@ -49,7 +49,7 @@ def plan_stages(recipe: Recipe) -> list[Plan]:
         plans.append(
             Plan(
                 f"align/{joining or 'joint'}",
-                recipe.align.schedule(steps),
+                recipe.align.lasting(steps),
                 lambda ctx, n=number, o=done: align_objective(ctx, n, o),  # type: ignore[misc]
             )
         )
@@ -58,14 +58,14 @@ def plan_stages(recipe: Recipe) -> list[Plan]:
     plans.append(
         Plan(
             "fuse",
-            recipe.fuse.schedule(),
+            recipe.fuse,
             lambda s: InstructObjective(s, "fuse", recipe.fuse, offset=0, keep=(start, end)),
         )
     )
     plans.append(
         Plan(
             "tune",
-            recipe.tune.schedule(),
+            recipe.tune,
             lambda s: InstructObjective(
                 s, "tune", recipe.tune, offset=recipe.fuse.steps * recipe.fuse.accumulate, keep=(end, end)
             ),

@@ -39,7 +39,7 @@ def hashed(*overrides: str) -> str:
         "experts.detection=null",
         "experts.detection.options={threshold: 0.4}",
         "contrast.queue=9",
-        "align.kind=next_token",
+        "align.progressive=false",
     ],
 )
 def test_the_digest_changes_with_every_setting(override: str):

@@ -27,7 +27,7 @@ NAMES = ["captioning", "classification", "segmentation", "detection"]
 
 @pytest.fixture
 def ctx(make_shop) -> TrainingContext:
-    return make_shop(align__kind="next_token", align__lr=1e-2)
+    return make_shop(align__kind="next_token", align__losses={}, align__lr=1e-2)
 
 
 def joins(ctx: TrainingContext, name: str, offset: int = 0) -> NextTokenAlignObjective:
@@ -46,7 +46,7 @@ def test_only_the_joining_adapter_moves_and_all_of_it(ctx, name):
     objective = joins(ctx, name)
     promised = {f"alignment.{part}" for part, _, _ in objective.trainable()}
     before = weights(ctx)
-    schedule = ctx.recipe.align.schedule(3)
+    schedule = ctx.recipe.align.lasting(3)
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda step, figures: None)
     moved = {part for part, value in weights(ctx).items() if not torch.equal(value, before[part])}
     assert moved == promised
@@ -56,7 +56,7 @@ def test_only_the_joining_adapter_moves_and_all_of_it(ctx, name):
 def test_the_momentum_copy_follows_the_adapter(ctx):
     objective = joins(ctx, "detection")
     before = {name: value.clone() for name, value in ctx.contrast.copy.state_dict().items()}
-    schedule = ctx.recipe.align.schedule(2)
+    schedule = ctx.recipe.align.lasting(2)
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda step, figures: None)
     after = ctx.contrast.copy.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -80,7 +80,7 @@ def test_an_adapter_learns_to_be_read(ctx, monkeypatch):
             parameter.copy_(torch.randn(parameter.shape) * 0.3)
     monkeypatch.setattr(objective, "batch", lambda *args: batch)
     seen: list[float] = []
-    schedule = ctx.recipe.align.schedule(40)
+    schedule = ctx.recipe.align.lasting(40)
     optimizer = build_optimizer(objective, schedule)
     run_steps(objective, schedule, optimizer, on_step=lambda step, figures: seen.append(figures["lm"]))
     assert seen[-1] < seen[0] - 0.5 * (seen[0] - good)
@@ -135,7 +135,7 @@ def test_placeholders_for_the_whole_model_do_not_fit_one_expert(ctx):
 
 
 def test_the_stream_of_samples_goes_on_from_phase_to_phase(make_shop):
-    ctx = make_shop(align__kind="next_token", align__accumulate=2)
+    ctx = make_shop(align__kind="next_token", align__losses={}, align__accumulate=2)
     first = [joins(ctx, "captioning").batch(step, micro, 4).samples.ids for step in (0, 1) for micro in (0, 1)]
     later = joins(ctx, "classification", offset=2).batch(0, 0, 4).samples.ids
     seen = torch.cat([*first, later]).tolist()
@@ -146,14 +146,16 @@ def test_the_stream_of_samples_goes_on_from_phase_to_phase(make_shop):
 
 
 def test_every_phase_is_an_experts_and_their_steps_are_the_stages(make_run):
-    plans = plan_stages(make_run(align__kind="next_token", align__steps=7, fuse__steps=0, tune__steps=0))
+    plans = plan_stages(
+        make_run(align__kind="next_token", align__losses={}, align__steps=7, fuse__steps=0, tune__steps=0)
+    )
     assert [plan.name for plan in plans] == [f"align/{name}" for name in NAMES]
     assert [plan.schedule.steps for plan in plans] == [1, 2, 2, 2]
     assert {plan.schedule.batch for plan in plans} == {8}
 
 
 def test_the_plan_builds_the_objective_of_each_phase(make_shop):
-    ctx = make_shop(align__kind="next_token", align__steps=8)
+    ctx = make_shop(align__kind="next_token", align__losses={}, align__steps=8)
     built = [plan.build(ctx) for plan in plan_stages(ctx.recipe)[:4]]
     assert all(isinstance(objective, NextTokenAlignObjective) for objective in built)
     assert [objective.joining for objective in built] == NAMES
@@ -165,7 +167,9 @@ def test_the_plan_builds_the_objective_of_each_phase(make_shop):
 
 @pytest.fixture(scope="module")
 def run(small_overrides: list[str]) -> Recipe:
-    return load_recipe(Recipe, "tiny", [*small_overrides, "align.kind=next_token", "fuse.steps=2", "tune.steps=2"])
+    return load_recipe(
+        Recipe, "tiny", [*small_overrides, "align.kind=next_token", "align.losses={}", "fuse.steps=2", "tune.steps=2"]
+    )
 
 
 @pytest.fixture(scope="module")

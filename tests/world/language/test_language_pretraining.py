@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from astrea.experts.protocol import ExpertFeatures
-from astrea.recipes.recipe import LanguageModel
-from astrea.training.loop import Schedule
+from astrea.recipes.recipe import LanguageModel, Schedule
 from astrea.world.experts.compact import COMPACT
 from astrea.world.language.pretraining import APART, WarmObjective, garble, ideal_features, told_accuracy
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer

@@ -111,6 +111,7 @@ def strategies(recipe: Recipe) -> list[Contestant]:
             "the same after Eagle's pre-alignment: each expert alone on next-token prediction",
             "model.word_start=false",
             "align.kind=next_token",
+            "align.losses={}",
             f"align.batch={recipe.fuse.batch}",
             common=own_way,
         ),

@@ -22,14 +22,8 @@ from astrea.alignment.matrix import ExpertMatrix
 from astrea.data.packing import CAPTION_PROMPT, NOTE_PROMPT, PackedBatch, Packer, Turn, answers_right
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.mixer import Mixer
-from astrea.language.attention import (
-    WORD_MATCH,
-    attention_mask,
-    picture_blocks,
-    position_ids,
-    word_match,
-    word_match_start,
-)
+from astrea.language.attention import attention_mask, picture_blocks, position_ids, word_match, word_match_start
+from astrea.language.defaults import WORD_MATCH
 from astrea.language.labels import LabelWords
 from astrea.language.loss import weighted_loss
 from astrea.training.loop import Objective

@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from astrea.data.packing import CAPTION_PROMPT, NOTE_PROMPT
 from astrea.experts.protocol import Expert
-from astrea.language.attention import WARMED_UP, WORD_MATCH
+from astrea.language.attention import WARMED_UP
+from astrea.language.defaults import WORD_MATCH
 from astrea.language.tokenizer import build_tokenizer
 from astrea.recipes.recipe import LanguageModel
 from astrea.world.experts.compact import COMPACT

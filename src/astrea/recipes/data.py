@@ -1,0 +1,120 @@
+"""What a run learns from: a world, or data files of one's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import (
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from astrea.recipes.part import Part
+
+
+class World(Part):
+    """What is trained and evaluated on where ``data.train`` names no files: the embedded world of drawn scenes, or
+    another one (see `astrea.data.worlds`)."""
+
+    kind: str = Field("drawn", description='"drawn", a name that a package registered, or "module:Class"')
+    canvas: int = Field(64, ge=48, le=512, multiple_of=8)
+    difficulty: float = Field(0.5, ge=0, le=1)
+    max_objects: int = Field(6, ge=1, le=8)
+    seed: int = 0
+    options: dict[str, Any] = Field({}, description="of another kind of world; the drawn one has the keys above")
+
+    @model_validator(mode="after")
+    def _settings_are_of_its_kind(self) -> World:
+        drawn_only = {"difficulty", "max_objects"} & self.model_fields_set
+        if self.kind != "drawn" and drawn_only:
+            raise ValueError(f"{min(drawn_only)} is of the drawn world; settings of {self.kind!r} stand in options")
+        if self.kind == "drawn" and self.options:
+            raise ValueError(f"{min(self.options)!r} is no setting of the drawn world")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The drawn world's settings are compared with, and hashed like, those from before there were others.
+        own = ("kind", "options") if self.kind == "drawn" else ("difficulty", "max_objects")
+        return {key: value for key, value in dump(self).items() if key not in own}
+
+
+class TrainFile(Part):
+    """One data file of one's own (see docs/data.md)."""
+
+    path: str = Field(min_length=1, description='a file, or a pattern such as "shards/*.tar"')
+    weight: float = Field(1.0, gt=0, le=1e6, description="how often each of its records is seen per epoch")
+    images: str | None = Field(None, description="where its pictures' paths start; null = as data.images says")
+    format: str | None = Field(None, description="null = found out from the file")
+
+
+class Data(Part):
+    """How much of the world a run sees, or which data of one's own instead."""
+
+    train: str | tuple[str | TrainFile, ...] | None = Field(
+        None, description="a data file, or a list of files or of {path, weight, images, format}; null = the world"
+    )
+    validation: float | str | tuple[str | TrainFile, ...] | None = Field(
+        None,
+        description="held-out data of one's own, as train: never learned from, but measured on; or the share of "
+        "train's pictures (0.1, say) that is held out with their records",
+    )
+    validation_every: PositiveInt = Field(
+        50, description="optimizer steps of fuse and tune between two measurements of the validation loss"
+    )
+    validation_records: PositiveInt = Field(128, description="of them that a validation loss is taken on")
+    keep_best: bool = Field(False, description="the finished model is that of the lowest validation loss of `tune`")
+    images: str | None = Field(None, description="where the pictures' paths start; null = each data file's folder")
+    max_tokens: PositiveInt | None = Field(
+        None, description="of one's own data: longer conversations are left out; null = what the language model reads"
+    )
+    row_tokens: PositiveInt | None = Field(
+        None, description="of one's own data: conversations share a row of so many tokens; null = one in each row"
+    )
+    train_scenes: PositiveInt = 6000
+    questions_per_scene: int = Field(8, ge=1, le=8, description="one per task at most")
+    test_questions: PositiveInt = Field(150, description="per VQA task")
+    test_captions: PositiveInt = 150
+    test_retrieval_groups: PositiveInt = Field(40, description="each has 4 pictures that differ in one attribute")
+    paraphrases: float = Field(
+        0.0, ge=0, le=1, description="of the world: share of training questions that are asked in other words"
+    )
+    unanswerable: float = Field(
+        0.0, ge=0, lt=1, description='of the world: share of training questions answered "none" or "cannot tell"'
+    )
+
+    @model_validator(mode="after")
+    def _is_of_the_world(self) -> Data:
+        if self.train is not None and (self.paraphrases or self.unanswerable):
+            raise ValueError("paraphrases and unanswerable are of the world's questions, and data.train names others")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What a run says nothing about is not written, so that it compares with those from before there was more.
+        return {key: value for key, value in dump(self).items() if value or key not in ("paraphrases", "unanswerable")}
+
+    @model_validator(mode="after")
+    def _a_share_of_something(self) -> Data:
+        if isinstance(self.validation, float):
+            if not 0 < self.validation < 1:
+                raise ValueError("the share that data.validation holds out lies between 0 and 1, such as 0.1")
+            if self.train is None:
+                raise ValueError("data.validation is a share of data.train, which names no file")
+        return self
+
+    @property
+    def named_files(self) -> list[str]:
+        """Every path or pattern that train and validation name."""
+        named = [one for one in (self.train, self.validation) if one is not None and not isinstance(one, float)]
+        files = [file for one in named for file in ((one,) if isinstance(one, str) else one)]
+        return [file if isinstance(file, str) else file.path for file in files]
+
+    @model_validator(mode="after")
+    def _best_of_something(self) -> Data:
+        if self.keep_best and self.validation is None:
+            raise ValueError("keep_best goes by the loss on held-out data; name some as data.validation")
+        return self

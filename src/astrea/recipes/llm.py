@@ -1,0 +1,89 @@
+"""The language model of a run."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from astrea.recipes.part import Part
+
+
+class LowRank(Part):
+    """Low-rank tuning of the language model (LoRA): small adapters learn, the language model's own weights do not."""
+
+    rank: int = Field(16, ge=1, le=1024)
+    alpha: float = Field(32.0, gt=0, le=1e6, description="what the adapters say counts alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear", description="every linear layer but the output's, or names of layers"
+    )
+    merge: bool = Field(True, description="merge the adapters into the finished model")
+
+    @field_validator("targets")
+    @classmethod
+    def _are_names(cls, targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        # Plain names only: a pattern from somebody else's file could take for ever to match.
+        bad = [name for name in targets if not re.fullmatch(r"\w{1,64}(\.\w{1,64}){0,15}", name, re.ASCII)]
+        if not isinstance(targets, str) and (bad or not targets):
+            raise ValueError(f"{bad[0]!r} is no name of a layer" if bad else "names no layer")
+        return targets
+
+
+class LanguageModel(Part):
+    """The language model: the tiny one built here, with this size; or, with ``checkpoint``, any model and tokenizer
+    that `AutoModelForCausalLM` and `AutoTokenizer` load; or, with ``architecture`` alone, such a model with random
+    weights and the tiny one's tokenizer."""
+
+    width: PositiveInt = 128
+    layers: PositiveInt = 4
+    heads: PositiveInt = 4
+    feed_forward: PositiveInt = 384
+    checkpoint: str | None = Field(None, description="a local folder, or a hub id (owner/name) with its revision")
+    revision: str | None = Field(
+        None, pattern="^[0-9a-f]{40}$", description="of a hub id: the commit, all 40 digits, so that it cannot change"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the checkpoint's weights here")
+    attention: Literal["eager", "sdpa"] = "eager"
+    architecture: dict[str, Any] | None = Field(
+        None,
+        description="what the checkpoint's config.json says, model_type included; what is left out is as transformers "
+        "has it. Estimates then need no checkpoint, and without one the language model has random weights",
+    )
+    low_rank: LowRank | None = None
+    gradient_checkpointing: bool = Field(
+        False, description="compute the language model's inner states twice instead of keeping them: slower, smaller"
+    )
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> LanguageModel:
+        # Rotary positions come in pairs; the mixer has four heads of its own.
+        if self.width % (2 * self.heads) or self.width % 4:
+            raise ValueError(f"a width of {self.width} is not a multiple of 4 and of twice its {self.heads} heads")
+        return self
+
+    @model_validator(mode="after")
+    def _belongs_to_a_checkpoint(self) -> LanguageModel:
+        if self.checkpoint is None and self.revision is not None:
+            raise ValueError("a revision is of a checkpoint; name one, or leave it out")
+        if self.tiny and self.dtype != "float32":
+            raise ValueError("dtype is of a checkpoint or an architecture; name one, or leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As with an expert's entry.
+        return {key: value for key, value in dump(self).items() if key != "architecture" or value is not None}
+
+    @property
+    def tiny(self) -> bool:
+        """Whether this is the language model that is built here, and not one of transformers."""
+        return self.checkpoint is None and self.architecture is None

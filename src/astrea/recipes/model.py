@@ -1,0 +1,91 @@
+"""Alignment, fusion, and what keeps experts in balance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import (
+    Field,
+    PositiveInt,
+    field_validator,
+)
+
+from astrea.fusion.registry import STRATEGIES
+from astrea.language.defaults import WORD_MATCH
+from astrea.recipes.part import Part
+
+
+class Model(Part):
+    """Alignment and fusion; every ingredient can be switched off."""
+
+    strategy: str = Field("astrea", description="any name of astrea.fusion.registry")
+    options: dict[str, Any] = Field({}, description="of another strategy's constructor; Astrea's are the keys below")
+    word_match: float = Field(
+        WORD_MATCH,
+        ge=0,
+        description="start of gamma, how strongly a word finds its token; 0 = off. Off where nothing is said and the "
+        "language model is not the one built here, for it was never warmed up with it",
+    )
+    contrast_width: PositiveInt = 64
+    adapter_hidden: PositiveInt = 128
+    word_start: bool = Field(True, description="adapters start at the language model's embeddings of their labels")
+    mixer: bool = True
+    residual: bool = Field(False, description="stochastic residual connections, as the paper has them")
+    residual_start: float = Field(1.0, ge=0, le=1, description="probability p_0 of the stochastic residual")
+    residual_end: float = Field(0.85, ge=0, le=1, description="probability p_1, reached at the end of `fuse`")
+    gate: bool = Field(True, description="shares; they learn from contributions alone and are equal without them")
+    gate_tau: float = Field(1.0, gt=0)
+    gate_question: bool = True
+    gate_confidence: bool = False
+    reliability: bool = Field(True, description="experts that the others do not echo are not believed")
+    prune_share: float = Field(
+        0.0, ge=0, lt=1, description="share of training questions that read only their best tokens"
+    )
+    keep_threshold: float = Field(
+        0.0, ge=0, description="at evaluation, tokens that promise less are not read; 1 = what an equal share promises"
+    )
+    pretrained_llm: bool = Field(True, description="start from the pretrained language model; false = from nothing")
+
+    @field_validator("strategy")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError(f"unknown strategy {name!r}; known: {', '.join(STRATEGIES)}")
+        return name
+
+    def fusion(self) -> dict[str, Any]:
+        """Options of the strategy's constructor."""
+        if self.strategy != "astrea":
+            return dict(self.options)
+        return {
+            "mixer": self.mixer,
+            "residual": self.residual,
+            "allocator": self.gate,
+            "tau": self.gate_tau,
+            "use_question": self.gate_question,
+            "use_confidence": self.gate_confidence,
+            "trust": self.reliability,
+            "word_match": self.word_match,
+            "thrifty": self.prune_share,
+            "threshold": self.keep_threshold,
+        }
+
+
+class Contrast(Part):
+    """Momentum contrast (after ALBEF, arXiv 2107.07651)."""
+
+    momentum: float = Field(0.995, ge=0, lt=1)
+    queue: int = Field(0, ge=0, description="entries per modality, as the paper has them; 0 = in-batch contrast only")
+    temperature: float = Field(0.07, gt=0)
+    soft_targets: float = Field(0.4, ge=0, lt=1, description="alpha, reached at the end of the first stage")
+
+
+class Regularisation(Part):
+    """What keeps experts from starving or dominating."""
+
+    expert_dropout: float = Field(0.3, ge=0, lt=1, description="chance that a training picture loses one expert")
+    corruption: float = Field(
+        0.0, ge=0, lt=1, description="chance that an expert tells a training picture confidently wrong"
+    )
+    load_rate: float = Field(0.02, ge=0, description="eta of the load bias; 0 = off")
+    contribution_every: int = Field(5, ge=0, description="steps between counterfactual passes; 0 = off")

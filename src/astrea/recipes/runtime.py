@@ -1,0 +1,36 @@
+"""What a run is computed on, and how."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+    PositiveInt,
+)
+
+from astrea.common.devices import Device
+from astrea.recipes.part import Part
+
+
+class Runtime(Part):
+    """What a run is computed on, and how. No part of what the run is: it may go on with other settings."""
+
+    device: Device = Field(
+        "auto", description="auto = a GPU for each process where there are any, otherwise the processor"
+    )
+    llm: Literal["replicated", "fsdp"] = Field(
+        "replicated", description="fsdp = share out the blocks of a language model that learns (FSDP2)"
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of the language model's computing; auto = bf16 on a GPU, fp32 on a processor"
+    )
+    compile: bool = Field(False, description="compile the language model's blocks with torch.compile")
+    loaders: PositiveInt = Field(2, description="threads of each process that decode the pictures of one's own data")
+    feature_cache_gb: float = Field(
+        16.0,
+        ge=0,
+        le=1e6,
+        description="GB in the cache for what experts saw in pictures of one's own; 0 = they look anew every time",
+    )
+    timeout: PositiveInt = Field(30, description="minutes until a process that does not answer is given up")
