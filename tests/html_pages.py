@@ -7,7 +7,7 @@ import csv
 import io
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "br", "line", "path", "input"}
+VOID = {"meta", "img", "br", "input"}
 
 
 class Page(HTMLParser):

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from astrea.common.errors import AstreaError
-from astrea.report import TASKS
+from astrea.report.results import TASKS
 from astrea.report.summary import terminal_table
 
 

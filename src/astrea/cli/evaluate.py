@@ -184,7 +184,7 @@ def arena(
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.")]) -> None:
     """Write a run's report.html again from its results."""
-    from astrea.report import write_report
+    from astrea.report.page import write_report
 
     print_path("report", write_report(run))
 

@@ -21,7 +21,7 @@ from astrea.model.loading import load_model
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.recipe import Recipe
-from astrea.report import write_report
+from astrea.report.page import write_report
 from astrea.report.results import parse_results
 from astrea.training.run_folder import locked_folder
 

@@ -1,32 +1,21 @@
-"""The whole page: sections put together, written beside the results."""
+"""The whole page, written beside the results: templates filled from the files of the run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import astrea
+from markupsafe import Markup
+
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_atomic
-from astrea.report.curves import curves_section
-from astrea.report.experts import masking_section, own_scores_section, shares_section
-from astrea.report.load import RunFiles, read_run
-from astrea.report.markup import absent, escape, section
-from astrea.report.samples import samples_section
-from astrea.report.scores import conditions_section, headline, tasks_section
-
-# Nothing is fetched and nothing runs, whatever a file of the run folder may hold.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_STYLE = Path(__file__).with_name("page.css")
-_CONTENTS = {
-    "tasks": "Twelve tasks",
-    "conditions": "Conditions",
-    "experts": "The experts alone",
-    "shares": "Who is looked at",
-    "masking": "Without one expert",
-    "training": "Training",
-    "samples": "Test pictures",
-    "recipe": "Recipe",
-}
+from astrea.common.terminal import counted
+from astrea.report import samples, tables
+from astrea.report.charts import LOSS_COLOURS, loss_chart
+from astrea.report.formatting import plain
+from astrea.report.load import Curve, RunFiles, read_run
+from astrea.report.smoothing import smoothed
+from astrea.report.svg import CSS
+from astrea.report.templating import environment
 
 
 def write_report(run: Path) -> Path:
@@ -57,44 +46,31 @@ def write_report(run: Path) -> Path:
 
 def render(files: RunFiles) -> str:
     """The page as HTML."""
-    results = files.results
-    contents = _CONTENTS | ({"tasks": "Kinds of answers"} if results.own_data else {})
-    links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title in contents.items())
-    body = "".join(
-        [
-            headline(files),
-            f'<nav aria-label="Sections">{links}</nav><main>',
-            tasks_section(results),
-            conditions_section(results),
-            own_scores_section(results),
-            shares_section(results),
-            masking_section(results),
-            curves_section(files.curves),
-            samples_section(files),
-            _recipe_section(files),
-            "</main>",
-            _footer(files),
-        ]
-    )
-    head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
-        f"<title>{escape(files.name)} · Astrea report</title><style>{_STYLE.read_text('utf-8')}</style>"
-    )
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
-
-
-def _recipe_section(files: RunFiles) -> str:
-    if files.recipe is None:
-        return section("recipe", "Recipe", absent("<code>recipe.yaml</code> is absent."))
-    body = f"<details><summary>The settings this run was made with</summary><pre>{escape(files.recipe)}</pre></details>"
-    return section("recipe", "Recipe", body)
-
-
-def _footer(files: RunFiles) -> str:
-    version = escape(getattr(astrea, "__version__", ""))
     return (
-        f"<footer><p>Made by Astrea {version} from the files of this run. To make this page again: "
-        f"<code>astrea report {escape(files.name)}</code>, with the path of the run's folder.</p></footer>"
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            files=files,
+            results=files.results,
+            tables=tables,
+            samples=samples,
+            loss_key=loss_key(files.curves or []),
+            loss_panels=[loss_panel(curve, number) for number, curve in enumerate(files.curves or [])],
+            counted=counted,
+        )
     )
+
+
+def loss_key(curves: list[Curve]) -> dict[str, str]:
+    """Every loss that any panel shows -> its colour."""
+    names = {name for curve in curves for name in curve.series}
+    return {"total" if name == "loss" else name: CSS[LOSS_COLOURS[name]] for name in LOSS_COLOURS if name in names}
+
+
+def loss_panel(curve: Curve, number: int) -> tuple[str, str, int, Markup]:
+    """One stage: its name, how its loss changed, its number of logged steps, its chart."""
+    main = curve.series.get("loss") or next(iter(curve.series.values()))
+    smooth = smoothed(main)
+    change = f"{plain(smooth[0][1], 2)} → {plain(smooth[-1][1], 2)}"
+    label = f"Loss of stage {curve.stage}: {change}, steps {main[0][0]} to {main[-1][0]}"
+    return curve.stage, change, len(main), loss_chart(curve, f"loss {number}", label)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from astrea.common.errors import AstreaError
+from astrea.report.interval import wilson
 
 SCHEMA = 1
 
@@ -28,6 +29,9 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 }
 TASKS: tuple[str, ...] = tuple(task for family in FAMILIES.values() for task in family)
 """The twelve tasks, in the order in which every table lists them."""
+
+_MEANS = ("accuracy", "match", "recall", "scene_f1")
+"""Metrics that are the mean of one number between 0 and 1 per question; only these have an interval."""
 
 T = TypeVar("T")
 
@@ -67,6 +71,17 @@ class TaskScore(_Part):
     def gain(self) -> float | None:
         """How much the score is above the blind one."""
         return None if self.score is None or self.blind is None else self.score - self.blind
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of a score (0..100) that is a mean of ``n`` numbers in 0..1, as wide as if each were 0 or
+        1; None for other scores."""
+        if self.score is None or not self.n or self.n < 1 or not 0 <= self.score <= 100:
+            return None
+        if not any(name in (self.metric or "").lower() for name in _MEANS):
+            return None
+        low, high = wilson(self.score / 100, round(self.n))
+        return 100 * low, 100 * high
 
 
 class Load(_Part):

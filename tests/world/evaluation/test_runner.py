@@ -15,7 +15,7 @@ from astrea.data.feature_cache import FeatureCache
 from astrea.evaluation.generate import Answered, Answerer
 from astrea.evaluation.metrics.balance import load_balance
 from astrea.recipes.recipe import Data, World
-from astrea.report import write_report
+from astrea.report.page import write_report
 from astrea.report.results import parse_results
 from astrea.report.summary import terminal_table
 from astrea.world.evaluation import runner

@@ -6,7 +6,7 @@ import pytest
 
 from astrea.common.errors import AstreaError
 from astrea.recipes.recipe import Data, World
-from astrea.report import TASKS as REPORTED
+from astrea.report.results import TASKS as REPORTED
 from astrea.world.evaluation import tasks
 from astrea.world.evaluation.tasks import GROUP_SIZE, TASKS, TestSets, build_test_sets, retrieval_pool
 from astrea.world.scenes.captions import captions

@@ -15,7 +15,7 @@ from astrea.evaluation.own_data.score import is_right
 from astrea.experts.drawing import draw_readings
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
-from astrea.report import write_report
+from astrea.report.page import write_report
 
 SAMPLES = 24
 SIDE = 640

@@ -14,7 +14,7 @@ from astrea.common.progress import Reporter
 from astrea.lab.arena.collect import Record, collect, read_cells
 from astrea.lab.arena.equal_time import at_equal_wall
 from astrea.lab.arena.lr_sweep import KIND, trials, trials_of
-from astrea.lab.arena.page import write_page
+from astrea.lab.arena.page.page import write_page
 from astrea.lab.arena.pool import Pool
 from astrea.lab.arena.run import Cell, digest
 from astrea.lab.arena.variants import Contestant, choose, contestants

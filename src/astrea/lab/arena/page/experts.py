@@ -1,49 +1,53 @@
-"""Sections on Astrea's experts: what is lost without one, and who is looked at."""
+"""Sections on Astrea's experts: what is lost without one, and how much weight the gate gives to each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from astrea.lab.arena.page.cells import interval, spread
+from markupsafe import Markup
+
+from astrea.lab.arena.page.blocks import Block, Cell, Row, Table, Text, interval, number_cell, spread
 from astrea.lab.arena.page.reading import by_mean, figure, own_mean, part
-from astrea.report.markup import absent, bar, cell, number, percent, row, table, words
+from astrea.report.formatting import number, percent, words
 
 
-def without(arena: Mapping[str, Any]) -> str:
+def without(arena: Mapping[str, Any]) -> list[Block]:
     """Masking beside retraining, and pairs of experts."""
+    blocks = _masked_and_retrained(arena)
+    if part(arena, "pairs"):
+        return blocks + pairs(arena)
+    return [*blocks, Text("Pairs of experts were not measured.", "absent")] if blocks else []
+
+
+def _masked_and_retrained(arena: Mapping[str, Any]) -> list[Block]:
     masked = {name: own_mean(each) for name, each in part(arena, "masking").items()}
     retrained = part(arena, "retraining")
-    parts = []
     names = list(dict.fromkeys([*masked, *retrained]))
-    if names:
-        first, second = ranks(masked), ranks({n: figure(retrained, n, "difference", "mean") for n in names})
-        lines = [
-            row(
-                words(name),
-                [
-                    cell(number(masked.get(name), sign=True)),
-                    cell(number(first.get(name), digits=0)),
-                    cell(number(figure(retrained, name, "difference", "mean"), sign=True)),
-                    cell(interval(part(retrained, name, "difference"))),
-                    cell(number(second.get(name), digits=0)),
-                ],
-            )
-            for name in sorted(names, key=lambda n: (second.get(n, first.get(n, len(names))), n))
-        ]
-        heads = ["Expert taken away", "Masked", "Rank", "Trained without", "95 % interval", "Rank"]
-        parts.append(table("What each expert is worth", heads, ["".join(lines)], classes="figures fit"))
-        both = first.keys() & second.keys()
-        if len(both) > 1:
-            same = sum(first[name] == second[name] for name in both)
-            parts.append(f'<p class="note">The two rankings put {same} of {len(both)} experts in the same place.</p>')
-        gone = [what for what, there in (("Masking", first), ("Retraining", second)) if not there]
-        parts += [absent(f"{what} was not measured.") for what in gone]
-    if part(arena, "pairs"):
-        parts.append("<h3>Two experts only</h3>" + _pairs(arena))
-    elif parts:
-        parts.append(absent("Pairs of experts were not measured."))
-    return "".join(parts)
+    if not names:
+        return []
+    first, second = ranks(masked), ranks({n: figure(retrained, n, "difference", "mean") for n in names})
+    lines = [
+        Row(
+            words(name),
+            [
+                number_cell(masked.get(name), sign=True),
+                number_cell(first.get(name), 0),
+                number_cell(figure(retrained, name, "difference", "mean"), sign=True),
+                Cell(interval(part(retrained, name, "difference"))),
+                number_cell(second.get(name), 0),
+            ],
+        )
+        for name in sorted(names, key=lambda n: (second.get(n, first.get(n, len(names))), n))
+    ]
+    heads = ["Expert taken away", "Masked", "Rank", "Trained without", "95 % interval", "Rank"]
+    blocks: list[Block] = [Table("What each expert is worth", heads, lines, "figures fit")]
+    both = first.keys() & second.keys()
+    if len(both) > 1:
+        same = sum(first[name] == second[name] for name in both)
+        blocks.append(Text(f"The two rankings put {same} of {len(both)} experts in the same place."))
+    missing = [what for what, found in (("Masking", first), ("Retraining", second)) if not found]
+    return [*blocks, *(Text(f"{what} was not measured.", "absent") for what in missing)]
 
 
 def ranks(changes: Mapping[str, float | None]) -> dict[str, int]:
@@ -52,11 +56,12 @@ def ranks(changes: Mapping[str, float | None]) -> dict[str, int]:
     return {name: 1 + sum(other < value for other in known.values()) for name, value in known.items()}
 
 
-def _pairs(arena: Mapping[str, Any]) -> str:
+def pairs(arena: Mapping[str, Any]) -> list[Block]:
+    """The average with two experts only, as a matrix; pairs whose experts are not known in a table of their own."""
     rows = part(arena, "pairs")
     known = expert_names(arena)
     means = {frozenset(both): own_mean(rows[name]) for name in rows if (both := split_pair(name, known))}
-    names = [n for n in known if any(n in both for both in means)]
+    names = [name for name in known if any(name in both for both in means)]
     values = [value for value in map(own_mean, rows.values()) if value is not None]
     low, high = min(values, default=0.0), max(values, default=0.0)
     lines = []
@@ -65,19 +70,23 @@ def _pairs(arena: Mapping[str, Any]) -> str:
         for other in names:
             mean = means.get(frozenset((one, other)))
             tint = (mean - low) / (high - low) if mean is not None and high > low else 0.0
-            cells.append(cell("" if one == other else number(mean), tint=tint))
-        lines.append(row(words(one), cells))
-    matrix = table("Average with two experts", ["", *map(words, names)], ["".join(lines)], classes="heat")
-    rest = [row(words(n), [cell(spread(rows[n]))]) for n in by_mean(rows) if not split_pair(n, known)]
-    other_pairs = table("Other pairs", ["Pair", "Average"], ["".join(rest)], classes="figures fit") if rest else ""
-    return (matrix if names else "") + other_pairs
+            cells.append(Cell("" if one == other else number(mean), tint))
+        lines.append(Row(words(one), cells))
+    title = "Two experts only"
+    rest = [Row(words(name), [Cell(spread(rows[name]))]) for name in by_mean(rows) if not split_pair(name, known)]
+    blocks: list[Block] = []
+    if names:
+        blocks.append(Table("Average with two experts", ["", *names], lines, "heat", title))
+    if rest:
+        blocks.append(Table("Other pairs", ["Pair", "Average"], rest, "figures fit", "" if names else title))
+    return blocks
 
 
 def expert_names(arena: Mapping[str, Any]) -> list[str]:
-    """Every expert that the arena speaks of."""
-    alone = [n.removeprefix("single_") for n in part(arena, "strategies") if n.startswith("single_")]
-    told = (part(arena, "load", "mean"), part(arena, "masking"), part(arena, "retraining"), alone)
-    return list(dict.fromkeys(name for names in told for name in names))
+    """Every expert that the arena names."""
+    alone = [name.removeprefix("single_") for name in part(arena, "strategies") if name.startswith("single_")]
+    places = (part(arena, "load", "mean"), part(arena, "masking"), part(arena, "retraining"), alone)
+    return list(dict.fromkeys(name for names in places for name in names))
 
 
 def split_pair(name: str, known: Sequence[str]) -> tuple[str, str] | None:
@@ -89,32 +98,36 @@ def split_pair(name: str, known: Sequence[str]) -> tuple[str, str] | None:
     return None
 
 
-def shares(arena: Mapping[str, Any]) -> str:
-    """Who is looked at: the load, shares per task and shares per condition."""
-    load, table_of = part(arena, "load"), part(arena, "shares")
-    mean = {name: figure(share) for name, share in part(load, "mean").items()}
-    parts = []
-    if mean:
-        even = sum(v or 0.0 for v in mean.values()) / len(mean)
-        lines = [
-            row(words(n), [cell(percent(v)), cell(bar(v or 0.0, mark=even), classes="wide")]) for n, v in mean.items()
-        ]
-        parts.append(
-            '<h3>Load</h3><p class="note">Mean share over all test questions; the mark is an even split. '
-            f"Largest over mean {number(figure(load, 'max_over_mean'), digits=2)}, coefficient of variation "
-            f"{number(figure(load, 'cv'), digits=2)}, entropy {number(figure(load, 'entropy'), digits=2)} nats "
-            f"({number(figure(load, 'entropy_share'), digits=2)} of the most there can be).</p>"
-            + table("Mean share of each expert", ["Expert", "Share", ""], ["".join(lines)], classes="figures fit")
-        )
-    by_task = {task: _expert_shares(each) for task, each in table_of.items()}
-    parts.append(_share_table("Share per task", "Task", by_task))
+def shares(arena: Mapping[str, Any]) -> list[Block]:
+    """The gate weights of the experts: their means, by task and by condition."""
+    by_task = {task: _expert_shares(each) for task, each in part(arena, "shares").items()}
     by_condition: dict[str, list[dict[str, float]]] = {}
-    for each in table_of.values():
+    for each in part(arena, "shares").values():
         for condition, some in part(each).items():
             if part(some):
                 by_condition.setdefault(condition, []).append(_expert_shares(some))
-    parts.append(_share_table("Share per condition", "Condition", {c: _averaged(s) for c, s in by_condition.items()}))
-    return "".join(parts)
+    return [
+        *_load(arena),
+        *_share_table("Weight per task", "Task", by_task),
+        *_share_table("Weight per condition", "Condition", {c: _averaged(s) for c, s in by_condition.items()}),
+    ]
+
+
+def _load(arena: Mapping[str, Any]) -> list[Block]:
+    load = part(arena, "load")
+    mean = {name: figure(share) for name, share in part(load, "mean").items()}
+    if not mean:
+        return []
+    even = sum(share or 0.0 for share in mean.values()) / len(mean)
+    lines = [
+        Row(words(name), [Cell(percent(share)), Cell(bar=share or 0.0, mark=even, classes="wide")])
+        for name, share in mean.items()
+    ]
+    note = Markup(
+        "Mean weight over all test questions; the mark is an even split. Largest over mean {}, coefficient of "
+        "variation {}, entropy {} nats ({} of the most there can be)."
+    ).format(*(number(figure(load, name), 2) for name in ("max_over_mean", "cv", "entropy", "entropy_share")))
+    return [Table("Mean weight of each expert", ["Expert", "Weight", ""], lines, "figures fit", "Load", note)]
 
 
 def _expert_shares(tree: object) -> dict[str, float]:
@@ -129,12 +142,12 @@ def _averaged(trees: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def _share_table(title: str, corner: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+def _share_table(title: str, corner: str, rows: Mapping[str, Mapping[str, float]]) -> list[Block]:
     experts = list(dict.fromkeys(name for each in rows.values() for name in each))
     if not experts:
-        return ""
+        return []
     lines = [
-        row(words(name), [cell(percent(each.get(e)), tint=each.get(e, 0.0)) for e in experts])
+        Row(words(name), [Cell(percent(each.get(expert)), each.get(expert, 0.0)) for expert in experts])
         for name, each in rows.items()
     ]
-    return f"<h3>{title}</h3>" + table(title, [corner, *map(words, experts)], ["".join(lines)], classes="heat")
+    return [Table(title, [corner, *map(words, experts)], lines, "heat", title)]

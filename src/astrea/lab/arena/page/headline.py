@@ -3,42 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from astrea.lab.arena.page.cells import interval, spread, whole
+from markupsafe import Markup
+
+from astrea.lab.arena.page.blocks import interval, spread
 from astrea.lab.arena.page.reading import SELF, by_mean, figure, part, task_names, turned
-from astrea.report.markup import MISSING, plain, words
+from astrea.report.formatting import MISSING, measured, number, plain, words
 
 
-def headline(arena: Mapping[str, Any]) -> str:
-    """The page's header: Astrea against the best other strategy."""
+@dataclass(frozen=True)
+class Tile:
+    """One figure of the header."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The header: how many other strategies there are, what may be said of Astrea, and the figures."""
+
+    others: int
+    verdict: str
+    tiles: list[Tile]
+
+
+def headline(arena: Mapping[str, Any]) -> Headline:
+    """Astrea against the best other strategy."""
     strategies = part(arena, "strategies")
-    own, told = part(strategies, SELF), part(arena, "best_other")
-    name = str(told.get("name") or "")
-    best = part(strategies, name, "average") or told
+    own, other = part(strategies, SELF), part(arena, "best_other")
+    name = str(other.get("name") or "")
     gap = turned(part(strategies, name, "difference"))
     if gap["mean"] is None:
-        gap["mean"] = figure(told, "gap")
+        gap["mean"] = figure(other, "gap")
     won, tasks = figure(arena, "wins"), len(task_names(arena))
-    seeds = figure(own, "average", "seeds")
-    equal = part(arena, "equal_wall")
-    rival = next(iter(by_mean(equal, "average")), "")
-    in_time = turned(part(equal, rival, "difference"))
+    seeds = number(figure(own, "average", "seeds"), 0)
+    tasks_won = MISSING if won is None else f"{plain(won, 0)} of {tasks}"
     tiles = [
-        _tile("Astrea", own.get("average"), f"average of {tasks} tasks, seeds: {whole(seeds)}"),
-        _tile("Best other strategy", best, words(name)),
-        _tile("Astrea minus the best other", gap, f"95 % interval {interval(gap)}", sign=True),
-        f'<div class="tile"><dt>Tasks won</dt><dd>{MISSING if won is None else f"{plain(won, digits=0)} of {tasks}"}'
-        "</dd><dd>Astrea above every other strategy</dd></div>",
+        Tile("Astrea", _mean(own.get("average")), Markup("average of {} tasks, seeds: {}").format(tasks, seeds)),
+        Tile("Best other strategy", _mean(part(strategies, name, "average") or other), words(name)),
+        Tile("Astrea minus the best other", measured(gap["mean"], sign=True), _interval(gap)),
+        Tile("Tasks won", tasks_won, "Astrea above every other strategy"),
     ]
+    equal = part(arena, "equal_wall")
     if equal:
-        note = f"against {words(rival)}, 95 % interval {interval(in_time)}"
-        tiles.append(_tile("The same at equal training time", in_time, note, sign=True))
-    facts = f"Astrea against {len(strategies.keys() - {SELF})} other ways to fuse the same frozen experts"
-    return (
-        f'<header><h1>Arena</h1><p class="sub">{facts}. {verdict(gap)}</p><dl class="tiles">{"".join(tiles)}</dl>'
-        "</header>"
-    )
+        best = by_mean(equal, "average")[0]
+        in_time = turned(part(equal, best, "difference"))
+        note = Markup("against {}, {}").format(words(best), _interval(in_time))
+        tiles.append(Tile("The same at equal training time", measured(in_time["mean"], sign=True), note))
+    return Headline(len(strategies.keys() - {SELF}), verdict(gap), tiles)
 
 
 def verdict(gap: Mapping[str, float | None]) -> str:
@@ -53,7 +69,9 @@ def verdict(gap: Mapping[str, float | None]) -> str:
     return "The interval of the gap holds zero: neither is shown to be ahead."
 
 
-def _tile(name: str, tree: object, note: str, *, sign: bool = False) -> str:
-    mean = figure(tree, "mean")
-    value = MISSING if mean is None else plain(mean, sign=True) if sign else spread(tree)
-    return f'<div class="tile"><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></div>'
+def _mean(tree: object) -> str:
+    return MISSING if figure(tree, "mean") is None else spread(tree)
+
+
+def _interval(gap: Mapping[str, float | None]) -> str:
+    return Markup("95 % interval {}").format(interval(gap))

@@ -5,31 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from astrea.lab.arena.page.blocks import Block, Cell, Row, Table, Text
 from astrea.lab.arena.page.reading import part
-from astrea.report.markup import cell, escape, row, table, words
+from astrea.report.formatting import words
+
+KINDS = {"strategies": "Strategies", "ablations": "Ablations", "retraining": "Without one expert", "pairs": "Pairs"}
 
 
-def made(arena: Mapping[str, Any]) -> str:
-    """Command, commit, machine, seeds, contestants."""
+def made(arena: Mapping[str, Any]) -> list[Block]:
+    """Command, commit, machine, seeds, and what each variant is."""
     facts = {name: arena.get(name) for name in ("recipe", "commit", "machines")}
     facts |= {f"machine: {name}": value for name, value in part(arena, "machine").items()}
     rows = part(arena, "strategies")
     facts["seeds"] = ", ".join(dict.fromkeys(seed for name in rows for seed in part(rows, name, "values")))
-    lines = [row(words(n), [cell(escape(v), classes="more")]) for n, v in facts.items() if v not in (None, "")]
-    command = arena.get("command")
-    parts = [f'<pre class="command">{escape(command)}</pre>'] if command else []
-    if lines:
-        parts.append(table("Where it was made", ["Fact", "Value"], ["".join(lines)], classes="fit"))
-    kinds = {"strategies": "Strategies", "ablations": "Ablations", "retraining": "Without one expert", "pairs": "Pairs"}
-    bodies = []
-    for kind, title in kinds.items():
-        notes = [
-            row(words(name), [cell(escape(note), classes="more")])
-            for name in part(arena, kind)
-            if (note := part(arena, kind, name).get("note"))
-        ]
-        if notes:
-            bodies.append(f'<tr class="family"><th scope="rowgroup" colspan="2">{title}</th></tr>{"".join(notes)}')
-    if bodies:
-        parts.append("<h3>Contestants</h3>" + table("What each contestant is", ["Name", "What it is"], bodies))
-    return "".join(parts)
+    known = [_fact(name, value) for name, value in facts.items() if value not in (None, "")]
+    notes = []
+    for kind, title in KINDS.items():
+        named = {name: part(arena, kind, name).get("note") for name in part(arena, kind)}
+        lines = [_fact(name, note) for name, note in named.items() if note]
+        notes += [Row(title, []), *lines] if lines else []
+    blocks: list[Block] = []
+    if arena.get("command"):
+        blocks.append(Text(str(arena["command"]), "command"))
+    if known:
+        blocks.append(Table("Where it was made", ["Fact", "Value"], known, "fit"))
+    if notes:
+        blocks.append(Table("What each variant is", ["Name", "What it is"], notes, "", "Variants"))
+    return blocks
+
+
+def _fact(name: str, value: object) -> Row:
+    return Row(words(name), [Cell(str(value), classes="more")])

@@ -1,43 +1,64 @@
-"""Sections on what the probes of Astrea's cells found: calibration, fewer tokens, broken experts."""
+"""Sections on what the probes of Astrea's runs found: calibration, fewer tokens, adaptivity, broken experts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from astrea.lab.arena.page.blocks import Block, Cell, Chart, Row, Table, name_row, number_cell
 from astrea.lab.arena.page.reading import SELF, by_mean, figure, part
-from astrea.lab.arena.pictures import Series, chart, key
-from astrea.report.markup import bar, cell, number, percent, plain, row, table, words
+from astrea.lab.arena.variants import variant
+from astrea.report.charts import Series, expert_colour, line_chart
+from astrea.report.formatting import number, percent, plain, words
+from astrea.report.formatting import spread as mean_and_deviation
+from astrea.report.svg import ACCENT
 
-_NAMES = {SELF: "Astrea", "without_allocator": "Equal shares (no allocator)"}
+TITLES = {SELF: "Astrea", "without_allocator": "Equal weights (no gate)"}
+
+CALIBRATION = {
+    "rank_correlation": ("Rank correlation over task, condition and expert", 2),
+    "relative": ("The same, contributions as parts of their sum", 2),
+    "per_task": ("The first over task and expert", 2),
+    "cells": ("Points (task, condition, expert)", 0),
+}
+"""Figure of the calibration -> its name and digits."""
+
+ADAPTIVE = {
+    "load": ("Load, largest over mean", 2),
+    "calibration": ("Calibration", 2),
+    "relative": ("relative", 2),
+    "per_task": ("per task", 2),
+    "tokens": ("Tokens read", 2),
+    "fewer_tokens": ("which costs", 1),
+    "masked": ("An expert masked costs", 1),
+    "swapped": ("one of another picture", 1),
+    "frozen": ("of one for ever", 1),
+    "constant": ("one stuck", 1),
+    "nan": ("one that is no number", 1),
+}
+"""Figure of an adaptivity row -> its head and digits."""
 
 
-def calibration(arena: Mapping[str, Any]) -> str:
-    """Whether shares follow what the experts contribute: figures, and every cell as a point."""
-    tree, series = part(arena, "calibration"), _cells(arena)
-    told = {
-        "rank_correlation": "Rank correlation over task, condition and expert",
-        "relative": "The same, contributions as parts of their sum",
-        "per_task": "The first over task and expert",
-        "cells": "Cells (task, condition, expert)",
-    }
+def calibration(arena: Mapping[str, Any]) -> list[Block]:
+    """Whether gate weights follow what the experts contribute: figures, and a point per task, condition and expert."""
+    tree, series = part(arena, "calibration"), _contributions(arena)
     lines = [
-        row(name, [cell(plain(value, digits=0 if key_ == "cells" else 2))])
-        for key_, name in told.items()
-        if (value := figure(tree, key_)) is not None
+        Row(title, [Cell(plain(value, digits))])
+        for key, (title, digits) in CALIBRATION.items()
+        if (value := figure(tree, key)) is not None
     ]
-    parts = (
-        [table("Figures of calibration", ["Figure", "Value"], ["".join(lines)], classes="figures fit")] if lines else []
-    )
+    blocks: list[Block] = []
+    if lines:
+        blocks.append(Table("Figures of calibration", ["Figure", "Value"], lines, "figures fit"))
     if series:
-        parts.append(key([(each.name, each.colour) for each in series]))
-        label = "Contribution of an expert against its share, by task and condition"
-        parts.append(chart(series, label, "share", "contribution, nats per token"))
-    return "".join(parts)
+        label = "Contribution of an expert against its gate weight, by task and condition"
+        drawn = line_chart(series, "calibration", label, "gate weight", "contribution, nats per token")
+        blocks.append(Chart(drawn, {words(each.name): each.css for each in series}))
+    return blocks
 
 
-def _cells(arena: Mapping[str, Any]) -> list[Series]:
-    """(share, contribution) of every task and condition, one series per expert."""
+def _contributions(arena: Mapping[str, Any]) -> list[Series]:
+    """(gate weight, contribution) of every task and condition, one series per expert."""
     worth, found = part(arena, "contribution"), dict[str, list[tuple[float, float]]]()
     for task in worth:
         for condition in part(worth, task):
@@ -45,10 +66,10 @@ def _cells(arena: Mapping[str, Any]) -> list[Series]:
                 x, y = (figure(arena.get(of), task, condition, expert) for of in ("shares", "contribution"))
                 if x is not None and y is not None:
                     found.setdefault(expert, []).append((x, y))
-    return [Series(name, f"var(--e{i % 8})", spots, line=False) for i, (name, spots) in enumerate(found.items())]
+    return [Series(name, expert_colour(i), spots, line=False) for i, (name, spots) in enumerate(found.items())]
 
 
-def pareto(arena: Mapping[str, Any]) -> str:
+def pareto(arena: Mapping[str, Any]) -> list[Block]:
     """The average against the share of visual tokens that the language model reads."""
     steps = arena.get("pareto")
     curve, lines = [], []
@@ -56,24 +77,22 @@ def pareto(arena: Mapping[str, Any]) -> str:
         x, y = figure(each, "tokens_share"), figure(each, "average")
         if x is not None and y is not None:
             curve.append((x, y))
-            cells = [cell(percent(x)), cell(number(figure(each, "tokens_read")))]
-            cells += [cell(number(figure(each, "experts_read"), digits=2)), cell(number(y))]
-            lines.append(row(number(figure(each, "threshold"), digits=2), cells))
+            counts = [number_cell(figure(each, "tokens_read")), number_cell(figure(each, "experts_read"), 2)]
+            lines.append(Row(number(figure(each, "threshold"), 2), [Cell(percent(x)), *counts, number_cell(y)]))
     if not curve:
-        return ""
+        return []
     others = _at_their_tokens(arena)
-    series = [
-        Series("astrea, reading fewer experts", "rgb(var(--accent))", sorted(curve)),
-        Series("other strategies", "var(--e1)", list(others.values()), line=False, names=list(others)),
-    ]
-    seen = [each for each in series if each.points]
+    series = [Series("astrea, reading fewer tokens", ACCENT, sorted(curve))]
+    if others:
+        points = list(others.values())
+        series.append(Series("other strategies", expert_colour(1), points, line=False, names=list(others)))
     label = "Average over the probed tasks against visual tokens read"
-    heads = ["Smallest share that is read", "Tokens read", "Tokens", "Experts", "Average"]
-    return (
-        key([(each.name, each.colour) for each in seen])
-        + chart(seen, label, "visual tokens read, 1 = all of Astrea's", "average")
-        + table("Astrea reading fewer experts", heads, ["".join(lines)], classes="figures fit")
-    )
+    drawn = line_chart(series, "pareto", label, "visual tokens read, 1 = all of Astrea's", "average")
+    heads = ["Keep threshold", "Tokens read", "Tokens", "Experts", "Average"]
+    return [
+        Chart(drawn, {each.name: each.css for each in series}),
+        Table("Astrea reading fewer tokens", heads, lines, "figures fit"),
+    ]
 
 
 def _at_their_tokens(arena: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
@@ -92,40 +111,53 @@ def _at_their_tokens(arena: Mapping[str, Any]) -> dict[str, tuple[float, float]]
     return found
 
 
-def robustness(arena: Mapping[str, Any]) -> str:
-    """What a broken expert does to Astrea, and to Astrea with equal shares."""
+def adaptivity(arena: Mapping[str, Any]) -> list[Block]:
+    """What variants of Astrea save and survive, and whether their gate weights follow contribution."""
+    rows = part(arena, "adaptivity")
+    lines = []
+    for name in rows:
+        each = part(rows, name)
+        cells = [number_cell(figure(each, "seeds"), 0)]
+        for key, (_, digits) in ADAPTIVE.items():
+            cells.append(Cell(mean_and_deviation(figure(each, key), figure(each, "std", key), digits)))
+        lines.append(name_row(name, cells, name if name == SELF else variant(name)))
+    heads = ["Variant", "Seeds", *(head for head, _ in ADAPTIVE.values())]
+    return [Table("What adaptivity buys", heads, lines)] if lines else []
+
+
+def robustness(arena: Mapping[str, Any]) -> list[Block]:
+    """What a broken expert does to Astrea, and to Astrea with equal weights; whether the fusion notices."""
     rows = part(arena, "robustness")
-    kinds = list(
-        dict.fromkeys(kind for name in rows for kind in part(rows, name) if kind not in ("clean", "mean_loss"))
-    )
-    lines = {kind: _broken_row(words(kind), [_mean_of_experts(each, kind) for each in rows.values()]) for kind in kinds}
-    sound = [figure(each, "clean") for each in rows.values()]
-    if not any(value is not None for value in sound) and not kinds:
-        return _trust(arena)
-    heads = ["An expert's output is", *(head for name in rows for head in (_NAMES.get(name, words(name)), ""))]
-    body = _broken_row("clean", sound) + "".join(lines.values())
-    parts = [table("Average with a broken expert, mean over experts", heads, [body], classes="figures")]
-    experts = list(dict.fromkeys(e for name in rows for kind in kinds for e in part(rows, name, kind)))
+    titles = {name: TITLES.get(name, words(name)) for name in rows}
+    known = (kind for name in rows for kind in part(rows, name) if kind not in ("clean", "mean_loss"))
+    kinds = list(dict.fromkeys(known))
+    clean = [figure(each, "clean") for each in rows.values()]
+    if not kinds and all(value is None for value in clean):
+        return _reliability(arena)
+    broken = [_broken_row(words(kind), [_mean_of_experts(each, kind) for each in rows.values()]) for kind in kinds]
+    heads = ["An expert's output is", *(head for title in titles.values() for head in (title, ""))]
+    caption = "Average with a broken expert, mean over experts"
+    blocks: list[Block] = [Table(caption, heads, [_broken_row("clean", clean), *broken])]
+    experts = list(dict.fromkeys(expert for name in rows for kind in kinds for expert in part(rows, name, kind)))
     single = [
-        row(
-            f"{_NAMES.get(name, words(name))}: {words(kind)}",
-            [cell(number(figure(rows, name, kind, expert, "average"))) for expert in experts],
+        Row(
+            f"{titles[name]}: {words(kind)}",
+            [number_cell(figure(rows, name, kind, expert, "average")) for expert in experts],
         )
         for kind in kinds
         for name in rows
     ]
     if experts:
-        parts.append("<h3>By the expert that is broken</h3>")
-        heads = ["Output", *map(words, experts)]
-        parts.append(table("Average by the expert that is broken", heads, ["".join(single)], classes="figures"))
-    return "".join(parts) + _trust(arena)
+        caption = "Average by the expert that is broken"
+        blocks.append(Table(caption, ["Output", *map(words, experts)], single, title="By the expert that is broken"))
+    return blocks + _reliability(arena)
 
 
-def _broken_row(head: str, values: Sequence[float | None]) -> str:
+def _broken_row(head: str, values: Sequence[float | None]) -> Row:
     cells = []
     for value in values:
-        cells += [cell(number(value)), cell("" if value is None else bar(value / 100), classes="wide")]
-    return row(head, cells)
+        cells += [number_cell(value), Cell(bar=None if value is None else value / 100, classes="wide")]
+    return Row(head, cells)
 
 
 def _mean_of_experts(tree: object, kind: str) -> float | None:
@@ -134,10 +166,12 @@ def _mean_of_experts(tree: object, kind: str) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _trust(arena: Mapping[str, Any]) -> str:
-    """How often each expert is believed, where it is measured."""
+def _reliability(arena: Mapping[str, Any]) -> list[Block]:
+    """How often each expert is judged reliable, where that is measured."""
     rows = part(arena, "trust")
     kinds = list(dict.fromkeys(kind for name in rows for kind in part(rows, name)))
-    lines = [row(words(n), [cell(percent(figure(rows, n, kind))) for kind in kinds]) for n in rows]
-    body = table("How often each expert is believed", ["Expert", *map(words, kinds)], ["".join(lines)], classes="heat")
-    return f"<h3>How often each expert is believed</h3>{body}" if kinds else ""
+    if not kinds:
+        return []
+    lines = [Row(words(n), [Cell(percent(figure(rows, n, kind))) for kind in kinds]) for n in rows]
+    title = "How often each expert is judged reliable"
+    return [Table(title, ["Expert", *map(words, kinds)], lines, "heat", title)]

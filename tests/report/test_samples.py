@@ -1,49 +1,13 @@
-"""Parts of the report that a reader works with: intervals, filters, tables for a spreadsheet, axes, scrolling."""
+"""The cards of test pictures: which are shown when a button is pressed, and what a spreadsheet gets."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from types import SimpleNamespace
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from astrea.report import samples as sample_cards
-from astrea.report.curves import curves_section
-from astrea.report.interval import wilson
-from astrea.report.load import Curve, Sample
-from astrea.report.markup import table
-from astrea.report.results import TaskScore
-from astrea.report.scores import interval
-from astrea.report.spreadsheet import csv_link
+from astrea.report.load import RunFiles, Sample
+from astrea.report.page import render
+from astrea.report.results import Load, Results
 from html_pages import Page, saved
-
-STYLE = (Path(sample_cards.__file__).parent / "page.css").read_text()
-
-
-@pytest.mark.parametrize(
-    ("right", "count", "low", "high"),
-    # Newcombe, Statistics in Medicine 17 (1998), table I: method 3 of 81/263, 15/148, 0/20, 1/29.
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_the_interval_is_wilsons(right: int, count: int, low: float, high: float):
-    assert wilson(right / count, count) == pytest.approx((low, high), abs=6e-5)
-
-
-@given(st.integers(1, 10_000), st.floats(0, 1))
-def test_the_interval_holds_the_share_and_never_is_a_point(count: int, share: float):
-    low, high = wilson(share, count)
-    assert 0 <= low <= share + 1e-12
-    assert share - 1e-12 <= high <= 1
-    assert high - low > 1e-5
-
-
-def test_all_right_of_thirty_is_not_certain():
-    assert interval(TaskScore(score=100.0, n=30, metric="vqa_accuracy")) == pytest.approx((88.65, 100.0), abs=0.01)
-    assert interval(TaskScore(score=100.0, n=30, metric="cider_d")) is None
-    assert interval(TaskScore(score=50.0, n=None, metric="vqa_accuracy")) is None
 
 
 def cards(*rows: tuple[str, bool | None, str]) -> tuple[str, Page]:
@@ -51,14 +15,13 @@ def cards(*rows: tuple[str, bool | None, str]) -> tuple[str, Page]:
         Sample("data:,", False, task, "what?", answer, "cat", right, "night", {"a": 0.25})
         for task, right, answer in rows
     ]
-    files = SimpleNamespace(samples=made, samples_left_out=0, results=SimpleNamespace(expert_names=lambda: ["a"]))
-    text = sample_cards.samples_section(files)  # type: ignore[arg-type]
+    text = render(RunFiles("run", Results(load=Load(mean={"a": 0.25})), [], made, 0, None))
     return text, Page(text)
 
 
 def shown(text: str, page: Page, *pressed: str) -> list[int]:
     """The numbers of the cards that stay when these buttons are pressed, by the page's own style rules."""
-    rules = re.search(r"<style>(.*?)\{display:none\}</style>", text)
+    rules = re.search(r"<style>(main:has[^{]*)\{display:none\}</style>", text)
     assert rules is not None
     left = []
     cards = [each["class"].split() for each in page.all("figure")]
@@ -106,20 +69,3 @@ def test_answers_for_a_spreadsheet():
     assert first == ["1", "counting", "night", "what?", "2, or 3", "cat", "1", "0.25"]
     # A spreadsheet must not run what a model said.
     assert second[4:7] == ['\'=HYPERLINK("x")', "cat", ""]
-
-
-def test_a_number_below_zero_stays_a_number():
-    assert saved(Page(csv_link("a.csv", ["x"], [[-1.5], ["-1"]])), "a.csv") == [["x"], ["-1.5"], ["'-1"]]
-
-
-def test_axes_have_names():
-    page = curves_section([Curve("tune", {"loss": [(0, 2.0), (9, 1.0)]})])
-    assert {"step", "loss"} <= set(re.findall(r"<text[^>]*>([a-z]+)</text>", page))
-
-
-def test_a_wide_table_says_that_it_scrolls():
-    wide, narrow = (table("t", ["h"] * count, ["<tr><td>1</td></tr>"]) for count in (9, 4))
-    assert "scrolls sideways" in wide
-    assert "scrolls sideways" not in narrow
-    assert re.search(r"\.scroll \{[^}]*overflow-x: auto[^}]*linear-gradient", STYLE)
-    assert re.search(r"@media \(max-width: 1360px\) \{ \.hint \{ display: block", STYLE)
