@@ -35,10 +35,10 @@ from astrea.common.files import write_json_atomic
 from astrea.common.provenance import commit, machine
 from astrea.confidence.calibration import calibration_error
 from astrea.confidence.estimator import Doubt
-from astrea.confidence.measure import measure
 from astrea.confidence.signals import unknown_words
 from astrea.data.images import to_square_array
 from astrea.evaluation.generate import Answerer
+from astrea.evaluation.signals import measure
 from astrea.experts.protocol import concat_features
 from astrea.model.loading import load_model
 from astrea.recipes.recipe import Data, World

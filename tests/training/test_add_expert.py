@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from astrea import AstreaError
 from astrea.cli import app
 from astrea.cli.join import parsed
+from astrea.common.folder_lock import LOCK
 from astrea.common.progress import Reporter
 from astrea.evaluation.generate import Answerer
 from astrea.fusion.expand import EXPERT_AXES, expanded_tensor
@@ -23,7 +24,7 @@ from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.add_expert import AddedExpert, add_expert, expand, root
 from astrea.training.losses.words import WordContrast
-from astrea.training.run_folder import LOCK, locked_folder
+from astrea.training.run_folder import locked_folder
 from astrea.world.dataset import features_of, scenes_of
 from astrea.world.scenes.captions import captions
 from listening import Said

@@ -17,10 +17,10 @@ from astrea.evaluation.evaluate import results_of
 from astrea.lab.arena.collect import read_cell
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
+from astrea.recipes.saved import read_recipe
 from astrea.report.load import read_run as read_report
 from astrea.training.components import read_card
 from astrea.training.log import TrainLog
-from astrea.training.run_folder import read_recipe
 
 KEY = {"a": 1}
 

@@ -14,12 +14,13 @@ import pytest
 from filelock import FileLock
 
 from astrea.common.errors import AstreaError
+from astrea.common.folder_lock import LOCK
 from astrea.common.progress import Reporter
 from astrea.evaluation.evaluate import evaluate_and_report
 from astrea.recipes.recipe import Recipe
 from astrea.training import trainer as run_module
 from astrea.training.distributed import Distributed
-from astrea.training.run_folder import LOCK, is_begun, locked_folder
+from astrea.training.run_folder import is_begun, locked_folder
 from astrea.training.trainer import train
 from listening import Said
 

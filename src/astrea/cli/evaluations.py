@@ -21,7 +21,7 @@ def evaluate_run(folder: Path, *, device: Device, trust_remote_code: bool) -> di
     """Evaluate a run on what its recipe names, and write its results and its report anew."""
     from astrea.common.progress import TerminalReporter
     from astrea.evaluation.evaluate import NOTHING_HELD_OUT, evaluate_and_report, how_to_score
-    from astrea.training.run_folder import read_recipe
+    from astrea.recipes.saved import read_recipe
 
     recipe = read_recipe(folder)
     if device != "auto":

@@ -59,7 +59,7 @@ def train(
                 "takes the recipe and the folder from the run itself; leave RECIPE, KEY=VALUE and --out out",
                 param_hint="--resume",
             )
-        from astrea.training.run_folder import read_recipe
+        from astrea.recipes.saved import read_recipe
 
         train_and_report(read_recipe(resume), resume, resume=True, evaluate_after=evaluate_after)
         return

@@ -12,9 +12,9 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from astrea.common.architecture import restore
 from astrea.common.errors import AstreaError
 from astrea.common.quiet import quiet
-from astrea.experts.pretrained.architecture import restore
 
 SAYS_NOTHING = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "_commit_hash", "use_cache")
 """Keys of a config.json that say nothing about the network itself."""

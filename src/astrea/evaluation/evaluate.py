@@ -8,12 +8,13 @@ from typing import Any
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
+from astrea.common.folder_lock import folder_lock
 from astrea.common.paths import exists, file_guard, read_json
 from astrea.common.progress import Reporter
 from astrea.confidence.estimator import save_doubt
-from astrea.confidence.own_data import calibrated_on
 from astrea.data.readers.sources import configured_sources
 from astrea.data.worlds import open_world
+from astrea.evaluation.own_data.confidence import calibrated_on
 from astrea.evaluation.own_data.held_out import measure
 from astrea.evaluation.own_data.output import write_measured
 from astrea.model.folders.saved import write_card
@@ -23,7 +24,6 @@ from astrea.model.processing import AstreaProcessor
 from astrea.recipes.recipe import Recipe
 from astrea.report.page import write_report
 from astrea.report.results import parse_results
-from astrea.training.run_folder import locked_folder
 
 NOTHING_HELD_OUT = "the recipe names no held-out data (data.validation)"
 
@@ -45,7 +45,7 @@ def evaluate_and_report(
     if recipe.data.train is not None and recipe.data.validation is None:
         report.say(f"no score: {NOTHING_HELD_OUT}; {how_to_score(folder)}")
         return None
-    with locked_folder(folder, report=report):
+    with folder_lock(folder, report=report):
         model, processor = load_model(
             folder / "model", trust_remote_code=trust_remote_code, device=recipe.runtime.device
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import transformers
 
+from astrea.common.architecture import Network
 from astrea.common.files import sha256_file
 from astrea.common.paths import is_file
 from astrea.experts.pretrained.base import CheckpointExpert
@@ -21,6 +22,7 @@ def source_hash(cls: type) -> str:
     versions = []
     if issubclass(cls, CheckpointExpert):
         files |= {str(path) for path in Path(inspect.getfile(CheckpointExpert)).parent.glob("*.py")}
+        files.add(inspect.getfile(Network))
         versions.append(transformers.__version__)
     hashes = [sha256_file(Path(file)) for file in sorted(files) if is_file(Path(file))]  # none at a prompt
     return hashlib.sha256(" ".join([*hashes, *versions]).encode()).hexdigest()

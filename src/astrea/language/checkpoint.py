@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,7 +26,9 @@ from astrea.language.chat_format import ChatFormat
 from astrea.language.plain import Said, say_plain
 from astrea.language.requirements import check_language_model
 from astrea.language.tokenizer import IMAGE, PAD
-from astrea.recipes.recipe import LanguageModel
+
+if TYPE_CHECKING:
+    from astrea.recipes.recipe import LanguageModel
 
 AGAIN = "copy or download the checkpoint again"
 SLACK = 1 << 20

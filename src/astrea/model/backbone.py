@@ -33,6 +33,7 @@ from astrea.language.question_span import find_questions
 from astrea.language.windows import windows_of
 from astrea.model.configuration import AstreaConfig
 from astrea.model.embedding import Embedding
+from astrea.model.folders.saved import settle_modes, write_card
 from astrea.model.keys import Keys, past_mask, recall
 from astrea.model.outputs import AstreaModelOutput
 from astrea.model.quantization import leave_out_small_parts
@@ -125,8 +126,6 @@ class AstreaModel(Embedding, PreTrainedModel):
         left out: the folder is whole, and may go to somebody who need not know the paths of this machine. Whoever
         may read its other files may read the weights, and a model card stands beside them (README.md), unless somebody
         has written one already."""
-        from astrea.model.folders.saved import settle_modes, write_card  # which read what a model scored
-
         self.config.text_config.name_or_path = ""
         if self.config.language_dtype is not None:
             self.config.language_dtype = str(self.embedding_table().dtype).removeprefix("torch.")
@@ -139,8 +138,6 @@ class AstreaModel(Embedding, PreTrainedModel):
 
     def _upload_modified_files(self, working_dir: Any, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, with our card in the place of an empty one."""
-        from astrea.model.folders.saved import write_card
-
         write_card(Path(working_dir), self.config)
         return super()._upload_modified_files(working_dir, *args, **kwargs)
 

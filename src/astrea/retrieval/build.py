@@ -18,9 +18,9 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
 from astrea.common.paths import failed, file_guard, is_text
 from astrea.common.progress import Reporter
+from astrea.model.fingerprint import model_fingerprint
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.retrieval.extra import index_library
-from astrea.retrieval.identity import model_fingerprint
 from astrea.retrieval.manifest import Entry, ModelId, Unread
 from astrea.retrieval.pictures import find_pictures, picture_vectors, square_picture
 from astrea.retrieval.store import (

@@ -19,10 +19,10 @@ from astrea.common.errors import AstreaError
 from astrea.common.paths import file_guard
 from astrea.common.progress import Reporter
 from astrea.evaluation.generate import Answerer
+from astrea.model.fingerprint import model_fingerprint
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.retrieval.extra import index_library
-from astrea.retrieval.identity import model_fingerprint
 from astrea.retrieval.manifest import Entry, Manifest, Unread
 from astrea.retrieval.pictures import find_pictures, picture_vectors, square_picture, text_vector, to_pixels
 from astrea.retrieval.rerank import SHORTLIST, Hit, check_text, per_token_likelihood

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
+from astrea.common.folder_lock import LOCK
 from astrea.common.paths import file_guard
 from astrea.common.progress import Reporter
 from astrea.data.feature_cache import FeatureCache
@@ -38,7 +39,7 @@ from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.components import SHIPPED, load_experts
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
-from astrea.training.run_folder import LOCK, locked_folder
+from astrea.training.run_folder import locked_folder
 from astrea.training.stages.align import AlignObjective
 from astrea.training.trainable import describe_trainable
 from astrea.training.trainer import write_model

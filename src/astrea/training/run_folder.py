@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_atomic
+from astrea.common.folder_lock import LOCK, acquire, in_use
 from astrea.common.paths import file_guard, is_file, is_folder, list_folder
 from astrea.common.progress import Reporter
-from astrea.recipes.loader import dump_recipe, load_recipe
+from astrea.recipes.loader import dump_recipe
 from astrea.recipes.recipe import Recipe
+from astrea.recipes.saved import RECIPE
 from astrea.training.distributed import SINGLE, Distributed
 from astrea.training.resume import MARK
 
-LOCK = "lock"
-RECIPE = "recipe.yaml"
 STARTED = {LOCK, RECIPE, MARK, "language.json", "train.jsonl"}
 """Files that a run has made before it has learned anything."""
-
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextmanager
@@ -44,11 +41,9 @@ def locked_folder(
         known = {path.name for path in list_folder(folder)} if is_folder(folder) else None
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
-        alone = _locks(lock, report) if ranks.is_main else True
+        alone = acquire(lock, report) if ranks.is_main else True
     if not ranks.from_leader(int(alone)):
-        raise AstreaError(
-            f"{folder}: another run is at work in this folder", "wait until it has ended, or choose another folder"
-        )
+        raise in_use(folder)
     try:
         yield
     except AstreaError:
@@ -68,33 +63,9 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
         write_atomic(folder / RECIPE, dump_recipe(recipe).encode())
 
 
-def read_recipe(folder: Path) -> Recipe:
-    """The recipe that a run folder was started with.
-
-    Raises:
-        AstreaError: no recipe there.
-    """
-    path = folder / RECIPE
-    if not is_file(path):
-        raise AstreaError(f"{path}: missing, so this is no run folder", "give the folder that `astrea train` wrote")
-    return load_recipe(Recipe, str(path), saved=True)
-
-
 def is_begun(folder: Path) -> bool:
     """Whether a run was started in the folder, so that it can be gone on with."""
     return is_file(folder / RECIPE)
-
-
-def _locks(lock: FileLock, report: Reporter) -> bool:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        report.say(f"{lock.lock_file}: this disk knows no locks; see to it that one run alone writes there")
-    return True
 
 
 def _tidy(folder: Path, known: set[str] | None) -> None:

@@ -19,12 +19,13 @@ from astrea.common.paths import file_guard, is_file, read_json
 from astrea.common.progress import Reporter
 from astrea.common.quiet import quiet
 from astrea.confidence.estimator import Doubt, save_doubt
-from astrea.confidence.own_data import doubt_of_records
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.worlds import open_world
+from astrea.evaluation.own_data.confidence import doubt_of_records
 from astrea.language.low_rank import merge
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.recipe import Recipe
+from astrea.recipes.saved import RECIPE
 from astrea.training.acceleration import accelerated
 from astrea.training.checkpoint import (
     Checkpoint,
@@ -42,7 +43,7 @@ from astrea.training.log import TrainLog
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.plan import Plan, plan_stages
 from astrea.training.resume import frozen_experts, goes_on, has_checkpoints, newest, restore, snapshot, start_alike
-from astrea.training.run_folder import RECIPE, locked_folder, write_recipe
+from astrea.training.run_folder import locked_folder, write_recipe
 from astrea.training.sources import training_data, validation_data
 from astrea.training.start import beginning
 from astrea.training.stopping import Interrupted, how_to_go_on, stop_on_signal

@@ -42,9 +42,9 @@ from astrea.recipes.changes import changes_from
 from astrea.recipes.loader import shipped_recipes
 from astrea.recipes.recipe import Data, ExpertEntry, Recipe, World
 from astrea.recipes.renamed import with_new_names
+from astrea.recipes.saved import read_recipe
 from astrea.report.results import Results, parse_results
 from astrea.training.components import CARD, LANGUAGE, SHIPPED, fill, load_experts, read_card, save_part
-from astrea.training.run_folder import read_recipe
 from astrea.world.evaluation.runner import look, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 

@@ -16,11 +16,11 @@ from transformers import PreTrainedTokenizerBase
 from astrea.confidence.calibration import learn_calibration
 from astrea.confidence.estimator import Doubt
 from astrea.confidence.familiarity import learn_familiar
-from astrea.confidence.measure import measure
 from astrea.confidence.signals import refuses
 from astrea.confidence.unfamiliar import unfamiliar_pictures
 from astrea.evaluation.generate import Answerer, Features
 from astrea.evaluation.metrics.vqa import vqa_accuracy
+from astrea.evaluation.signals import measure
 from astrea.experts.protocol import concat_features
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import World

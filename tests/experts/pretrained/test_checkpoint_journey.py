@@ -21,10 +21,10 @@ from astrea.cli import app
 from astrea.data.images import load_image
 from astrea.model.explanation import explain
 from astrea.model.loading import load_model, read_processor
+from astrea.recipes.saved import read_recipe
 from astrea.training import trainer as training
 from astrea.training.components import assemble
 from astrea.training.log import TrainLog
-from astrea.training.run_folder import read_recipe
 from astrea.world.evaluation.tasks import TASKS
 from astrea.world.scenes.draw import split_scene
 from expert_builders import PHRASES

@@ -17,8 +17,8 @@ from astrea.common.terminal import counted
 from astrea.evaluation.benchmarks.items import Item
 from astrea.evaluation.generate import Answerer, Features
 from astrea.language.chat import user
+from astrea.model.fingerprint import model_fingerprint
 from astrea.model.processing import AstreaProcessor
-from astrea.retrieval.identity import model_fingerprint
 
 Tick = Callable[[int, int], None]
 Keep = Callable[[Sequence[Item], Sequence[str]], None]

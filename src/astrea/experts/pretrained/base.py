@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from astrea.common.architecture import Network, restore
 from astrea.common.errors import AstreaError
-from astrea.experts.pretrained.architecture import Network, restore
 from astrea.experts.pretrained.options import DTYPES, Options, checked
 from astrea.experts.pretrained.preprocess import Preprocess
 from astrea.experts.pretrained.slots import Labels

@@ -19,8 +19,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 
+from astrea.common.architecture import Network
 from astrea.common.errors import AstreaError
-from astrea.experts.pretrained.architecture import Network
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.options import CaptionOptions
 from astrea.experts.pretrained.slots import even, rank_labels, word_scores

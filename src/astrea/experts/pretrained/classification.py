@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from astrea.common.architecture import Network
 from astrea.common.errors import AstreaError
-from astrea.experts.pretrained.architecture import Network
 from astrea.experts.pretrained.grid import GridCheckpoint
 from astrea.experts.pretrained.options import TagOptions
 from astrea.experts.pretrained.slots import Labels, called, class_names, even, keep_top

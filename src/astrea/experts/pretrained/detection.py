@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from astrea.common.architecture import Network
 from astrea.common.errors import AstreaError
-from astrea.experts.pretrained.architecture import Network
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.options import DetectionOptions
 from astrea.experts.pretrained.slots import Labels, box_labels, box_order, box_tokens, called, class_names

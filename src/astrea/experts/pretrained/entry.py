@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from astrea.common.architecture import describe
 from astrea.common.config_only import check_agreement, read_architecture
 from astrea.common.errors import AstreaError
-from astrea.experts.pretrained.architecture import describe
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.captioning import CaptionCheckpoint
 from astrea.experts.pretrained.classification import COMPARED, TagCheckpoint, ZeroShotCheckpoint
@@ -26,7 +26,9 @@ from astrea.experts.pretrained.preprocess import read_preprocess
 from astrea.experts.pretrained.segmentation import SegmentationCheckpoint
 from astrea.experts.pretrained.source import checkpoint_folder, read_config_json, read_processor_json
 from astrea.experts.pretrained.words import caption_settings, phrase_text
-from astrea.recipes.recipe import ExpertEntry
+
+if TYPE_CHECKING:
+    from astrea.recipes.recipe import ExpertEntry
 
 Expert = type[CheckpointExpert]
 

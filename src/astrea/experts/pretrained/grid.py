@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from astrea.common.architecture import Network
 from astrea.common.errors import AstreaError
-from astrea.experts.pretrained.architecture import Network
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.options import GridOptions
 from astrea.experts.pretrained.slots import even, grid_places, grid_side

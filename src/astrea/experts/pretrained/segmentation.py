@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from astrea.common.architecture import Network
 from astrea.common.errors import AstreaError
-from astrea.experts.pretrained.architecture import Network
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.options import RegionOptions
 from astrea.experts.pretrained.slots import box_order, called, class_names, region_labels, region_tokens

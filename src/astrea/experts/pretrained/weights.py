@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,9 @@ from astrea.experts.pretrained.options import DTYPES
 from astrea.experts.pretrained.source import checkpoint_folder
 from astrea.experts.pretrained.words import read_words, vocabulary_bytes
 from astrea.experts.protocol import Expert
-from astrea.recipes.recipe import ExpertEntry
+
+if TYPE_CHECKING:
+    from astrea.recipes.recipe import ExpertEntry
 
 PHRASES_AT_ONCE = 64
 

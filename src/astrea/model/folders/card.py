@@ -11,12 +11,14 @@ import html
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from astrea.experts.bank import BUILT_IN
 from astrea.experts.pretrained.kinds import CHECKPOINTS
 from astrea.model.configuration import AstreaConfig
-from astrea.report.results import Results
+
+if TYPE_CHECKING:
+    from astrea.report.results import Results
 
 MARK = "<!-- written by astrea -->"
 """Tells a card that may be written anew from one that a person wrote."""

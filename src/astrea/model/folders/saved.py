@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from astrea.common.files import write_atomic
 from astrea.common.paths import file_guard, is_file, list_folder, mode_of
 from astrea.model.configuration import AstreaConfig
 from astrea.model.folders.card import MARK, model_card
-from astrea.report.results import Results
+
+if TYPE_CHECKING:
+    from astrea.report.results import Results
 
 CARD = "README.md"
 GENERATED = "This model card has been automatically generated"

@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter, ImageFont
 
 from astrea.world.scenes.vocabulary import KINDS, SIZE_SHARE
 
@@ -133,7 +133,6 @@ def _frozen(coverage: np.ndarray) -> np.ndarray:
 def build_atlas(path: Path = ATLAS_PATH) -> None:
     """Draw ``atlas.png`` anew. For maintainers only: another font or renderer would change every scene."""
     from matplotlib import get_data_path
-    from PIL import ImageFilter, ImageFont
 
     fonts = Path(get_data_path()) / "fonts" / "ttf"
     glyphs = [(kind.glyph, "DejaVuSans.ttf") for kind in KINDS] + [(text, "DejaVuSans-Bold.ttf") for text in LETTERS]

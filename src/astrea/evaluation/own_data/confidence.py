@@ -15,13 +15,13 @@ from astrea.common.progress import Reporter
 from astrea.confidence.calibration import learn_calibration
 from astrea.confidence.estimator import Doubt
 from astrea.confidence.familiarity import learn_familiar
-from astrea.confidence.measure import measure
 from astrea.confidence.signals import refuses
 from astrea.confidence.unfamiliar import unfamiliar_pictures
 from astrea.data.streaming import FileDataset
 from astrea.evaluation.generate import Answerer
 from astrea.evaluation.own_data.items import LONG, Item
 from astrea.evaluation.own_data.score import is_right
+from astrea.evaluation.signals import measure
 from astrea.experts.protocol import concat_features
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor

@@ -9,10 +9,10 @@ from PIL import Image
 
 from astrea.confidence.estimator import Doubt
 from astrea.confidence.familiarity import learn_familiar
-from astrea.confidence.measure import measure
 from astrea.confidence.signals import unknown_words
 from astrea.confidence.unfamiliar import unfamiliar_pictures
 from astrea.evaluation.generate import Answerer
+from astrea.evaluation.signals import measure
 from astrea.model.explanation import explain
 from astrea.recipes.recipe import World
 from astrea.world.confidence import learn_doubt, validation_trial

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from astrea.confidence.own_data import BATCH, FEWEST, calibrated_on, doubt_of_records
+from astrea.evaluation.own_data.confidence import BATCH, FEWEST, calibrated_on, doubt_of_records
 from astrea.evaluation.own_data.items import items_of
 from astrea.model.explanation import explain
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
