@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from astrea.common.errors import AstreaError, shortened
 from astrea.common.paths import hint_for
@@ -181,7 +181,7 @@ def _opened(file: BinaryIO, label: str, max_pixels: int) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         # Far above Pillow's own limit it raises without telling the size; users should still see it.
         raise _too_large(label, _size_in_header(file), max_pixels) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise AstreaError(
             f"{label} is not a {_FORMATS_TEXT} file, or its beginning is damaged",
             "Check what the file really is (its ending does not count) and convert it, or copy it again.",

@@ -39,9 +39,9 @@ class LineIndex:
     """
 
     path: Path
-    starts: array = field(default_factory=lambda: array("Q"))
-    sizes: array = field(default_factory=lambda: array("I"))
-    lines: array = field(default_factory=lambda: array("Q"))
+    starts: array[int] = field(default_factory=lambda: array("Q"))
+    sizes: array[int] = field(default_factory=lambda: array("I"))
+    lines: array[int] = field(default_factory=lambda: array("Q"))
     broken: tuple[int, BadRow] | None = None
 
     def __len__(self) -> int:

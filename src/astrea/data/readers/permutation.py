@@ -8,7 +8,7 @@ domains", 2002).
 from __future__ import annotations
 
 import hashlib
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Permutation:
             found = self._once(found)
         return found
 
-    def _once(self, value):  # type: ignore[no-untyped-def]  # an int or an array of uint64
+    def _once(self, value: Any) -> Any:  # an int or an array of uint64
         low = (1 << self._half) - 1
         left, right = value >> self._half, value & low
         for key in self._keys:
@@ -63,7 +63,7 @@ class Permutation:
         return (left << self._half) | right
 
 
-def _mixed(value):  # type: ignore[no-untyped-def]
+def _mixed(value: Any) -> Any:
     """The finalizer of SplitMix64 (G. Steele, D. Lea, C. Flood, 2014), whose low bits depend on all others."""
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from astrea.evaluation.benchmarks.files import Entry, read_object, unique
-from astrea.evaluation.benchmarks.items import Item, Mode, Score
+from astrea.evaluation.benchmarks.items import Item, Score
 from astrea.evaluation.metrics.captions import bleu, cider_d, rouge_l
+from astrea.evaluation.metrics.vqa import Mode
 
 DESCRIBE = "Provide a one-sentence caption for the provided image."
 

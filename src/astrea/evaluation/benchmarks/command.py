@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +15,7 @@ from astrea.common.paths import is_folder
 from astrea.common.progress import Reporter
 from astrea.common.terminal import counted
 from astrea.evaluation.benchmarks.answers import Viewer
-from astrea.evaluation.benchmarks.items import MODES, Mode
+from astrea.evaluation.benchmarks.items import MODES
 from astrea.evaluation.benchmarks.missing import describe, locate
 from astrea.evaluation.benchmarks.run import Outcome, Settings, results_of, run_suite, write_results
 from astrea.evaluation.benchmarks.suite import choose_tasks
@@ -62,7 +62,7 @@ def evaluate_public(
     if mode not in MODES:
         raise AstreaError(f"unknown mode {mode!r}", f"choose {' or '.join(MODES)}")
     out = out or (predictions / "rescored" if predictions else OUT)
-    settings = Settings(data, out, str(model), cast(Mode, mode), limit, rerank, predictions)
+    settings = Settings(data, out, str(model), mode, limit, rerank, predictions)
     viewer = None
     if predictions is None and any(locate(task, data)[0] is not None for task in chosen):
         viewer = _viewer(model, batch, trust_remote_code, device)

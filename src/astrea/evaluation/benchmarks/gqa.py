@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from astrea.evaluation.benchmarks.files import Entry, read_object
-from astrea.evaluation.benchmarks.items import Item, Mode, Score, by_group, per_cent
+from astrea.evaluation.benchmarks.items import Item, Score, by_group, per_cent
 from astrea.evaluation.benchmarks.vqa import SHORT_ANSWER
-from astrea.evaluation.metrics.vqa import gqa_answer, gqa_match
+from astrea.evaluation.metrics.vqa import Mode, gqa_answer, gqa_match
 
 
 def read_gqa(files: Sequence[Path], pictures: Path, limit: int | None) -> list[Item]:

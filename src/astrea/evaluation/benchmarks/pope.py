@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from astrea.evaluation.benchmarks.files import read_lines, unique
-from astrea.evaluation.benchmarks.items import Item, Mode, Score
+from astrea.evaluation.benchmarks.items import Item, Score
 from astrea.evaluation.benchmarks.vqa import SHORT_ANSWER
-from astrea.evaluation.metrics.vqa import pope_scores
+from astrea.evaluation.metrics.vqa import Mode, pope_scores
 
 SUBSETS = ("random", "popular", "adversarial")
 

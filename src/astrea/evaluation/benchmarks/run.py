@@ -15,7 +15,7 @@ from astrea.common.progress import Reporter
 from astrea.common.terminal import counted
 from astrea.evaluation.benchmarks.answers import Tick, Viewer
 from astrea.evaluation.benchmarks.files import read_object
-from astrea.evaluation.benchmarks.items import Item, Mode, Score
+from astrea.evaluation.benchmarks.items import Item, Score
 from astrea.evaluation.benchmarks.journal import Journal
 from astrea.evaluation.benchmarks.missing import Found, check_pictures, locate
 from astrea.evaluation.benchmarks.predictions import (
@@ -30,6 +30,7 @@ from astrea.evaluation.benchmarks.ranking import queries, rank
 from astrea.evaluation.benchmarks.retrieval import score_retrieval
 from astrea.evaluation.benchmarks.submission import write_submission
 from astrea.evaluation.benchmarks.suite import AnswerTask, RetrievalTask, Wanted
+from astrea.evaluation.metrics.vqa import Mode
 
 SCHEMA = 1
 RESULTS = "results.json"

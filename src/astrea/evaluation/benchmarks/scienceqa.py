@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from astrea.evaluation.benchmarks.files import Entry, read_object
-from astrea.evaluation.benchmarks.items import Item, Mode, Score, by_group, per_cent
-from astrea.evaluation.metrics.vqa import normalise_answer
+from astrea.evaluation.benchmarks.items import Item, Score, by_group, per_cent
+from astrea.evaluation.metrics.vqa import Mode, normalise_answer
 
 LETTERS = "ABCDE"
 CHOOSE = "Answer with the option's letter from the given choices directly."

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from astrea.common.files import write_atomic
 from astrea.common.paths import file_guard
-from astrea.evaluation.benchmarks.items import Item, Mode
+from astrea.evaluation.benchmarks.items import Item
 from astrea.evaluation.benchmarks.suite import AnswerTask
+from astrea.evaluation.metrics.vqa import Mode
 
 
 def write_submission(

@@ -13,7 +13,8 @@ from typing import Any
 
 from astrea.common.errors import AstreaError
 from astrea.evaluation.benchmarks import captions, gqa, pope, retrieval, scienceqa, vqa
-from astrea.evaluation.benchmarks.items import Item, Mode, Pool, Score
+from astrea.evaluation.benchmarks.items import Item, Pool, Score
+from astrea.evaluation.metrics.vqa import Mode
 
 SHORT, SENTENCE = 16, 64
 """The most tokens of a short answer and of a caption."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from astrea.common.errors import AstreaError
 from astrea.evaluation.benchmarks.files import Entry, read_list, read_object, unique
-from astrea.evaluation.benchmarks.items import Item, Mode, Score, by_group, per_cent
-from astrea.evaluation.metrics.vqa import clean_spaces, normalise_answer, textvqa_accuracy, vqa_accuracy
+from astrea.evaluation.benchmarks.items import Item, Score, by_group, per_cent
+from astrea.evaluation.metrics.vqa import Mode, clean_spaces, normalise_answer, textvqa_accuracy, vqa_accuracy
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 IF_UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -71,7 +72,7 @@ class Respondent:
 
     @torch.inference_mode()
     def _generate(
-        self, items: Sequence[Item], rows: list[int], pictures: list[list] | None
+        self, items: Sequence[Item], rows: list[int], pictures: list[list[Any]] | None
     ) -> tuple[list[str], list[torch.Tensor | None]]:
         shown = [None] * len(rows) if pictures is None else pictures
         asked = [items[row].conversation(own) for row, own in zip(rows, shown, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from astrea.common.errors import AstreaError
@@ -49,7 +50,7 @@ def build_test_sets(world: World, data: Data, *, split: str = "test") -> TestSet
     limit = max(4000, 40 * data.test_questions)
     scenes: list[Scene] = []
 
-    def drawn():  # remember what has been drawn, so that questions can point at it
+    def drawn() -> Iterator[Scene]:  # remember what has been drawn, so that questions can point at it
         for scene in scenes_of(split, limit, world):
             scenes.append(scene)
             yield scene
