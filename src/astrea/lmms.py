@@ -36,7 +36,7 @@ def manifest() -> ModelManifest:
     return ModelManifest(model_id="astrea", simple_class_path="astrea.lmms.AstreaLmms")
 
 
-class AstreaLmms(lmms):
+class AstreaLmms(lmms):  # type: ignore[misc]
     """A model folder at work for lmms-eval, on one process.
 
     Args:
@@ -75,7 +75,8 @@ class AstreaLmms(lmms):
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return self._model.device
+        found: torch.device = self._model.device
+        return found
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """One answer for each request ``(text, options, doc_to_visual, doc_id, task, split)``, in their order."""

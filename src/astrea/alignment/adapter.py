@@ -34,4 +34,5 @@ class Adapter(nn.Module):
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, features_BTC: Tensor) -> Tensor:
-        return self.mixture(features_BTC) + self.residual(features_BTC)
+        found: Tensor = self.mixture(features_BTC) + self.residual(features_BTC)
+        return found

@@ -48,8 +48,8 @@ class Network:
         try:
             config = copy.deepcopy(config)
             if self.untied:
-                config.tie_word_embeddings = False  # type: ignore[attr-defined]
-            model = found._from_config(config, dtype=dtype, **self.arguments).eval()
+                config.tie_word_embeddings = False
+            model: PreTrainedModel = found._from_config(config, dtype=dtype, **self.arguments).eval()
         except ImportError as error:
             raise AstreaError(f"{self.model} needs a package that is missing: {_line(error)}", _hint(error)) from error
         except Exception as error:  # a configuration that fits nothing makes networks raise nearly any type
@@ -75,7 +75,7 @@ def describe(config: PreTrainedConfig) -> dict[str, Any]:
     plain = {key: value for key, value in _forget(config.to_dict()).items() if key not in ("architectures",)}
     plain.setdefault("model_type", config.model_type)
     try:
-        described = json.loads(json.dumps(plain, allow_nan=False))
+        described: dict[str, Any] = json.loads(json.dumps(plain, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise AstreaError(f"the checkpoint's configuration is no JSON: {error}", "use another checkpoint") from error
     _refuse(described)

@@ -21,7 +21,8 @@ def peak_gpu_bytes() -> int:
     torch = sys.modules.get("torch")  # whoever has not loaded it has used no GPU
     if torch is None or not torch.cuda.is_initialized():
         return 0
-    return max(torch.cuda.max_memory_reserved(device) for device in range(torch.cuda.device_count()))
+    found: int = max(torch.cuda.max_memory_reserved(device) for device in range(torch.cuda.device_count()))
+    return found
 
 
 def peak_told() -> str:

@@ -81,7 +81,7 @@ def logistic(scaled_BS: Tensor, right_B: Tensor) -> tuple[Tensor, Tensor]:
             value.backward()
             return value
 
-        optimizer.step(loss)  # type: ignore[arg-type]
+        optimizer.step(loss)
     return line.detach()[:-1].clone(), line.detach()[-1].clone()
 
 

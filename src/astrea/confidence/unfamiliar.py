@@ -40,7 +40,8 @@ def rough(size: int, generator: Generator) -> np.ndarray:
     together = generator.uniform(0, 1)
     mixed = np.stack([together * channels[0] + (1 - together) * channel for channel in channels], -1)
     mixed = (mixed - mixed.mean()) / (mixed.std() + 1e-9)
-    return (generator.uniform(60, 190) + generator.uniform(20, 80) * mixed).clip(0, 255).astype(np.uint8)
+    found: np.ndarray = (generator.uniform(60, 190) + generator.uniform(20, 80) * mixed).clip(0, 255).astype(np.uint8)
+    return found
 
 
 def slope(size: int, generator: Generator) -> np.ndarray:
@@ -50,7 +51,8 @@ def slope(size: int, generator: Generator) -> np.ndarray:
     along = across * np.cos(angle) + down * np.sin(angle)
     along = (along - along.min()) / np.ptp(along)
     start, end = colour(generator), colour(generator)
-    return (start + along[..., None] * (end - start)).astype(np.uint8)
+    found: np.ndarray = (start + along[..., None] * (end - start)).astype(np.uint8)
+    return found
 
 
 def stripes(size: int, generator: Generator) -> np.ndarray:

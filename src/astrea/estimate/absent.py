@@ -28,13 +28,14 @@ _INDEXED = {aten.index.Tensor: 1, aten.index_put.default: 1, aten.index_put_.def
 
 def without_numbers(module: nn.Module) -> nn.Module:
     """The module with its real numbers on the meta device; whole numbers stay where they are. Changes it in place."""
-    return module._apply(lambda tensor: tensor.to(_META) if tensor.is_floating_point() else tensor)
+    found: nn.Module = module._apply(lambda tensor: tensor.to(_META) if tensor.is_floating_point() else tensor)
+    return found
 
 
 @contextlib.contextmanager
 def absent() -> Iterator[None]:
     """Inside, real numbers may be absent (see above)."""
-    with _Constants(), _Absent():
+    with _Constants(), _Absent():  # type: ignore[no-untyped-call]
         yield
 
 

@@ -110,9 +110,10 @@ def language_config(recipe: Recipe) -> PreTrainedConfig | None:
     if language.checkpoint is None:
         return None
     try:
-        return AutoConfig.from_pretrained(
+        found: PreTrainedConfig | None = AutoConfig.from_pretrained(
             language.checkpoint, revision=language.revision, local_files_only=True, trust_remote_code=False
         )
+        return found
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise AstreaError(
             f"llm.checkpoint: the config.json of {language.checkpoint!r} is not on this machine",

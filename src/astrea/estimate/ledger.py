@@ -31,7 +31,7 @@ class Ledger(TorchDispatchMode):
     ``live_small`` and ``small_at_peak`` the same of blocks of less than `MAPPED` bytes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
         self.live: Counter[str] = Counter()
         self.at_peak: Counter[str] = Counter()

@@ -41,7 +41,7 @@ def lowered(language: PreTrainedModel, wanted: bool) -> Iterator[None]:
     changed: set[nn.Module] = {language, language.base_model} if wanted else set()
     before = {module: vars(module).get("forward") for module in changed}
     for module in changed:
-        module.forward = _in_bfloat16(module.forward)  # type: ignore[method-assign]
+        module.forward = _in_bfloat16(module.forward)
     try:
         yield
     finally:
@@ -49,7 +49,7 @@ def lowered(language: PreTrainedModel, wanted: bool) -> Iterator[None]:
             if forward is None:
                 del module.forward
             else:
-                module.forward = forward  # type: ignore[method-assign]
+                module.forward = forward
 
 
 def recomputing() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:

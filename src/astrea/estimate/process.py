@@ -107,7 +107,8 @@ def evaluation(ctx: TrainingContext) -> Ledger:
     scenes = list(scenes_of("train", ROWS, ctx.recipe.world))
     balancer, rng = Balancer(), random.Random(0)
     asked = [balancer.choose(scene, rng) for scene in scenes]
-    with Ledger() as ledger, absent(), lowered(model.language_model, computes_low_here(ctx)):
+    ledger = Ledger()
+    with ledger, absent(), lowered(model.language_model, computes_low_here(ctx)):
         ledger.adopt([*model.parameters(), *model.buffers()], "weights")
         model.eval()
 

@@ -21,7 +21,7 @@ from astrea.estimate.ledger import KINDS, Ledger
 from astrea.estimate.precision import computes_low, lowered, recomputing
 from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, build_optimizer, run_steps
-from astrea.training.trainer import Plan
+from astrea.training.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

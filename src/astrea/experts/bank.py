@@ -122,7 +122,10 @@ class ExpertBank(nn.Module):
 
     def seen_by(self, name: str, pixels_B3HW: Tensor) -> ExpertFeatures:
         """One expert's features, computed where the expert is, and brought to where the pictures are."""
-        return self._run(name, pixels_B3HW, "forward").map(lambda tensor: tensor.to(pixels_B3HW.device))
+        found: ExpertFeatures = self._run(name, pixels_B3HW, "forward").map(
+            lambda tensor: tensor.to(pixels_B3HW.device)
+        )
+        return found
 
     def _run(self, name: str, pixels_B3HW: Tensor, method: str) -> Any:
         """A method of an expert on pictures, brought to its place and into a type that it computes in.

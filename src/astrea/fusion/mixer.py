@@ -64,7 +64,8 @@ class Mixer(nn.Module):
         # The null key: a column of zeros whose value is zero.
         weight = torch.cat([torch.zeros_like(score[..., :1]), score], -1).softmax(-1)[..., 1:]
         mixed = self.out((weight @ v).transpose(1, 2).reshape(batch, length, width))
-        return mixed + self.feed(self.feed_norm(tokens + mixed))
+        found: Tensor = mixed + self.feed(self.feed_norm(tokens + mixed))
+        return found
 
     def place_score(self, places_BT2: Tensor) -> Tensor:
         """(B, H, T, T): high for pairs at one place, ``far`` where either has none."""

@@ -69,7 +69,7 @@ def in_known_words(label: str | None, tokenizer: PreTrainedTokenizerBase, new: M
     model can read "cat". Any other label as it is."""
     if not label or not new:
         return label
-    words = words_of(label, tokenizer.backend_tokenizer)  # type: ignore[attr-defined]
+    words = words_of(label, tokenizer.backend_tokenizer)
     if words[-1] in new or len(words[-1]) == 1:
         return label
     return " ".join(word for word in words if word not in new and len(word) > 1)

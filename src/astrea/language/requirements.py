@@ -69,4 +69,5 @@ def _read(model: PreTrainedModel, embeds_1LD: Tensor, *, hide_first: bool) -> Te
         position_ids=positions,
         use_cache=False,
     )
-    return out.logits[0, -1].float()
+    found: Tensor = out.logits[0, -1].float()
+    return found

@@ -191,7 +191,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         work.before_operator(operator, left, right)
         return work.number(super().call_binop(context, operator, left, right))
 
-    def call(self, context: Any, target: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, target: Any, *args: Any, **kwargs: Any) -> Any:
         """What a template may call: its macros, a few functions, and methods of texts, lists and dicts."""
         work.spend(4)
         owner, name = getattr(target, "__self__", None), getattr(target, "__name__", "")

@@ -141,7 +141,7 @@ def up_to_end(told_L: Tensor, model: AstreaForConditionalGeneration) -> list[int
 
     What ends an answer is the model's to say: a chat template often has a mark of its own beside the end of a text.
     """
-    ends = model.generation_config.eos_token_id  # type: ignore[union-attr]
+    ends = model.generation_config.eos_token_id
     known = {ends} if isinstance(ends, int) else set(ends or ())
     ids = told_L.tolist()
     return ids[: next((place + 1 for place, token in enumerate(ids) if token in known), len(ids))]

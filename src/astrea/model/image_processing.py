@@ -47,7 +47,7 @@ class AstreaImageProcessor(BaseImageProcessor):
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:  # type: ignore[override]
         return self.preprocess(images, *args, **kwargs)
 
-    def preprocess(  # type: ignore[override]
+    def preprocess(
         self, images: Any, return_tensors: str | None = "pt", *, input_data_format: Any = None, **kwargs: Any
     ) -> BatchFeature:
         """Load, fit into the square and scale.

@@ -79,7 +79,8 @@ class _Telling(Loader):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """As the module's own loader has it."""
-        return self.loader.create_module(spec)
+        found: ModuleType | None = self.loader.create_module(spec)
+        return found
 
     def exec_module(self, module: ModuleType) -> None:
         """As the module's own loader has it, and registering after it if nothing else is under way."""

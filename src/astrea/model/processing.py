@@ -65,7 +65,7 @@ class AstreaProcessor(ProcessorMixin):
         self.image_token, self.image_token_id = IMAGE, image
         if chat_template is None:
             chat_template = tokenizer.chat_template if self.marked else settled_template(tokenizer)
-        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)  # type: ignore[no-untyped-call]
 
     @cached_property
     def chat(self) -> ChatFormat:
@@ -189,7 +189,8 @@ class AstreaProcessor(ProcessorMixin):
         if text is None:
             if images is None:
                 raise AstreaError("neither text nor images were given", "pass at least one of them")
-            return self.image_processor(images, return_tensors=tensors, **layout)
+            found: BatchFeature = self.image_processor(images, return_tensors=tensors, **layout)
+            return found
         limit = options["max_length"]
         limit = self.max_length if limit is None else whole_number(limit, "max_length", MOST_TOKENS)
         cut = getattr(options["truncation"], "value", options["truncation"]) not in (None, False, "do_not_truncate")
@@ -315,7 +316,8 @@ class AstreaProcessor(ProcessorMixin):
         return MultiModalData(num_image_tokens=[self.num_visual_tokens] * count, num_image_patches=[1] * count)
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
-        return self.tokenizer.batch_decode(*args, **kwargs)
+        found: list[str] = self.tokenizer.batch_decode(*args, **kwargs)
+        return found
 
     def decode(self, *args: Any, **kwargs: Any) -> Any:
         return self.tokenizer.decode(*args, **kwargs)

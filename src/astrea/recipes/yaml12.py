@@ -36,7 +36,7 @@ _RESOLVERS = (
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2 scalars and a cap on nodes and depth."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}
     _nodes = _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -53,7 +53,7 @@ class _Loader(yaml.SafeLoader):
 class Dumper(yaml.SafeDumper):
     """Quotes exactly what ``_Loader`` would otherwise read as something other than text."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -130,7 +130,7 @@ def _curves(path: Path) -> list[Curve] | None:
 def _row(line: str, path: Path, number: int, *, torn: bool) -> dict[str, Any] | None:
     hint = "Remove that line, or the whole file to make the report without loss curves."
     try:
-        row = json.loads(line)
+        row: dict[str, Any] | None = json.loads(line)
     except (ValueError, RecursionError) as error:
         if torn:
             return None

@@ -141,7 +141,8 @@ def write_segment(
 def sound(vectors_NP: np.ndarray) -> np.ndarray:
     """Which vectors are finite and of length 1: (N,) bool."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.abs(np.linalg.norm(vectors_NP, axis=1) - 1) < _LENGTH
+        found: np.ndarray = np.abs(np.linalg.norm(vectors_NP, axis=1) - 1) < _LENGTH
+        return found
 
 
 def is_below(name: str, folders: Iterable[str]) -> bool:

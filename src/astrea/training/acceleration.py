@@ -27,7 +27,7 @@ def accelerated(language: PreTrainedModel, runtime: Runtime, device: torch.devic
     changed: set[nn.Module] = {language, language.base_model} if low else set()
     before = {module: vars(module).get("forward") for module in changed}
     for module in changed:
-        module.forward = in_bfloat16(module.forward, device.type)  # type: ignore[method-assign]
+        module.forward = in_bfloat16(module.forward, device.type)
     compiled = repeated(language) or [language] if runtime.compile else []
     for module in compiled:
         module.compile(dynamic=True)
@@ -38,7 +38,7 @@ def accelerated(language: PreTrainedModel, runtime: Runtime, device: torch.devic
             if forward is None:
                 del module.forward
             else:
-                module.forward = forward  # type: ignore[method-assign]
+                module.forward = forward
         for module in compiled:
             module._compiled_call_impl = None
 

@@ -81,7 +81,7 @@ class Distributed:
 
     def gather(self, own: Tensor, count: int) -> Tensor:
         """All ranks' rows: (count, ...) from each one's `own` slice of them. A gradient finds its way back."""
-        return own if self.single else _Gather.apply(own, count, self)  # type: ignore[no-any-return]
+        return own if self.single else _Gather.apply(own, count, self)  # type: ignore[no-untyped-call]
 
     def total(self, figures: Mapping[str, float]) -> dict[str, float]:
         """Sums over the ranks, which must all name the same figures in the same order."""
@@ -237,9 +237,9 @@ def process_group(runtime: Runtime) -> Iterator[Distributed]:
         yield Distributed(device=device)
         return
     timeout = timedelta(minutes=runtime.timeout)
-    store, rank, _ = next(iter(dist.rendezvous("env://", timeout=timeout)))
+    store, rank, _ = next(iter(dist.rendezvous("env://", timeout=timeout)))  # type: ignore[attr-defined]
     # torchrun may keep its store over a restart, and in it the addresses of processes that are gone.
-    life = dist.PrefixStore(f"life-{restarts()}", store)
+    life = dist.PrefixStore(f"life-{restarts()}", store)  # type: ignore[attr-defined]
     # Both: counts and flags are agreed on between processors, without making a GPU wait.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=life, rank=rank, world_size=world, timeout=timeout)

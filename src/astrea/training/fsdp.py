@@ -153,7 +153,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> Tensor:
     norms = [full_tensor(nn.utils.get_total_norm([p.grad for p in split if p.grad is not None]))]
     if plain:
         norms.append(nn.utils.get_total_norm(plain))
-    norm = torch.stack(norms).norm()
+    norm: Tensor = torch.stack(norms).norm()
     scale = (most / (norm + 1e-6)).clamp(max=1.0)
     for parameter in parameters:
         if parameter.grad is not None:

@@ -93,4 +93,5 @@ def orthogonalise(matrices_NRC: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.transpose(1, 2) if tall else x
+    found: Tensor = x.transpose(1, 2) if tall else x
+    return found

@@ -151,7 +151,8 @@ class _Frame:
         depths = self.depth + np.cumsum(steps, dtype=np.int64)
         self.in_string = bool((len(quotes) + self.in_string) % 2)
         self.depth = int(depths[-1]) if len(depths) else self.depth
-        return places[((depths == 1) & (steps >= 0)) | ((depths == 0) & (steps < 0))]
+        found: np.ndarray = places[((depths == 1) & (steps >= 0)) | ((depths == 0) & (steps < 0))]
+        return found
 
     def _real_quotes(self, data: np.ndarray) -> np.ndarray:
         """Places of the quotation marks that begin or end a string: an even number of backslashes stands before."""

@@ -49,11 +49,12 @@ class Permutation:
             found = self._once(places.astype(np.uint64))
             while (outside := found >= self.size).any():
                 found[outside] = self._once(found[outside])
-            return found.astype(np.int64)
+            result: int | np.ndarray = found.astype(np.int64)
+            return result
         found = self._once(places)
         while found >= self.size:
             found = self._once(found)
-        return found
+        return int(found)
 
     def _once(self, value: Any) -> Any:  # an int or an array of uint64
         low = (1 << self._half) - 1

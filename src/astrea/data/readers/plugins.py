@@ -75,7 +75,7 @@ class PluginReader(IndexedReader):
 
     def __init__(self, path: Path, format: str, reader: type[IndexedReader]) -> None:
         super().__init__(path, format)
-        make: Callable[[Path], IndexedReader] = reader  # type: ignore[assignment]
+        make: Callable[[Path], IndexedReader] = reader
         self.reader = _guarded(format, Where(str(path)), lambda: make(self.path))
 
     def __len__(self) -> int:

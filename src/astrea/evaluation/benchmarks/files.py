@@ -47,11 +47,13 @@ class Entry:
 
     def text(self, name: str) -> str:
         """A string; may be empty."""
-        return self._typed(name, str, "a string")
+        found: str = self._typed(name, str, "a string")
+        return found
 
     def whole(self, name: str) -> int:
         """A whole number."""
-        return self._typed(name, int, "a whole number")
+        found: int = self._typed(name, int, "a whole number")
+        return found
 
     def id(self, name: str) -> int | str:
         """What identifies an entry: a whole number or a non-empty string, kept as it is."""
@@ -62,7 +64,8 @@ class Entry:
 
     def items(self, name: str) -> list[Any]:
         """A list of anything."""
-        return self._typed(name, list, "a list")
+        found: list[Any] = self._typed(name, list, "a list")
+        return found
 
     def entries(self, name: str) -> Iterator[Entry]:
         """A list of objects."""

@@ -234,7 +234,7 @@ def _head(settings: Settings) -> dict[str, Any]:
 
 def results_of(settings: Settings, outcome: Outcome) -> dict[str, Any]:
     """What `results.json` holds."""
-    return finite_or_null(
+    found: dict[str, Any] = finite_or_null(
         {
             **_head(settings),
             "tasks": outcome.earlier | outcome.tasks,
@@ -242,6 +242,7 @@ def results_of(settings: Settings, outcome: Outcome) -> dict[str, Any]:
             "failed": {name: error.message for name, error in outcome.failed.items()},
         }
     )
+    return found
 
 
 def _needed(viewer: Viewer | None) -> Viewer:

@@ -107,14 +107,16 @@ def _i2t_rows(block: np.ndarray, rows: slice, owners: np.ndarray, tolerance: flo
     """Ranks of the images ``rows`` from their scores [rows, captions]."""
     own = owners[None, :] == np.arange(rows.start, rows.stop)[:, None]
     best = np.where(own, block, -np.inf).max(axis=1, keepdims=True)
-    return 1 + np.count_nonzero(~own & (block >= best - tolerance), axis=1)
+    found: np.ndarray = 1 + np.count_nonzero(~own & (block >= best - tolerance), axis=1)
+    return found
 
 
 def _t2i_columns(block: np.ndarray, columns: slice, owners: np.ndarray, tolerance: float) -> np.ndarray:
     """Ranks for the captions ``columns`` from their scores [images, columns]."""
     right = block[owners[columns], np.arange(block.shape[1])]
     # The right image is counted by >=, too, which makes up for ranks starting at 1.
-    return np.count_nonzero(block >= right - tolerance, axis=0)
+    found: np.ndarray = np.count_nonzero(block >= right - tolerance, axis=0)
+    return found
 
 
 def _chunks(queries: int, candidates: int, cells: int = 1 << 23) -> Iterator[slice]:

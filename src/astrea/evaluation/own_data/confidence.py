@@ -91,4 +91,5 @@ def pictures_of(item: Item) -> int:
 def pixels(model: AstreaForConditionalGeneration, processor: AstreaProcessor, pictures: Sequence[Any]) -> Tensor:
     """Pictures as the model sees them (N, 3, S, S), where it is."""
     made = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
-    return made.to(model.device)
+    found: Tensor = made.to(model.device)
+    return found

@@ -158,7 +158,7 @@ def _square(size: object, described: Mapping[str, Any], usual: str) -> tuple[int
         both = [size.get("height"), size.get("width")]
         if None in both:
             edges = [size[key] for key in ("shortest_edge", "longest_edge", "max_height", "max_width") if size.get(key)]
-            both = [min(edges, default=None)] * 2  # type: ignore[type-var, assignment]
+            both = [min(edges, default=None)] * 2
     else:
         both = [size, size]
     if not all(isinstance(side, int) and 1 <= side <= 4096 for side in both):

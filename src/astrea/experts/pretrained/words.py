@@ -72,7 +72,7 @@ def vocabulary_bytes(folder: Path) -> bytes:
     core = getattr(read_words(folder), "backend_tokenizer", None)
     if core is None:
         raise AstreaError(f"{folder} has no fast tokenizer", "put its tokenizer.json into the folder")
-    text = core.to_str().encode("utf-8")
+    text: bytes = core.to_str().encode("utf-8")
     if len(text) > MAX_VOCABULARY_BYTES:
         raise AstreaError(
             f"the tokenizer of {folder} has {len(text):,} bytes; at most {MAX_VOCABULARY_BYTES:,} are kept",

@@ -141,4 +141,5 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BMD: Tensor) -> Tensor:
         x = self.norm(x_BMD)
-        return self.out(F.silu(self.gate(x)) * self.up(x))
+        found: Tensor = self.out(F.silu(self.gate(x)) * self.up(x))
+        return found

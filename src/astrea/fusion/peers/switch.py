@@ -44,7 +44,8 @@ class Router(nn.Module):
         asked_BSD = shake(self.norm_q(question_BSD), jitter, generator, per_question=True)
         said_BED = shake(self.norm_x(expert_BED), jitter, generator)
         hidden_BSEH = self.from_question(asked_BSD).unsqueeze(2) + self.from_expert(said_BED).unsqueeze(1)
-        return self.by_name(asked_BSD) + self.score(torch.tanh(hidden_BSEH)).squeeze(-1)
+        found: Tensor = self.by_name(asked_BSD) + self.score(torch.tanh(hidden_BSEH)).squeeze(-1)
+        return found
 
 
 class TopOneSwitch(FusionStrategy):

@@ -63,4 +63,5 @@ def _flops(work: Callable[[], Any]) -> int:
     # With gradients: the counter hooks into them, and in inference mode linear layers would reach it whole, unknown.
     with FlopCounterMode(display=False) as counter:
         work()
-    return counter.get_total_flops()
+    found: int = counter.get_total_flops()
+    return found

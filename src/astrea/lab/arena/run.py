@@ -178,7 +178,8 @@ def run_cell(spec: Mapping[str, Any]) -> dict[str, Any]:
         "machine": machine(),
         "commit": commit(),
     }
-    return finite_or_null(made)
+    found: dict[str, Any] = finite_or_null(made)
+    return found
 
 
 def packed_items(task: str, values: np.ndarray) -> str | list[float]:
@@ -219,7 +220,8 @@ def probes_of(
     sets = build_test_sets(recipe.world, recipe.data.model_copy(update=more | {"test_retrieval_groups": 1}))
     many = look(model, sets, cache)
     found = probe(model, tokenizer, seen, outcome, many=many, report=Reporter())
-    return rounded({name: part for name, part in found.items() if name not in ("shares", "load")})  # told already
+    kept: dict[str, Any] = rounded({name: part for name, part in found.items() if name not in ("shares", "load")})
+    return kept
 
 
 def rounded(value: Any) -> Any:

@@ -178,4 +178,5 @@ def fused(answerer: Answerer, questions: Sequence[str], features: Features, pict
     asked_QL1 = inputs["question_mask"].to(embeds_QLD.dtype).unsqueeze(-1)
     question_QD = (embeds_QLD * asked_QL1).sum(1) / asked_QL1.sum(1)
     shown = answerer.shown(features, torch.tensor(pictures))
-    return answerer.model.fuse(shown, answerer.present(len(pictures)), question_QD.unsqueeze(1), None)
+    found: VisualTokens = answerer.model.fuse(shown, answerer.present(len(pictures)), question_QD.unsqueeze(1), None)
+    return found

@@ -72,7 +72,7 @@ def probe(
     many = seen if many is None else many
     worth = contributions(model, tokenizer, many, tasks, report=report)
     shares = shares_for(Answerer(model, tokenizer), many, tasks)
-    return finite_or_null(
+    found: dict[str, Any] = finite_or_null(
         {
             "tasks": list(tasks),
             "items": items,
@@ -87,6 +87,7 @@ def probe(
             "trust": trust_rates(model, seen, tasks),
         }
     )
+    return found
 
 
 def first_items(seen: Seen, tasks: Sequence[str], items: int | None) -> Seen:

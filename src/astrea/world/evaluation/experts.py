@@ -125,7 +125,8 @@ def place_of(expert: Expert) -> torch.device:
 
 def seen_by(expert: Expert, scenes: Sequence[Scene]) -> ExpertFeatures:
     """What an expert sees in drawn pictures; kept on the processor."""
-    return expert(pixels_from_scenes(scenes).to(place_of(expert))).map(Tensor.cpu)
+    found: ExpertFeatures = expert(pixels_from_scenes(scenes).to(place_of(expert))).map(Tensor.cpu)
+    return found
 
 
 def average_precision(score: Tensor, truth: Tensor) -> float:

@@ -71,7 +71,8 @@ class CaptioningExpert(Expert):
         x = inputs + self.steps[: inputs.shape[1]]
         for block in self.blocks:
             x = block(x, memory)
-        return self.norm(x)
+        found: Tensor = self.norm(x)
+        return found
 
     def loss(self, truth: SceneTruth, captions: Sequence[Sequence[str]]) -> Tensor:
         """Next-word cross-entropy of its own short captions + dense hints (kind, colour, word per cell) for the trunk.
@@ -166,4 +167,5 @@ class DecoderBlock(nn.Module):
         y = self.norms[0](x)
         x = x + self.own(y, y, y, attn_mask=future, need_weights=False)[0]
         x = x + self.cross(self.norms[1](x), memory, memory, need_weights=False)[0]
-        return x + self.feed(self.norms[2](x))
+        found: Tensor = x + self.feed(self.norms[2](x))
+        return found

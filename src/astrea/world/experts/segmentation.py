@@ -132,7 +132,10 @@ class SegmentationExpert(Expert):
         member = F.one_hot(owner, self.num_tokens).transpose(1, 2) * (front > 0.5).unsqueeze(1) * alive.unsqueeze(-1)
         count = member.sum(-1)
         weight = member / count.clamp_min(1).unsqueeze(-1)
-        mean_of = lambda maps: torch.einsum("btp,bcp->btc", weight, maps.flatten(2))  # noqa: E731
+
+        def mean_of(maps: Tensor) -> Tensor:
+            return torch.einsum("btp,bcp->btc", weight, maps.flatten(2))
+
         x_map = rows[None, None, None, :].expand(batch, 1, h, w)
         y_map = rows[None, None, :, None].expand(batch, 1, h, w)
         where = mean_of(torch.cat([x_map, y_map, hidden.sigmoid().unsqueeze(1)], 1))

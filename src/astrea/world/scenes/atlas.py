@@ -49,12 +49,14 @@ class Sprite:
     @property
     def height(self) -> int:
         """Height in pixels."""
-        return self.mask.shape[0]
+        found: int = self.mask.shape[0]
+        return found
 
     @property
     def width(self) -> int:
         """Width in pixels."""
-        return self.mask.shape[1]
+        found: int = self.mask.shape[1]
+        return found
 
 
 @lru_cache(maxsize=1)
@@ -80,14 +82,16 @@ def _overlap(source: int, target: int) -> np.ndarray:
     """How much each target pixel covers each source pixel: (target, source) int64, each row sums to ``source``."""
     ends = np.minimum(np.arange(1, target + 1)[:, None] * source, np.arange(1, source + 1)[None] * target)
     starts = np.maximum(np.arange(target)[:, None] * source, np.arange(source)[None] * target)
-    return np.maximum(ends - starts, 0)
+    found: np.ndarray = np.maximum(ends - starts, 0)
+    return found
 
 
 def resize(coverage: np.ndarray, height: int, width: int) -> np.ndarray:
     """Exact area average of ``coverage`` (h, w) at ``height`` x ``width``, rounded to the nearest integer."""
     rows, columns = coverage.shape
     total = _overlap(rows, height) @ coverage @ _overlap(columns, width).T
-    return (total + rows * columns // 2) // (rows * columns)
+    found: np.ndarray = (total + rows * columns // 2) // (rows * columns)
+    return found
 
 
 def side_of(size: int, canvas: int) -> int:
@@ -125,7 +129,7 @@ def letter(character: str, height: int, width: int) -> np.ndarray:
 
 def _frozen(coverage: np.ndarray) -> np.ndarray:
     """(h, w) 0..255 -> (h, w, 1) int32 0..256 (so that blending is a shift); read-only, as the cache shares it."""
-    shared = (coverage + (coverage >> 7))[:, :, None].astype(np.int32)
+    shared: np.ndarray = (coverage + (coverage >> 7))[:, :, None].astype(np.int32)
     shared.setflags(write=False)
     return shared
 

@@ -130,7 +130,8 @@ def _background(rng: Random, canvas: int) -> np.ndarray:
     low, contrast, tint = 28 + below(rng, 50), 24 + below(rng, 46), [below(rng, 25) - 12 for _ in range(6)]
     first = np.array([low + part for part in tint[:3]], dtype=np.int32)
     span = np.array([contrast + part for part in tint[3:]], dtype=np.int32)
-    return ((pattern * span) >> 8) + first
+    found: np.ndarray = ((pattern * span) >> 8) + first
+    return found
 
 
 def _lay_object(
@@ -208,7 +209,8 @@ def _night(image: np.ndarray, rng: Random, percent: int) -> np.ndarray:
     """Little light, bluish, with some sensor noise: without noise, darkening alone would lose nothing."""
     gain = _NIGHT_GAIN * (108 - percent // 2) >> 8
     grain = _cut(noise(image.shape[0]), rng, image.shape[0])
-    return ((image * gain + grain * (8 + percent // 10)) >> 8) + _NIGHT_GLOW
+    found: np.ndarray = ((image * gain + grain * (8 + percent // 10)) >> 8) + _NIGHT_GLOW
+    return found
 
 
 def _blur(image: np.ndarray, reach: int) -> np.ndarray:

@@ -66,4 +66,5 @@ class Scene:
 
     def mask(self, index: int) -> np.ndarray:
         """Visible pixels of ``objects[index]``: (H, W) bool."""
-        return self.instances == index + 1
+        found: np.ndarray = self.instances == index + 1
+        return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 from astrea.world.scenes.phrases import CLEAR_STEPS, NOUN, NOUNS, OPPOSITE, RELATION_PHRASES, SceneView
 from astrea.world.scenes.vocabulary import CATEGORIES, COLOURS, KINDS, SIZES, is_novel
@@ -66,7 +67,7 @@ SOME = 6
 _YES_NO = ("no", "yes")
 
 
-def _some(items: list, rng: random.Random, most: int = SOME) -> list:
+def _some(items: list[Any], rng: random.Random, most: int = SOME) -> list[Any]:
     return items if len(items) <= most else rng.sample(items, most)
 
 

@@ -33,7 +33,8 @@ def _bytes(key: str, *shape: int) -> np.ndarray:
 def _triangle(phase: np.ndarray, period: int) -> np.ndarray:
     """Triangle wave of ``phase`` with that period: int32 0..255."""
     half = max(1, period // 2)
-    return np.abs(phase % (2 * half) - half) * 255 // half
+    found: np.ndarray = np.abs(phase % (2 * half) - half) * 255 // half
+    return found
 
 
 def _blotches(key: str, canvas: int, cells: int) -> np.ndarray:
@@ -42,7 +43,8 @@ def _blotches(key: str, canvas: int, cells: int) -> np.ndarray:
     steps = np.arange(canvas) * cells * 256 // canvas
     cell, part = steps >> 8, steps & 255
     rows = grid[cell] * (256 - part)[:, None] + grid[cell + 1] * part[:, None]
-    return (rows[:, cell] * (256 - part) + rows[:, cell + 1] * part) >> 16
+    found: np.ndarray = (rows[:, cell] * (256 - part) + rows[:, cell + 1] * part) >> 16
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -75,7 +77,7 @@ def patterns(canvas: int) -> np.ndarray:
 def noise(canvas: int) -> np.ndarray:
     """Bell-shaped noise to cut canvases from: (2 * canvas, 2 * canvas, 3) int32, mean 0, standard deviation 148."""
     side = 2 * canvas
-    bank = _bytes(f"noise {canvas}", 4, side, side, 3).sum(axis=0, dtype=np.int32) - 510
+    bank: np.ndarray = _bytes(f"noise {canvas}", 4, side, side, 3).sum(axis=0, dtype=np.int32) - 510
     bank.setflags(write=False)
     return bank
 
