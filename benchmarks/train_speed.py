@@ -173,11 +173,8 @@ def measure(
     recipe: Recipe, ctx: TrainingContext, pixels_N3HW: Tensor, *, repeats: int, steps: int, gemm: int
 ) -> dict[str, Any]:
     """Everything, in turn, ``repeats`` times, after one round that is not counted."""
-    keep = (recipe.model.residual_end, recipe.model.residual_end) if recipe.model.residual else (1.0, 1.0)
     timers = {
-        "tune": StepTimer(
-            ctx, InstructObjective(ctx, "tune", recipe.tune, offset=0, keep=keep), recipe.tune, pixels_N3HW
-        ),
+        "tune": StepTimer(ctx, InstructObjective(ctx, "tune", recipe.tune, offset=0), recipe.tune, pixels_N3HW),
         "align": StepTimer(ctx, AlignObjective(ctx, joining=None, aligned=[], offset=0), recipe.align, pixels_N3HW),
     }
     tune = timers["tune"]

@@ -46,7 +46,7 @@ def data_of(paths: list[Path], model: Any, tokenizer: Any, *, max_tokens: int = 
 
 
 def fusing(ctx: TrainingContext, name: str = "fuse") -> InstructObjective:
-    return InstructObjective(ctx, name, getattr(ctx.recipe, name), offset=0, keep=(1.0, 0.5))
+    return InstructObjective(ctx, name, getattr(ctx.recipe, name), offset=0)
 
 
 def only_learning(ctx: TrainingContext, objective: Objective) -> set[str]:

@@ -19,8 +19,9 @@ from astrea.recipes.recipe import Recipe
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
 from astrea.training.stages.align import AlignObjective
-from astrea.training.stages.instruct import InstructBatch, backfill, by_row
+from astrea.training.stages.batch import InstructBatch, backfill
 from astrea.training.stages.next_token import NextTokenAlignObjective
+from astrea.training.stages.step import by_row
 from own_contexts import SEEING, data_of, fresh, fusing, learned, only_learning
 from own_files import drawn, llava_row, mixed_rows, save_pictures, write_jsonl
 
@@ -187,7 +188,7 @@ def test_every_kind_of_row_in_one_batch_trains_what_the_stage_trains(make_own, s
         {"language_model"} if stage == "tune" else set()
     )
     assert {name.split(".")[1] for name in reached if name.startswith("adapters")} == set(ctx.model.experts.names)
-    assert ctx.contributions.seen.tolist() == [3]
+    assert ctx.model.fusion.calibration.contributions.seen.tolist() == [3]
     assert 0.5 < ctx.model.fusion.allocator.load.sum() < 1  # some goes to nobody in particular
     assert ctx.contrast.queue.ids.min() >= 0
 
@@ -216,12 +217,12 @@ def test_a_batch_without_any_picture_hurts_nothing(make_own, strategy, stage):
     batch = objective.batch(0, 0, 4)
     assert (batch.samples.pictures, len(batch.shown), batch.samples.encode()) == (0, 0, {})
     assert batch.groups.eq(-1).all()
-    assert not batch.whole().any()
+    assert not batch.complete().any()
     reached = learned(ctx, objective, batch=4)
     assert {name.split(".")[0] for name in reached} == ({"language_model"} if stage == "tune" else set())
     moved = {name for name, value in ctx.model.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in moved} <= {"language_model", "fusion"}
-    assert ctx.contributions.seen.tolist() == [0]
+    assert not any(value.any() for value in ctx.model.fusion.training_state().values())
     assert ctx.contrast.queue.ids.eq(-1).all()
 
 
@@ -244,11 +245,11 @@ def test_rows_without_pictures_count_nowhere(make_own):
     assert 0 < blind.sum() < 16
     assert groups[blind].eq(-1).all()
     assert (groups[~blind][:, 0] == 0).all()
-    assert torch.equal(batch.whole(), ~blind)
+    assert torch.equal(batch.complete(), ~blind)
     only_learning(ctx, objective)
     _, figures = objective.loss(batch, 0)
     assert torch.isfinite(torch.tensor(list(figures.values()))).all()
-    (taken,) = objective.shares
+    (taken,) = ctx.model.fusion.calibration.taken
     assert len(taken) == int((groups >= 0).sum())
     assert (taken.sum(-1) > 0).all()
 
@@ -259,7 +260,7 @@ def test_an_own_text_takes_the_place_of_one_without_a_picture(make_own):
     batch = objective.batch(0, 0, 16)
     only_learning(ctx, objective)
     objective.loss(batch, 0)
-    ((pictures, texts, ids),) = objective.pending
+    ((pictures, texts, ids),) = objective.losses["itc"].pending
     place = backfill(batch.samples.first >= 0)
     assert len(pictures) == len(texts) == 16
     assert torch.equal(ids, batch.captions.ids[place])
@@ -288,14 +289,14 @@ def test_lies_are_judged_on_whole_rounds_of_the_batchs_own_pictures(make_own):
     ctx = make_own("mixed.jsonl", "text.jsonl")
     samples = ctx.data.draw(0, 12, 0)
     pictures = samples.pictures
-    same, index = ctx.data.judged(samples, 96, None)
+    same, index = ctx.data.more_pictures(samples, 96, None)
     assert same is samples
     assert len(index) % pictures == 0
     assert 96 - pictures < len(index) <= 96
     assert all(index[i] != index[(i + 1) % len(index)] for i in range(len(index)))
-    assert len(ctx.data.judged(samples, 3, None)[1]) == pictures
+    assert len(ctx.data.more_pictures(samples, 3, None)[1]) == pictures
     one = ctx.data.draw(next(p for p in range(99) if ctx.data.draw(p, 1, 0).pictures == 1), 1, 0)
-    assert len(ctx.data.judged(one, 96, None)[1]) == 0  # there would be no telling a lie
+    assert len(ctx.data.more_pictures(one, 96, None)[1]) == 0  # there would be no telling a lie
 
 
 def test_a_single_picture_is_a_batch_too(make_own):

@@ -63,7 +63,7 @@ def make_shop(small_overrides: list[str], world_data: WorldData) -> Callable[[st
 
 
 def fuse(ctx: TrainingContext) -> InstructObjective:
-    return InstructObjective(ctx, "fuse", ctx.recipe.fuse, offset=0, keep=(1.0, 0.5))
+    return InstructObjective(ctx, "fuse", ctx.recipe.fuse, offset=0)
 
 
 @every_strategy

@@ -22,7 +22,7 @@ from astrea.recipes.recipe import Recipe
 from astrea.training.distributed import SINGLE, Distributed, buckets
 from astrea.training.fsdp import blocks_of
 from astrea.training.resume import REFUSE, RESUME, START, decide
-from astrea.training.stages.instruct import InstructObjective
+from astrea.training.stages.step import step_generator
 from astrea.training.trainer import config_hash
 from many_processes import REFUSED, STOPPED
 
@@ -279,6 +279,6 @@ def test_blocks_that_cannot_be_sharded_are_told(make_shop):
 
 def test_micro_steps_draw_each_their_own(make_shop):
     ctx = make_shop()
-    objective = InstructObjective(ctx, "fuse", ctx.recipe.fuse, offset=0, keep=(1.0, 1.0))
-    first = [objective.draws(purpose, 3, micro).initial_seed() for purpose in ("lies", "residual") for micro in (0, 1)]
+    drawn = [step_generator(ctx, "fuse", purpose, 3, micro) for purpose in ("lies", "residual") for micro in (0, 1)]
+    first = [generator.initial_seed() for generator in drawn]
     assert len(set(first)) == 4

@@ -68,7 +68,7 @@ def test_with_low_rank_only_adapters_of_the_language_model_learn(around, world_d
     run = around(family, {"low_rank": {"rank": 2}, "gradient_checkpointing": family == "qwen3"})
     model, tokenizer = assemble(run, None)
     ctx = TrainingContext(run, model.train(), tokenizer, world_data)
-    objective = InstructObjective(ctx, "tune", run.tune, offset=0, keep=(1.0, 1.0))
+    objective = InstructObjective(ctx, "tune", run.tune, offset=0)
     learns = {id(p) for _, p, _ in objective.trainable()}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in learns)

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from astrea.data.packing import Turn
+from astrea.fusion.calibration import Calibration
 from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.stages.align import AlignObjective
 from astrea.training.stages.instruct import InstructObjective
+from astrea.training.stages.step import InstructStep
 from astrea.training.trainer import plan_stages
 from astrea.world.dataset import CAPTION_WEIGHT, GROUPS
 
@@ -154,8 +156,8 @@ def test_a_batch_is_a_pure_function_of_the_step(make_shop):
 # Fusing and tuning
 
 
-def fusing(ctx: TrainingContext, name: str = "fuse", keep: tuple[float, float] = (1.0, 0.8)) -> InstructObjective:
-    return InstructObjective(ctx, name, getattr(ctx.recipe, name), offset=0, keep=keep)
+def fusing(ctx: TrainingContext, name: str = "fuse") -> InstructObjective:
+    return InstructObjective(ctx, name, getattr(ctx.recipe, name), offset=0)
 
 
 def test_fusing_moves_adapters_heads_and_fusion(make_shop):
@@ -256,8 +258,8 @@ def test_an_expert_is_lost_as_often_as_told(make_shop):
 
 
 def test_the_residual_fades_over_the_stage(make_shop):
-    ctx = make_shop(fuse__steps=10)
-    objective = fusing(ctx, keep=(1.0, 0.8))
+    ctx = make_shop(fuse__steps=10, model={"residual": True, "residual_end": 0.8})
+    objective = fusing(ctx)
     seen = []
     for step in (0, 5, 10, 12):
         objective.loss(objective.batch(step, 0, 2), step)
@@ -280,7 +282,7 @@ def test_small_batches(make_shop, size):
         loss.backward()
         objective.after_step(step)
     assert not all(whole)
-    assert ctx.contributions.table.abs().sum() > 0
+    assert ctx.model.fusion.calibration.contributions.table.abs().sum() > 0
 
 
 def test_the_load_counts_whole_rows_only(make_shop):
@@ -291,7 +293,7 @@ def test_the_load_counts_whole_rows_only(make_shop):
     objective.loss(batch, 0)
     whole = batch.present.all(1)
     assert 0 < whole.sum() < 8
-    (shares,) = objective.shares
+    (shares,) = ctx.model.fusion.calibration.taken
     assert len(shares) == int((batch.groups[whole] >= 0).sum())
     assert shares.gt(0).all()
     objective.after_step(0)
@@ -306,7 +308,8 @@ def test_contribution_is_the_loss_without_minus_the_loss_with(make_shop):
         parameter.mul_(1.5)
     batch = objective.batch(0, 0, 3)
     features = ctx.encode(batch.samples)
-    objective.measure(batch, features)
+    step = InstructStep(ctx, "fuse", ctx.recipe.fuse, objective.weights, batch, 0)
+    ctx.model.fusion.calibration.measure(step)
 
     def losses(present):
         out = ctx.model(**batch.packed.model_inputs(), features=features, present=present).logits.log_softmax(-1)
@@ -319,7 +322,7 @@ def test_contribution_is_the_loss_without_minus_the_loss_with(make_shop):
                     found[row, s] = sum(said) / len(said)
         return found
 
-    base = losses(torch.ones(3, 4).bool())
+    base, table = losses(torch.ones(3, 4).bool()), ctx.model.fusion.calibration.contributions.table
     for expert in range(4):
         present = torch.ones(3, 4).bool()
         present[:, expert] = False
@@ -327,42 +330,43 @@ def test_contribution_is_the_loss_without_minus_the_loss_with(make_shop):
         for group in range(len(GROUPS)):
             mine = [lost[k] - base[k] for k in base if int(batch.groups[k]) == group]
             wanted = sum(mine) / len(mine) if mine else 0.0
-            assert float(ctx.contributions.table[group, expert]) == pytest.approx(wanted, abs=1e-4)
-    assert ctx.contributions.table.abs().max() > 1e-3
+            assert float(table[group, expert]) == pytest.approx(wanted, abs=1e-4)
+    assert table.abs().max() > 1e-3
 
 
-def test_contribution_pulls_the_shares_of_its_group(make_shop):
+def test_contribution_pulls_the_shares_of_its_group(make_shop, monkeypatch):
     """Fifty steps of that loss alone, with detection said to matter for every question."""
     ctx = make_shop(
         fuse__train=["fusion"], fuse__losses={"contribution": 1.0}, fuse__lr=0.02, fuse__steps=50,
         regularisation={"expert_dropout": 0.0, "contribution_every": 1000, "load_rate": 0.0},
     )  # fmt: skip
-    objective = fusing(ctx, keep=(1.0, 1.0))
-    objective.measure = lambda *a: None
-    ctx.contributions.table[:, 3] = 9.0
-    ctx.contributions.seen[:] = 1
+    objective = fusing(ctx)
+    monkeypatch.setattr(Calibration, "measure", lambda *a: None)
+    ctx.model.fusion.calibration.contributions.table[:, 3] = 9.0
+    ctx.model.fusion.calibration.contributions.seen[:] = 1
     shares = []
     schedule = ctx.recipe.fuse
 
     forget = objective.after_step
 
     def after_step(step):
-        shares.append(torch.cat(objective.shares).mean(0))
+        shares.append(torch.cat(ctx.model.fusion.calibration.taken).mean(0))
         forget(step)
 
     objective.after_step = after_step
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda step, figures: None)
-    target = ctx.contributions.targets(torch.zeros(4))[0]
+    target = ctx.model.fusion.calibration.contributions.targets(torch.zeros(4))[0]
     assert target[3] > 0.6
     assert abs(shares[0][3].item() - 0.2) < 0.1
     assert torch.allclose(shares[-1], target[:4], atol=0.1)
 
 
-def test_contribution_is_measured_every_so_often(make_shop):
+def test_contribution_is_measured_every_so_often(make_shop, monkeypatch):
     ctx = make_shop(regularisation={"contribution_every": 3})
     objective = fusing(ctx)
     calls = []
-    objective.measure = lambda *a: calls.append(1)
+    measured = InstructStep.leave_one_out
+    monkeypatch.setattr(InstructStep, "leave_one_out", lambda *a: calls.append(1) or measured(*a))
     for step in range(7):
         objective.loss(objective.batch(step, 0, 2), step)
     assert len(calls) == 3
@@ -371,11 +375,11 @@ def test_contribution_is_measured_every_so_often(make_shop):
     assert "contribution" not in silent.loss(silent.batch(0, 0, 2), 0)[1]
 
 
-def test_contributions_are_measured_before_activations_are_kept(make_shop):
+def test_contributions_are_measured_before_activations_are_kept(make_shop, monkeypatch):
     shop = make_shop(regularisation={"contribution_every": 1})
     objective = fusing(shop)
     order = []
-    objective.measure = lambda *a: order.append("measured")
+    monkeypatch.setattr(InstructStep, "leave_one_out", lambda *a: order.append("measured") or torch.zeros(0, 1, 4))
     answering = shop.model.register_forward_pre_hook(lambda *a: order.append("answered"))
     objective.loss(objective.batch(0, 0, 4), 0)
     answering.remove()
@@ -391,7 +395,7 @@ def test_keys_see_every_expert_and_come_from_the_copy(make_shop):
             parameter.add_(torch.randn_like(parameter))
     batch = objective.batch(0, 0, 4)
     objective.loss(batch, 0)
-    ((key, text_key, ids),) = objective.pending
+    ((key, text_key, ids),) = objective.losses["itc"].pending
     features = ctx.encode(batch.samples)
     with torch.no_grad():
         assert torch.equal(key, ctx.model.picture_vectors(features, alignment=ctx.contrast.copy))

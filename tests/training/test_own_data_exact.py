@@ -141,7 +141,7 @@ def alike(one: Path, other: Path) -> None:
     a, b = state(one), state(other)
     assert a.keys() == b.keys()
     assert torch.equal(a["queue.ids"], b["queue.ids"])  # the same samples in the same order
-    assert torch.equal(a["contribution.seen"], b["contribution.seen"])
+    assert torch.equal(a["strategy.seen"], b["strategy.seen"])
     # Adam makes a step of full length out of a gradient that is nothing but rounding; such weights are few.
     off = {name: (a[name].double() - b[name].double()).abs() for name in a}
     assert sum(int((o > 2e-5).sum()) for o in off.values()) < 1e-3 * sum(o.numel() for o in off.values())

@@ -52,7 +52,7 @@ def ctx(make_run, world_data) -> TrainingContext:
 
 def tuning(ctx: TrainingContext) -> InstructObjective:
     """The objective of tune, and only what it trains wants gradients."""
-    objective = InstructObjective(ctx, "tune", ctx.recipe.tune, offset=0, keep=(1.0, 1.0))
+    objective = InstructObjective(ctx, "tune", ctx.recipe.tune, offset=0)
     learns = {id(p) for _, p, _ in objective.trainable()}
     for parameter in ctx.model.parameters():
         parameter.requires_grad_(id(parameter) in learns)

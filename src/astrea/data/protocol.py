@@ -5,7 +5,7 @@ Letters: B samples of a batch, P pictures among them, R packed rows, N pictures 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,11 +42,6 @@ class Samples:
 def sample_names(samples: Samples, most: int = 6) -> str:
     """The first few of some samples, for messages."""
     return ", ".join(samples.names[:most]) + (" ..." if len(samples.names) > most else "")
-
-
-def index_select(features: Mapping[str, ExpertFeatures], index: Tensor | slice) -> dict[str, ExpertFeatures]:
-    """Features of some pictures."""
-    return {name: part.rows(index) for name, part in features.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +101,9 @@ class TrainingData(Protocol):
             per_question: every question has a row of its own.
         """
 
-    def judged(self, samples: Samples, count: int, generator: Any) -> tuple[Samples, Tensor]:
-        """About ``count`` pictures that experts may lie about, as (samples, which of their pictures); where neighbours
-        are the same picture there would be no telling a lie, so rather none."""
+    def more_pictures(self, samples: Samples, count: int, generator: torch.Generator) -> tuple[Samples, Tensor]:
+        """About ``count`` pictures, neighbours of which differ, as (samples, which of their pictures): further ones
+        where their features are at hand, else those of ``samples`` again; none where that has fewer than two."""
 
     def scanned(self, seed: int) -> Iterable[str]:
         """Texts enough to know how common a word is."""

@@ -203,7 +203,7 @@ class FileDataset:
             places[:, 1],
         )
 
-    def judged(self, samples: Samples, count: int, generator: Any) -> tuple[Samples, Tensor]:
+    def more_pictures(self, samples: Samples, count: int, generator: torch.Generator) -> tuple[Samples, Tensor]:
         """The batch's own pictures, over and over: looking at others would cost as much as training does."""
         pictures = samples.pictures
         if pictures < 2:

@@ -47,6 +47,11 @@ class ExpertFeatures:
         )
 
 
+def index_select(features: Mapping[str, ExpertFeatures], index: Tensor | slice) -> dict[str, ExpertFeatures]:
+    """Every expert's features of some pictures."""
+    return {name: part.rows(index) for name, part in features.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What one expert saw in one picture, in a form a person can look at.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
+from astrea.fusion.calibration import Calibration
 from astrea.fusion.gate import Allocator
 from astrea.fusion.mixer import Mixer, StochasticResidual
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens, equal_shares
 from astrea.fusion.pruning import draw_thresholds, token_score
 from astrea.fusion.reliability import ReliabilityHead, select_reliable
+from astrea.fusion.reliability_loss import reliability_loss
+from astrea.fusion.training import Output, Regularisation, TrainingStep
 from astrea.language.attention import word_match_start
 from astrea.language.defaults import WORD_MATCH
 
@@ -41,10 +44,12 @@ class AstreaFusion(FusionStrategy):
     cross-only: text attends to them, other visual tokens do not, neither in the mixer nor in the language model.
 
     With equal weights, no mixer and no word match this is the aligned sequence concat. ``residual_keep`` is the current
-    probability p of the stochastic residual; the fuse stage changes it.
+    probability p of the stochastic residual: it goes from ``residual_start`` to ``residual_end`` over the fuse stage.
     """
 
     residual_keep: Tensor
+    learning_rates: Mapping[str, float] = {"trust.": 20.0, "allocator.": 10.0}
+    """Both start from nothing and have little time."""
 
     def __init__(
         self,
@@ -54,6 +59,8 @@ class AstreaFusion(FusionStrategy):
         tau: float = 1.0,
         mixer: bool = True,
         residual: bool = False,
+        residual_start: float = 1.0,
+        residual_end: float = 0.85,
         allocator: bool = True,
         use_question: bool = True,
         use_confidence: bool = False,
@@ -69,6 +76,7 @@ class AstreaFusion(FusionStrategy):
         self.word_match = nn.Parameter(word_match_start(layout.heads, word_match)) if word_match else None
         self.mixer = Mixer(width, heads) if mixer else None
         self.residual = StochasticResidual(experts) if mixer and residual else None
+        self.schedule = (residual_start, residual_end)
         self.allocator = (
             Allocator(width, experts, tau=tau, use_question=use_question, use_confidence=use_confidence)
             if allocator
@@ -79,6 +87,7 @@ class AstreaFusion(FusionStrategy):
         # Plain booleans, not a buffer: the configuration states which experts were added.
         self.joined = [name in joined for name in layout.names]
         self.register_buffer("residual_keep", torch.tensor(1.0))
+        self.calibration = Calibration(0, experts)
 
     def forward(
         self, matrix: ExpertMatrix, question_BSD: Tensor, generator: torch.Generator | None = None
@@ -118,6 +127,38 @@ class AstreaFusion(FusionStrategy):
                 # Tokens that no question of this row reads are left out of the sequence.
                 valid = valid & read_BSM.any(1)
         return VisualTokens(tokens, valid, shares, bias_BSM, words, reliable_BE, cross_only=cross_only)
+
+    def start_training(self, groups: int) -> None:
+        self.calibration = Calibration(groups, len(self.joined))
+
+    def training_state(self) -> dict[str, Tensor]:
+        return self.calibration.contributions.state_dict()
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        self.calibration.contributions.load_state_dict(state)
+
+    def progress(self, done: float) -> None:
+        if self.residual is not None:
+            start, end = self.schedule
+            self.residual_keep.fill_(start + (end - start) * done)
+
+    def before_forward(self, step: TrainingStep) -> dict[str, Tensor]:
+        found = {}
+        if self.trust is not None and step.trains_fusion and step.weights.get("reliability"):
+            found["reliability"] = reliability_loss(self.trust, step)
+        if self.allocator is not None:
+            self.calibration.measure(step)
+        return found
+
+    def losses(self, step: TrainingStep, output: Output) -> dict[str, Tensor]:
+        if self.allocator is None:
+            return {}
+        bias = self.allocator.load_bias
+        return self.calibration.loss(step, step.per_row(output.shares, bias), bias)
+
+    def after_step(self, settings: Regularisation) -> None:
+        if self.allocator is not None:
+            self.calibration.after_step(self.allocator, settings.load_rate)
 
     def trained(self, matrix: ExpertMatrix) -> Tensor:
         """Which experts (E,) the fusion was trained with; the others were added later."""

@@ -24,7 +24,7 @@ class Allocator(nn.Module):
     `update_load` moves, not a loss, so that weights may still differ between questions (after the auxiliary-loss-free
     balancing of arXiv 2408.15664).
 
-    It is trained on measured contributions (`astrea.training.contribution`) only: inputs are detached, and no gradient
+    It is trained on measured contributions (`astrea.fusion.contribution`) only: inputs are detached, and no gradient
     of the answers reaches it.
     """
 

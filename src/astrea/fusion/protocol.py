@@ -6,12 +6,14 @@ Letters: B pictures, S questions per picture, E experts, T expert tokens, M visu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
+from astrea.fusion.training import Output, Regularisation, TrainingStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +62,22 @@ class VisualTokens:
 class FusionStrategy(nn.Module, ABC):
     """From the expert matrix and the questions to visual tokens. Subclass it, and set ``num_tokens`` (M).
 
-    A strategy is built as ``Strategy(layout, **options)``, options from the recipe.
+    A strategy is built as ``Strategy(layout, **options)``, options from the recipe. `forward` is all that it must have;
+    the methods below it are for strategies that take part in their own training. Every strategy is trained by the same
+    loop, which calls, in this order: `start_training` once per run; in every micro-step `progress`, `before_forward`,
+    the model's forward pass, `losses`; and `after_step` when the optimizer has stepped.
 
     Attributes:
         per_question: the visual *tokens* depend on the question, so every row holds one question and S = 1 (or S
             times the same question). Otherwise many questions share one picture in a packed row.
         word_match: (H,) strength of the word match per attention head; None where `VisualTokens.words` is.
+        learning_rates: learning rate relative to the stage's, by the beginning of a parameter's name; others have 1.
     """
 
     num_tokens: int
     per_question: bool = False
     word_match: nn.Parameter | None
+    learning_rates: Mapping[str, float] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,6 +88,40 @@ class FusionStrategy(nn.Module, ABC):
         self, matrix: ExpertMatrix, question_BSD: Tensor, generator: torch.Generator | None = None
     ) -> VisualTokens:
         """Fuse. ``generator`` drives whatever is random in training; None means evaluation."""
+
+    def start_training(self, groups: int) -> None:
+        """A run begins. ``groups``: how many kinds of questions its data has."""
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of a run besides parameters and buffers; the same on every process."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `training_state` gave."""
+
+    def progress(self, done: float) -> None:
+        """Set what follows a schedule. ``done``: part of the stage ``fuse`` that has been trained, 0..1; then 1."""
+
+    def before_forward(self, step: TrainingStep) -> dict[str, Tensor]:
+        """Losses by name that need no answers, from passes of their own: activations of the two then never add up."""
+        return {}
+
+    def losses(self, step: TrainingStep, output: Output) -> dict[str, Tensor]:
+        """Losses by name, for this process's part of the batch. The recipe's weight of that name is applied to each;
+        one that the recipe does not know counts as it is. By default the auxiliary loss of `forward`, if any.
+        """
+        auxiliary = output.aux_loss
+        if not step.any(auxiliary is not None):
+            return {}
+        # The one loss that depends on how the batch is shared out: each process balances its own rows, as in Switch
+        # Transformers. A process without pictures still names it, as the others do.
+        if auxiliary is None:
+            return {"auxiliary": torch.zeros((), device=step.device)}
+        rows = step.local_rows
+        return {"auxiliary": auxiliary * ((rows.stop - rows.start) / len(step.groups))}
+
+    def after_step(self, settings: Regularisation) -> None:
+        """The optimizer has stepped: move what is no parameter, such as a load bias."""
 
 
 def equal_shares(present_BE: Tensor, questions: int) -> Tensor:

@@ -27,7 +27,7 @@ class ReliabilityHead(nn.Module):
     cosine to the nearest token of f, in a learned projection; and the same less the distance between the two tokens'
     places. An expert that is confidently wrong (another picture's boxes, a stuck sensor) agrees with none of the
     others. This head is our own addition to the paper's allocator. It is trained on experts whose features are
-    deliberately corrupted (`astrea.training.corruption`).
+    deliberately corrupted (`astrea.fusion.reliability_loss`).
 
     Agreements are standardised by the statistics that `observe` collects: a reliable and a corrupted expert differ by a
     few hundredths of a cosine, and without standardisation nothing was learned in hundreds of steps.

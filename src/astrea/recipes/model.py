@@ -60,6 +60,8 @@ class Model(Part):
         return {
             "mixer": self.mixer,
             "residual": self.residual,
+            # Only where it is on, so that models that were trained without it still compare.
+            **({"residual_start": self.residual_start, "residual_end": self.residual_end} if self.residual else {}),
             "allocator": self.gate,
             "tau": self.gate_tau,
             "use_question": self.gate_question,

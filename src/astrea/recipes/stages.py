@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from importlib.metadata import entry_points
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from astrea.recipes.part import Part
 
@@ -39,8 +40,15 @@ class Schedule(Part):
         return self.model_copy(update={"steps": steps})
 
 
+LOSSES = "astrea.losses"
+"""Entry points of losses from other packages."""
+
+
 class Losses(Part):
-    """Weights of a stage's losses; 0 = off."""
+    """Weights of a stage's losses; 0 = off. Losses of other packages are named by entry point or as "module:Class"."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Annotated[float, Field(ge=0)]]
 
     lm: float = Field(0.0, ge=0)
     word: float = Field(0.0, ge=0)
@@ -48,6 +56,20 @@ class Losses(Part):
     agree: float = Field(0.0, ge=0, description="lambda: contrast with the experts already aligned")
     contribution: float = Field(0.0, ge=0)
     reliability: float = Field(0.0, ge=0, description="telling corrupted experts from reliable ones")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of every loss by its name."""
+        return self.model_dump()
+
+    @model_validator(mode="after")
+    def _are_known(self) -> Self:
+        named = [name for name in self.__pydantic_extra__ or {} if ":" not in name]
+        registered = {point.name for point in entry_points(group=LOSSES)} if named else set()
+        if unknown := [name for name in named if name not in registered]:
+            known = ", ".join([*type(self).model_fields, *sorted(registered)])
+            raise ValueError(f'unknown loss {unknown[0]!r}; known: {known}; or write "module:Class"')
+        return self
 
 
 class Stage(Schedule):

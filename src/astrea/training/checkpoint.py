@@ -98,8 +98,8 @@ def save_checkpoint(
         try:
             partial.mkdir()
             _write(partial / "state.json", text)
-            for group, sample_names in tensors.items():
-                _write_tensors(partial / f"{group}.safetensors", sample_names)
+            for group, named in tensors.items():
+                _write_tensors(partial / f"{group}.safetensors", named)
             files = {p.name: {"size": p.stat().st_size, "sha256": sha256_file(p)} for p in sorted(partial.iterdir())}
             spread = torch.distributed.is_available() and torch.distributed.is_initialized()
             world = torch.distributed.get_world_size() if spread else 1
@@ -207,10 +207,10 @@ def _reading(path: Path) -> Iterator[None]:
         raise _Corrupt(f"{path.name}: cannot be read ({type(error).__name__}: {error!s:.200})") from None
 
 
-def _write_tensors(path: Path, sample_names: Mapping[str, Tensor]) -> None:
+def _write_tensors(path: Path, named: Mapping[str, Tensor]) -> None:
     seen: set[int] = set()
     full_tensor: dict[str, Tensor] = {}
-    for name, tensor in sample_names.items():
+    for name, tensor in named.items():
         plain = tensor.detach().to("cpu").contiguous()
         storage = plain.untyped_storage()
         # safetensors refuses tensors that share memory (tied weights, views), so those are copied.

@@ -22,7 +22,6 @@ from astrea.experts.protocol import ExpertFeatures
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.acceleration import accelerated, in_half
-from astrea.training.contribution import Contributions
 from astrea.training.distributed import SINGLE, Distributed
 from astrea.training.losses.contrast import MomentumContrast
 from astrea.training.losses.words import WordContrast
@@ -79,7 +78,7 @@ class TrainingContext:
         scanned = (self.packer.ids(text) for text in data.scanned(recipe.seed))
         self.words = WordContrast(scanned, len(tokenizer)).to(ranks.device)
         self.kept_states: Tensor | None = None
-        self.contributions = Contributions(len(data.groups), len(model.experts.names))
+        model.fusion.start_training(len(data.groups))
 
     def encode(self, samples: Samples) -> dict[str, ExpertFeatures]:
         """What the experts see in the samples' pictures, where the model is, as long as none of them has learned."""

@@ -54,21 +54,7 @@ def plan_stages(recipe: Recipe) -> list[Plan]:
             )
         )
         done += steps
-    start, end = (recipe.model.residual_start, recipe.model.residual_end) if recipe.model.residual else (1.0, 1.0)
-    plans.append(
-        Plan(
-            "fuse",
-            recipe.fuse,
-            lambda s: InstructObjective(s, "fuse", recipe.fuse, offset=0, keep=(start, end)),
-        )
-    )
-    plans.append(
-        Plan(
-            "tune",
-            recipe.tune,
-            lambda s: InstructObjective(
-                s, "tune", recipe.tune, offset=recipe.fuse.steps * recipe.fuse.accumulate, keep=(end, end)
-            ),
-        )
-    )
+    offset = recipe.fuse.steps * recipe.fuse.accumulate
+    plans.append(Plan("fuse", recipe.fuse, lambda ctx: InstructObjective(ctx, "fuse", recipe.fuse, offset=0)))
+    plans.append(Plan("tune", recipe.tune, lambda ctx: InstructObjective(ctx, "tune", recipe.tune, offset=offset)))
     return [plan for plan in plans if plan.schedule.steps > 0]

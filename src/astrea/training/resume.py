@@ -92,7 +92,7 @@ def snapshot(ctx: TrainingContext) -> dict[str, dict[str, Tensor]]:
         "momentum": contrast,
         "queue": ctx.contrast.queue.state_dict(),
         "words": ctx.words.state_dict(),
-        "contribution": ctx.contributions.state_dict(),
+        "strategy": ctx.model.fusion.training_state(),
     }
 
 
@@ -118,7 +118,7 @@ def restore(ctx: TrainingContext, found: Checkpoint) -> None:
     ctx.contrast.load_state_dict(found.tensors["momentum"], strict=False)
     ctx.contrast.queue.load_state_dict(found.tensors["queue"])
     ctx.words.load_state_dict(found.tensors["words"])
-    ctx.contributions.load_state_dict(found.tensors["contribution"])
+    ctx.model.fusion.load_training_state(found.tensors.get("strategy", {}))
     set_rng_state(found.state["rng"])
 
 
@@ -137,4 +137,4 @@ def start_alike(ctx: TrainingContext) -> None:
     for tensors in (moves, ctx.contrast.state_dict(), ctx.words.state_dict()):
         ranks.broadcast(tensors.values())
         ranks.check_equal(tensors_fingerprint(tensors), "weights", hint)
-    ranks.check_equal(tensors_fingerprint(ctx.contributions.state_dict()), "measured contributions", hint)
+    ranks.check_equal(tensors_fingerprint(ctx.model.fusion.training_state()), "state of the fusion strategy", hint)

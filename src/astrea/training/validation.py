@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from astrea.data.protocol import index_select
 from astrea.data.streaming import FileDataset
+from astrea.experts.protocol import index_select
 from astrea.training.checkpoint import load_checkpoint, save_checkpoint
 from astrea.training.context import TrainingContext
 from astrea.training.identity import config_hash
 from astrea.training.resume import snapshot
-from astrea.training.stages.instruct import packed_rows
+from astrea.training.stages.batch import packed_rows
 
 STAGES = ("fuse", "tune")
 FIGURE = "validation"

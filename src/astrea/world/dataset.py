@@ -112,7 +112,7 @@ class WorldData:
         padded = [row + [-1] * (most - len(row)) for row in groups]
         return Rows(packer.pack(rows), torch.tensor(padded), torch.tensor(shown), torch.arange(len(rows)))
 
-    def judged(self, samples: Samples, count: int, generator: torch.Generator) -> tuple[Samples, Tensor]:
+    def more_pictures(self, samples: Samples, count: int, generator: torch.Generator) -> tuple[Samples, Tensor]:
         """Any pictures: features are at hand."""
         index = torch.randint(0, len(self), (count,), generator=generator)
         return self.samples(index), torch.arange(count)

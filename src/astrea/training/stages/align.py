@@ -7,17 +7,17 @@ For the k-th expert only its adapter, the heads and the contrast's temperature l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 from astrea.common.errors import AstreaError
-from astrea.data.protocol import Samples, index_select, sample_names
-from astrea.experts.protocol import ExpertFeatures
+from astrea.data.protocol import Samples, sample_names
+from astrea.experts.protocol import index_select
 from astrea.training.context import CaptionBatch, TrainingContext
 from astrea.training.loop import Objective
-from astrea.training.losses.contrast import agreement
+from astrea.training.losses.protocol import AlignLoss, AlignStep
+from astrea.training.losses.registry import build_losses
 
 AlignBatch = tuple[Samples, CaptionBatch]
 """Pictures, and the text that is read of each."""
@@ -31,11 +31,11 @@ class AlignObjective(Objective):
         self.joining = joining
         self.aligned = aligned
         self.offset = offset
-        self.losses = ctx.recipe.align.losses
-        self.names = [joining] if joining else list(ctx.model.experts.names)
+        self.names = (joining,) if joining else tuple(ctx.model.experts.names)
         ctx.contrast.queue.clear()
-        self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
-        if not (self.losses.itc or self.losses.word):
+        self.weights = ctx.recipe.align.losses.weights
+        self.losses = build_losses(AlignLoss, self.weights, ctx)  # type: ignore[type-abstract]
+        if not self.losses or set(self.losses) == {"agree"}:
             raise AstreaError(
                 "align has no loss", "give align.losses.word or align.losses.itc a weight, or set steps: 0"
             )
@@ -60,70 +60,20 @@ class AlignObjective(Objective):
     def loss(self, batch: AlignBatch, step: int) -> tuple[Tensor, dict[str, float]]:
         samples, captions = batch
         ctx, alignment = self.ctx, self.ctx.model.alignment
-        ranks, size = ctx.ranks, len(captions.tokens)
-        own = ranks.local_slice(size)
-        features = index_select(ctx.encode(samples), own)
-        seen = {name: features[name] for name in self.names}
-        matrix = alignment(seen)
-        ids = captions.ids.to(ranks.device)
-        parts: dict[str, Tensor] = {}
+        local = ctx.ranks.local_slice(len(captions.tokens))
+        features = index_select(ctx.encode(samples), local)
+        matrix = alignment({name: features[name] for name in self.names})
         picture = alignment.picture_head(matrix.tokens, matrix.valid)
-        if self.losses.itc:
-            parts["itc"] = self.losses.itc * self.contrast(seen, picture, captions, ids, own, step)
-        if self.losses.agree and self.joining and self.aligned:
-            with torch.no_grad():
-                others = alignment({name: features[name] for name in self.aligned})
-                pooled = [
-                    alignment.picture_head(others.tokens, alignment.only(others, alignment.names.index(name)))
-                    for name in self.aligned
-                ]
-                mean = ranks.gather(torch.stack(pooled).mean(0), size)
-            agree = agreement(picture, mean, ids, ctx.contrast.temperature(), own)
-            parts["agree"] = self.losses.agree * agree
-        if self.losses.word:
-            table = ctx.model.get_input_embeddings().weight
-            word = ctx.words(
-                matrix.tokens,
-                matrix.valid,
-                captions.tokens,
-                table,
-                own=own,
-                gather=lambda rows: ranks.gather(rows, size),
-            )
-            parts["word"] = self.losses.word * word
+        aligned = tuple(self.aligned) if self.joining else ()
+        here = AlignStep(samples, captions, local, features, matrix, picture, self.names, aligned, self.offset + step)
+        found = {name: loss(here) for name, loss in self.losses.items()}
+        parts = {name: self.weights[name] * part for name, part in found.items() if part is not None}
         return sum(parts.values()), {name: part.item() for name, part in parts.items()}  # type: ignore[return-value]
-
-    def contrast(
-        self,
-        seen: Mapping[str, ExpertFeatures],
-        picture: Tensor,
-        captions: CaptionBatch,
-        ids: Tensor,
-        own: slice,
-        step: int,
-    ) -> Tensor:
-        """Momentum contrast of pictures with their texts: the only loss that wants the language model to read these.
-
-        Args:
-            picture: (own rows, P). ids: (B, 2) as in `CaptionBatch`.
-        """
-        ctx, ranks, size = self.ctx, self.ctx.ranks, len(captions.tokens)
-        states = ctx.text_states(captions, own, frozen=True)
-        text = ctx.model.alignment.text_head(states)
-        with torch.no_grad():
-            slow = ctx.contrast.copy
-            slow_matrix = slow(seen)
-            picture_key = ranks.gather(slow.picture_head(slow_matrix.tokens, slow_matrix.valid), size)
-            text_key = ranks.gather(slow.text_head(states), size)
-        self.pending.append((picture_key, text_key, ids))
-        soft = ctx.recipe.contrast.soft_targets * min(1.0, (self.offset + step) / max(1, ctx.recipe.align.steps))
-        return ctx.contrast.loss(picture, text, picture_key, text_key, ids, soft, own=own)
 
     def after_step(self, step: int) -> None:
         self.ctx.contrast.follow(self.ctx.model.alignment)
-        for keys in self.pending:
-            self.ctx.contrast.queue.push(*keys)
-        self.pending.clear()
+        for loss in self.losses.values():
+            loss.after_step()
 
     def describe(self, batch: AlignBatch) -> str:
         return sample_names(batch[0])

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.data.packing import Packer
-from astrea.data.protocol import index_select
+from astrea.experts.protocol import index_select
 from astrea.fusion.protocol import FusionStrategy, VisualTokens, equal_shares
 from astrea.training.context import TrainingContext
-from astrea.training.stages.instruct import InstructBatch, InstructObjective, packed_rows
+from astrea.training.stages.batch import InstructBatch, packed_rows
+from astrea.training.stages.instruct import InstructObjective
 
 
 class OneExpert(FusionStrategy):
@@ -47,7 +48,7 @@ class NextTokenAlignObjective(InstructObjective):
 
     def __init__(self, ctx: TrainingContext, *, joining: str, offset: int) -> None:
         stage = ctx.recipe.align
-        super().__init__(ctx, f"align/{joining}", stage, offset=offset * stage.accumulate, keep=(1.0, 1.0))
+        super().__init__(ctx, f"align/{joining}", stage, offset=offset * stage.accumulate, weights={"lm": 1.0})
         self.joining = joining
         experts = ctx.model.experts
         self.fusion = OneExpert(experts.names.index(joining), experts[joining].num_tokens)
@@ -59,11 +60,13 @@ class NextTokenAlignObjective(InstructObjective):
             yield from ((f"adapters.{self.joining}.{name}", p, 1.0) for name, p in adapter.named_parameters())
 
     def loss(self, batch: InstructBatch, step: int) -> tuple[Tensor, dict[str, float]]:
-        rows = self.ctx.ranks.local_slice(len(batch.groups))
+        ranks = self.ctx.ranks
+        rows = ranks.local_slice(len(batch.groups))
         shown = batch.shown[batch.shown_in(rows)]
         seen = {name: part for name, part in self.ctx.encode(batch.samples).items() if name == self.joining}
         features = index_select(seen, shown) if len(shown) else None
-        inputs = self.inputs(packed_rows(batch.packed, rows))
+        packed = packed_rows(batch.packed, rows)
+        inputs = {name: value.to(ranks.device) for name, value in packed.model_inputs().items()}
         loss = self.ctx.model(
             **inputs, features=features, fusion=self.fusion, num_items_in_batch=batch.labelled, use_cache=False
         ).loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from astrea.training.contribution import DECAY, Contributions
+from astrea.fusion.contribution import DECAY, Contributions
 
 
 def test_the_first_measurements_count_alike_and_then_it_moves():

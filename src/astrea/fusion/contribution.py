@@ -6,6 +6,7 @@ Letters: G task groups, E experts.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ class Contributions:
         """For checkpoints."""
         return {"table": self.table, "seen": self.seen}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `state_dict` gave."""
         self.table.copy_(state["table"])
         self.seen.copy_(state["seen"])

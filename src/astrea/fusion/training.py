@@ -1,0 +1,97 @@
+"""What a fusion strategy sees of a training step. Training implements it; strategies know nothing else of training.
+
+Letters: B pictures, R rows of the whole batch, S questions per row, E experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from astrea.alignment.matrix import ExpertMatrix
+from astrea.experts.protocol import ExpertFeatures
+
+
+class Regularisation(Protocol):
+    """The settings of a recipe that say how experts are kept from starving or dominating."""
+
+    @property
+    def expert_dropout(self) -> float:
+        """Probability that a picture loses one expert."""
+
+    @property
+    def load_rate(self) -> float:
+        """Step size of a load bias; 0 = off."""
+
+    @property
+    def contribution_every(self) -> int:
+        """Steps between two measurements of contributions; 0 = none."""
+
+
+class Output(Protocol):
+    """What the model returned for the local rows."""
+
+    shares: Tensor | None
+    aux_loss: Tensor | None
+
+
+class TrainingStep(Protocol):
+    """One micro-step of instruction tuning.
+
+    Several processes may share the batch: each computes the loss of its ``local_rows``, divided by the size of the
+    *whole* batch, so that the parts add up. What is drawn is the same on every process.
+
+    Attributes:
+        number: optimizer step of the stage, from 0.
+        weights: the recipe's weight of every loss; 0 or missing = off.
+        trains_fusion: the strategy's parameters are learned in this stage.
+        settings: see `Regularisation`. device: where the model is.
+        groups: (R, S) kind of each question, -1 where a row has no such question or no picture.
+        complete: (R,) bool, rows with pictures for which every expert is present and none is corrupted.
+        local_rows: the rows of this process.
+    """
+
+    number: int
+    weights: Mapping[str, float]
+    trains_fusion: bool
+    groups: Tensor
+    complete: Tensor
+    local_rows: slice
+
+    @property
+    def settings(self) -> Regularisation: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Random numbers of this micro-step, the same on every process."""
+
+    def pictures(self, count: int, generator: torch.Generator) -> dict[str, ExpertFeatures] | None:
+        """Uncorrupted features of about ``count`` pictures, neighbours of which differ; None if there are too few.
+
+        These are further pictures where their features are at hand, or else those of the batch, repeated.
+        """
+
+    def align(self, features: Mapping[str, ExpertFeatures], present_BE: Tensor) -> ExpertMatrix:
+        """The expert matrix of some pictures, without gradient."""
+
+    def leave_one_out(self, rows: int) -> Tensor:
+        """Answer the first ``rows`` rows again, without each expert: the increase of each question's loss in nats,
+        (R', S, E) with R' = min(rows, R); the same on every process, and without gradient."""
+
+    def per_row(self, shares: Tensor | None, like: Tensor) -> Tensor:
+        """What the local pictures' questions got (`Output.shares`), averaged over the pictures of each local row:
+        (local R, S, E), zeros for rows without a picture. ``like``: (E,), gives device and type."""
+
+    def local_slice(self, count: int) -> slice:
+        """This process's part of ``count`` things that all processes share."""
+
+    def gather(self, local: Tensor, count: int) -> Tensor:
+        """All ``count`` rows, from each process's `local_slice` of them."""
+
+    def any(self, flag: bool) -> bool:
+        """Whether it holds on any process. Every process must ask."""

@@ -1,0 +1,95 @@
+"""A batch of instruction tuning: packed rows with the pictures that they show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from astrea.common.seeds import generator_for
+from astrea.data.packing import PackedBatch, Packer
+from astrea.data.protocol import Samples
+from astrea.experts.corruption import draw_experts
+from astrea.training.context import CaptionBatch, TrainingContext
+
+
+@dataclass(frozen=True, slots=True)
+class InstructBatch:
+    """Packed rows with the pictures that they show.
+
+    Letters: B samples, P pictures, R rows, N pictures as rows show them, S questions per row, E experts.
+    samples, captions: B samples and the text that is read of each. packed, groups, shown, row: see
+    `astrea.data.protocol.Rows`; a strategy whose tokens depend on the question gets a row for every question.
+    present: (P, E). corrupted: (P,) the expert whose features are replaced by wrong ones, -1 for none. micro: the
+    micro-step it is for.
+    """
+
+    samples: Samples
+    captions: CaptionBatch
+    packed: PackedBatch
+    groups: Tensor
+    shown: Tensor
+    row: Tensor
+    present: Tensor
+    corrupted: Tensor
+    micro: int
+
+    def shown_in(self, rows: slice) -> slice:
+        """The pictures, of the N, that stand in some rows."""
+        return slice(int((self.row < rows.start).sum()), int((self.row < rows.stop).sum()))
+
+    def complete(self) -> Tensor:
+        """Rows (R,) with pictures, for which every expert is present and none is corrupted."""
+        sound = (self.present.all(1) & (self.corrupted < 0))[self.shown]
+        count = torch.bincount(self.row, minlength=len(self.groups))
+        return (count > 0) & (torch.bincount(self.row[sound], minlength=len(self.groups)) == count)
+
+    @property
+    def labelled(self) -> float:
+        """Sum of the weights of all labels of the batch, by which its mean loss per token is divided."""
+        return float(((self.packed.labels[:, 1:] != -100) * self.packed.label_weights[:, 1:]).sum())
+
+
+def draw_batch(
+    ctx: TrainingContext,
+    packer: Packer,
+    stage: str,
+    step: int,
+    micro: int,
+    *,
+    start: int,
+    size: int,
+    per_question: bool,
+) -> InstructBatch:
+    """The batch of a micro-step: samples ``start .. start + size``, some with an expert missing or corrupted."""
+    samples = ctx.data.draw(start, size, ctx.recipe.seed)
+    captions = ctx.captions(samples, stage, step, micro)
+    rows = ctx.data.pack(packer, samples, captions.which, per_question=per_question)
+    generator = generator_for(ctx.recipe.seed, stage, "present", step, micro)
+    experts, settings = len(ctx.model.experts.names), ctx.recipe.regularisation
+    lost = draw_experts(samples.pictures, experts, settings.expert_dropout, generator)
+    present = lost.unsqueeze(1) != torch.arange(experts)
+    corrupted = draw_experts(samples.pictures, experts, settings.corruption, generator)
+    return InstructBatch(samples, captions, rows.packed, rows.groups, rows.shown, rows.row, present, corrupted, micro)
+
+
+def packed_rows(packed: PackedBatch, rows: slice | Tensor) -> PackedBatch:
+    """Some rows of a packed batch, as long as they all are."""
+    parts = {field.name: getattr(packed, field.name) for field in fields(packed)}
+    return replace(packed, **{name: part[rows] for name, part in parts.items() if isinstance(part, Tensor)})
+
+
+def backfill(has: Tensor) -> Tensor:
+    """(B,) each sample's own place, or that of the next one, round and round, that has what is asked for."""
+    there = has.nonzero()[:, 0]
+    following = torch.searchsorted(there, torch.arange(len(has)))
+    return there[following % len(there)]
+
+
+def captions_at(captions: CaptionBatch, place: Tensor) -> CaptionBatch:
+    """The texts at some places."""
+    numbers = None if captions.numbers is None else captions.numbers[place]
+    return CaptionBatch(
+        captions.which[place], [captions.tokens[at] for at in place.tolist()], captions.ids[place], numbers
+    )

@@ -1,0 +1,126 @@
+"""One micro-step of instruction tuning, as losses and the fusion strategy see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from astrea.alignment.matrix import ExpertMatrix
+from astrea.common.seeds import generator_for
+from astrea.experts.corruption import corrupt, draw_stuck
+from astrea.experts.protocol import ExpertFeatures, index_select
+from astrea.fusion.draws import RowGenerator, for_rows
+from astrea.fusion.training import Regularisation
+from astrea.recipes.recipe import Stage
+from astrea.training.context import TrainingContext
+from astrea.training.leave_one_out import leave_one_out
+from astrea.training.stages.batch import InstructBatch, packed_rows
+
+
+class InstructStep:
+    """Implements `astrea.fusion.training.TrainingStep`, which has the legend.
+
+    Attributes:
+        features: what the experts saw in the P pictures of the batch. corrupted: the same, with the experts of
+            ``batch.corrupted`` replaced by wrong ones: what the model is shown. stage: of the recipe.
+    """
+
+    def __init__(
+        self,
+        ctx: TrainingContext,
+        name: str,
+        stage: Stage,
+        weights: Mapping[str, float],
+        batch: InstructBatch,
+        number: int,
+    ) -> None:
+        self.ctx, self.name, self.stage, self.batch, self.number = ctx, name, stage, batch, number
+        self.weights = weights
+        self.trains_fusion = "fusion" in stage.train
+        self.groups = batch.groups
+        self.local_rows = ctx.ranks.local_slice(len(batch.groups))
+        self.features = ctx.encode_trainable(batch.samples, learning="experts" in stage.train)
+        stuck = draw_stuck(batch.samples.pictures, self.generator("lies"))
+        self.corrupted = corrupt(self.features, batch.corrupted, stuck)
+
+    @property
+    def settings(self) -> Regularisation:
+        return self.ctx.recipe.regularisation
+
+    @property
+    def device(self) -> torch.device:
+        return self.ctx.ranks.device
+
+    @cached_property
+    def complete(self) -> Tensor:
+        return self.batch.complete()
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        """Text inputs and labels of the local rows, on the model's device."""
+        packed = packed_rows(self.batch.packed, self.local_rows)
+        return {name: value.to(self.device) for name, value in packed.model_inputs().items()}
+
+    def pictures_shown(self) -> tuple[dict[str, ExpertFeatures] | None, Tensor, RowGenerator]:
+        """Features, present experts and random numbers of the pictures in the local rows."""
+        batch = self.batch
+        local = batch.shown_in(self.local_rows)
+        shown = batch.shown[local]
+        features = index_select(self.corrupted, shown) if len(shown) else None
+        generator = for_rows(
+            self.generator("residual"), batch=len(batch.shown), questions=batch.groups.shape[1], start=local.start
+        )
+        return features, batch.present[shown].to(self.device), generator
+
+    def generator(self, purpose: str) -> torch.Generator:
+        return step_generator(self.ctx, self.name, purpose, self.number, self.batch.micro)
+
+    def pictures(self, count: int, generator: torch.Generator) -> dict[str, ExpertFeatures] | None:
+        ctx, samples = self.ctx, self.batch.samples
+        more, index = ctx.data.more_pictures(samples, count, generator)
+        if not len(index):
+            return None
+        found = self.features if more is samples else ctx.encode_trainable(more, learning=False)
+        return index_select(found, index)
+
+    @torch.no_grad()
+    def align(self, features: Mapping[str, ExpertFeatures], present_BE: Tensor) -> ExpertMatrix:
+        return self.ctx.model.alignment(features, present_BE)  # type: ignore[no-any-return]
+
+    def leave_one_out(self, rows: int) -> Tensor:
+        return leave_one_out(self.ctx, self.batch, self.features, rows)
+
+    def per_row(self, shares: Tensor | None, like: Tensor) -> Tensor:
+        local = self.batch.shown_in(self.local_rows)
+        return by_row(shares, self.batch.row[local] - self.local_rows.start, self.groups[self.local_rows], like)
+
+    def local_slice(self, count: int) -> slice:
+        return self.ctx.ranks.local_slice(count)
+
+    def gather(self, local: Tensor, count: int) -> Tensor:
+        return self.ctx.ranks.gather(local, count)
+
+    def any(self, flag: bool) -> bool:
+        return self.ctx.ranks.any(flag)
+
+
+def step_generator(ctx: TrainingContext, stage: str, purpose: str, step: int, micro: int) -> torch.Generator:
+    """Random numbers of a micro-step, the same on every process."""
+    # The first micro-step has no number: runs without accumulation draw as they did before there was one.
+    return generator_for(ctx.recipe.seed, stage, purpose, step, *([micro] if micro else []))
+
+
+def by_row(shares: Tensor | None, row: Tensor, groups: Tensor, like: Tensor) -> Tensor:
+    """Shares (R, S, E) of the questions of every row, averaged over its pictures, from those that the pictures got
+    (N, fewer questions, E); zeros where a row has no picture. ``like``: (E,), where and of which type they are."""
+    rows = like.new_zeros(*groups.shape, len(like))
+    if shares is None:
+        return rows
+    # Every rank's rows alike: the most questions that any row of the batch has.
+    shares = F.pad(shares, (0, 0, 0, groups.shape[1] - shares.shape[1])).to(like)
+    count = torch.bincount(row, minlength=len(groups)).clamp_min(1).to(like)
+    return rows.index_add(0, row.to(like.device), shares) / count[:, None, None]
