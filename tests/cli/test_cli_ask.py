@@ -104,7 +104,7 @@ def test_how_an_answer_is_told(astrea, tiny_folder, picture, monkeypatch, verdic
     monkeypatch.setattr(explanation, "explain", judged)
     lines = astrea("ask", tiny_folder, picture, QUESTION).out.splitlines()
     assert lines[0] == first
-    assert lines[1] == second if second else "share" in lines[1]
+    assert lines[1] == second if second else "gate weight" in lines[1]
 
 
 def test_what_a_model_says_is_neither_markup_nor_obeyed_by_the_terminal(astrea, tiny_folder, picture, monkeypatch):

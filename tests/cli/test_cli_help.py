@@ -11,8 +11,8 @@ import astrea as package
 from command_line import Astrea
 
 COMMANDS = (
-    *("quickstart", "train", "pretrain", "join", "merge", "estimate", "validate", "evaluate", "arena", "report"),
-    *("ask", "index", "retrieve", "scenes", "pack"),
+    *("quickstart", "train", "pretrain", "add-expert", "merge", "estimate", "validate", "evaluate", "arena", "report"),
+    *("ask", "index", "retrieve", "benchmark", "scenes", "pack"),
 )
 
 

@@ -138,4 +138,4 @@ def test_an_index_of_one_picture(astrea: Astrea, tiny_folder: Path, tmp_path: Pa
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     result = astrea("index", tiny_folder, tmp_path)
     assert result.code == 0, result.err
-    assert result.out.startswith("1 picture: 1 looked at")
+    assert result.out.startswith("1 picture: 1 encoded")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from astrea.cli import app
+from astrea.cli.lazy import Listed
+from astrea.cli.table import COMMANDS as TABLE
 from repository import ROOT
 
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-NAMED = re.compile(r"(?<![\w./-])astrea ([a-z]+)((?:[ \t]+[^\s`\"';()|<]+)*)")
+COMMANDS = {command.name: Listed(command).loaded() for command in TABLE if command.renamed is None}
+NAMED = re.compile(r"(?<![\w./-])astrea ([a-z]+(?:-[a-z]+)*)((?:[ \t]+[^\s`\"';()|<]+)*)")
 PROSE = {"and", "import", "can", "runs", "took", "in"}
 """Words after "astrea" where it names a strategy or the package itself, not the command."""
 
@@ -53,7 +53,7 @@ def wrong(command: str, words: list[str]) -> str | None:
         sub = words[0].rstrip(".,:") if words else ""
         if sub not in found.commands:
             return f"no command '{command} {sub}'"
-        found = found.commands[sub]
+        found = found.commands[sub].loaded()
     for word in words:
         option = re.match(r"--[a-z][a-z-]*", word)
         if option and option[0] not in options(found):

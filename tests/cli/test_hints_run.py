@@ -87,12 +87,11 @@ BEGUN: dict[str, list[str]] = {
     ],
     **{f"estimate {name}": ["estimate", name] for name in ("base", "large", "small")},
     "estimate tiny tune.batch=64": ["estimate", "tiny", "tune.batch=64"],
-    "join MODEL --expert palette=palette_expert:PaletteExpert --option threshold=0.01 --out runs/five": [
-        *("join", "shipped", "--expert", "palette=palette_expert:PaletteExpert", "--option", "threshold=0.01"),
-        *("--out", "runs/five"),
+    "add-expert MODEL --expert palette=palette_expert:PaletteExpert --out runs/five": [
+        *("add-expert", "shipped", "--expert", "palette=palette_expert:PaletteExpert", "--out", "runs/five")
     ],
-    "join shipped --expert photo=photo_expert:PhotoExpert --out runs/photo": [
-        *("join", "shipped", "--expert", "photo=photo_expert:PhotoExpert", "--out", "runs/photo")
+    "add-expert shipped --expert photo=photo_expert:PhotoExpert --out runs/photo": [
+        *("add-expert", "shipped", "--expert", "photo=photo_expert:PhotoExpert", "--out", "runs/photo")
     ],
     "train --resume": ["train", "--resume", "runs/mine"],
     "train PLACE": ["train", "mine.yaml", "--out", "runs/new"],
@@ -118,8 +117,8 @@ BEGUN: dict[str, list[str]] = {
 """The same of commands that compute for long."""
 
 ELSEWHERE = {
-    "evaluate MODEL --suite public": "tests/evaluation/public/test_public_run.py",
-    "pack RUN --out FOLDER": "tests/test_shipping.py",
+    "benchmark MODEL --data DIR": "tests/evaluation/benchmarks/test_public_run.py",
+    "pack RUN --out FOLDER": "tests/world/test_bundled.py",
 }
 """Run by other tests, with files that are long to write."""
 

@@ -15,9 +15,9 @@ def test_index_and_retrieve(astrea, album, tiny_folder, tmp_path):
     out = tmp_path / "index [of] pictures"
     code, said, _ = astrea("index", tiny_folder, album, "--out", out)
     assert code == 0
-    assert "6 pictures: 6 looked at, 0 known already" in said
+    assert "6 pictures: 6 encoded, 0 known already" in said
     assert str(out) in said
-    assert "0 looked at, 6 known" in astrea("index", tiny_folder, album, "--out", out)[1]
+    assert "0 encoded, 6 known" in astrea("index", tiny_folder, album, "--out", out)[1]
     code, said, _ = astrea("retrieve", tiny_folder, out, TEXT, "--top", 3, "--json")
     assert code == 0
     hits = json.loads(said)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from astrea import AstreaError
 from astrea.cli import app
-from astrea.cli.join import parsed
+from astrea.cli.actions.add_expert import parsed
 from astrea.common.folder_lock import LOCK
 from astrea.common.progress import Reporter
 from astrea.evaluation.generate import Answerer
@@ -222,10 +222,10 @@ def test_a_folder_in_use_is_left_alone(tiny_model, tiny_processor, run, tmp_path
 
 def test_from_the_command_line(tiny_folder, tmp_path):
     out = tmp_path / "five"
-    words = ["join", str(tiny_folder), "--expert", f"palette={PALETTE.kind}", "--option", "threshold=0.02"]
+    words = ["add-expert", str(tiny_folder), "--expert", f"palette={PALETTE.kind}", "--option", "threshold=0.02"]
     result = CliRunner().invoke(app, [*words, "--out", str(out), *SETTINGS])
     assert result.exit_code == 0, result.output
-    assert "palette has joined: share 0.10%" in result.output
+    assert "palette was added: gate weight 0.10%" in result.output
     model, _ = load_model(out, trust_remote_code=True)
     assert model.experts["palette"].threshold == 0.02
 
@@ -234,7 +234,7 @@ def test_from_the_command_line(tiny_folder, tmp_path):
     ("given", "said"), [(["--expert", "palette"], "NAME=KIND"), (["--expert", "a=b:c", "--option", "x"], "KEY=VALUE")]
 )
 def test_a_command_line_that_says_too_little(tiny_folder, tmp_path, given, said):
-    result = CliRunner().invoke(app, ["join", str(tiny_folder), *given, "--out", str(tmp_path / "x")])
+    result = CliRunner().invoke(app, ["add-expert", str(tiny_folder), *given, "--out", str(tmp_path / "x")])
     assert isinstance(result.exception, AstreaError)
     assert said in str(result.exception)
 

@@ -1,4 +1,4 @@
-"""The command line's frame: the application, what its commands share, and how errors are told.
+"""The command line's frame: the application and how its errors are told.
 
 Every command ends with status 0 when it did what was asked, 1 on an error whose message gives a hint, 2 on a misused
 command line, 130 when interrupted.
@@ -6,77 +6,33 @@ command line, 130 when interrupted.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import Annotated
 
 import typer
 
-from astrea.common.devices import Device
+from astrea.cli.lazy import SETTINGS, LazyGroup
 from astrea.common.errors import AstreaError
-from astrea.common.installation import SHIPPED_NAME, __version__
+from astrea.common.installation import __version__
 from astrea.common.interrupts import interruptions_told
-from astrea.common.paths import failed, file_guard, is_file, refuse_url
+from astrea.common.output import out
+from astrea.common.paths import failed, refuse_url
 from astrea.common.terminal import PlainConsole
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 app = typer.Typer(
     name="astrea",
+    cls=LazyGroup,
     help="Vision-language models that look through several vision experts at once.",
     epilog="Start with `astrea quickstart`: it trains, evaluates and explains a model in minutes, on a processor.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=SETTINGS,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out = PlainConsole()
-
-RunFolder = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Changes to the recipe, such as seed=1 tune.steps=800.", metavar="KEY=VALUE")
-]
-ModelFolder = Annotated[
-    Path,
-    typer.Argument(
-        help="Model folder, such as runs/quickstart/model; shipped: the one in the package.", metavar="MODEL"
-    ),
-]
-# A list, because only of a list does the command line know that what follows it comes first.
-PerhapsModel = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        help="Model folder, such as runs/quickstart/model. Left out: the model that comes with the package.",
-        metavar="MODEL",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-
-
-def _device(word: str) -> Device:
-    if word not in get_args(Device):  # said here: typer's own words are those of the library that it checks with
-        raise typer.BadParameter(f"{word!r} is none of {', '.join(get_args(Device))}")
-    return cast(Device, word)
-
-
-OnDevice = Annotated[
-    Device,
-    typer.Option(
-        "--device",
-        parser=_device,
-        metavar="|".join(get_args(Device)),
-        help="Where the model computes; auto: on a GPU if there is one.",
-    ),
-]
-Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let the model import the expert classes that it names.")
-]
 
 
 def _tell_version(wanted: bool) -> None:
@@ -92,40 +48,6 @@ def _options_of_all(
     ] = False,
 ) -> None:
     """What `astrea` takes without a command."""
-
-
-def model_folder(context: typer.Context, given: list[Path] | None, first: Path, last: str) -> Path:
-    """The one model folder that was given, or the name of the shipped model; ``first`` is the argument after it.
-
-    Raises:
-        click.UsageError: more than one was given, or it is the ``last`` argument that was left out.
-    """
-    if given and len(given) > 1:
-        context.fail(f"Got {len(given) - 1} more argument(s) than MODEL and what follows it")
-    if not given and is_file(first / "config.json"):
-        context.fail(f"Missing argument '{last}'.")
-    return given[0] if given else Path(SHIPPED_NAME)
-
-
-def print_path(what: str, path: Path) -> None:
-    """Where something lies, in one line that can be copied."""
-    out.print(f"{what + ':':<8} {path}", highlight=False, soft_wrap=True)
-
-
-def save_picture(picture: Image, path: Path) -> None:
-    """Write a picture in the format that the path's ending names."""
-    with file_guard(path):
-        try:
-            picture.save(path)
-        except (ValueError, KeyError) as error:  # Pillow knows no such ending, or can only read that format
-            raise AstreaError(f"{path}: no picture can be written under this name", "end it in .png") from error
-
-
-def print_json(value: object) -> None:
-    """Plain JSON on standard output, whatever the terminal's width; what is NaN was not measured and is null."""
-    from astrea.common.files import finite_or_null
-
-    sys.stdout.write(json.dumps(finite_or_null(value), indent=2, allow_nan=False) + "\n")
 
 
 def main() -> None:

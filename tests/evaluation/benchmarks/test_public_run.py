@@ -348,7 +348,7 @@ def test_reranking_a_shortlist_leaves_the_rest_behind_it(viewer: Viewer, pool: P
 
 
 def test_the_command(astrea: Astrea, whole_data: Path, tmp_path: Path) -> None:
-    common = ("evaluate", "shipped", "--suite", "public", "--data", whole_data, "--tasks", "gqa")
+    common = ("benchmark", "shipped", "--data", whole_data, "--tasks", "gqa")
     code, out, err = astrea(*common, "--out", tmp_path, "--limit", 2, "--mode", "normalised", "--json")
     assert code == 0, err
     assert json.loads(out) == json.loads((tmp_path / "results.json").read_text())
@@ -360,7 +360,7 @@ def test_the_command(astrea: Astrea, whole_data: Path, tmp_path: Path) -> None:
 
 def test_the_command_ends_with_1_for_missing_files(astrea: Astrea, data: Path, tmp_path: Path) -> None:
     (data / "gqa/testdev_balanced_questions.json").unlink()
-    common = ("evaluate", "shipped", "--suite", "public", "--data", data, "--out", tmp_path)
+    common = ("benchmark", "shipped", "--data", data, "--out", tmp_path)
     code, out, err = astrea(*common, "--tasks", "textvqa,gqa")
     assert code == 1
     assert "textvqa" in out
@@ -370,15 +370,13 @@ def test_the_command_ends_with_1_for_missing_files(astrea: Astrea, data: Path, t
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--suite", "private"], "unknown suite 'private'"),
-        (["--suite", "public"], "need --data"),
-        (["--suite", "public", "--data", ".", "--masking"], "are for the embedded world"),
-        (["--suite", "public", "--data", ".", "seed=1"], "are for the embedded world"),
-        (["--data", "."], "are for the public tasks"),
-        (["--limit", "3"], "are for the public tasks"),
+        (["--suite", "public", "--data", "."], "astrea benchmark MODEL --data DIR"),
+        (["--data", "."], "public data sets: astrea benchmark"),
+        (["--limit", "3"], "are for data of your own"),
+        (["--out", "results"], "are for data of your own"),
     ],
 )
-def test_options_of_the_other_suite_are_refused(astrea: Astrea, arguments: list[str], said: str) -> None:
+def test_what_belongs_to_another_command_is_refused(astrea: Astrea, arguments: list[str], said: str) -> None:
     code, _, err = astrea("evaluate", "shipped", *arguments)
     assert code == 1
     assert said in err

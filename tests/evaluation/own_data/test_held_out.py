@@ -201,9 +201,9 @@ def test_on_the_command_line(astrea: Astrea, data: Path, tiny_folder: Path, tmp_
     ("words", "said"),
     [
         (["--data", "gone.jsonl"], "gone.jsonl"),
-        (["--data", "held.jsonl", "--masking"], "are not for own data"),
-        (["--data", "held.jsonl", "--tasks", "counting"], "are not for own data"),
-        (["--data", "."], "--suite public"),
+        (["--data", "held.jsonl", "--masking"], "are for the embedded world"),
+        (["--data", "held.jsonl", "--tasks", "counting"], "are for the embedded world"),
+        (["--data", "."], "astrea benchmark"),
         (["--images", "."], "add --data FILE"),
         (["--data", "empty.jsonl"], "empty.jsonl"),
     ],

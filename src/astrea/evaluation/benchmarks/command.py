@@ -1,4 +1,4 @@
-"""``astrea evaluate MODEL --suite public``: options in, results and a table out."""
+"""``astrea benchmark``: options in, results and a table out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 from astrea.common.devices import Device
 from astrea.common.errors import AstreaError
 from astrea.common.paths import is_folder
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.common.terminal import counted
 from astrea.evaluation.benchmarks.answers import Viewer
 from astrea.evaluation.benchmarks.items import MODES
@@ -28,7 +28,7 @@ OUT = Path("runs/public")
 def evaluate_public(
     model: Path,
     *,
-    data: Path | None,
+    data: Path,
     tasks: str = "all",
     mode: str = "official",
     limit: int | None = None,
@@ -38,7 +38,7 @@ def evaluate_public(
     batch: int = 16,
     trust_remote_code: bool = False,
     device: Device = "cpu",
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> tuple[dict[str, Any], AstreaError | None]:
     """Evaluate a model, or what an earlier run kept, on the public tasks whose files are in a folder.
 
@@ -55,8 +55,6 @@ def evaluate_public(
         AstreaError: an option is wrong, or the model cannot be loaded.
     """
     chosen = choose_tasks(tasks)
-    if data is None:
-        raise AstreaError("the public tasks need --data", "give the folder that docs/public-tasks.md describes")
     if not is_folder(data):
         raise AstreaError(f"{data} is not a folder", "give the folder that docs/public-tasks.md describes")
     if mode not in MODES:

@@ -1,74 +1,46 @@
-"""The command that looks data over before it is trained on: validate."""
+"""What validate does."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 import typer
 from rich.table import Table
 
-from astrea.cli.app import AsJson, app, out
 from astrea.common.errors import AstreaError
-from astrea.common.paths import is_folder
+from astrea.common.output import out
+from astrea.common.paths import file_guard, is_folder
+from astrea.common.progress import Reporter, TerminalReporter
 from astrea.common.terminal import counted, printable
+from astrea.data.packing import Packer
+from astrea.data.readers.check import Checks, examine
+from astrea.data.readers.issues import KINDS, NOTES, Issue
+from astrea.data.readers.mixture import Source
+from astrea.data.readers.repaired import FixedCopy, fixed_copy
+from astrea.data.readers.sources import open_sources
+from astrea.data.readers.trainable import training_checks
+from astrea.model.loading import SHIPPED_NAME, load_model, read_processor
 
-if TYPE_CHECKING:
-    from astrea.common.progress import Reporter
-    from astrea.data.readers.check import Checks
-    from astrea.data.readers.issues import Issue
-    from astrea.data.readers.mixture import Source
-    from astrea.data.readers.repaired import FixedCopy
 
-
-@app.command()
 def validate(
-    data: Annotated[
-        list[str],
-        typer.Argument(
-            help="Data files: JSON, JSONL, Parquet, Arrow, tar shards, COCO or Karpathy.", metavar="DATA..."
-        ),
-    ],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder that the pictures' paths start at. Left out: each data file's own.")
-    ] = None,
-    format: Annotated[
-        str | None, typer.Option(help="Name of the format, such as llava. Left out: found out from the file.")
-    ] = None,
-    decode: Annotated[
-        bool, typer.Option("--decode", help="Decode every picture in full, not its header alone.")
-    ] = False,
-    need_images: Annotated[bool, typer.Option("--need-images", help="A row without a picture is an issue.")] = False,
-    model: Annotated[
-        Path | None, typer.Option(help="Model folder (or shipped) whose tokens and limit the rows' length is held to.")
-    ] = None,
-    tokens: Annotated[
-        int | None, typer.Option(min=1, help="The longest row in tokens instead of the model's limit; needs --model.")
-    ] = None,
-    fixed: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a copy here without the bad records, repaired where it is safe (several DATA: a folder)."
-        ),
-    ] = None,
-    as_json: AsJson = False,
+    data: Sequence[str],
+    *,
+    images: Path | None,
+    format: str | None,
+    decode: bool,
+    need_images: bool,
+    model: Path | None,
+    tokens: int | None,
+    fixed: Path | None,
+    as_json: bool,
 ) -> None:
-    """Look data over: one line per issue with file, line, id and hint. Status 1 if one costs a record.
-
-    [bold]astrea validate train.jsonl --images photos --decode[/bold]
-    [bold]astrea validate train.jsonl --fixed clean.jsonl[/bold]
-    """
-    from astrea.common.progress import TerminalReporter
-    from astrea.data.readers.check import Checks
-    from astrea.data.readers.sources import open_sources
-
-    if tokens is not None and model is None:
-        raise typer.BadParameter("--tokens needs --model")
+    """Print every issue of data files. Ends with status 1 if one costs a record."""
     checks = Checks(decode, need_images) if model is None else _checks_of(model, tokens, decode, need_images)
     with TerminalReporter() as report:
         sources = [
@@ -88,9 +60,6 @@ def _look_over(
     source: Source, checks: Checks, path: Path | None, tell: _Lines | _Json, report: Reporter
 ) -> tuple[Source, dict[str, Any]]:
     """Tell every issue of one source; returns what a summary says of it."""
-    from astrea.data.readers.check import examine
-    from astrea.data.readers.repaired import fixed_copy
-
     issues: Counter[str] = Counter()
     records = pictures = 0
     reader = source.reader
@@ -130,8 +99,6 @@ def _copy_paths(sources: list[Source], fixed: Path | None) -> list[Path | None]:
         return [None] * len(sources)
     if len(sources) == 1 and not is_folder(fixed):
         return [fixed]
-    from astrea.common.paths import file_guard
-
     with file_guard(fixed):
         fixed.mkdir(parents=True, exist_ok=True)
     paths = [fixed / source.reader.path.name for source in sources]
@@ -143,10 +110,6 @@ def _copy_paths(sources: list[Source], fixed: Path | None) -> list[Path | None]:
 
 def _checks_of(model: Path, tokens: int | None, decode: bool, need_images: bool) -> Checks:
     """What training of a model asks of records."""
-    from astrea.data.packing import Packer
-    from astrea.data.readers.trainable import training_checks
-    from astrea.model.loading import SHIPPED_NAME, load_model, read_processor
-
     shipped = model == Path(SHIPPED_NAME) and not is_folder(model)
     processor = load_model(model)[1] if shipped else read_processor(model)
     packer = Packer(processor.tokenizer, processor.num_visual_tokens)
@@ -167,7 +130,6 @@ class _Lines:
 
     def end(self) -> bool:
         """Print what was found; True if nothing was wrong."""
-        from astrea.data.readers.issues import KINDS, NOTES
 
         table = Table("file", "format", "records", "pictures", "issues")
         for column in table.columns[2:]:
@@ -188,8 +150,6 @@ class _Lines:
 
 
 def _fixed_lines(fixed: dict[str, Any] | None) -> Iterator[str]:
-    from astrea.data.readers.issues import KINDS
-
     if fixed is None:
         return
     yield (
@@ -211,7 +171,6 @@ class _Json:
         self.bad = False
 
     def issue(self, issue: Issue) -> None:
-        from astrea.data.readers.issues import NOTES
 
         told = {
             "file": issue.where.file,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from astrea.cli.app import AsJson, Overrides, app, out, print_json
+from astrea.common.lazy import LazyModule
+from astrea.common.options import AsJson, Overrides
+
+if TYPE_CHECKING:
+    from astrea.cli.actions import estimate as actions
+else:
+    actions = LazyModule("astrea.cli.actions.estimate")
 
 
-@app.command()
 def estimate(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (tiny, small, base, large) or a YAML file.")],
     overrides: Overrides = None,
@@ -26,22 +31,10 @@ def estimate(
     ] = 0.35,
     as_json: AsJson = False,
 ) -> None:
-    """Say what training a recipe takes, before anybody pays for it: parameters, operations, memory, GPU, time.
+    """Say what a recipe costs: memory, GPU, time.
 
     Needs no weights and no GPU: the recipe's own training steps run on tensors that have a shape and no content.
 
     [bold]astrea estimate tiny tune.batch=64[/bold]
     """
-    from astrea.common.progress import TerminalReporter
-    from astrea.estimate.table import estimate as estimate_recipe
-    from astrea.estimate.table import for_terminal
-    from astrea.recipes.loader import load_recipe
-    from astrea.recipes.recipe import Recipe
-
-    loaded = load_recipe(Recipe, recipe, overrides or [])
-    with TerminalReporter() as report:
-        found = estimate_recipe(loaded, checkpointing=checkpointing, utilisation=utilisation, report=report)
-    if as_json:
-        print_json(found.as_dict())
-        return
-    out.print(for_terminal(found))
+    actions.estimate(recipe, overrides or [], checkpointing=checkpointing, utilisation=utilisation, as_json=as_json)

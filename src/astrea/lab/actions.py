@@ -1,0 +1,56 @@
+"""What the command of the laboratory does."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from astrea.common.errors import AstreaError
+from astrea.common.output import out, print_path
+from astrea.common.paths import is_file
+from astrea.common.progress import TerminalReporter
+from astrea.lab.arena import arena as arena_run
+from astrea.lab.arena.table import arena_table, trials_table
+
+
+def arena(
+    recipe: str,
+    overrides: Sequence[str],
+    folder: Path,
+    *,
+    strategies: str | None,
+    seeds: int | None,
+    processes: int,
+    quick: bool,
+    wall: bool,
+    trials: bool,
+) -> None:
+    """Run an arena, or go on with it, and print its table."""
+    asked = arena_run.Arena(
+        recipe,
+        (*(arena_run.QUICK_OVERRIDES if quick else ()), *overrides),
+        strategies or (arena_run.QUICK if quick else "all"),
+        seeds or (1 if quick else 3),
+        folder,
+        processes,
+        wall,
+        shlex.join(["astrea", *sys.argv[1:]]),
+        trials,
+    )
+    with TerminalReporter() as report:
+        try:
+            made, failed = arena_run.run_arena(asked, report=report)
+        except KeyboardInterrupt:
+            report.say("stopped; finished cells are kept, go on with the same command")
+            raise typer.Exit(130) from None
+    out.print(trials_table(made) if trials else arena_table(made))
+    print_path("figures", folder / "arena.json")
+    if is_file(folder / "arena.html"):
+        print_path("page", folder / "arena.html")
+    if failed:
+        told = "\n".join(f"{name}: {said}" for name, said in failed.items())
+        raise AstreaError(f"{len(failed)} failed:\n{told}", "correct these; the same command runs only what is missing")

@@ -1,0 +1,60 @@
+"""The command of the laboratory: arena. Named in `astrea.cli.table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from astrea.common.lazy import LazyModule
+from astrea.common.options import Overrides, RunFolder
+
+if TYPE_CHECKING:
+    from astrea.lab import actions as actions
+else:
+    actions = LazyModule("astrea.lab.actions")
+
+
+def arena(
+    overrides: Overrides = None,
+    recipe: Annotated[
+        str, typer.Option(help="Recipe that all contestants start from: a name or a YAML file.")
+    ] = "tiny",
+    strategies: Annotated[
+        str | None,
+        typer.Option(help="all, or contestants and kinds (strategies, ablations, retraining, pairs), comma-separated."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many seeds each contestant gets; 3, or 1 if quick.")
+    ] = None,
+    folder: RunFolder = Path("runs/arena"),
+    processes: Annotated[int, typer.Option(min=1, help="Cells at a time, each on one core.")] = 2,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few small cells, about ten minutes: does it all work?")
+    ] = False,
+    wall: Annotated[
+        bool, typer.Option("--wall", help="Afterwards run the three best others for as long as astrea took.")
+    ] = False,
+    trials: Annotated[
+        bool,
+        typer.Option(
+            "--trials",
+            help="Run the trials of the chosen strategies and nothing else: learning rates times 0.5, 1, 2 and 4, "
+            "first seed only, scored on the validation split.",
+        ),
+    ] = False,
+) -> None:
+    """Compare Astrea with the other ways to fuse.
+
+    And with itself when an ingredient is off.
+
+    [bold]astrea arena --quick[/bold]
+    [bold]astrea arena --strategies astrea,sequence_concat,ablations --seeds 3 tune.steps=200[/bold]
+
+    Every finished contestant and seed is a file; the same command goes on where it was.
+    """
+    actions.arena(
+        recipe, overrides or [], folder, strategies=strategies, seeds=seeds, processes=processes, quick=quick,
+        wall=wall, trials=trials,
+    )  # fmt: skip

@@ -1,0 +1,68 @@
+"""Commands of the embedded world: pretrain, scenes, pack. Named in `astrea.cli.table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from astrea.common.lazy import LazyModule
+from astrea.common.options import Overrides, RunFolder
+
+if TYPE_CHECKING:
+    from astrea.world import actions as actions
+else:
+    actions = LazyModule("astrea.world.actions")
+
+
+def pretrain(
+    recipe: Annotated[str, typer.Argument(help="Recipe whose parts are made.")] = "tiny",
+    overrides: Overrides = None,
+    folder: RunFolder = Path("runs/parts"),
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Only this part (repeat for more); for parallel runs.")
+    ] = None,
+) -> None:
+    """Train the compact experts and the language model of a recipe.
+
+    Only those that the recipe uses; what it takes from checkpoints of others is not trained.
+    """
+    actions.pretrain(recipe, overrides or [], folder, only=only)
+
+
+def scenes(
+    show: Annotated[
+        Path | None, typer.Option("--show", help="Write a contact sheet here; scenes.png without --out.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Write each picture here, with questions and answers.", metavar="DIR")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, validation, test or novel.")] = "train",
+    count: Annotated[int, typer.Option(min=1, max=400, help="How many scenes.")] = 32,
+    seed: Annotated[int, typer.Option(help="The world's seed.")] = 0,
+    canvas: Annotated[int, typer.Option(min=48, max=512, help="Side of a picture in pixels.")] = 64,
+    difficulty: Annotated[float, typer.Option(min=0, max=1, help="How strong night, blur, noise, clutter are.")] = 0.5,
+) -> None:
+    """Draw scenes of the embedded world.
+
+    As a contact sheet to look at, or as pictures to ask about.
+
+    [bold]astrea scenes --show scenes.png[/bold]  a contact sheet
+    [bold]astrea scenes --out pictures --split test[/bold]  single pictures, and questions.jsonl with true answers
+    """
+    if show is None and folder is None:
+        show = Path("scenes.png")
+    actions.scenes(show, folder, split=split, count=count, seed=seed, canvas=canvas, difficulty=difficulty)
+
+
+def pack(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, such as runs/quickstart.", metavar="RUN")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write; new or empty.", metavar="FOLDER")],
+) -> None:
+    """For developers: pack a run's model as the bundled one.
+
+    In fp16, and without the experts, which the package has already. Put what it writes into
+    src/astrea/world/weights/model.
+    """
+    actions.pack(run, folder)
