@@ -107,7 +107,9 @@ def test_an_index_of_no_folder_and_without_its_library(astrea: Astrea, album: Pa
     monkeypatch.setitem(sys.modules, "faiss", None)
     # The folder first: whoever installs the library for it would find it missing next.
     refused(astrea("index", tmp_path / "none"), "none is not a folder")
-    monkeypatch.setattr("astrea.model.loading.load_model", lambda *_, **__: pytest.fail("a model was loaded before"))
+    monkeypatch.setattr(
+        "astrea.cli.actions.retrieve.load_model", lambda *_, **__: pytest.fail("a model was loaded before")
+    )
     refused(astrea("index", album), "an index needs the library faiss", "[index]")
 
 

@@ -11,8 +11,8 @@ import time
 import pytest
 from PIL import Image
 
+from astrea.cli.actions import ask, evaluate
 from astrea.common.interrupts import interruptions_told
-from astrea.model import loading
 from astrea.training import trainer as run_module
 from astrea.training.stopping import stop_on_signal
 
@@ -26,7 +26,8 @@ def test_commands_say_that_they_were_interrupted(astrea, monkeypatch, tmp_path, 
 
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "red.png")
-    monkeypatch.setattr(loading, "load_model", load)
+    for actions in (ask, evaluate):
+        monkeypatch.setattr(actions, "load_model", load)
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     result = astrea(*words)
     assert (result.code, result.out) == (130, "")

@@ -279,7 +279,6 @@ def test_ranks_that_do_not_fit_are_refused(
 
 def test_bad_options_are_refused(whole_data: Path, tmp_path: Path) -> None:
     for options, said in (
-        ({"data": None}, "need --data"),
         ({"data": tmp_path / "none"}, "is not a folder"),
         ({"mode": "strict"}, "unknown mode 'strict'"),
         ({"tasks": "sums"}, "unknown public task 'sums'"),
