@@ -178,7 +178,7 @@ def there(folder: Path, monkeypatch: pytest.MonkeyPatch, few_scenes: None) -> Pa
     for module, name in (
         (arena_run, "run_arena"),
         (estimate_table, "estimate"),
-        (add_expert_module, "join"),
+        (add_expert_module, "add_expert"),
         (trainer_module, "train"),
     ):
         monkeypatch.setattr(module, name, stop)

@@ -37,7 +37,7 @@ def add_expert(
     loaded, processor = load_model(model, trust_remote_code=trust_remote_code)
     with TerminalReporter() as report:
         share = add_expert_module.SHARE if gate_weight is None else gate_weight
-        joined = add_expert_module.join(
+        joined = add_expert_module.add_expert(
             loaded, processor, loaded_recipe, name, entry, folder, share=share, report=report
         )
     words = f", {joined.words} new words" if joined.words else ""

@@ -12,12 +12,13 @@ from astrea.common.output import out, print_json, print_path
 from astrea.common.paths import is_file, is_folder
 from astrea.common.progress import TerminalReporter
 from astrea.data.readers.sources import open_sources
-from astrea.evaluation.finish import NOTHING_HELD_OUT, finish, how_to_score, read_run
+from astrea.evaluation.evaluate import NOTHING_HELD_OUT, evaluate_and_report, how_to_score
 from astrea.evaluation.own_data.held_out import measure
 from astrea.evaluation.own_data.output import write_measured
 from astrea.model.loading import load_model
 from astrea.report import write_report
 from astrea.report.summary import terminal_table
+from astrea.training.run_folder import read_recipe
 from astrea.world.evaluation import runner
 from astrea.world.evaluation.config import learned_from_others, measured_on
 from astrea.world.evaluation.tasks import TASKS
@@ -30,11 +31,11 @@ def is_run(folder: Path) -> bool:
 
 def evaluate_run(folder: Path, *, as_json: bool, device: Device, trust_remote_code: bool) -> None:
     """Evaluate a run on what its recipe names, and write its results and its report anew."""
-    recipe = read_run(folder)
+    recipe = read_recipe(folder)
     if device != "auto":
-        recipe = recipe.model_copy(update={"machines": recipe.machines.model_copy(update={"device": device})})
+        recipe = recipe.model_copy(update={"runtime": recipe.runtime.model_copy(update={"device": device})})
     with TerminalReporter() as report:
-        found = finish(recipe, folder, trust_remote_code=trust_remote_code, report=report)
+        found = evaluate_and_report(recipe, folder, trust_remote_code=trust_remote_code, report=report)
     if found is None:
         raise AstreaError(f"{folder} cannot be scored: {NOTHING_HELD_OUT}", how_to_score(folder))
     _show(found, folder, as_json=as_json)

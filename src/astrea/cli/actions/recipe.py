@@ -17,7 +17,7 @@ from astrea.recipes.recipe import Recipe
 
 def show(recipe: str, overrides: Sequence[str]) -> None:
     """Print a whole recipe."""
-    sys.stdout.write(dump_recipe(load_recipe(Recipe, file_of(recipe), overrides)))
+    sys.stdout.write(dump_recipe(load_recipe(Recipe, file_of(recipe), overrides, saved=is_folder(recipe))))
 
 
 def new(path: Path, base: str, *, data: str, images: str | None, validation: str | None) -> None:

@@ -10,14 +10,14 @@ import typer
 from astrea.common.output import out, print_path
 from astrea.common.paths import exists
 from astrea.common.progress import SILENT, TerminalReporter
-from astrea.evaluation import finish
+from astrea.evaluation import evaluate as evaluation
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.report.summary import terminal_table
 from astrea.training import trainer
-from astrea.training.distributed import leads
+from astrea.training.distributed import is_main_process
 from astrea.training.extras import require_extras
-from astrea.training.run_folder import is_begun
+from astrea.training.run_folder import is_begun, read_recipe
 from astrea.training.stopping import Interrupted, how_to_go_on
 
 
@@ -34,7 +34,7 @@ def train(recipe: str, overrides: Sequence[str], folder: Path | None, *, evaluat
 
 def resume(folder: Path, *, evaluate_after: bool | None) -> None:
     """Go on with the run in a folder."""
-    train_and_report(finish.read_run(folder), folder, resume=True, evaluate_after=evaluate_after)
+    train_and_report(read_recipe(folder), folder, resume=True, evaluate_after=evaluate_after)
 
 
 def train_and_report(recipe: Recipe, folder: Path, *, resume: bool, evaluate_after: bool | None = None) -> None:
@@ -45,14 +45,14 @@ def train_and_report(recipe: Recipe, folder: Path, *, resume: bool, evaluate_aft
     """
     require_extras(recipe)
     # Under torchrun this runs in every process; one of them speaks and evaluates.
-    with TerminalReporter() if leads() else SILENT as report:
+    with TerminalReporter() if is_main_process() else SILENT as report:
         try:
-            results = finish.results_of(folder) if resume and trainer.is_finished(recipe, folder) else None
+            results = evaluation.results_of(folder) if resume and trainer.is_finished(recipe, folder) else None
             if results is not None:
                 report.say(f"{folder}: this run is finished and evaluated; --evaluate evaluates it again")
             model = trainer.train(recipe, folder, resume=resume, report=report)
             if evaluate_after or (evaluate_after is None and results is None):
-                results = finish.finish(recipe, folder, report=report) if leads() else None
+                results = evaluation.evaluate_and_report(recipe, folder, report=report) if is_main_process() else None
         except Interrupted as stopped:
             report.say(str(stopped))
             raise typer.Exit(130) from stopped
@@ -62,5 +62,5 @@ def train_and_report(recipe: Recipe, folder: Path, *, resume: bool, evaluate_aft
     if results is not None:
         out.print(terminal_table(results))
         print_path("report", folder / "report.html")
-    if leads():
+    if is_main_process():
         print_path("model", model)

@@ -24,6 +24,6 @@ def merge(
     """Merge low-rank adapters into the language model.
 
     The result is as large and as fast as the model before tuning.
-    For models of recipes with [bold]language.low_rank.merge=false[/bold]; others are merged already.
+    For models of recipes with [bold]llm.low_rank.merge=false[/bold]; others are merged already.
     """
     actions.merge(model, folder, trust_remote_code=trust_remote_code)
