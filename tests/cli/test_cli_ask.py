@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from astrea.cli.actions import ask as ask_actions
+from astrea.model import loaded as loaded_module
 from command_line import EXPERTS, QUESTION, Astrea, refused
 
 
@@ -95,19 +95,19 @@ def test_unknown_words_are_named(astrea: Astrea, tiny_folder: Path, picture: Pat
     ],
 )
 def test_how_an_answer_is_told(astrea, tiny_folder, picture, monkeypatch, verdict, first, second):
-    real = ask_actions.explain
+    real = loaded_module.explain
 
     def judged(*args: Any, **kwargs: Any) -> Any:
         return replace(real(*args, **kwargs), confidence=0.93, calibrated=True, **verdict)
 
-    monkeypatch.setattr(ask_actions, "explain", judged)
+    monkeypatch.setattr(loaded_module, "explain", judged)
     lines = astrea("ask", tiny_folder, picture, QUESTION).out.splitlines()
     assert lines[0] == first
     assert lines[1] == second if second else "gate weight" in lines[1]
 
 
 def test_what_a_model_says_is_neither_markup_nor_obeyed_by_the_terminal(astrea, tiny_folder, picture, monkeypatch):
-    real = ask_actions.explain
+    real = loaded_module.explain
 
     def hostile(*args: Any, **kwargs: Any) -> Any:
         why = real(*args, **kwargs)
@@ -119,7 +119,7 @@ def test_what_a_model_says_is_neither_markup_nor_obeyed_by_the_terminal(astrea, 
         masking = why.masking | {"detection": replace(why.masking["detection"], answer="c\x1bd")}
         return replace(why, answer="a [/bold]\n\x1b]0;b", readings=readings, masking=masking)
 
-    monkeypatch.setattr(ask_actions, "explain", hostile)
+    monkeypatch.setattr(loaded_module, "explain", hostile)
     result = astrea("ask", tiny_folder, picture, QUESTION)
     assert result.code == 0
     assert "\x1b" not in result.out
@@ -278,7 +278,7 @@ def test_a_run_folder_in_place_of_its_model(astrea: Astrea, tiny_folder: Path, p
 
 
 def test_the_answer_fits_into_80_columns(astrea: Astrea, picture: Path, monkeypatch):
-    real = ask_actions.explain
+    real = loaded_module.explain
 
     def wordy(*args: Any, **kwargs: Any) -> Any:
         why = real(*args, **kwargs)
@@ -286,7 +286,7 @@ def test_the_answer_fits_into_80_columns(astrea: Astrea, picture: Path, monkeypa
         masking = why.masking | {"captioning": replace(why.masking["captioning"], answer="a picture of " * 9)}
         return replace(why, readings=why.readings | {"captioning": long}, masking=masking)
 
-    monkeypatch.setattr(ask_actions, "explain", wordy)
+    monkeypatch.setattr(loaded_module, "explain", wordy)
     lines = astrea("ask", picture, QUESTION).out.splitlines()
     assert max(map(len, lines)) <= 80
     # What is wrapped starts below where it began, so that the names stand alone in their column.

@@ -10,7 +10,7 @@ import pytest
 
 from astrea.cli.lazy import Listed
 from astrea.cli.table import COMMANDS, Command
-from astrea.common.lazy import named_object
+from astrea.common.lazy import load_object
 from command_line import Astrea
 
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "astrea.training", "astrea.lab.arena"}
@@ -34,7 +34,7 @@ GROUPS = [command.name for command in COMMANDS if isinstance(command.target, tup
 def test_the_table_has_the_first_line_of_each_docstring(words: str):
     command = LEAVES[words]
     assert isinstance(command.target, str)
-    assert (named_object(command.target).__doc__ or "").split("\n")[0] == command.help
+    assert (load_object(command.target).__doc__ or "").split("\n")[0] == command.help
 
 
 @pytest.mark.parametrize("words", LEAVES)

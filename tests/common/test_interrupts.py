@@ -26,8 +26,8 @@ def test_commands_say_that_they_were_interrupted(astrea, monkeypatch, tmp_path, 
 
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "red.png")
-    for actions in (ask, evaluate):
-        monkeypatch.setattr(actions, "load_model", load)
+    monkeypatch.setattr(ask, "load", load)
+    monkeypatch.setattr(evaluate, "load", load)
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     result = astrea(*words)
     assert (result.code, result.out) == (130, "")

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from astrea.cli.table import COMMANDS, Command
-from astrea.common.lazy import named_object
+from astrea.common.lazy import load_object
 
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
@@ -49,5 +49,5 @@ class Listed(TyperCommand):
                 rich_markup_mode="rich",
             )
         alone = typer.Typer(add_completion=False, rich_markup_mode="rich", context_settings=SETTINGS)
-        alone.command(name)(cast(Any, named_object(target)))
+        alone.command(name)(load_object(target))
         return typer.main.get_command(alone)

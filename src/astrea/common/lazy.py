@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 
 class LazyModule:
@@ -22,9 +23,13 @@ class LazyModule:
         return getattr(importlib.import_module(self._name), attribute)
 
 
-def named_object(target: str) -> object:
-    """What ``"module:name"`` names, imported now."""
-    module, _, name = target.partition(":")
+def load_object(path: str) -> Any:
+    """What "module:name" names, imported now.
+
+    Raises:
+        ImportError, AttributeError, ValueError: there is no such module, or nothing of that name in it.
+    """
+    module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
@@ -38,7 +43,7 @@ def lazy_names(package: str, where: Mapping[str, str]) -> Callable[[str], object
     def find(name: str) -> object:
         # Not kept among the globals: `help(package)` would then show thousands of lines of the base classes' methods.
         if name in where:
-            return named_object(where[name])
+            return load_object(where[name])
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return find

@@ -5,23 +5,13 @@ Built-in ones are strings too, imported when they are asked for: so a registry i
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from astrea.common.errors import AstreaError
-
-
-def load_object(path: str) -> Any:
-    """What "module:name" names, imported now.
-
-    Raises:
-        ImportError, AttributeError, ValueError: there is no such module, or nothing of that name in it.
-    """
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+from astrea.common.lazy import load_object
 
 
 @dataclass(frozen=True, slots=True)

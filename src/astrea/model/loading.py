@@ -20,9 +20,9 @@ from astrea.common.foreign_files import (
     read_json,
 )
 from astrea.common.installation import SHIPPED_NAME
+from astrea.common.lazy import load_object
 from astrea.common.paths import exists, is_file, is_folder, refuse_url
 from astrea.common.quiet import quiet
-from astrea.common.registry import load_object
 from astrea.confidence.estimator import read_doubt
 from astrea.model.configuration import AstreaConfig
 from astrea.model.folders.generation import check_generation

@@ -16,8 +16,8 @@ from astrea.common.terminal import printable
 from astrea.confidence.signals import refuses
 from astrea.data.image_sources import read_image
 from astrea.experts.drawing import draw_readings
-from astrea.model.explanation import Explanation, explain
-from astrea.model.loading import load_model
+from astrea.model.explanation import Explanation
+from astrea.model.loaded import load
 from astrea.world.scenes.example import EXAMPLE_NAME, example_picture
 
 
@@ -33,9 +33,9 @@ def ask(
 ) -> None:
     """Print a model's answer about a picture, and why it is the answer."""
     picture = read_image(example_picture() if image == EXAMPLE_NAME and not exists(image) else image)
-    loaded, processor = load_model(folder, trust_remote_code=trust_remote_code, device=device)
+    loaded = load(folder, trust_remote_code=trust_remote_code, device=device)
     began = time.perf_counter()
-    why = explain(loaded, processor, picture, question)
+    why = loaded.explain(picture, question)
     seconds = time.perf_counter() - began
     if show is not None:
         save_picture(draw_readings(picture, why.readings), show)

@@ -15,13 +15,11 @@ from astrea.data.readers.sources import open_sources
 from astrea.evaluation.evaluate import NOTHING_HELD_OUT, evaluate_and_report, how_to_score
 from astrea.evaluation.own_data.held_out import measure
 from astrea.evaluation.own_data.output import write_measured
-from astrea.model.loading import load_model
+from astrea.model.loaded import load
 from astrea.report import write_report
 from astrea.report.summary import terminal_table
 from astrea.training.run_folder import read_recipe
-from astrea.world.evaluation import runner
-from astrea.world.evaluation.config import learned_from_others, measured_on
-from astrea.world.evaluation.tasks import TASKS
+from astrea.world.evaluation.evaluate_model import check_names, evaluate_on_tasks
 
 
 def is_run(folder: Path) -> bool:
@@ -55,22 +53,12 @@ def evaluate_world(
 ) -> None:
     """Evaluate a model (or a run's) on some or all of the embedded world's tasks, and write nothing."""
     model = model / "model" if is_run(model) else model
-    chosen = TASKS if tasks == "all" else tuple(name.strip() for name in tasks.split(","))
-    unknown = [name for name in chosen if name not in TASKS]
-    if unknown:
-        raise AstreaError(f"unknown task {unknown[0]!r}", f"known tasks: {', '.join(TASKS)}")
-    if split not in ("test", "validation"):
-        raise AstreaError(f"unknown split {split!r}", "choose test or validation")
-    loaded, processor = load_model(model, trust_remote_code=trust_remote_code, device=device)
-    world, sizes = measured_on(model, loaded.config.image_size, recipe=recipe, overrides=overrides)
+    chosen = None if tasks == "all" else [name.strip() for name in tasks.split(",")]
+    check_names(chosen, split)  # before seconds are spent on loading
+    loaded = load(model, trust_remote_code=trust_remote_code, device=device)
     with TerminalReporter() as report:
-        if learned_from_others(model):
-            report.say(
-                "this model was not trained on the embedded world, whose tasks say little about it; "
-                "--data FILE measures it on data like its own"
-            )
-        results, _, _ = runner.evaluate(
-            loaded, processor.tokenizer, world, sizes, tasks=chosen, masking=masking, split=split, report=report
+        results = evaluate_on_tasks(
+            loaded, tasks=chosen, masking=masking, split=split, recipe=recipe, overrides=overrides, report=report
         )
     _show(results, None, as_json=as_json)
 
@@ -91,10 +79,10 @@ def evaluate_file(
     model = model / "model" if is_run(model) else model
     with TerminalReporter() as report:
         sources = open_sources(data, images=images, option="--images", report=report)
-        loaded, processor = load_model(model, trust_remote_code=trust_remote_code, device=device)
-        measured = measure(loaded, processor, sources, limit=limit, batch=batch, report=report)
+        loaded = load(model, trust_remote_code=trust_remote_code, device=device)
+        measured = measure(*loaded, sources, limit=limit, batch=batch, report=report)
         if folder is not None:
-            write_measured(loaded, processor, measured, folder)
+            write_measured(*loaded, measured, folder)
     _show(measured.results, folder, as_json=as_json)
 
 
