@@ -119,7 +119,7 @@ def test_no_public_function_demands_a_reporter():
         where
         for where, function in public_functions()
         for name, given in inspect.signature(function).parameters.items()
-        if name in ("report", "progress", "track", "notify")
+        if name == "report"
         and given.kind is inspect.Parameter.KEYWORD_ONLY
         and given.default is inspect.Parameter.empty
     ]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.data.images import to_square_array
 from astrea.data.packing import Packer
 from astrea.data.picture_features import PictureFeatures, encode_once, expert_key, picture_key
@@ -72,7 +72,7 @@ class FileDataset:
         threads: int = 2,
         kept: PictureFeatures | None = None,
         ranks: Ranks,
-        report: Reporter,
+        report: Reporter = SILENT,
     ) -> None:
         self.kept, self.expert_keys = kept, dict[str, bytes]()
         self.bank, self.image_size, self.row_tokens, self.ranks = bank, image_size, row_tokens, ranks

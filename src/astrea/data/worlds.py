@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from transformers import PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.common.registry import Registry
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.protocol import TrainingData
@@ -50,7 +50,9 @@ class World(ABC):
         self.recipe = recipe
 
     @abstractmethod
-    def training_data(self, experts: ExpertBank, *, cache: FeatureCache, report: Reporter) -> WorldTrainingData:
+    def training_data(
+        self, experts: ExpertBank, *, cache: FeatureCache, report: Reporter = SILENT
+    ) -> WorldTrainingData:
         """The training split, with what the experts see in it out of the cache where that has it."""
 
     @abstractmethod
@@ -68,7 +70,7 @@ class World(ABC):
         folder: Path,
         *,
         split: str,
-        report: Reporter,
+        report: Reporter = SILENT,
     ) -> dict[str, Any]:
         """Evaluate a model on this world's own tasks; write sample pictures into ``folder``.
 
@@ -82,7 +84,7 @@ class World(ABC):
         """Give a model the words of this world's questions that it lacks; returns the tokenizer that knows them."""
         return tokenizer
 
-    def pretrain(self, folder: Path, *, report: Reporter) -> None:
+    def pretrain(self, folder: Path, *, report: Reporter = SILENT) -> None:
         """Train what a recipe's model starts from (compact experts, language model) and write it into ``folder``.
 
         Raises:
@@ -94,7 +96,7 @@ class World(ABC):
         )
 
     def distill(
-        self, experts: ExpertBank, components: Path, folder: Path, *, cache: FeatureCache, report: Reporter
+        self, experts: ExpertBank, components: Path, folder: Path, *, cache: FeatureCache, report: Reporter = SILENT
     ) -> float:
         """Teach the student expert of ``recipe.distill``, and keep it in ``folder``; returns the seconds that took.
 

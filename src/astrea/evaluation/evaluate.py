@@ -10,7 +10,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
 from astrea.common.folder_lock import folder_lock
 from astrea.common.paths import exists, file_guard, read_json
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.confidence.estimator import save_doubt
 from astrea.data.readers.sources import configured_sources
 from astrea.data.worlds import open_world
@@ -29,7 +29,7 @@ NOTHING_HELD_OUT = "the recipe names no held-out data (data.validation)"
 
 
 def evaluate_and_report(
-    recipe: Recipe, folder: Path, *, report: Reporter, split: str = "test", trust_remote_code: bool = True
+    recipe: Recipe, folder: Path, *, report: Reporter = SILENT, split: str = "test", trust_remote_code: bool = True
 ) -> dict[str, Any] | None:
     """Evaluate ``folder/model`` on ``data.validation`` or, where it was trained on the embedded world, on that one's
     tasks; write results, samples and report into ``folder``. None where it was trained on data of one's own and
@@ -90,7 +90,7 @@ def evaluate_on_world(
     model: AstreaForConditionalGeneration,
     processor: AstreaProcessor,
     *,
-    report: Reporter,
+    report: Reporter = SILENT,
     split: str,
 ) -> dict[str, Any]:
     """`evaluate_and_report` on the tasks of the recipe's world, with the folder to oneself."""

@@ -76,7 +76,7 @@ def build_index(
     folder: Path,
     out: Path,
     *,
-    report: Reporter,
+    report: Reporter = SILENT,
     rebuild: bool = False,
     batch: int = 64,
     flush: int = 1000,

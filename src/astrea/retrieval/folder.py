@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from astrea.common.errors import AstreaError
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.common.terminal import counted
 from astrea.data.suffixes import READ
 from astrea.evaluation.generate import Answerer
@@ -29,7 +29,7 @@ def rank_folder(
     text: str,
     *,
     top: int,
-    report: Reporter,
+    report: Reporter = SILENT,
     batch: int = 64,
     shortlist: int | None = None,
 ) -> list[Hit]:

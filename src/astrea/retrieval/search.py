@@ -17,7 +17,7 @@ import torch
 
 from astrea.common.errors import AstreaError
 from astrea.common.paths import file_guard
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.evaluation.generate import Answerer
 from astrea.model.fingerprint import model_fingerprint
 from astrea.model.modeling import AstreaForConditionalGeneration
@@ -84,7 +84,7 @@ def search_by_text(
     *,
     top: int,
     rerank: int = SHORTLIST,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> list[Hit]:
     """The ``top`` pictures for a text, best first.
 

@@ -23,7 +23,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
 from astrea.common.folder_lock import LOCK
 from astrea.common.paths import file_guard
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.worlds import WorldTrainingData, open_world
 from astrea.evaluation.generate import Answerer
@@ -71,7 +71,7 @@ def add_expert(
     *,
     share: float = SHARE,
     cache: Path | None = None,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> AddedExpert:
     """Take in one more expert, and write the whole model and its processor into ``folder``.
 

@@ -25,7 +25,7 @@ STARTED = {LOCK, RECIPE, MARK, "language.json", "train.jsonl"}
 
 @contextmanager
 def locked_folder(
-    folder: Path, *, ranks: Distributed = SINGLE, report: Reporter, leaves_lock: bool = True
+    folder: Path, *, ranks: Distributed = SINGLE, report: Reporter = SILENT, leaves_lock: bool = True
 ) -> Iterator[None]:
     """Make the folder, and hold its lock; the system lets go of it when the process dies, however it dies.
 

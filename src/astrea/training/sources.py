@@ -9,7 +9,7 @@ from itertools import islice
 from transformers import PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.common.terminal import counted
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.packing import Packer
@@ -34,7 +34,7 @@ def training_data(
     ranks: Distributed,
     *,
     cache: FeatureCache,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> TrainingData:
     """What ``data.train`` names, or else the embedded world's training split.
 
@@ -68,7 +68,7 @@ def validation_data(
     ranks: Distributed,
     *,
     cache: FeatureCache,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> FileDataset | None:
     """What ``data.validation`` names, if anything.
 
@@ -91,7 +91,7 @@ def file_dataset(
     ranks: Distributed,
     *,
     cache: FeatureCache,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> FileDataset:
     """Sources as training reads them."""
     positions = getattr(model.config.text_config, "max_position_embeddings", None) or sys.maxsize

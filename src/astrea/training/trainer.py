@@ -16,7 +16,7 @@ from astrea.common.files import write_json_atomic
 from astrea.common.fingerprint import tensors_fingerprint
 from astrea.common.memory import give_back, peak_told
 from astrea.common.paths import file_guard, is_file, read_json
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.common.quiet import quiet
 from astrea.confidence.estimator import Doubt, save_doubt
 from astrea.data.feature_cache import FeatureCache
@@ -75,7 +75,7 @@ def train(
     resume: bool = False,
     cache: Path | None = None,
     observe: Observe | None = None,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> Path:
     """Run every stage and write ``folder/model``; returns that path.
 
@@ -108,7 +108,7 @@ def train_with(
     resume: bool,
     cache: Path | None,
     observe: Observe | None,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> None:
     """`train`, as one of some processes."""
     if recipe.learning_experts and not ranks.single:

@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file, write_json_atomic
 from astrea.common.paths import file_guard, is_file, is_folder
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.confidence.estimator import FILE as DOUBT
 from astrea.confidence.estimator import read_doubt
 from astrea.evaluation.generate import Answerer
@@ -303,7 +303,12 @@ def limits(recipe: Recipe, results: Results, words: int) -> list[str]:
 
 
 def subset_scores(
-    model: AstreaForConditionalGeneration, processor: AstreaProcessor, world: World, data: Data, *, report: Reporter
+    model: AstreaForConditionalGeneration,
+    processor: AstreaProcessor,
+    world: World,
+    data: Data,
+    *,
+    report: Reporter = SILENT,
 ) -> dict[str, float]:
     """Scores (0..100) of the twelve tasks on as much of the test split as ``data`` says, without a blind row."""
     seen = look(model, build_test_sets(world, data))

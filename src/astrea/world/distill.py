@@ -28,7 +28,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file, write_json_atomic
 from astrea.common.fingerprint import tensors_fingerprint
 from astrea.common.paths import exists, file_guard
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.common.seeds import sample_indices
 from astrea.data.feature_cache import FeatureCache
 from astrea.experts.bank import ExpertBank
@@ -140,7 +140,7 @@ def teach(
     folder: Path,
     *,
     cache: FeatureCache,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> float:
     """Fill the student among ``experts`` with what its teachers can teach it; returns the seconds that this took.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.confidence.estimator import Doubt
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.worlds import World
@@ -26,7 +26,7 @@ from astrea.world.pretrain import pretrain
 class DrawnWorld(World):
     """`World` of `astrea.world.scenes`: eight kinds of questions, captions and retrieval."""
 
-    def training_data(self, experts: ExpertBank, *, cache: FeatureCache, report: Reporter) -> WorldData:
+    def training_data(self, experts: ExpertBank, *, cache: FeatureCache, report: Reporter = SILENT) -> WorldData:
         recipe = self.recipe
         return load_world(
             experts,
@@ -59,7 +59,7 @@ class DrawnWorld(World):
         folder: Path,
         *,
         split: str,
-        report: Reporter,
+        report: Reporter = SILENT,
     ) -> dict[str, Any]:
         recipe = self.recipe
         results, seen, outcome = evaluate(
@@ -68,11 +68,11 @@ class DrawnWorld(World):
         write_samples(model, seen, outcome, folder)
         return results
 
-    def pretrain(self, folder: Path, *, report: Reporter) -> None:
+    def pretrain(self, folder: Path, *, report: Reporter = SILENT) -> None:
         pretrain(self.recipe, folder, report=report)
 
     def distill(
-        self, experts: ExpertBank, components: Path, folder: Path, *, cache: FeatureCache, report: Reporter
+        self, experts: ExpertBank, components: Path, folder: Path, *, cache: FeatureCache, report: Reporter = SILENT
     ) -> float:
         assert self.recipe.distill is not None
         return teach(self.recipe, self.recipe.distill, experts, components, folder, cache=cache, report=report)

@@ -14,7 +14,7 @@ from torch import nn
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file, write_json_atomic
 from astrea.common.paths import exists, file_guard, read_json
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.common.provenance import commit
 from astrea.recipes.recipe import PretrainPart, Recipe
 from astrea.training.components import CARD, LANGUAGE, fill, made_with, save_part
@@ -31,7 +31,7 @@ JUDGED = 300
 """Validation scenes that an expert's scores on the card are from."""
 
 
-def pretrain(recipe: Recipe, folder: Path, *, report: Reporter, only: list[str] | None = None) -> Path:
+def pretrain(recipe: Recipe, folder: Path, *, report: Reporter = SILENT, only: list[str] | None = None) -> Path:
     """Train the parts that the recipe uses and write them with their card; a part that is already there is kept.
 
     Args:

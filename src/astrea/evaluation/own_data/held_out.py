@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from astrea.common.errors import AstreaError
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.data.packing import Packer
 from astrea.data.readers.mixture import Source
 from astrea.data.readers.trainable import Trainable
@@ -37,7 +37,7 @@ def measure(
     *,
     limit: int | None = None,
     batch: int = 16,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> Measured:
     """Let a model answer held-out data, with pictures and blind.
 

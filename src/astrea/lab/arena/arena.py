@@ -10,7 +10,7 @@ from typing import Any
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
 from astrea.common.paths import file_guard
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.lab.arena.collect import Record, collect, read_cells
 from astrea.lab.arena.equal_time import at_equal_wall
 from astrea.lab.arena.lr_sweep import KIND, trials, trials_of
@@ -67,7 +67,7 @@ class Arena:
         return load_recipe(Recipe, self.recipe, self.overrides)
 
 
-def run_arena(arena: Arena, *, report: Reporter) -> tuple[dict[str, Any], dict[str, str]]:
+def run_arena(arena: Arena, *, report: Reporter = SILENT) -> tuple[dict[str, Any], dict[str, str]]:
     """Run what is missing and write ``arena.json`` (and ``arena.html``); goes on where a killed one was.
 
     Returns:
@@ -102,7 +102,7 @@ def run_arena(arena: Arena, *, report: Reporter) -> tuple[dict[str, Any], dict[s
     return made, pool.failed
 
 
-def current(arena: Arena, everyone: Sequence[Contestant], *, report: Reporter) -> list[Record]:
+def current(arena: Arena, everyone: Sequence[Contestant], *, report: Reporter = SILENT) -> list[Record]:
     """The cells in the folder that belong to this recipe; others are told of and left out, never mixed in."""
     base = arena.base()
     known = {(each.kind, each.name): each for each in (*everyone, *trials(base))}

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import finite_or_null
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.evaluation.generate import Answerer
 from astrea.evaluation.metrics.balance import load_balance
 from astrea.lab.probes.pareto import pareto, saving, shares_for
@@ -39,7 +39,7 @@ def probe(
     tasks: Sequence[str] = PROBE_TASKS,
     items: int | None = 60,
     many: Seen | None = None,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> dict[str, Any]:
     """All probes of a model, JSON-able. Scores are 0..100, differences in points; the same call gives the same figures.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Packer, Turn, answer_losses
 from astrea.evaluation.generate import Features
 from astrea.model.modeling import AstreaForConditionalGeneration
@@ -57,7 +57,7 @@ def contributions(
     tasks: Sequence[str],
     *,
     batch: int = ROWS,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> dict[str, Tensor]:
     """Loss without each expert minus loss with all of them: (Q, E) nats per token of the true answer, for each task.
 

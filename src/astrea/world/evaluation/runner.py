@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.packing import CAPTION_PROMPT
 from astrea.evaluation.generate import Answerer, Features
@@ -90,7 +90,7 @@ def look(
 
 
 def run_tasks(
-    answerer: Answerer, seen: Seen, tasks: Sequence[str], *, blind: bool, label: str, report: Reporter
+    answerer: Answerer, seen: Seen, tasks: Sequence[str], *, blind: bool, label: str, report: Reporter = SILENT
 ) -> Outcome:
     """Evaluate some of the tasks, with pictures or ``blind``."""
     outcome = Outcome({}, {}, {}, {}, {})
@@ -210,7 +210,7 @@ def evaluate(
     tasks: Sequence[str] = TASKS,
     masking: bool = True,
     split: str = "test",
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> tuple[dict[str, Any], Seen, Outcome]:
     """The whole table as the JSON-able `results.json` (scores 0..100), with what it was made from."""
     started = time.perf_counter()
