@@ -81,8 +81,8 @@ def _source(entry: Mapping[str, Any]) -> str:
 
 def _use() -> str:
     return (
-        "## Use\n\n```python\nfrom astrea.model.loading import load_model\n\n"
-        'model, processor = load_model("FOLDER")\n```\n\n'
+        "## Use\n\n```python\nimport astrea\n\n"
+        'model = astrea.load("FOLDER")\nprint(model.ask("picture.png", "what is it?").answer)\n```\n\n'
         'or `astrea ask FOLDER picture.png "what is it?"`, or with `import astrea` any auto class of transformers.'
     )
 
