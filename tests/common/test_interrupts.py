@@ -40,7 +40,7 @@ def test_before_a_run_has_begun_there_is_nothing_to_go_on_with(astrea, monkeypat
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
 
-    monkeypatch.setattr(run_module, "join", assemble)
+    monkeypatch.setattr(run_module, "process_group", assemble)
     result = astrea("train", "tiny", "--out", tmp_path / "run")
     assert result.code == 130
     assert result.err.split("\n")[-3:] == ["interrupted", "stopped before anything was begun", ""]

@@ -11,14 +11,14 @@ from filelock import FileLock, Timeout
 
 from astrea.common.errors import AstreaError
 from astrea.common.paths import file_guard
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 
 LOCK = "lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextmanager
-def folder_lock(folder: Path, *, report: Reporter) -> Iterator[None]:
+def folder_lock(folder: Path, *, report: Reporter = SILENT) -> Iterator[None]:
     """Hold the lock of a folder that is there; the system lets go of it when the process dies, however it dies.
 
     Raises:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
 from astrea.common.paths import failed, file_guard, is_text
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.model.fingerprint import model_fingerprint
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.retrieval.extra import index_library

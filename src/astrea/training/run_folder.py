@@ -12,7 +12,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import write_atomic
 from astrea.common.folder_lock import LOCK, acquire, in_use
 from astrea.common.paths import file_guard, is_file, is_folder, list_folder
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.recipes.loader import dump_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import RECIPE

@@ -16,9 +16,9 @@ from astrea.evaluation.evaluate import NOTHING_HELD_OUT, evaluate_and_report, ho
 from astrea.evaluation.own_data.held_out import measure
 from astrea.evaluation.own_data.output import write_measured
 from astrea.model.loaded import load
-from astrea.report import write_report
+from astrea.recipes.saved import read_recipe
+from astrea.report.page import write_report
 from astrea.report.summary import terminal_table
-from astrea.training.run_folder import read_recipe
 from astrea.world.evaluation.evaluate_model import check_names, evaluate_on_tasks
 
 

@@ -13,11 +13,12 @@ from astrea.common.progress import SILENT, TerminalReporter
 from astrea.evaluation import evaluate as evaluation
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
+from astrea.recipes.saved import read_recipe
 from astrea.report.summary import terminal_table
 from astrea.training import trainer
 from astrea.training.distributed import is_main_process
 from astrea.training.extras import require_extras
-from astrea.training.run_folder import is_begun, read_recipe
+from astrea.training.run_folder import is_begun
 from astrea.training.stopping import Interrupted, how_to_go_on
 
 
