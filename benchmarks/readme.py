@@ -54,7 +54,7 @@ def shipped_line(card: dict[str, Any]) -> str:
     scores = card["scores"]
     lead, where = min((row["score"] - row["blind"], task) for task, row in scores["tasks"].items() if task in VQA_TASKS)
     return (
-        f"The model that comes with the package averages {scores['average']:.1f} (blind {scores['blind_average']:.1f}) "
+        f"The bundled model averages {scores['average']:.1f} (blind {scores['blind_average']:.1f}) "
         f"on the same test set; on no kind of question does it lead by less than {lead:.0f} points ({where}). "
         f"`{card['command']}` makes it again."
     )
@@ -65,8 +65,8 @@ def speed_line(speed: dict[str, Any]) -> str:
     tune, align = (speed[name]["cached_over_uncached"]["median"] for name in ("tune_step", "align_step"))
     share = speed["language_pass_of_gemm"]["share"]["median"]
     return (
-        f"With what is frozen kept (the experts' features, the captions' states) an `align` step is {align:.1f} times "
-        f"and a `tune` step {tune:.1f} times as fast as with all of it computed anew; the language model's pass "
+        f"With frozen outputs cached (experts' features, captions' states) an `align` step is {align:.1f} times and a "
+        f"`tune` step {tune:.1f} times as fast as with all of them computed again; the language model's pass "
         f"reaches {share:.0%} of the machine's fp32 matrix rate (`benchmarks/train_speed.py`)."
     )
 
@@ -115,14 +115,14 @@ def headline(arena: dict[str, Any]) -> str:
     )
     return (
         f"At equal data, steps and visual tokens Astrea averages {spread(ours['average'])} "
-        f"({ours['average']['seeds']} seeds), the best other way to fuse, "
+        f"({ours['average']['seeds']} seeds), the best other strategy, "
         f"{arena['best_other']['name'].replace('_', ' ')}, {spread(other['average'])}{longer}; Astrea is best on "
         f"{arena['wins']} of {len(arena['tasks'])} tasks."
     )
 
 
 def adaptivity_table(arena: dict[str, Any]) -> str:
-    """What variants of Astrea save, survive and tell of their experts."""
+    """What variants of Astrea save, survive and say of their experts."""
     columns = {
         "load": ("load, largest over mean", 2),
         "calibration": ("calibration", 2),
@@ -130,8 +130,8 @@ def adaptivity_table(arena: dict[str, Any]) -> str:
         "per_task": ("per task", 2),
         "fewer_tokens": ("reading 60 % of the tokens costs", 1),
         "masked": ("an expert masked costs", 1),
-        "swapped": ("telling of another picture", 1),
-        "frozen": ("of one for ever", 1),
+        "swapped": ("describing another picture", 1),
+        "frozen": ("always the same picture", 1),
         "constant": ("stuck", 1),
         "nan": ("not a number", 1),
     }
@@ -140,31 +140,31 @@ def adaptivity_table(arena: dict[str, Any]) -> str:
         f"| --- | {'---: | ' * (len(columns) + 1)}".rstrip(),
     ]
     for name, row in arena["adaptivity"].items():
-        told = [
+        found = [
             spread({"mean": row[key], "std": row["std"].get(key)}, digits) if row.get(key) is not None else ""
             for key, (_, digits) in columns.items()
         ]
         form = name if name == "astrea" else variant(name)
-        rows.append(f"| {form} | {row['seeds']} | {' | '.join(told)} |")
+        rows.append(f"| {form} | {row['seeds']} | {' | '.join(found)} |")
     return "\n".join(rows)
 
 
 def trials_part(arena: dict[str, Any]) -> str:
-    """The section on learning rates; nothing where none were tried."""
+    """The section on learning rates; empty where there was no sweep."""
     tried = arena.get("trials")
     if not tried:
         return ""
     rows = [
         "## Learning rates tried\n",
-        "Average on the validation split with the learning rates that each starts from times 0.5 to 4, one seed each.",
-        "The best of a finished row is bold; *used* is what the cells above were trained with.\n",
+        "Average on the validation split with 0.5 to 4 times the initial learning rate of each strategy; one seed.",
+        "The best of a finished row is bold; *used* is what the runs above were trained with.\n",
         f"| strategy | {' | '.join(f'x{factor}' for factor in FACTORS)} | used |",
         f"| --- | {'---: | ' * (len(FACTORS) + 1)}".rstrip(),
     ]
     for name, row in tried.items():
-        told = ["" if rate is None else f"{rate:.1f}" for rate in map(row["rates"].get, FACTORS)]
-        told = [f"**{each}**" if factor == row["best"] else each for factor, each in zip(FACTORS, told, strict=True)]
-        rows.append(f"| {name} | {' | '.join(told)} | {'x' + row['used'] if row['used'] else ''} |")
+        found = ["" if rate is None else f"{rate:.1f}" for rate in map(row["rates"].get, FACTORS)]
+        found = [f"**{each}**" if factor == row["best"] else each for factor, each in zip(FACTORS, found, strict=True)]
+        rows.append(f"| {name} | {' | '.join(found)} | {'x' + row['used'] if row['used'] else ''} |")
     return "\n".join(rows)
 
 
@@ -185,30 +185,30 @@ def wall_table(arena: dict[str, Any]) -> str:
 def curves_line(arena: dict[str, Any]) -> str:
     """Where Astrea is when sequence concat is done, and when it first was at least as good, seed by seed."""
     ours, theirs = arena["curves"]["astrea"], arena["curves"]["sequence_concat"]
-    told = []
+    found = []
     for seed in sorted(set(ours) & set(theirs)):
         end, wanted = theirs[seed][-1]
         there = [score for seconds, score in ours[seed] if seconds <= end][-1]
         first = next((seconds for seconds, score in ours[seed] if score >= wanted), None)
         passed = "never that good" if first is None else f"first that good after {first:.0f} s"
-        told.append(f"seed {seed}: {wanted:.1f} after {end:.0f} s, Astrea by then {there:.1f}, {passed}")
-    return f"Sequence concat's end on the curves' small validation set ({'; '.join(told)})."
+        found.append(f"seed {seed}: {wanted:.1f} after {end:.0f} s, Astrea by then {there:.1f}, {passed}")
+    return f"Sequence concat's end on the curves' small validation set ({'; '.join(found)})."
 
 
 def adaptivity_line(measured: dict[str, Any]) -> str:
-    """What the shares of a finished model tell and save, in sentences."""
-    told, saved = measured["calibration"], measured["saving"]
+    """What the gate weights of a finished model say and save, in sentences."""
+    found, saved = measured["calibration"], measured["saving"]
     return (
         f"On {sum(measured['items'].values()):,} items: average {measured['average']:.1f}; largest load over the mean "
-        f"{measured['load_max_over_mean']:.2f}; calibration {told['rank_correlation']:.2f}, {told['relative']:.2f} "
-        f"relative, {told['per_task']:.2f} per task. Reading {saved['tokens_share']:.0%} of the tokens changes the "
+        f"{measured['load_max_over_mean']:.2f}; calibration {found['rank_correlation']:.2f}, {found['relative']:.2f} "
+        f"relative, {found['per_task']:.2f} per task. Reading {saved['tokens_share']:.0%} of the tokens changes the "
         f"average by {saved['difference']:+.1f} ± {saved['standard_error']:.1f}. {broken_line(measured)} "
         f"({measured['broken_items_per_task']} items per task)."
     )
 
 
 def equal_shares_line(measured: dict[str, Any]) -> str:
-    """What a finished concat of equal shares scores and survives, in sentences."""
+    """What a finished concat of equal weights scores and survives, in sentences."""
     return f"On the same items: average {measured['average']:.1f} with all tokens. {broken_line(measured)}."
 
 
@@ -216,16 +216,16 @@ def broken_line(measured: dict[str, Any]) -> str:
     """What broken experts cost a finished model, without a full stop."""
     broken = measured["broken"]
     return (
-        f"An expert that tells of another picture costs {broken['swapped']:.1f} points, one that tells of one picture "
-        f"for ever {broken['frozen']:.1f}, one that is stuck {broken['constant']:.1f}, one that is not a number "
+        f"An expert that describes another picture costs {broken['swapped']:.1f} points, one that always describes "
+        f"the same one {broken['frozen']:.1f}, one that is stuck {broken['constant']:.1f}, one that is not a number "
         f"{broken['nan']:.1f}, one that is masked {measured['masked']:.1f}"
     )
 
 
 def fewer_tokens_table(measured: dict[str, Any]) -> str:
-    """Astrea with all and with few visual tokens against concat of equal shares with all of them."""
+    """Astrea with all and with few visual tokens against concat of equal weights with all of them."""
     rows = [
-        "| contestant | tokens read | average | seeds | minus equal shares with all tokens (95 %) |",
+        "| variant | tokens read | average | seeds | minus equal weights with all tokens (95 %) |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, row in measured["contestants"].items():
@@ -247,15 +247,15 @@ def size(number: float, unit: str) -> str:
 def estimate_tables(estimated: dict[str, Any]) -> str:
     """What each of the larger recipes takes, stage by stage."""
     tables = []
-    for name, told in estimated["recipes"].items():
-        every, learns = (sum(part[key] for part in told["parameters"].values()) for key in ("total", "trainable"))
+    for name, found in estimated["recipes"].items():
+        every, learns = (sum(part[key] for part in found["parameters"].values()) for key in ("total", "trainable"))
         tables.append(
-            f"**{name}**: {size(every, '')} parameters, {size(learns, '')} of them learn; the experts look once per "
-            f"picture, {size(told['look_flops_per_picture'], 'FLOP')}.\n\n"
+            f"**{name}**: {size(every, '')} parameters, {size(learns, '')} of them trained; encoding a picture with "
+            f"all experts takes {size(found['look_flops_per_picture'], 'FLOP')}.\n\n"
             "| stage | micro-batch | FLOP per sample | peak memory | smallest GPU | seconds per 1,000 samples |\n"
             "| --- | ---: | ---: | ---: | --- | ---: |"
         )
-        for stage in told["stages"]:
+        for stage in found["stages"]:
             gpu, seconds = stage["smallest_gpu"], stage["seconds_per_1000_samples"]
             tables[-1] += (
                 f"\n| {stage['name']} | {stage['batch']} | {size(stage['step_flops'], '')} | "
@@ -341,7 +341,7 @@ def fill(text: str, name: str, content: str) -> str:
 
 
 def join_table(joined: dict[str, Any]) -> str:
-    """What an expert that joined has changed, and what it says of photographs."""
+    """What an added expert has changed, and what it says of photographs."""
     rows = ["| task | before | after | moved | error |", "| --- | ---: | ---: | ---: | ---: |"]
     for name, row in [*joined["tasks"].items(), ("**average**", joined["average"])]:
         figures = f"{row['before']:.1f} | {row['after']:.1f} | {row['moved']:+.1f} | {row['standard_error']:.1f}"
@@ -349,8 +349,8 @@ def join_table(joined: dict[str, Any]) -> str:
     said = []
     for photo, row in joined["photographs"].items():
         tags = ", ".join(f"{tag} {score:.2f}" for tag, score in row["tags"].items())
-        said.append(f"* `{photo}`: {tags}; a share of {row['share']:.2%}")
-    of_what = "Of the photographs that scikit-image brings, at the 64 pixels that this model sees, the newcomer says:"
+        said.append(f"* `{photo}`: {tags}; a gate weight of {row['share']:.2%}")
+    of_what = "For photographs of scikit-image, at the 64 pixels that this model uses, the added expert says:"
     return "\n".join([*rows, "", of_what, "", *said])
 
 
