@@ -118,6 +118,7 @@ class WorldData:
         return self.samples(index), torch.arange(count)
 
     def questions_about(self, pictures: int) -> tuple[list[str], dict[str, ExpertFeatures]]:
+        """See `WorldTrainingData.questions_about`."""
         rows = [row for row in range(min(pictures, len(self))) for _ in self.questions[row]]
         asked = [question.text for questions in self.questions[:pictures] for question in questions]
         return asked, self.rows(torch.tensor(rows))

@@ -25,11 +25,13 @@ class TinyLanguage:
     """`astrea.language.builtin.BuiltInLanguage`."""
 
     def tokenizer(self, experts: Iterable[type[Expert] | Expert]) -> PreTrainedTokenizerFast:
+        """The tiny tokenizer, with words for the labels of these experts."""
         # The compact experts' words always come first, so that the shipped language model's vocabulary keeps its order.
         others = [expert for expert in experts if expert not in COMPACT.values()]
         return tiny_tokenizer([*COMPACT.values(), *others])
 
     def model(self, size: LanguageModel) -> LlamaForCausalLM:
+        """A language model of this size with fresh weights."""
         return tiny_language_model(size, tiny_tokenizer())
 
 
