@@ -1,12 +1,14 @@
 """Public names of the package without a docstring: ``python .ci/docstrings.py`` lists them, and fails if there are any.
 
 A method needs none where it overrides one of a class of this package that has one, or where a base class is from
-elsewhere (torch, transformers, pydantic) and says what the method is for.
+elsewhere (torch, transformers, pydantic) and says what the method is for; nor where the class "Implements `Protocol`" by
+its own docstring and that one has it, or where the docstring lists it as an attribute.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,15 +27,18 @@ def definitions(node: ast.Module | ast.ClassDef) -> Iterator[Definition]:
 
 
 def base_names(cls: ast.ClassDef) -> list[str]:
-    """The last part of each base's name, without type arguments."""
+    """The last part of each base's name, without type arguments; and of the protocol that it says it implements."""
+    implemented = re.findall(r"Implements `(?:\w+\.)*(\w+)`", ast.get_docstring(cls) or "")
     plain = (base.value if isinstance(base, ast.Subscript) else base for base in cls.bases)
-    return [
+    return implemented + [
         base.attr if isinstance(base, ast.Attribute) else base.id for base in plain if not isinstance(base, ast.Call)
     ]
 
 
 def documented_above(cls: ast.ClassDef, method: str, classes: dict[str, ast.ClassDef]) -> bool:
-    """Whether a base class says what a method is for."""
+    """Whether the class's own docstring or a base class says what a method is for."""
+    if re.search(rf"\b{method}: ", ast.get_docstring(cls) or ""):
+        return True
     for name in base_names(cls):
         base = classes.get(name)
         if base is None:
