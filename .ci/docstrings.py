@@ -1,8 +1,8 @@
 """Public names of the package without a docstring: ``python .ci/docstrings.py`` lists them, and fails if there are any.
 
 A method needs none where it overrides one of a class of this package that has one, or where a base class is from
-elsewhere (torch, transformers, pydantic) and says what the method is for; nor where the class "Implements `Protocol`" by
-its own docstring and that one has it, or where the docstring lists it as an attribute.
+elsewhere (torch, transformers, pydantic) and says what the method is for; nor where the class's own docstring says
+"Implements `Protocol`" and that one has it, or lists it as an attribute.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ def test_a_missing_docstring_is_found_where_none_is_inherited(tmp_path):
         'class Base:\n    """Class."""\n    def told(self):\n        """Says."""\n    def untold(self): ...\n\n'
         'class Child(Base):\n    """Class."""\n    def told(self): ...\n'
         "    def own(self): ...\n    def _hidden(self): ...\n\n"
-        'class Like:\n    """Implements `one.Base`.\n\n    size: how large."""\n    def told(self): ...\n    def size(self): ...\n\n'
+        'class Like:\n    """Implements `one.Base`.\n\n    size: how large."""\n'
+        "    def told(self): ...\n    def size(self): ...\n\n"
         'class Net(nn.Module):\n    """Class."""\n    def forward(self): ...\n'
     )
     (tmp_path / "two.py").write_text("x = 1\n")
