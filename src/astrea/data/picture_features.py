@@ -1,7 +1,7 @@
-"""What frozen experts saw in pictures of one's own, kept on disk picture by picture: each is looked at once.
+"""A cache on disk of the features of single pictures, so that a frozen expert encodes each picture once.
 
-One SQLite file beside the other cached features. A picture is known by its pixels, an expert by its weights, so that
-nothing in it can be stale; every entry has a checksum. Whatever is wrong with the file costs a second look, no more.
+One SQLite file beside the other cached features. Keys are hashes of a picture's pixels and of an expert's weights and
+code, so entries cannot be stale; every entry has a checksum. If the file is damaged, pictures are encoded again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from astrea.experts.source_hash import source_hash
 
 NAME = "pictures.sqlite"
 FORMAT = 1
-"""To be raised whenever code makes other features of the same pixels and weights."""
+"""Version of the format: increase it when code makes other features of the same pixels and weights."""
 PATIENCE = 30
 """Seconds to wait for another process that is writing."""
 TABLE = (
@@ -38,14 +38,14 @@ TABLE = (
 
 
 def picture_key(pixels_3HW: Tensor) -> bytes:
-    """What a picture is known by: a hash of its size and pixels."""
+    """The key of a picture: a hash of its size and pixels."""
     digest = hashlib.blake2b(repr(tuple(pixels_3HW.shape)).encode(), digest_size=16)
     digest.update(pixels_3HW.contiguous().numpy().data)
     return digest.digest()
 
 
 def expert_key(expert: nn.Module, options: object) -> bytes:
-    """What an expert is known by: its class and code, its options and its weights."""
+    """The key of an expert: a hash of its class, code, options and weights."""
     kind = type(expert)
     about = [FORMAT, f"{kind.__module__}.{kind.__qualname__}", source_hash(kind), options]
     described = json.dumps([*about, tensors_fingerprint(expert.state_dict())], sort_keys=True, default=str)
@@ -92,7 +92,7 @@ class PictureFeatures:
             self._run(lambda file: file.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", rows))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self.file is not None:
             self.file.close()
             self.file = None
@@ -106,19 +106,19 @@ class PictureFeatures:
             return True
         self.writes = False
         self.notify(
-            f"{self.path} has the {self.most / 1e9:.3g} GB that it may have: experts will look anew at pictures that "
-            "are not in it (runtime.feature_cache_gb)"
+            f"{self.path} has the {self.most / 1e9:.3g} GB that it may have: pictures that "
+            "are not in it are encoded every time (runtime.feature_cache_gb)"
         )
         return False
 
     def _bytes(self) -> int:
-        """What is in use; room that was freed is used again."""
+        """Bytes in use; freed pages do not count."""
         what = ("page_count", "freelist_count", "page_size")
         found = self._run(lambda file: [file.execute(f"PRAGMA {name}").fetchone()[0] for name in what])
         return 0 if found is None else (found[0] - found[1]) * found[2]
 
     def _run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """One transaction; None, and no more of the file, if it cannot be had."""
+        """One transaction. If it fails: None, and the file is not used any more."""
         if not self.reads:
             return None
         try:
@@ -131,7 +131,7 @@ class PictureFeatures:
             self.reads = self.writes = False
             said = error.message if isinstance(error, AstreaError) else error
             self.notify(
-                f"What experts saw cannot be kept in {self.path} ({said}); they will look anew at each picture. "
+                f"Features cannot be kept in {self.path} ({said}); each picture is encoded again. "
                 "Remove the file, free some space, or choose another folder for the cache."
             )
             return None
@@ -153,17 +153,17 @@ def encode_once(
     kept: PictureFeatures,
     expert: bytes,
     pictures: Sequence[bytes],
-    look: Callable[[Tensor], ExpertFeatures],
+    encode: Callable[[Tensor], ExpertFeatures],
 ) -> ExpertFeatures:
-    """What an expert sees in pictures (B rows), of which it is shown only those that nothing is known of.
+    """An expert's features of pictures (B rows); only those that are not in the cache are encoded.
 
     Args:
-        look: the features of the pictures at some places (long tensor), in that order.
+        encode: the features of the pictures at some places (long tensor), in that order.
     """
     known = kept.get(expert, list(dict.fromkeys(pictures)))
     new = {picture: place for place, picture in enumerate(pictures) if picture not in known}
     if new:
-        seen = look(torch.tensor(list(new.values()))).map(Tensor.cpu)
+        seen = encode(torch.tensor(list(new.values()))).map(Tensor.cpu)
         kept.put(expert, list(new), seen)
         known |= {picture: seen.rows(slice(row, row + 1)) for row, picture in enumerate(new)}
     return ExpertFeatures.cat([known[picture] for picture in pictures])

@@ -1,4 +1,4 @@
-"""What training reads: samples of a run's data as batches need them, whatever the data is.
+"""The interface between data and training: samples for batches, whatever the source of the data.
 
 Letters: B samples of a batch, P pictures among them, R packed rows, N pictures as the rows show them, S questions.
 """
@@ -20,12 +20,12 @@ from astrea.experts.protocol import ExpertFeatures
 class Samples:
     """B samples, drawn for one batch.
 
-    names: what messages call them. ids: (B,) whole numbers, alike where the first picture is the same. texts: what can
-    be said of each one's picture; at least one sentence. first: (B,) which of the P pictures a sample shows first, -1
-    for a text without pictures. pictures: P. encode: what the experts, or those named, see in them; with several
-    processes each has to ask, as they share the work. pixels: the pictures themselves (P, 3, S, S) in 0..1, of which
-    each process has its part. numbers: (B,) the number of each one's first text in `TrainingData.every_text`, or None.
-    content: what `TrainingData.pack` goes by.
+    names: of the samples, for messages. ids: (B,) integers, equal where the first picture is the same. texts: captions
+    of each sample's picture, at least one. first: (B,) which of the P pictures a sample shows first, -1 for a text
+    without pictures. pictures: P. encode: the features of the pictures by all experts, or those named; every process
+    has to call it, as they share the work. pixels: the pictures (P, 3, S, S) in 0..1, each process has its slice.
+    numbers: (B,) the number of each sample's first text in `TrainingData.every_text`, or None. content: whatever
+    `TrainingData.pack` needs.
     """
 
     names: Sequence[str]

@@ -1,7 +1,7 @@
-"""Data files of one's own as training data: conversations and captions, looked at by the experts as they come.
+"""Data files as training data: conversations and captions, whose pictures the experts encode batch by batch.
 
-Nothing is held but a few batches: records are read where the order asks for them, pictures decoded by a few threads,
-and each process looks at its part of a batch's pictures and tells the others what its experts saw.
+Only a few batches are in memory: records are read in the order of training and pictures are decoded by a few threads.
+Each process encodes its slice of a batch's pictures, and the features are gathered over all processes.
 
 Letters: B samples, P pictures of a batch, R rows, S questions, L tokens.
 """
@@ -35,17 +35,18 @@ from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 
 SCANNED = 5000
-"""Samples whose texts tell how common a word is."""
+"""Samples whose texts are counted for word frequencies."""
 
 ENCODE_BATCH = 32
-"""Pictures that experts look at together."""
+"""Pictures that experts encode at once."""
 
 TRACKED = 10_000
-"""Records after which the search for one with a picture tells how far it is."""
+"""Records between two reports of progress while a record with a picture is searched for."""
 
 
 class FileDataset:
-    """`astrea.data.protocol.TrainingData` of data files. A bad record is told of and the next good one takes its place.
+    """`astrea.data.protocol.TrainingData` of data files. A bad record is reported, and the
+    next good one takes its place.
 
     Args:
         sources: the files, see `astrea.data.readers.sources`.
@@ -54,7 +55,7 @@ class FileDataset:
             are put into one row up to that many tokens; None = one in each.
         ranks: the processes that share the pictures.
         threads: that decode pictures.
-        kept: what experts saw before; None = they look anew every time.
+        kept: features of earlier runs; None = pictures are encoded every time.
 
     Raises:
         AstreaError: there is no record.
@@ -79,7 +80,7 @@ class FileDataset:
         self.sources, self.report, self.trainable = sources, report, Trainable(packer, max_tokens)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
         warn = RateLimitedWarnings(report.say)
-        # Every process meets every bad record; one of them tells.
+        # Every process meets every bad record; the main one reports it.
         self.on_issue: Callable[[Issue], None] = warn if ranks.is_main else (lambda issue: None)
         self.conversations = Mixture(sources, check=self.trainable, on_issue=self.on_issue)
         names = [source.reader.path.name for source in sources]
@@ -151,29 +152,29 @@ class FileDataset:
     def encode(
         self, pixels: Tensor, keys: Sequence[bytes], pictures: int, names: Sequence[str] | None
     ) -> dict[str, ExpertFeatures]:
-        """What the experts, or those named, see in all P pictures of a batch, of which this process holds its own; only
-        pictures that they have not seen before are shown to them."""
+        """Features of all P pictures of a batch by the experts, or those named; ``pixels`` are this process's slice.
+        Only pictures that are not in the cache are encoded."""
         if not pictures:
             return {}
-        # With fewer pictures than processes some have none: they look at nothing, to know its shape.
+        # With fewer pictures than processes some have none: they encode a blank one, for the shapes.
         own = pixels if len(pixels) else pixels.new_zeros(1, *pixels.shape[1:])
         wanted = self.bank.names if names is None else names
         seen = {name: self.seen_by(name, own, keys).rows(slice(len(pixels))) for name in wanted}
         return {name: part.map(lambda value: self.ranks.gather(value, pictures)) for name, part in seen.items()}
 
     def seen_by(self, name: str, pixels: Tensor, keys: Sequence[bytes]) -> ExpertFeatures:
-        """What one expert sees in some pictures, where batches are computed."""
+        """One expert's features of some pictures, on the device of the training."""
         device = self.ranks.device
 
-        def look(places: Tensor) -> ExpertFeatures:
+        def encode(places: Tensor) -> ExpertFeatures:
             parts = [self.bank(some.to(device), [name])[name] for some in pixels[places].split(ENCODE_BATCH)]
             return ExpertFeatures.cat(parts)
 
         if self.kept is None or not keys:
-            return look(torch.arange(len(pixels)))
+            return encode(torch.arange(len(pixels)))
         if name not in self.expert_keys:
             self.expert_keys[name] = expert_key(self.bank[name], self.bank.options[name])
-        return encode_once(self.kept, self.expert_keys[name], keys, look).map(lambda value: value.to(device))
+        return encode_once(self.kept, self.expert_keys[name], keys, encode).map(lambda value: value.to(device))
 
     def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
         """See `TrainingData.pack`."""
@@ -187,7 +188,7 @@ class FileDataset:
         rows = [segments[i : i + 1] for i in range(len(segments))]
         if self.row_tokens is not None and not per_question:
             rows = filled_rows(segments, self.row_tokens)
-            # Rows are the same for every number of processes; where there are fewer of them, some teach nothing.
+            # Rows do not depend on the number of processes; where there are fewer rows, some get one without labels.
             rows += [[(idle(packer.pad), -1, [])] for _ in range(self.ranks.world - len(rows))]
         asked = [
             [group if pictures else -1 for segment, group, pictures in row for _ in range(max(segment.questions))]
@@ -204,11 +205,11 @@ class FileDataset:
         )
 
     def more_pictures(self, samples: Samples, count: int, generator: torch.Generator) -> tuple[Samples, Tensor]:
-        """The batch's own pictures, over and over: looking at others would cost as much as training does."""
+        """The batch's own pictures, repeated: encoding others would cost as much as training does."""
         pictures = samples.pictures
         if pictures < 2:
             return samples, torch.zeros(0, dtype=torch.long)
-        # Whole rounds only, so that the last and the first are not the same one.
+        # Whole rounds only, so that the last picture and the first one differ.
         return samples, torch.arange(max(1, count // pictures) * pictures) % pictures
 
     def scanned(self, seed: int) -> Iterable[str]:
@@ -223,7 +224,7 @@ class FileDataset:
 
 
 def filled_rows(segments: Sequence[tuple[Segment, Any, Any]], limit: int) -> list[list[Any]]:
-    """The same segments in the same order, as many to a row as fit into ``limit`` tokens, but at least one."""
+    """Rows of consecutive segments, each of at most ``limit`` tokens or of one segment."""
     rows: list[list[Any]] = []
     length = 0
     for one in segments:
@@ -237,5 +238,5 @@ def filled_rows(segments: Sequence[tuple[Segment, Any, Any]], limit: int) -> lis
 
 
 def idle(token: int) -> Segment:
-    """A conversation that teaches nothing, for a process that has no other: all of them have to run the model."""
+    """A conversation without labels, for a process that has no other: all processes have to run the model."""
     return Segment([token], [-100], [0.0], [1], [False], 0)

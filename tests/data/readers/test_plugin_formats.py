@@ -11,7 +11,7 @@ import pytest
 from astrea.common.errors import AstreaError
 from astrea.data.readers import FileImage, Issue, Record, Where, open_reader
 from astrea.data.readers.mixture import Mixture
-from astrea.data.readers.plugins import ENTRY_POINTS
+from astrea.data.readers.plugins import PLUGINS
 from astrea.data.readers.sources import configured_sources
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
@@ -53,8 +53,8 @@ def registered(plugins: None, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-readers\nVersion: 1.0\n")
     lines = ["caption-tsv = caption_tsv:CaptionTsv", "keyed = row_formats_of_a_test:rows"]
-    (folder / "entry_points.txt").write_text("\n".join([f"[{ENTRY_POINTS}]", *lines, ""]))
-    assert importlib.metadata.entry_points(group=ENTRY_POINTS)
+    (folder / "entry_points.txt").write_text("\n".join([f"[{PLUGINS.group}]", *lines, ""]))
+    assert importlib.metadata.entry_points(group=PLUGINS.group)
 
 
 @pytest.fixture

@@ -357,7 +357,7 @@ def test_pictures_come_from_everywhere_and_only_from_the_root(tmp_path: Path) ->
     for image in (FileImage("in/a.png"), FileImage("./inner//a.png"), InlineImage(data), record.images[0]):
         assert images.bytes_of(image) == data
         assert images.load(image).size == (10, 8)
-        images.look(image)
+        images.check(image)
     assert isinstance(record.images[0], MemberImage)
     bad = {
         "../root/in/a.png": "image_path", "in\\..\\a.png": "image_path", "/a.png": "image_path",

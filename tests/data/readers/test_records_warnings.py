@@ -8,7 +8,7 @@ from astrea.data.readers import warnings as complaints
 from astrea.data.readers.issues import Issue
 from astrea.data.readers.record import Where
 from astrea.data.readers.trainable import NO_PAIR
-from astrea.data.readers.warnings import TOLD, RateLimitedWarnings
+from astrea.data.readers.warnings import SHOWN, RateLimitedWarnings
 
 
 def issue(number: int, kind: str = "image_missing") -> Issue:
@@ -33,8 +33,8 @@ def test_each_is_told_once() -> None:
 
 def test_of_many_the_number_is_told() -> None:
     lines = told([issue(number) for _ in range(2) for number in range(1, 2501)])
-    assert [line.split(":")[0] for line in lines[:TOLD]] == ["left out"] * TOLD
-    assert lines[TOLD:] == [
+    assert [line.split(":")[0] for line in lines[:SHOWN]] == ["left out"] * SHOWN
+    assert lines[SHOWN:] == [
         "left out: more bad records; see all of them with `astrea validate`",
         "left out so far: 100 bad records",
         "left out so far: 1,000 bad records",
@@ -49,4 +49,4 @@ def test_no_more_are_remembered_than_a_limit(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(complaints, "COUNTED", 50)
     lines = told([issue(number) for number in range(1, 1000)])
     assert lines[-1] == "left out so far: 50 bad records; more are not counted"
-    assert len(lines) == TOLD + 2
+    assert len(lines) == SHOWN + 2

@@ -324,7 +324,7 @@ def test_the_best_are_the_best_whatever_the_chunks(monkeypatch: pytest.MonkeyPat
 def test_reranking_everything_is_ranking_by_likelihood(viewer: Viewer, pool: Pool) -> None:
     everything = len(pool.captions)
     ranked = rank(viewer, pool, rerank=everything, track=quiet)
-    features = viewer.look(pool.pictures)
+    features = viewer.encode(pool.pictures)
     captions = [list(range(everything))] * len(pool.ids)
     table = torch.stack(viewer.answerer.likelihood(features, captions, pool.captions)).double().numpy()
     prior = torch.cat(viewer.answerer.likelihood(None, captions[:1], pool.captions)).double().numpy()

@@ -57,7 +57,7 @@ def test_phrases_are_found_as_transformers_finds_them(bank, checkpoint, pixels):
     reference = of_transformers("GroundingDinoForObjectDetection", folder)
     with torch.no_grad():
         out = reference(pixel_values=it.inputs(pixels), input_ids=text.input_ids.expand(2, -1))
-        probability, boxes, _ = it.look(pixels)
+        probability, boxes, _ = it.encode(pixels)
     belief = out.logits.sigmoid()
     # [CLS] cat . red ball . [SEP]
     torch.testing.assert_close(probability[..., 0], belief[..., 1], atol=1e-4, rtol=1e-3)
@@ -236,6 +236,6 @@ def test_heads_that_a_checkpoint_keeps_apart_stay_apart(checkpoint, entry, pixel
     it = loaded(entry("rt_detr_v2").model_copy(update={"checkpoint": str(folder)}))["it"]
     with torch.no_grad():
         wanted = model.eval()(pixel_values=it.inputs(pixels))
-        probability, _, hidden = it.look(pixels)
+        probability, _, hidden = it.encode(pixels)
     torch.testing.assert_close(probability, wanted.logits.sigmoid(), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(hidden, wanted.last_hidden_state, atol=1e-4, rtol=1e-4)

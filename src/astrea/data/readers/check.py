@@ -98,7 +98,7 @@ class Checks:
                 yield BadRow("whitespace", what, "take the whitespace away")
                 continue
             try:
-                root.look(image, decode=self.decode)
+                root.check(image, decode=self.decode)
             except BadRow as bad:
                 yield bad
 

@@ -14,7 +14,7 @@ from astrea.data.readers.formats import FORMS, form_of
 from astrea.data.readers.issues import BadRow, quoted
 from astrea.data.readers.jsonl import MAX_ROW_BYTES, parse_object
 from astrea.data.readers.line_index import DATA_FILE, Track
-from astrea.data.readers.plugins import PluginReader, plugin, plugin_form, plugin_names
+from astrea.data.readers.plugins import PLUGINS, PluginReader, plugin, plugin_form
 from astrea.data.readers.reader import (
     Form,
     IndexedReader,
@@ -94,7 +94,7 @@ def _plugin_reader(path: Path, format: str, track: Track | None) -> IndexedReade
     """The reader of a file in a format of another package."""
     found = plugin(format)
     if found is None:
-        known = ", ".join((*FORMATS, *plugin_names()))
+        known = ", ".join((*FORMATS, *PLUGINS.known()))
         raise AstreaError(f"unknown format {quoted(format)}", f'known formats: {known}; or write "module:Name"')
     if isinstance(found, type):
         return PluginReader(path, format, found)

@@ -1,4 +1,4 @@
-"""What can be wrong with a record, as a value: where, which record, which kind of issue, in words, and a hint."""
+"""An issue of a record as a value: place, record, kind, message and hint."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KINDS = {
 """Every kind of issue, with what a summary calls it."""
 
 NOTES = frozenset({"unused", "control_token"})
-"""Kinds that are told of and cost no record."""
+"""Kinds that are reported but cost no record."""
 
 REPAIRABLE = frozenset({"whitespace", "duplicate_id", "image_count"})
 """Kinds that can be repaired without guessing (``image_count`` only for one picture without any mark)."""
@@ -75,7 +75,7 @@ class Issue:
 
 
 class BadRow(Exception):
-    """Raised while one row is read; whoever knows the place makes it a `Issue`."""
+    """Raised while one row is read; the reader, which knows the place, makes it an `Issue`."""
 
     def __init__(self, kind: str, message: str, hint: str) -> None:
         super().__init__(message)
@@ -84,7 +84,7 @@ class BadRow(Exception):
         self.hint = hint
 
     def at(self, where: Where, id: str | None = None) -> Issue:
-        """The issue that this is, at its place."""
+        """This as an issue at a place."""
         return Issue(where, id, self.kind, self.message, self.hint)
 
 

@@ -1,4 +1,4 @@
-"""Where the rows of a text file lie: one pass over the bytes, then any row by its number, never the file in memory."""
+"""Line index of a text file: one pass over the bytes, then any row by its number, without the file in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from astrea.data.readers.issues import BadRow
 from astrea.data.readers.jsonl import MAX_ROW_BYTES
 
 Track = Callable[[int], None]
-"""Told now and then how many bytes have been looked at."""
+"""Called from time to time with the number of bytes read."""
 
 DATA_FILE = "data file"
 """What messages call a file of records."""
@@ -96,7 +96,7 @@ def index_lines(path: Path, track: Track | None = None) -> LineIndex:
 def index_array(path: Path, track: Track | None = None) -> LineIndex:
     """The elements of a file that is one JSON array, found by its brackets, strings and commas alone.
 
-    What lies between two commas is not judged: an element that is no JSON comes out as a bad row of its own.
+    The elements themselves are not parsed: one that is no JSON becomes a bad row of its own.
 
     Raises:
         AstreaError: the file cannot be read.

@@ -111,7 +111,7 @@ class ImageRoot:
         """
         return _load(image, self.read(image))
 
-    def look(self, image: ImageRef, *, decode: bool = False) -> None:
+    def check(self, image: ImageRef, *, decode: bool = False) -> None:
         """See whether the picture could be loaded; without ``decode``, from the file's header alone.
 
         Raises:

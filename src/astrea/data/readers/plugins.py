@@ -10,26 +10,20 @@ Both raise `BadRow` for a row that cannot be used; it is then reported with its 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
 from astrea.common.errors import AstreaError
+from astrea.common.registry import Registry
 from astrea.data.readers.issues import BadRow, Issue, quoted
 from astrea.data.readers.reader import Form, IndexedReader, Row
 from astrea.data.readers.record import Record, Where
 
-ENTRY_POINTS = "astrea.readers"
-"""The group of entry points whose names are formats."""
+PLUGINS = Registry("data format", {}, "astrea.readers")
+"""The formats that installed packages register."""
 
 Found = TypeVar("Found")
-
-
-def plugin_names() -> tuple[str, ...]:
-    """The formats that installed packages register."""
-    return tuple(sorted({point.name for point in entry_points(group=ENTRY_POINTS)}))
 
 
 def plugin(format: str) -> Form | type[IndexedReader] | None:
@@ -38,22 +32,16 @@ def plugin(format: str) -> Form | type[IndexedReader] | None:
     Raises:
         AstreaError: it cannot be imported, or is neither a function nor a subclass of `IndexedReader`.
     """
-    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    module, colon, name = format.partition(":")
-    if format not in registered and not colon:
+    if ":" not in format and format not in PLUGINS.known():
         return None
-    try:
-        point = registered.get(format)
-        found = getattr(importlib.import_module(module), name) if point is None else point.load()
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        hint = "check the module's name and that it is installed"
-        raise AstreaError(f"data format {quoted(format)}: {error}", hint) from error
+    found: Any = PLUGINS.find(format, allow_import=True)
     if (isinstance(found, type) and not issubclass(found, IndexedReader)) or not callable(found):
         raise AstreaError(
             f"data format {quoted(format)} is neither a function nor a subclass of IndexedReader",
             "see astrea.data.readers.plugins for what a format is",
         )
-    return found  # type: ignore[no-any-return]
+    result: Form | type[IndexedReader] = found
+    return result
 
 
 def plugin_form(format: str, form: Form) -> Form:

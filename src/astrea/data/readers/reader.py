@@ -1,4 +1,4 @@
-"""What every reader offers, and the readers of files that are a row of rows."""
+"""The interface of readers, and the readers of files that hold one record per row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from astrea.data.readers.record import Record, Where
 
 Row = dict[str, Any]
 Form = Callable[[Row, Where], Record]
-"""What a row says, as a record; raises `BadRow`. One function per format."""
+"""Makes a record of a row, or raises `BadRow`. One function per format."""
 
 
 class Reader(ABC):
@@ -42,7 +42,7 @@ class Reader(ABC):
         """Every record in order, a `Issue` in place of a bad one; then the issues of the file as a whole."""
 
     def notes(self) -> Iterator[Issue]:
-        """What is to be told of the file as a whole and costs no record by itself; `examine` ends with it."""
+        """Notes on the file as a whole that cost no record; `examine` ends with them."""
         return iter(())
 
     def __iter__(self) -> Iterator[Record]:
@@ -97,7 +97,7 @@ class IndexedReader(Reader):
 
 
 class RowReader(IndexedReader):
-    """Rows of text or of a table, and the form that makes records of them."""
+    """Rows of a text file or a table, and the function that makes records of them."""
 
     def __init__(self, path: Path, format: str, form: Form) -> None:
         super().__init__(path, format)
@@ -120,7 +120,7 @@ class JsonReader(RowReader):
     Args:
         path: the file.
         format, form: the rows' format.
-        track: told how many bytes of the file the first pass has seen.
+        track: called with the number of bytes that the first pass has read.
 
     Raises:
         AstreaError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Telling of bad records while training goes on: each once, and not a thousand lines of them."""
+"""Rate-limited warnings about bad records during training: each record once, and few lines in all."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from astrea.data.readers.check import SeenIds
 from astrea.data.readers.issues import NOTES, Issue
 from astrea.data.readers.trainable import NO_PAIR
 
-TOLD = 20
-"""Bad records that are told of one by one; of more, only their number is told."""
+SHOWN = 20
+"""Bad records that get a line each; of further ones only the number is shown."""
 
 COUNTED = 100_000
-"""Bad records that are remembered, a few megabytes; more are not counted."""
+"""Bad records that are remembered (a few megabytes); more are not counted."""
 
 
 class RateLimitedWarnings:
-    """Told of every bad record each time that it is met; says so once.
+    """Called with an issue each time that a bad record is read; warns of each record once.
 
     Args:
         say: takes a line for people.
@@ -28,14 +28,14 @@ class RateLimitedWarnings:
         self._seen = SeenIds()
 
     def __call__(self, issue: Issue) -> None:
-        """Take in what is wrong with a record. A record without a picture is no complaint."""
+        """Warn of an issue, unless it has been shown. A record without a picture is passed over in silence."""
         name = f"{issue.where} {issue.message}" if issue.kind in NOTES else str(issue.where)  # a file can have several
         if issue.kind == NO_PAIR or self.count == COUNTED or not self._seen.add(name):
             return
         self.count += 1
-        if self.count <= TOLD:
+        if self.count <= SHOWN:
             self.say(f"{'note' if issue.kind in NOTES else 'left out'}: {issue}")
-        elif self.count == TOLD + 1:
+        elif self.count == SHOWN + 1:
             self.say("left out: more bad records; see all of them with `astrea validate`")
         elif self.count == COUNTED:
             self.say(f"left out so far: {COUNTED:,} bad records; more are not counted")

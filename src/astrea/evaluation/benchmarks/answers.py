@@ -42,7 +42,7 @@ class Viewer:
         return self.answerer.batch
 
     @torch.inference_mode()
-    def look(self, pictures: Sequence[Path]) -> Features:
+    def encode(self, pictures: Sequence[Path]) -> Features:
         """Every expert's features of some pictures.
 
         Raises:
@@ -91,13 +91,13 @@ class Viewer:
     def _seen(self, pictures: list[Path], unread: dict[Path, AstreaError]) -> tuple[Features | None, dict[Path, int]]:
         """Features of those pictures that can be read, and which row is whose; the others go to ``unread``."""
         try:
-            return self.look(pictures), {picture: at for at, picture in enumerate(pictures)}
+            return self.encode(pictures), {picture: at for at, picture in enumerate(pictures)}
         except AstreaError as error:
             if len(pictures) == 1:
                 unread[pictures[0]] = error
                 return None, {}
         good = [picture for picture in pictures if self._seen([picture], unread)[1]]
-        return (self.look(good) if good else None), {picture: at for at, picture in enumerate(good)}
+        return (self.encode(good) if good else None), {picture: at for at, picture in enumerate(good)}
 
     @torch.inference_mode()
     def embed_pictures(self, pictures: Sequence[Path], tick: Tick) -> Tensor:
@@ -105,7 +105,7 @@ class Viewer:
         parts = []
         for start in range(0, len(pictures), self.batch):
             part = pictures[start : start + self.batch]
-            parts.append(self.model.embed_image(features=self.look(part), present=self.answerer.present(len(part))))
+            parts.append(self.model.embed_image(features=self.encode(part), present=self.answerer.present(len(part))))
             tick(start + len(part), len(pictures))
         return torch.cat(parts)
 

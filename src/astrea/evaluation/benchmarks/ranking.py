@@ -96,7 +96,7 @@ def likelihoods(
     found: dict[tuple[int, int], float] = {}
     tick = track("ranking again")
     for start in range(0, len(wanted), viewer.batch):
-        features = viewer.look(pool.pictures[start : start + viewer.batch])
+        features = viewer.encode(pool.pictures[start : start + viewer.batch])
         for row, captions in enumerate(wanted[start : start + viewer.batch], start):
             here = {name: f.rows(slice(row - start, row - start + 1)) for name, f in features.items()}
             asked = list(captions)

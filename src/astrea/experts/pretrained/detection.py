@@ -81,7 +81,7 @@ class DetectionCheckpoint(CheckpointExpert):
             chosen.tokens, box_labels(names, self.kind, chosen.tokens, getattr(config, "d_model", config.hidden_size))
         )
 
-    def look(self, pixels_B3SS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def encode(self, pixels_B3SS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All queries: probabilities (B, Q, K), boxes (B, Q, 4) as corners in shares of the picture, hidden states."""
         pixels = self.inputs(pixels_B3SS)
         if self.open:
@@ -102,7 +102,7 @@ class DetectionCheckpoint(CheckpointExpert):
 
     def slots(self, pixels_B3SS: Tensor) -> tuple[ExpertFeatures, Tensor]:
         """The best queries as tokens, left to right, and their boxes (B, T, 4) in the same order."""
-        probability_BQK, box_BQ4, hidden_BQH = self.look(pixels_B3SS)
+        probability_BQK, box_BQ4, hidden_BQH = self.encode(pixels_B3SS)
         score_BT, best_BT = probability_BQK.amax(-1).topk(self.num_tokens, 1)
         probability_BTK, box_BT4, hidden_BTH = (
             values.gather(1, best_BT.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

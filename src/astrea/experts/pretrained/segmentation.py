@@ -95,7 +95,7 @@ def eomt(model: Any, pixels: Tensor, tokens: int) -> Regions:
 class Family:
     """How an architecture's regions are found, and which field of its configuration is H."""
 
-    look: Callable[[Any, Tensor, int], Regions]
+    encode: Callable[[Any, Tensor, int], Regions]
     hidden: Callable[[Any], int]
 
 
@@ -133,7 +133,7 @@ class SegmentationCheckpoint(CheckpointExpert):
 
     def regions(self, pixels_B3SS: Tensor) -> tuple[ExpertFeatures, Tensor, Tensor]:
         """Tokens, boxes (B, T, 4) and whose each pixel is (B, T, h, w), all left to right, empty slots last."""
-        probability, score, member, hidden = self.family.look(
+        probability, score, member, hidden = self.family.encode(
             self.model, self.inputs(pixels_B3SS), self.settings.tokens
         )
         count = member.sum((2, 3))
