@@ -51,7 +51,7 @@ class Registry:
         point = self.registered().get(name)
         if point is None and ":" not in name:
             more = "" if self.group is None else '; or write "module:Class"'
-            raise AstreaError(f"unknown {self.what} {name!r}", f"known: {', '.join(self.known())}{more}")
+            raise AstreaError(f"unknown {self.what} {name!r}", f"known: {', '.join(self.known()) or 'none'}{more}")
         if point is None and (self.group is None or not allow_import):
             raise AstreaError(
                 f"the model asks to import the {self.what} {name!r}",

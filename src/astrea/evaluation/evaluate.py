@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from astrea.data.worlds import open_world
 from astrea.evaluation.own_data.confidence import calibrated_on
 from astrea.evaluation.own_data.held_out import measure
 from astrea.evaluation.own_data.output import write_measured
+from astrea.evaluation.run_tasks import evaluate_tasks
 from astrea.model.folders.saved import write_card
 from astrea.model.loading import load_model
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.recipe import Recipe
 from astrea.report.page import write_report
-from astrea.report.results import parse_results
+from astrea.report.results import SCHEMA, parse_results
 
 NOTHING_HELD_OUT = "the recipe names no held-out data (data.validation)"
 
@@ -32,8 +34,9 @@ def evaluate_and_report(
     recipe: Recipe, folder: Path, *, report: Reporter = SILENT, split: str = "test", trust_remote_code: bool = True
 ) -> dict[str, Any] | None:
     """Evaluate ``folder/model`` on ``data.validation`` or, where it was trained on the embedded world, on that one's
-    tasks; write results, samples and report into ``folder``. None where it was trained on data of one's own and
-    none is held out: what it scores on the embedded world says nothing about it, so that is left to those who ask.
+    tasks, and on those of ``evaluation.tasks``; write results, samples and report into ``folder``. None where it was
+    trained on data of one's own, none is held out and no task is named: what it scores on the embedded world says
+    nothing about it, so that is left to those who ask.
 
     Args:
         trust_remote_code: import the experts that the model names. By default so: the recipe is the user's own word,
@@ -42,7 +45,7 @@ def evaluate_and_report(
     Raises:
         AstreaError: no model there, another run is at work in the folder, or it cannot be written.
     """
-    if recipe.data.train is not None and recipe.data.validation is None:
+    if recipe.data.train is not None and recipe.data.validation is None and not recipe.evaluation.tasks:
         report.say(f"no score: {NOTHING_HELD_OUT}; {how_to_score(folder)}")
         return None
     with folder_lock(folder, report=report):
@@ -59,9 +62,12 @@ def evaluate_and_report(
                 )
                 with file_guard(folder):
                     save_doubt(model.doubt, folder / "model")
+            add_tasks(recipe, model, processor, measured.results, report=report)
             measured.results.update(about_run(recipe, folder, measured.results))
             write_measured(model, processor, measured, folder)
             return measured.results
+        if recipe.data.train is not None:
+            return evaluate_on_tasks(recipe, folder, model, processor, report=report)
         return evaluate_on_world(recipe, folder, model, processor, report=report, split=split)
 
 
@@ -101,6 +107,7 @@ def evaluate_on_world(
         with file_guard(folder):
             save_doubt(model.doubt, folder / "model")
     results = world.evaluate(model, processor, folder, split=split, report=report)
+    add_tasks(recipe, model, processor, results, report=report)
     results |= about_run(recipe, folder, results)
     with file_guard(folder):
         write_json_atomic(folder / "results.json", results)
@@ -111,6 +118,44 @@ def evaluate_on_world(
         )
     write_report(folder)
     return results
+
+
+def evaluate_on_tasks(
+    recipe: Recipe,
+    folder: Path,
+    model: AstreaForConditionalGeneration,
+    processor: AstreaProcessor,
+    *,
+    report: Reporter,
+) -> dict[str, Any]:
+    """`evaluate_and_report` on ``evaluation.tasks`` alone; the average is over these."""
+    started = time.perf_counter()
+    results: dict[str, Any] = {"schema": SCHEMA, "suite": "own"}
+    add_tasks(recipe, model, processor, results, report=report)
+    rows = results["tasks"].values()
+    for average, score in (("average", "score"), ("blind_average", "blind")):
+        results[average] = sum(row[score] for row in rows) / len(rows)
+    results["seconds"] = {"evaluate": time.perf_counter() - started}
+    results |= about_run(recipe, folder, results)
+    with file_guard(folder):
+        write_json_atomic(folder / "results.json", results)
+    write_report(folder)
+    return results
+
+
+def add_tasks(
+    recipe: Recipe,
+    model: AstreaForConditionalGeneration,
+    processor: AstreaProcessor,
+    results: dict[str, Any],
+    *,
+    report: Reporter,
+) -> None:
+    """Put the scores of ``evaluation.tasks`` beside those that there are; averages stay what they were."""
+    taken = results.get("tasks", {})
+    for key, rows in evaluate_tasks(model, processor, recipe.evaluation.entries, taken=taken, report=report).items():
+        if rows:
+            results[key] = {**results.get(key, {}), **rows}
 
 
 def results_of(folder: Path) -> dict[str, Any] | None:

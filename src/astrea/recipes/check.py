@@ -9,6 +9,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.paths import exists, hint_for, is_file, missing
 from astrea.data.readers.sources import matching_files
 from astrea.experts.bank import expert_class
+from astrea.recipes.evaluation import TASKS
 from astrea.recipes.recipe import Recipe, TrainFile
 from astrea.recipes.trail import Trail, dotted
 from astrea.recipes.tree import Tree
@@ -27,6 +28,11 @@ def _faults(recipe: Recipe) -> Iterator[tuple[Trail, str]]:
             expert_class(entry.kind, allow_import=True)
         except AstreaError as error:
             yield (*where, "kind"), f"{error.message} -> {error.hint}"
+    for number, task in enumerate(recipe.evaluation.entries):
+        try:
+            TASKS.find(task.task, allow_import=True)
+        except AstreaError as error:
+            yield ("evaluation", "tasks", number), f"{error.message} -> {error.hint}"
     if recipe.pretrain not in ("shipped", "scratch") and not is_file(f"{recipe.pretrain}/card.json"):
         yield ("pretrain",), f"{recipe.pretrain}/card.json {missing(f'{recipe.pretrain}/card.json')}"
     for key in ("train", "validation"):

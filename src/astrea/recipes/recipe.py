@@ -18,6 +18,7 @@ from pydantic import (
 
 from astrea.experts.names import wrong_with
 from astrea.recipes.data import Data, TrainFile, World
+from astrea.recipes.evaluation import Evaluation
 from astrea.recipes.experts import ExpertEntry
 from astrea.recipes.llm import LanguageModel, LowRank
 from astrea.recipes.model import Contrast, Model, Regularisation
@@ -66,6 +67,7 @@ class Recipe(Part):
     )
     world: World = World()
     data: Data = Data()
+    evaluation: Evaluation = Evaluation()
     experts: dict[str, ExpertEntry]
     llm: LanguageModel = LanguageModel()
     model: Model = Model()
@@ -81,7 +83,9 @@ class Recipe(Part):
     @model_serializer(mode="wrap")
     def _without_start(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # As with the data's newer keys.
-        return {key: value for key, value in dump(self).items() if key != "start" or value is not None}
+        unsaid = {"start"} if self.start is None else set()
+        unsaid |= set() if self.evaluation.tasks else {"evaluation"}
+        return {key: value for key, value in dump(self).items() if key not in unsaid}
 
     @model_validator(mode="after")
     def _no_word_match_unless_warmed_up(self) -> Recipe:

@@ -19,10 +19,10 @@ SHOWN = 3
 
 
 def no_part(*recipes: Recipe) -> Any:
-    """What is no part of a recipe's identity: what it is computed on, and what it is measured on meanwhile, unless that
-    is a share of what the run would learn from otherwise."""
+    """What is no part of a recipe's identity: what it is computed on, what it is evaluated on when done, and what it is
+    measured on meanwhile, unless that is a share of what the run would learn from otherwise."""
     shared = any(isinstance(recipe.data.validation, float) for recipe in recipes)
-    return {"runtime": True, "data": MEASURED_ON - {"validation"} if shared else MEASURED_ON}
+    return {"runtime": True, "evaluation": True, "data": MEASURED_ON - {"validation"} if shared else MEASURED_ON}
 
 
 def config_hash(recipe: Recipe) -> str:
