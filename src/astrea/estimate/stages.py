@@ -164,7 +164,8 @@ def looking_flops(ctx: TrainingContext, pictures: int = 8) -> float:
     size = ctx.model.config.image_size
     with Ledger() as ledger, absent(), torch.no_grad():
         ctx.model.see(torch.empty(pictures, 3, size, size, device="meta"))
-    return ledger.flops / pictures
+    found: float = ledger.flops / pictures
+    return found
 
 
 def with_gradient_checkpointing(ctx: TrainingContext, wanted: bool) -> None:

@@ -64,7 +64,8 @@ class ReliabilityHead(nn.Module):
         token_BED, sure_BE = matrix.summary()
         hidden = torch.einsum("bef,efh->beh", torch.cat([agreements, here], -1), self.from_echo) + self.own
         hidden = hidden + self.from_confidence(sure_BE.unsqueeze(-1)) + self.from_expert(self.norm(token_BED))
-        return self.score(torch.tanh(self.mid(torch.tanh(hidden)))).squeeze(-1)
+        found: Tensor = self.score(torch.tanh(self.mid(torch.tanh(hidden)))).squeeze(-1)
+        return found
 
     def agreements(self, matrix: ExpertMatrix) -> Tensor:
         """(B, E, 8 E): for each pair of experts the mean and the worst agreement, in both directions, with and without

@@ -58,7 +58,8 @@ class PictureIndex:
         most = min(top, self.manifest.count)
         if not most:  # which faiss refuses to look for
             return np.zeros((len(queries_QP), 0), np.float32), np.zeros((len(queries_QP), 0), np.int64)
-        return self.flat.search(np.ascontiguousarray(queries_QP, np.float32), most)
+        found: tuple[np.ndarray, np.ndarray] = self.flat.search(np.ascontiguousarray(queries_QP, np.float32), most)
+        return found
 
     def path(self, row: int) -> Path:
         """The picture of a row."""

@@ -188,7 +188,7 @@ def expand(
     if any(labels):
         readable = [in_known_words(label, tokenizer, pieces) for label in labels]
         words = LabelWords(readable, tokenizer).read(new.get_input_embeddings())
-        new.alignment.adapters[name].start_at_words(words)  # type: ignore[operator]
+        new.alignment.adapters[name].start_at_words(words)
     new.generation_config = copy.deepcopy(model.generation_config)
     return new.eval(), tokenizer
 
@@ -234,11 +234,12 @@ def set_initial_weight(ctx: TrainingContext, data: WorldTrainingData, share: flo
     def odds() -> Tensor:
         prompts = answerer.prompts(asked, pictures=True)
         shares_NE = model.shares(**prompts, features=features, present=answerer.present(len(asked))).clamp_min(1e-12)
-        return shares_NE[:, -1].log() - shares_NE[:, :-1].sum(-1).log()
+        found: Tensor = shares_NE[:, -1].log() - shares_NE[:, :-1].sum(-1).log()
+        return found
 
     odds_N = odds()
-    model.fusion.allocator.load_bias[-1] += root(lambda by: float((odds_N + by).sigmoid().mean()) - share)  # type: ignore
-    model.fusion.allocator.load[-1] = share  # type: ignore
+    model.fusion.allocator.load_bias[-1] += root(lambda by: float((odds_N + by).sigmoid().mean()) - share)
+    model.fusion.allocator.load[-1] = share
     return float(odds().sigmoid().mean())
 
 

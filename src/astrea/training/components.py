@@ -189,7 +189,7 @@ class Assembled(NamedTuple):
 
     def _ask(self, ids: Tensor, mask: Tensor) -> Tensor:
         device = self.model.embedding_table().device
-        logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
+        logits: Tensor = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
         assert logits is not None
         return logits
 
@@ -252,7 +252,7 @@ def put_together(recipe: Recipe, parts: Path | None) -> Assembled:
             labels = model.experts[name].labels
             if any(labels):
                 words = LabelWords(labels, tokenizer).read(model.get_input_embeddings())
-                model.alignment.adapters[name].start_at_words(words)  # type: ignore[operator]
+                model.alignment.adapters[name].start_at_words(words)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     if recipe.llm.checkpoint is not None:

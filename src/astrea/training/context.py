@@ -171,7 +171,8 @@ class TrainingContext:
         length = max(map(len, captions))
         ids = torch.tensor([row + [self.packer.pad] * (length - len(row)) for row in captions])
         mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in captions])
-        return self.model.text_states(ids.to(self.ranks.device), mask.to(self.ranks.device))
+        found: Tensor = self.model.text_states(ids.to(self.ranks.device), mask.to(self.ranks.device))
+        return found
 
 
 def place_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry]) -> None:

@@ -98,7 +98,7 @@ def validation_trial(model: AstreaForConditionalGeneration, world: World, questi
     features = concat_features([features, features_of_pictures(model, strange)])
     columns = zip(*asked, strict=True)
     texts, places, answers, answerable = (list(column) for column in columns)
-    return Trial(features, texts, places, answers, answerable)  # type: ignore[arg-type]
+    return Trial(features, texts, places, answers, answerable)
 
 
 def features_of_scenes(model: AstreaForConditionalGeneration, scenes: list[Scene]) -> Features:

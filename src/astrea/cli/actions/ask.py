@@ -51,7 +51,7 @@ def experts_table(why: Explanation) -> Table:
     """For each expert, by falling gate weight: what would be answered without it, and what it saw."""
     table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
     for justify in ("left", "right", "left"):
-        table.add_column(justify=justify, overflow="fold", no_wrap=False)  # type: ignore[arg-type]
+        table.add_column(justify=justify, overflow="fold", no_wrap=False)
     for name, share in sorted(why.shares.items(), key=lambda item: -item[1]):
         effect, reading = why.masking[name], why.readings[name]
         same = "the same answer" if effect.answer == why.answer else repr(effect.answer)

@@ -49,7 +49,8 @@ class Viewer:
             AstreaError: a picture cannot be read; names it.
         """
         pixels = self.processor(images=[str(path) for path in pictures])["pixel_values"]
-        return self.model.see(pixels.to(self.model.device))
+        found: Features = self.model.see(pixels.to(self.model.device))
+        return found
 
     @cached_property
     def fingerprint(self) -> str:

@@ -174,7 +174,8 @@ def read_config(folder: Path) -> PreTrainedConfig:
     """
     described = read_config_json(folder)
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        found: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return found
     except Exception as error:  # foreign files make transformers raise nearly any type
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise AstreaError(

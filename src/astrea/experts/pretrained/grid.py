@@ -68,7 +68,8 @@ def patched(model: Any, pixels: Tensor) -> Any:
 def patch_map(model: Any, pixels: Tensor, hidden_BNH: Tensor) -> Tensor:
     """Patches follow the class and register tokens, row by row."""
     rows, columns = (length // model.config.patch_size for length in pixels.shape[-2:])
-    return hidden_BNH[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))
+    found: Tensor = hidden_BNH[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))
+    return found
 
 
 def is_map(model: Any, pixels: Tensor, hidden_BHhw: Tensor) -> Tensor:

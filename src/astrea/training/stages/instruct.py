@@ -98,7 +98,7 @@ class InstructObjective(Objective):
             if value is not None:
                 found[name] = value
         parts = {name: self.weights.get(name, 1.0) * part for name, part in found.items()}
-        return sum(parts.values()), {name: part.item() for name, part in parts.items()}  # type: ignore[return-value]
+        return sum(parts.values()), {name: part.item() for name, part in parts.items()}
 
     def after_step(self, step: int) -> None:
         self.ctx.contrast.follow(self.ctx.model.alignment)

@@ -229,9 +229,9 @@ class WarmObjective(Objective):
         matched: Tensor | None = None,
     ) -> Tensor:
         """The language model's logits (B, L, V), reading the prefix in its own word embeddings."""
-        table = self.model.get_input_embeddings().weight  # type: ignore[union-attr]
+        table = self.model.get_input_embeddings().weight
         size = len(batch.input_ids)
-        columns = [told[name].tokens @ self.words[name].embed(table) for name in told]  # type: ignore[arg-type]
+        columns = [told[name].tokens @ self.words[name].embed(table) for name in told]
         counts = torch.tensor([column.shape[1] for column in columns])
         nowhere = torch.tensor(float("nan"))
         matrix = ExpertMatrix(
@@ -271,7 +271,10 @@ class WarmObjective(Objective):
             dtype=embeds.dtype,
         )
         positions = position_ids(is_image, real, batch.segments)
-        return self.model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False).logits
+        found: Tensor = self.model(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
+        ).logits
+        return found
 
     def loss(self, batch: WarmBatch, step: int) -> tuple[Tensor, dict[str, float]]:
         logits = self.logits(batch.packed, batch.told, batch.present, batch.joined, batch.matched)

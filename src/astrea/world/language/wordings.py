@@ -52,7 +52,7 @@ def learn_wordings(
 
 def respelled(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The same tokenizer, which reads `SPELLINGS` as what they stand for."""
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     rules = [normalizers.Replace(Regex(rf"\b{re.escape(word)}\b"), meant) for word, meant in SPELLINGS.items()]
     backend.normalizer = normalizers.Sequence([backend.normalizer, *rules])
     return with_backend(tokenizer, backend)
