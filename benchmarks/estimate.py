@@ -37,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from astrea.common.files import write_json_atomic
 from astrea.common.progress import TerminalReporter
 from astrea.common.provenance import commit, machine
-from astrea.estimate.build import absent_workshop, workshop_of
+from astrea.estimate.build import context_of, fake_context
 from astrea.estimate.stages import StageCost, fill_queue, stage_cost, with_gradient_checkpointing
 from astrea.estimate.table import estimate
 from astrea.recipes.loader import load_recipe
@@ -86,7 +86,7 @@ def measured(recipe: Recipe, stage: str, *, checkpointing: bool, samples: int) -
     """Bytes and operations of real steps, in this process."""
     torch.set_num_threads(1)
     model, tokenizer = assemble(recipe, None)
-    ctx = workshop_of(recipe, model, tokenizer, samples=samples)
+    ctx = context_of(recipe, model, tokenizer, samples=samples)
     with_gradient_checkpointing(ctx, checkpointing)
     plan, every = plan_of(recipe, stage)
     objective = plan.build(ctx)
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     unknown = [stage for stage in chosen.stages if stage not in names]
     if unknown:
         parser.error(f"the recipe has no stage {unknown[0]!r}; it has {', '.join(names)}")
-    ctx = absent_workshop(recipe, samples=chosen.samples)
+    ctx = fake_context(recipe, samples=chosen.samples)
     with_gradient_checkpointing(ctx, chosen.gradient_checkpointing)
     stages: dict[str, Any] = {}
     for stage in chosen.stages or names:

@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from astrea.common.files import write_json_atomic
 from astrea.common.provenance import commit, machine
-from astrea.estimate.build import absent_workshop, workshop_of
+from astrea.estimate.build import context_of, fake_context
 from astrea.estimate.gpus import GPUS, Gpu
 from astrea.estimate.stages import stage_cost
 from astrea.experts.bank import ExpertBank
@@ -116,7 +116,7 @@ class Bench:
     def __init__(self, recipe: Recipe, device: torch.device, samples: int) -> None:
         self.recipe, self.device = recipe, device
         model, tokenizer = assemble(recipe, None)
-        self.ctx: TrainingContext = workshop_of(recipe, model.to(device), tokenizer, samples=samples)  # type: ignore[arg-type]
+        self.ctx: TrainingContext = context_of(recipe, model.to(device), tokenizer, samples=samples)  # type: ignore[arg-type]
         pixels = pixels_from_scenes(list(scenes_of("train", samples, recipe.world)))
         assert isinstance(self.ctx.data, WorldData)
         self.data = {"cached": self.ctx.data, "live": Live(self.ctx.data, model.experts, pixels, device)}
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         name = torch.cuda.get_device_name()
         gpu = datasheet(name, torch.cuda.get_device_properties(0).total_memory)
     print(f"{name}; {random_weights(run)}")
-    cost = stage_cost(absent_workshop(run, samples=chosen.samples), plan_stages(run)[-1])
+    cost = stage_cost(fake_context(run, samples=chosen.samples), plan_stages(run)[-1])
     bench = Bench(run, device, chosen.samples)
     flops = {bench.schedule.batch * times: bench.flops(bench.schedule.batch * times) for _, times in WAYS}
     ways: dict[str, Any] = {}

@@ -10,12 +10,12 @@ from transformers import LlamaConfig
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.estimate import gpus
-from astrea.estimate.build import absent_model, absent_workshop, language_config, workshop_of
-from astrea.estimate.ledger import KINDS
+from astrea.estimate.build import context_of, fake_context, fake_model, language_config
 from astrea.estimate.precision import computes_low
 from astrea.estimate.process import ProcessCost, evaluation, process_cost, replaced_words
 from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
 from astrea.estimate.table import BUILDING, STAGES, Estimate, estimate, for_terminal, parameters
+from astrea.estimate.tracker import KINDS
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import ExpertEntry, Recipe, Runtime
 from astrea.training.acceleration import accelerated
@@ -33,7 +33,7 @@ def run() -> Recipe:
 
 @pytest.fixture(scope="module")
 def ctx(run):
-    return absent_workshop(run, samples=SAMPLES)
+    return fake_context(run, samples=SAMPLES)
 
 
 def cost_of(ctx, stage: str, *, every: int = 0, **changes) -> StageCost:
@@ -71,7 +71,7 @@ def test_the_model_takes_no_memory_and_has_every_parameter(run, ctx):
 def test_without_weights_the_count_is_that_with_weights(run, ctx, tuning, stage, every):
     torch.manual_seed(0)
     model, tokenizer = assemble(run, None)
-    real = cost_of(workshop_of(run, model, tokenizer, samples=SAMPLES), stage, every=every)
+    real = cost_of(context_of(run, model, tokenizer, samples=SAMPLES), stage, every=every)
     found = tuning if stage == "tune" else cost_of(ctx, stage)
     assert found.trainable == real.trainable
     # Words that count for nothing are left out where their weights are known.
@@ -174,7 +174,7 @@ def test_a_large_language_model_is_estimated_without_memory(run):
         "vocab_size": 151936,
         "tie_word_embeddings": True,
     }
-    model, _ = absent_model(described(run, checkpoint="Qwen/Qwen3-0.6B", architecture=architecture))
+    model, _ = fake_model(described(run, checkpoint="Qwen/Qwen3-0.6B", architecture=architecture))
     # 0.44 B without the embeddings, as the model's card says.
     count = sum(p.numel() for p in model.language_model.parameters())
     assert count == pytest.approx(0.44e9 + 151936 * 1024, rel=0.01)
@@ -182,7 +182,7 @@ def test_a_large_language_model_is_estimated_without_memory(run):
 
 
 def test_a_described_language_model_is_estimated_like_any_other(run):
-    ctx = absent_workshop(described(run, checkpoint="some/model", architecture=LLAMA), samples=SAMPLES)
+    ctx = fake_context(described(run, checkpoint="some/model", architecture=LLAMA), samples=SAMPLES)
     cost = cost_of(ctx, "tune")
     assert cost.trainable > 5000 * 64
     assert cost.peak > 0
@@ -200,7 +200,7 @@ def test_a_described_language_model_is_estimated_like_any_other(run):
 )
 def test_what_is_not_there_is_said(run, language, said):
     with pytest.raises(AstreaError, match=said) as caught:
-        absent_model(described(run, **language))
+        fake_model(described(run, **language))
     assert caught.value.hint
 
 
@@ -210,10 +210,10 @@ def test_an_experts_checkpoint_that_is_not_there_is_said(run):
         update={"checkpoint": "nobody/nothing", "revision": "0" * 40, "options": {}}
     )
     with pytest.raises(AstreaError, match="'nobody/nothing' is not on this machine"):
-        absent_model(run.model_copy(update={"experts": entries}))
+        fake_model(run.model_copy(update={"experts": entries}))
     described = {"model_type": "yolos", "num_detection_tokens": 20, "num_labels": 7, "num_hidden_layers": 2}
     entries["detection"] = entries["detection"].model_copy(update={"architecture": described})
-    model, _ = absent_model(run.model_copy(update={"experts": entries}))
+    model, _ = fake_model(run.model_copy(update={"experts": entries}))
     expert = model.experts["detection"]
     assert (expert.num_tokens, len(expert.class_names)) == (16, 7)
     assert {parameter.device.type for parameter in expert.parameters()} == {"meta"}
@@ -229,7 +229,7 @@ def test_a_described_captioner_is_counted_to_the_end_of_its_sentence(run):
 
     def work(tokens: int) -> float:
         entry = ExpertEntry(kind="captioning", architecture=blip, options={"tokens": tokens})
-        return looking_flops(absent_workshop(run.model_copy(update={"experts": {"words": entry}}), samples=4), 2)
+        return looking_flops(fake_context(run.model_copy(update={"experts": {"words": entry}}), samples=4), 2)
 
     # The picture once; every word a pass of the decoder and its scores over the vocabulary.
     one, five, nine = work(1), work(5), work(9)
@@ -243,10 +243,10 @@ def test_bfloat16_is_made_believe_as_autocast_has_it(run):
     low = run.model_copy(update={"runtime": Runtime(device="cpu", precision="bf16")})
     torch.manual_seed(0)
     model, tokenizer = assemble(low, None)
-    real_shop = workshop_of(low, model, tokenizer, samples=SAMPLES)
+    real_shop = context_of(low, model, tokenizer, samples=SAMPLES)
     with accelerated(model.language_model, low.runtime, torch.device("cpu")):
         real = cost_of(real_shop, "tune")
-    found = cost_of(absent_workshop(low, samples=SAMPLES), "tune")
+    found = cost_of(fake_context(low, samples=SAMPLES), "tune")
     assert found.plain_step_flops == pytest.approx(real.plain_step_flops, rel=0.02)
     assert found.memory["optimizer"] == real.memory["optimizer"]
     assert found.memory["activations"] == pytest.approx(real.memory["activations"], rel=0.1)
@@ -254,7 +254,7 @@ def test_bfloat16_is_made_believe_as_autocast_has_it(run):
 
 
 def test_in_bfloat16_a_block_that_is_computed_again_is_what_it_was(run):
-    ctx = absent_workshop(run.model_copy(update={"runtime": Runtime(precision="bf16")}), samples=SAMPLES)
+    ctx = fake_context(run.model_copy(update={"runtime": Runtime(precision="bf16")}), samples=SAMPLES)
     kept = cost_of(ctx, "tune")
     with_gradient_checkpointing(ctx, True)
     again = cost_of(ctx, "tune")  # torch compares every tensor's type and shape
@@ -347,14 +347,14 @@ def test_a_process_needs_what_its_most_expensive_part_needs():
 def test_evaluation_is_counted_like_the_steps(run, ctx):
     torch.manual_seed(0)
     model, tokenizer = assemble(run, None)
-    real = workshop_of(run, model, tokenizer, samples=SAMPLES)
+    real = context_of(run, model, tokenizer, samples=SAMPLES)
     assert evaluation(ctx).peak == pytest.approx(evaluation(real).peak, rel=0.05)
     assert ctx.model.training
 
 
 def test_loading_a_checkpoint_takes_its_weights_twice(run, tuning, language_checkpoint):
     own = run.llm.model_copy(update={"checkpoint": str(language_checkpoint("llama_tied"))})
-    there = absent_workshop(run.model_copy(update={"llm": own}), samples=SAMPLES)
+    there = fake_context(run.model_copy(update={"llm": own}), samples=SAMPLES)
     # Its own tokenizer counts, with what a run adds to it.
     assert there.tokenizer.convert_tokens_to_ids("<image>") == there.model.config.image_token_id
     assert len(there.tokenizer) <= there.model.config.text_config.vocab_size

@@ -9,7 +9,7 @@ import torch
 
 from astrea.common.config_only import read_architecture
 from astrea.common.errors import AstreaError
-from astrea.estimate.build import absent_model
+from astrea.estimate.build import fake_model
 from astrea.recipes.loader import load_recipe, shipped_recipes
 from astrea.recipes.recipe import Recipe
 
@@ -51,7 +51,7 @@ def test_every_checkpoint_is_pinned_and_described(name):
 @pytest.mark.parametrize("name", LARGER)
 def test_they_are_built_without_memory_at_their_published_size(name):
     recipe = load_recipe(Recipe, name)
-    model, _ = absent_model(recipe)
+    model, _ = fake_model(recipe)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     count = sum(parameter.numel() for parameter in model.language_model.parameters())
     assert count == pytest.approx(LANGUAGE[name], rel=0.01)
@@ -61,7 +61,7 @@ def test_they_are_built_without_memory_at_their_published_size(name):
 
 
 def test_the_experts_of_small_are_as_large_as_their_files():
-    model, _ = absent_model(load_recipe(Recipe, "small"))
+    model, _ = fake_model(load_recipe(Recipe, "small"))
     for name, (size, more) in KNOWN.items():
         network = model.experts[name].model
         held = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers()))

@@ -1,6 +1,6 @@
-"""What a recipe will cost before anybody pays for it: parameters, operations, memory and time, without any weights.
+"""What a recipe will cost, before it is paid for: parameters, operations, memory and time, without any weights.
 
-Modules: `absent` (running real code without its numbers), `ledger` (counting memory and operations), `stages` (one
-training stage on a model without numbers), `build` (that model, from a recipe), `gpus` (what there is to rent),
+Modules: `fake_tensors` (running real code without its numbers), `tracker` (counting memory and operations), `stages`
+(one training stage on a model without numbers), `build` (that model, from a recipe), `gpus` (what there is to rent),
 `table` (the answer).
 """

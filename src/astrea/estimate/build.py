@@ -19,7 +19,7 @@ from astrea.common.config_only import read_architecture
 from astrea.common.errors import AstreaError
 from astrea.common.paths import is_folder
 from astrea.common.quiet import quiet
-from astrea.estimate.absent import absent, without_numbers
+from astrea.estimate.fake_tensors import fake_tensors, to_fake
 from astrea.experts.bank import expert_specs
 from astrea.experts.pretrained.captioning import CaptionCheckpoint
 from astrea.experts.pretrained.entry import from_architecture, from_folder
@@ -43,7 +43,7 @@ SAMPLES = 32
 """Pictures that batches are drawn from, over and over: their texts are real, and texts are much alike."""
 
 
-def absent_workshop(recipe: Recipe, *, samples: int = SAMPLES) -> TrainingContext:
+def fake_context(recipe: Recipe, *, samples: int = SAMPLES) -> TrainingContext:
     """What a run's stages share, with a model and features that hold no numbers.
 
     Args:
@@ -52,11 +52,11 @@ def absent_workshop(recipe: Recipe, *, samples: int = SAMPLES) -> TrainingContex
     Raises:
         AstreaError: the configuration of a checkpoint is not there, or describes no model that can be built.
     """
-    model, tokenizer = absent_model(recipe)
-    return workshop_of(recipe, model, tokenizer, samples=samples)
+    model, tokenizer = fake_model(recipe)
+    return context_of(recipe, model, tokenizer, samples=samples)
 
 
-def workshop_of(
+def context_of(
     recipe: Recipe, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, *, samples: int = SAMPLES
 ) -> TrainingContext:
     """The same for a model that was built somewhere else; one that has its numbers keeps them."""
@@ -68,9 +68,9 @@ def workshop_of(
         data = WorldData(features_seen(model, scenes), asked, told, recipe.world)
         return TrainingContext(recipe, model, tokenizer, data, Distributed(device=model.device.type))
     size = model.config.image_size
-    with absent(), torch.no_grad():
+    with fake_tensors(), torch.no_grad():
         features = model.see(torch.empty(samples, 3, size, size, device="meta"))
-    with absent():  # so that ids and counters stay there when all else goes
+    with fake_tensors():  # so that ids and counters stay there when all else goes
         data = WorldData(features, asked, told, recipe.world)
         return TrainingContext(recipe, model, tokenizer, data, Distributed(device="meta"))
 
@@ -85,11 +85,11 @@ def features_seen(model: AstreaForConditionalGeneration, scenes: Sequence[Scene]
     return concat_features(parts)
 
 
-def absent_model(recipe: Recipe) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
+def fake_model(recipe: Recipe) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
     """The model of a recipe on the meta device. Raises as `absent_workshop` does."""
     with torch.device("meta"):
         model, tokenizer = _around(recipe)
-    without_numbers(model)
+    to_fake(model)
     for name in model.experts.names:
         expert = model.experts[name]
         if isinstance(expert, CaptionCheckpoint):

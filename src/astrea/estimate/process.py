@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from astrea.data.packing import Packer, Turn, answer_losses
-from astrea.estimate.absent import absent
 from astrea.estimate.build import language_config
-from astrea.estimate.ledger import Ledger
+from astrea.estimate.fake_tensors import fake_tensors
 from astrea.estimate.precision import lowered
 from astrea.estimate.stages import StageCost, computes_low_here
+from astrea.estimate.tracker import MemoryTracker
 from astrea.training.context import TrainingContext
 from astrea.world.dataset import scenes_of
 from astrea.world.evaluation.contribution import ROWS
@@ -100,16 +100,16 @@ def replaced_words(ctx: TrainingContext) -> int:
 
 
 @torch.no_grad()
-def evaluation(ctx: TrainingContext) -> Ledger:
+def evaluation(ctx: TrainingContext) -> MemoryTracker:
     """What a finished model takes while it is evaluated, at most when contributions are measured over rows of many
     questions, or when many prompts are read together."""
     model, packer = ctx.model, Packer(ctx.tokenizer, ctx.model.num_visual_tokens)
     scenes = list(scenes_of("train", ROWS, ctx.recipe.world))
     balancer, rng = Balancer(), random.Random(0)
     asked = [balancer.choose(scene, rng) for scene in scenes]
-    ledger = Ledger()
-    with ledger, absent(), lowered(model.language_model, computes_low_here(ctx)):
-        ledger.adopt([*model.parameters(), *model.buffers()], "weights")
+    tracker = MemoryTracker()
+    with tracker, fake_tensors(), lowered(model.language_model, computes_low_here(ctx)):
+        tracker.adopt([*model.parameters(), *model.buffers()], "weights")
         model.eval()
 
         def seen(rows: int) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def evaluation(ctx: TrainingContext) -> Ledger:
         prompts = packer.prompts([texts[at % len(texts)] for at in range(ASKED)], pictures=True)
         model(**prompts, features=seen(ASKED), use_cache=True, logits_to_keep=1)
         model.train()
-    return ledger
+    return tracker
 
 
 def _bytes(tensors: Any) -> int:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from astrea.common.errors import AstreaError
-from astrea.estimate.absent import absent
-from astrea.estimate.ledger import KINDS, Ledger
+from astrea.estimate.fake_tensors import fake_tensors
 from astrea.estimate.precision import computes_low, lowered, recomputing
+from astrea.estimate.tracker import KINDS, MemoryTracker
 from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.plan import Plan
@@ -31,7 +31,7 @@ class StageCost:
     batch: samples per micro-step. samples: all that the stage sees. trainable: parameters that learn.
     forward_flops, step_flops: per sample; the second with backward pass, optimizer and what is measured now and then.
     plain_step_flops: of a whole optimizer step in which contributions are not measured.
-    memory: bytes by kind (`astrea.estimate.ledger.KINDS`) at the moment when most is in use. moving: those of them in
+    memory: bytes by kind (`astrea.estimate.tracker.KINDS`) at the moment when most is in use. moving: those of them in
     small blocks that come and go with every step.
     """
 
@@ -58,8 +58,8 @@ class StageCost:
 class _Watched(Objective):
     """An objective whose forward passes are counted apart, and whose activations are known as such."""
 
-    def __init__(self, inner: Objective, ledger: Ledger) -> None:
-        self.inner, self.ledger = inner, ledger
+    def __init__(self, inner: Objective, tracker: MemoryTracker) -> None:
+        self.inner, self.tracker = inner, tracker
         self.forward = 0
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
@@ -72,10 +72,10 @@ class _Watched(Objective):
         return self.inner.batch(step, micro, size)
 
     def loss(self, batch: Any, step: int) -> tuple[Tensor, dict[str, float]]:
-        before = self.ledger.flops
-        with self.ledger.saving():
+        before = self.tracker.flops
+        with self.tracker.saving():
             found = self.inner.loss(batch, step)
-        self.forward += self.ledger.flops - before
+        self.forward += self.tracker.flops - before
         return found
 
     def after_step(self, step: int) -> None:
@@ -85,15 +85,15 @@ class _Watched(Objective):
 class _Span:
     """Operations while something goes on, now and then."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self, tracker: MemoryTracker) -> None:
+        self.tracker = tracker
         self.flops, self.started = 0, 0
 
     def begin(self, *_: Any) -> None:
-        self.started = self.ledger.flops
+        self.started = self.tracker.flops
 
     def end(self, *_: Any) -> None:
-        self.flops += self.ledger.flops - self.started
+        self.flops += self.tracker.flops - self.started
 
 
 def stage_cost(ctx: TrainingContext, plan: Plan, *, every: int = 0) -> StageCost:
@@ -102,43 +102,43 @@ def stage_cost(ctx: TrainingContext, plan: Plan, *, every: int = 0) -> StageCost
     Args:
         every: steps between measurements of the experts' contributions; 0 = never.
     """
-    with Ledger() as ledger, absent(), lowered(ctx.model.language_model, computes_low_here(ctx)):
+    with MemoryTracker() as tracker, fake_tensors(), lowered(ctx.model.language_model, computes_low_here(ctx)):
         inner = plan.build(ctx)
-        objective = _Watched(inner, ledger)
+        objective = _Watched(inner, tracker)
         learns = {id(parameter): parameter for _, parameter, _ in objective.trainable()}
         modules = (ctx.model, ctx.contrast, ctx.words)
         for parameter in (p for module in modules for p in module.parameters()):
             parameter.requires_grad_(id(parameter) in learns)
         fill_queue(ctx)
-        ledger.adopt(_state_of(modules), "weights")
+        tracker.adopt(_state_of(modules), "weights")
         handles = [
-            parameter.register_post_accumulate_grad_hook(lambda p: ledger.adopt([p.grad], "gradients"))
+            parameter.register_post_accumulate_grad_hook(lambda p: tracker.adopt([p.grad], "gradients"))
             for parameter in learns.values()
         ]
         ctx.model.train()
         optimizer = build_optimizer(objective, plan.schedule)
 
-        micros, updating = plan.schedule.accumulate, _Span(ledger)
+        micros, updating = plan.schedule.accumulate, _Span(tracker)
         optimizer.register_step_pre_hook(updating.begin)
         optimizer.register_step_post_hook(updating.end)
 
         def steps(number: int, *, micro: int) -> tuple[float, float]:
             """Operations of one step, of which so many micro-steps are run: (all, forward)."""
-            before, forward, updates = ledger.flops, objective.forward, updating.flops
+            before, forward, updates = tracker.flops, objective.forward, updating.flops
             schedule = plan.schedule.model_copy(update={"steps": number + 1, "accumulate": micro})
             run_steps(objective, schedule, optimizer, start=number, on_step=lambda *_: None)
             once = updating.flops - updates
             scale = micros / micro
-            return (ledger.flops - before - once) * scale + once, (objective.forward - forward) * scale
+            return (tracker.flops - before - once) * scale + once, (objective.forward - forward) * scale
 
         # The optimizer's first step makes its states; what is needed at most is seen once they are there.
         plain = steps(every + 1, micro=min(2, micros))
-        ledger.adopt(_tensors_in(optimizer), "optimizer")
-        ledger.adopt(_state_of(modules), "weights")
-        ledger.forget_peak()
+        tracker.adopt(_tensors_in(optimizer), "optimizer")
+        tracker.adopt(_state_of(modules), "weights")
+        tracker.forget_peak()
         later = steps(every or 1, micro=min(2, micros))
         rare = later if every else plain
-        memory, moving = {kind: ledger.at_peak[kind] for kind in KINDS}, ledger.moving
+        memory, moving = {kind: tracker.at_peak[kind] for kind in KINDS}, tracker.moving
         for handle in handles:
             handle.remove()
         for parameter in learns.values():
@@ -162,9 +162,9 @@ def stage_cost(ctx: TrainingContext, plan: Plan, *, every: int = 0) -> StageCost
 def looking_flops(ctx: TrainingContext, pictures: int = 8) -> float:
     """Operations of all experts together per picture; training pays for them once, the features are kept."""
     size = ctx.model.config.image_size
-    with Ledger() as ledger, absent(), torch.no_grad():
+    with MemoryTracker() as tracker, fake_tensors(), torch.no_grad():
         ctx.model.see(torch.empty(pictures, 3, size, size, device="meta"))
-    found: float = ledger.flops / pictures
+    found: float = tracker.flops / pictures
     return found
 
 

@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from astrea.common.progress import Reporter
-from astrea.estimate.build import absent_workshop
+from astrea.estimate.build import fake_context
 from astrea.estimate.gpus import GPUS, Gpu, needed, seconds, smallest
-from astrea.estimate.ledger import KINDS
 from astrea.estimate.precision import computes_low
 from astrea.estimate.process import ProcessCost, process_cost
 from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
+from astrea.estimate.tracker import KINDS
 from astrea.recipes.recipe import Recipe
 from astrea.training.context import TrainingContext
 from astrea.training.plan import plan_stages
@@ -83,7 +83,7 @@ def estimate(
     """
     report = report or Reporter()
     report.track(BUILDING, 0, 1)
-    ctx = absent_workshop(recipe)
+    ctx = fake_context(recipe)
     report.track(BUILDING, 1, 1)
     if checkpointing is None:
         checkpointing = recipe.llm.gradient_checkpointing

@@ -20,7 +20,7 @@ class TaskEntry(Part):
 
 
 class Evaluation(Part):
-    """Further tasks; see docs/evaluate.md."""
+    """Further tasks; see docs/add-a-task.md."""
 
     tasks: tuple[str | TaskEntry, ...] = Field(
         (), description='names that packages registered, "module:Class", or {task, options}'

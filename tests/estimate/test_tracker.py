@@ -5,17 +5,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from astrea.estimate.absent import absent, without_numbers
-from astrea.estimate.ledger import MAPPED, Ledger
+from astrea.estimate.fake_tensors import fake_tensors, to_fake
+from astrea.estimate.tracker import MAPPED, MemoryTracker
 
 META = torch.device("meta")
 
 
-# Real numbers are absent, whole numbers are there
+# Real numbers are fake, whole numbers are there
 
 
 def test_real_numbers_are_absent_and_whole_numbers_are_there():
-    with absent():
+    with fake_tensors():
         floats = torch.zeros(2, 3, device=META)
         counts = torch.arange(4, device=META)
         flags = torch.ones(3, dtype=torch.bool, device=META)
@@ -30,7 +30,7 @@ def test_real_numbers_are_absent_and_whole_numbers_are_there():
 
 
 def test_what_meets_an_absent_tensor_is_absent():
-    with absent():
+    with fake_tensors():
         absent_23 = torch.zeros(2, 3, device=META)
         together = absent_23 + torch.ones(2, 3)
         picked = absent_23[torch.tensor([1, 0, 1])]
@@ -43,7 +43,7 @@ def test_what_meets_an_absent_tensor_is_absent():
 
 def test_masks_decide_shapes_forward_and_backward():
     keep = torch.tensor([[True, False, True], [False, False, True]])
-    with absent():
+    with fake_tensors():
         logits = torch.zeros(2, 3, 5, device=META, requires_grad=True)
         chosen = logits[keep]
         loss = F.cross_entropy(chosen, torch.tensor([1, 2, 3]))
@@ -58,14 +58,14 @@ def test_masks_decide_shapes_forward_and_backward():
 
 
 def test_a_mask_that_is_absent_itself_decides_no_shape():
-    with absent():
+    with fake_tensors():
         values = torch.zeros(4, device=META)
         with pytest.raises(NotImplementedError):
             values[values > 0]
 
 
 def test_one_absent_number_is_1():
-    with absent():
+    with fake_tensors():
         loss = torch.zeros((), device=META)
         assert loss.item() == 1.0
         assert bool(torch.isfinite(loss))
@@ -75,7 +75,7 @@ def test_one_absent_number_is_1():
 def test_without_numbers_keeps_whole_ones():
     module = nn.BatchNorm1d(3)
     module.num_batches_tracked.fill_(7)
-    without_numbers(module)
+    to_fake(module)
     assert module.weight.device == module.running_mean.device == META
     assert int(module.num_batches_tracked) == 7
     assert isinstance(module.weight, nn.Parameter)
@@ -85,59 +85,59 @@ def test_without_numbers_keeps_whole_ones():
 
 
 def test_a_storage_counts_once_and_until_it_is_let_go():
-    with Ledger() as ledger:
+    with MemoryTracker() as tracker:
         first = torch.zeros(1000)
         view = first.view(10, 100)[2:]
-        assert ledger.live.total() == 4000
+        assert tracker.live.total() == 4000
         second = torch.zeros(500, dtype=torch.float64)
-        assert ledger.live.total() == 8000
+        assert tracker.live.total() == 8000
         del first
-        assert ledger.live.total() == 8000  # the view still holds it
+        assert tracker.live.total() == 8000  # the view still holds it
         del view
-        assert ledger.live.total() == 4000
+        assert tracker.live.total() == 4000
         first = torch.ones(10)
-        assert ledger.live.total() == 4040
+        assert tracker.live.total() == 4040
         first.add_(1)
-        assert ledger.live.total() == 4040
+        assert tracker.live.total() == 4040
         del second
-    assert ledger.peak == 8000
-    ledger.forget_peak()
-    assert ledger.peak == 40
+    assert tracker.peak == 8000
+    tracker.forget_peak()
+    assert tracker.peak == 40
 
 
 def test_kinds_are_told_apart():
     weight = nn.Parameter(torch.zeros(100, 50))
     data = torch.zeros(8, 100)
-    ledger = Ledger()
-    with ledger:
-        ledger.adopt([weight], "weights")
-        with ledger.saving():
+    tracker = MemoryTracker()
+    with tracker:
+        tracker.adopt([weight], "weights")
+        with tracker.saving():
             hidden = data @ weight
             squashed = hidden.tanh()
             del hidden
             loss = squashed.sum()
             del squashed
-        assert ledger.live["weights"] == 20_000
+        assert tracker.live["weights"] == 20_000
         # What the backward pass reads: the data (for the weight) and the result of tanh. Not `hidden`.
-        assert ledger.live["activations"] == 4 * (8 * 100 + 8 * 50)
+        assert tracker.live["activations"] == 4 * (8 * 100 + 8 * 50)
         loss.backward()
-        ledger.adopt([weight.grad], "gradients")
+        tracker.adopt([weight.grad], "gradients")
         del loss
-        assert ledger.live["gradients"] == 20_000
-        assert ledger.live["temporary"] == 0
-        assert ledger.live["activations"] == 4 * 8 * 100  # the data is ours, and still there
-    assert ledger.peak >= 20_000 + 20_000
+        assert tracker.live["gradients"] == 20_000
+        assert tracker.live["temporary"] == 0
+        assert tracker.live["activations"] == 4 * 8 * 100  # the data is ours, and still there
+    assert tracker.peak >= 20_000 + 20_000
 
 
 def test_multiplications_are_counted_forward_and_backward():
     a, b = torch.zeros(4, 8, requires_grad=True), torch.zeros(8, 16, requires_grad=True)
-    with Ledger() as ledger:
+    with MemoryTracker() as tracker:
         out = (a @ b).sum()
-        assert ledger.flops == 2 * 4 * 8 * 16
+        assert tracker.flops == 2 * 4 * 8 * 16
         out.backward()
-        assert ledger.flops == 3 * 2 * 4 * 8 * 16
+        assert tracker.flops == 3 * 2 * 4 * 8 * 16
         F.conv2d(torch.zeros(2, 3, 8, 8), torch.zeros(5, 3, 3, 3), padding=1)
-        assert ledger.flops == 3 * 2 * 4 * 8 * 16 + 2 * (2 * 8 * 8) * 5 * 3 * 9
+        assert tracker.flops == 3 * 2 * 4 * 8 * 16 + 2 * (2 * 8 * 8) * 5 * 3 * 9
 
 
 def network() -> nn.Module:
@@ -148,19 +148,19 @@ def network() -> nn.Module:
 def step(model: nn.Module) -> tuple[int, int, int]:
     """Operations, bytes kept for the backward pass, and most bytes of a forward and backward pass."""
     ids = torch.arange(12) % 7
-    ledger = Ledger()
-    with ledger, absent():
-        ledger.adopt(model.parameters(), "weights")
-        with ledger.saving():
+    tracker = MemoryTracker()
+    with tracker, fake_tensors():
+        tracker.adopt(model.parameters(), "weights")
+        with tracker.saving():
             loss = F.cross_entropy(model(torch.zeros(12, 20)), ids)
-        kept = ledger.live["activations"]
+        kept = tracker.live["activations"]
         loss.backward()
     assert loss.device == next(model.parameters()).device
-    return ledger.flops, kept, ledger.peak
+    return tracker.flops, kept, tracker.peak
 
 
 def test_absent_and_real_tensors_count_alike():
-    real, missing = step(network()), step(without_numbers(network()))
+    real, missing = step(network()), step(to_fake(network()))
     # Two products forward; backward two for the second layer, and none for the first one's input.
     assert real[0] == missing[0] == 2 * 12 * (2 * 20 * 40 + 3 * 40 * 7)
     assert real[1] == missing[1] > 4 * 12 * (20 + 40 + 40 + 7)
@@ -168,15 +168,15 @@ def test_absent_and_real_tensors_count_alike():
 
 
 def test_blocks_with_a_mapping_of_their_own_are_told_from_those_that_are_kept_when_freed():
-    with Ledger() as ledger:
+    with MemoryTracker() as tracker:
         weights = torch.empty(1000)
-        ledger.adopt([weights], "weights")
+        tracker.adopt([weights], "weights")
         small, large = torch.empty(500), torch.empty(MAPPED // 4, device="meta")
-        assert ledger.moving == 4 * 500
-        assert ledger.peak == 4 * 1500 + MAPPED
-        ledger.adopt([small], "activations")
+        assert tracker.moving == 4 * 500
+        assert tracker.peak == 4 * 1500 + MAPPED
+        tracker.adopt([small], "activations")
         del small, large
-        ledger.forget_peak()
-    assert ledger.moving == 0
-    assert ledger.peak == 4000
+        tracker.forget_peak()
+    assert tracker.moving == 0
+    assert tracker.peak == 4000
     assert weights.numel() == 1000

@@ -1,10 +1,10 @@
-"""Running real code without its numbers: shapes are true, whole numbers are true, real numbers are not there.
+"""Running real code on fake tensors: shapes and whole numbers are true, real numbers are not there.
 
-Inside `absent`, tensors of real numbers live on torch's meta device, which knows shapes and types and holds no
+Inside `fake_tensors`, tensors of real numbers live on torch's meta device, which knows shapes and types and holds no
 memory, while whole numbers and truth values (token ids, masks, segments, indices) are computed for real on the
 processor. Code whose *shapes* depend on those (how many tokens have a label, which rows are whole) therefore takes the
 way it takes in training, and a training step of a model of any size runs in seconds on any machine. Where code asks for
-the value of one absent number (is the loss finite?), it is told 1.
+the value of one fake number (is the loss finite?), it gets 1.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _INDEXED = {aten.index.Tensor: 1, aten.index_put.default: 1, aten.index_put_.def
 """Operations whose second argument is a list of indices, of which truth values decide a shape."""
 
 
-def without_numbers(module: nn.Module) -> nn.Module:
+def to_fake(module: nn.Module) -> nn.Module:
     """The module with its real numbers on the meta device; whole numbers stay where they are. Changes it in place."""
     found: nn.Module = module._apply(lambda tensor: tensor.to(_META) if tensor.is_floating_point() else tensor)
     return found
 
 
 @contextlib.contextmanager
-def absent() -> Iterator[None]:
-    """Inside, real numbers may be absent (see above)."""
-    with _Constants(), _Absent():  # type: ignore[no-untyped-call]
+def fake_tensors() -> Iterator[None]:
+    """Inside, tensors of real numbers are fake (see above)."""
+    with _Constants(), _FakeTensorMode():  # type: ignore[no-untyped-call]
         yield
 
 
@@ -51,13 +51,13 @@ class _Constants(TorchFunctionMode):
         return made.to(_META) if made.is_floating_point() else made
 
 
-class _Absent(TorchDispatchMode):
+class _FakeTensorMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is aten._local_scalar_dense.default and args[0].device == _META:
             return torch.ones((), dtype=args[0].dtype).item()
         if func is aten._to_copy.default and args[0].device == _META:
-            return func(*args, **{**kwargs, "device": _META})  # what is absent is so on every device
+            return func(*args, **{**kwargs, "device": _META})  # a fake tensor is one on every device
         tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         there = [tensor for tensor in tensors if tensor.device != _META]
         if kwargs.get("device") is not None and torch.device(kwargs["device"]) == _META:

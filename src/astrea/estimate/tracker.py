@@ -2,7 +2,7 @@
 
 A tensor's memory is that of its storage, counted once however many views share it, from the operation that made it
 until Python lets go of it. Operations are those of matrix products, convolutions and attention, two per
-multiply-and-add, by the formulas of `torch.utils.flop_counter`. It works on real tensors and on absent ones alike.
+multiply-and-add, by the formulas of `torch.utils.flop_counter`. It works on real tensors and on fake ones alike.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAPPED = 32 << 20
 """Bytes from which on glibc gives a block a mapping of its own, which is gone as soon as it is freed."""
 
 
-class Ledger(TorchDispatchMode):
+class MemoryTracker(TorchDispatchMode):
     """While entered, counts: ``flops`` so far, ``live`` bytes by kind, ``at_peak`` the same when they were most;
     ``live_small`` and ``small_at_peak`` the same of blocks of less than `MAPPED` bytes."""
 
