@@ -42,7 +42,7 @@ def randomise(model: AstreaForConditionalGeneration) -> None:
     """Give every weight and buffer a value of its own, so that no zero start hides a part of the model."""
     generator = torch.Generator().manual_seed(7)
     for name, parameter in model.named_parameters():
-        if name.startswith("experts."):
+        if name.startswith("model.experts."):
             # Fresh convolutions let next to nothing of the picture through.
             parameter.mul_(2.5 if parameter.ndim == 4 else 1.0)
         elif parameter.ndim > 1:

@@ -59,20 +59,41 @@ def test_scores_that_are_capped_stay_capped(build_around, pictures):
     torch.testing.assert_close(torch.tanh(plain / cap) * cap, model(**inputs).logits)
 
 
-def test_the_model_inside_is_made_of_the_same_parts(own_model):
-    inner = own_model.model
-    assert inner.state_dict().keys() == own_model.state_dict().keys()
-    assert not any(name.startswith("model.") for name in own_model.state_dict())
-    other = copy.deepcopy(own_model)
-    assert other.model is not inner
-    assert other.model.fusion is other.fusion is not own_model.fusion
-    own_model.fusion = other.fusion
-    assert inner.fusion is other.fusion
-    assert own_model.train().model.training
-    assert not own_model.eval().model.training
-    # Who puts a forward of their own over the whole model's leaves that of the inner one alone.
+def test_a_backbone_under_a_head(own_model):
+    """The layout that transformers gives every vision-language model."""
+    assert dict(own_model.named_children()).keys() == {"model", "lm_head"}
+    assert dict(own_model.model.named_children()).keys() == {"experts", "alignment", "fusion", "language_model"}
+    assert own_model.base_model is own_model.model
+    assert own_model.get_decoder() is own_model.model.language_model
+    names = own_model.state_dict().keys()
+    assert {name.split(".")[0] for name in names} == {"model", "lm_head"}
+    assert {name.removeprefix("model.") for name in names - {"lm_head.weight"}} == own_model.model.state_dict().keys()
+    # The whole language model is put together of the same parts, also in a copy.
+    for model in (own_model, copy.deepcopy(own_model)):
+        assert model.language_model.base_model is model.model.language_model
+        assert model.language_model.get_output_embeddings() is model.lm_head
+        assert model.model.fusion is model.fusion
+    assert own_model.train().model.training and own_model.language_model.training
+    assert not own_model.eval().model.training and not own_model.language_model.training
+    # Whoever puts a forward of their own over the whole model's leaves that of the inner one alone.
     own_model.forward = lambda **inputs: None
     assert type(own_model.model(torch.tensor([[7, 8]]))).__name__ == "AstreaModelOutput"
+
+
+def test_a_part_that_is_replaced_is_replaced_everywhere(own_model, batch):
+    other = copy.deepcopy(own_model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)
+    own_model.fusion = other.fusion
+    assert own_model.model.fusion is own_model.fusion is other.fusion
+    own_model.language_model = other.language_model
+    assert own_model.model.language_model is other.model.language_model
+    assert own_model.lm_head is other.lm_head
+    head = torch.nn.Linear(32, 7)
+    own_model.lm_head = head
+    assert own_model.get_output_embeddings() is head
+    assert own_model(**batch).logits.shape[-1] == 7
 
 
 def test_a_folder_loads_without_its_head(tiny_folder, tiny_model, batch):
@@ -299,7 +320,7 @@ def test_checkpoints_learn_the_same_with_and_without_reentrance(own_model, rows,
         own_model.zero_grad()
         own_model(**rows[0], use_cache=False).loss.backward()
         found.append({n: p.grad.clone() for n, p in own_model.named_parameters() if p.grad is not None})
-    assert "fusion.word_match" in found[0]
+    assert "model.fusion.word_match" in found[0]
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-4)

@@ -104,8 +104,8 @@ def test_saving_again_changes_nothing(tiny_folder, tmp_path):
 def test_every_weight_of_every_expert_is_in_the_file(tiny_model, tiny_folder):
     saved = load_file(tiny_folder / "model.safetensors")
     for name, tensor in tiny_model.experts.state_dict().items():
-        assert torch.equal(saved[f"experts.{name}"], tensor)
-    assert "language_model.lm_head.weight" not in saved
+        assert torch.equal(saved[f"model.experts.{name}"], tensor)
+    assert "lm_head.weight" not in saved
 
 
 def test_generation_stops_at_the_end_mark(tiny_model, tiny_processor, tiny_folder):
@@ -255,7 +255,7 @@ def pickle_instead(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": 1}))
 
 
-NEAR = "fusion.mixer.near"
+NEAR = "model.fusion.mixer.near"
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no config": (remove("config.json"), r"config\.json is missing"),
     "no weights": (remove("model.safetensors"), r"model\.safetensors is missing"),
@@ -290,7 +290,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "other text model": (edit_json("config.json", text_config={"model_type": "magic"}), "magic"),
     "far too wide": (
         edit_json("config.json", text_config={"model_type": "llama", "hidden_size": 2**18}),
-        "lacks tensor language",
+        "lacks tensor (lm_head|model.language)",
     ),
     "weights cut short": (cut("model.safetensors", 0.7), r"model\.safetensors is damaged, cut short"),
     "weights empty": (write("model.safetensors", b""), r"model\.safetensors is damaged, cut short"),

@@ -12,7 +12,8 @@ from astrea import AstreaForConditionalGeneration
 from astrea.common.errors import AstreaError
 from astrea.model.quantization import KEPT, leave_out_small_parts
 
-SMALL = ("experts", "alignment", "fusion")
+SMALL = ("model.experts", "model.alignment", "model.fusion")
+LANGUAGE = ("model.language_model", "lm_head")
 
 
 @torch.no_grad()
@@ -28,9 +29,9 @@ def test_small_parts_are_left_out_beside_what_is_asked(name):
     leave_out_small_parts(settings)
     leave_out_small_parts(settings)  # loading again from the same settings
     assert getattr(settings, name) == list(KEPT)
-    own = SimpleNamespace(**{name: ["language_model.model.layers.0", "experts"]})
+    own = SimpleNamespace(**{name: ["model.language_model.layers.0", "lm_head"]})
     leave_out_small_parts(own)
-    assert getattr(own, name)[:2] == ["language_model.model.layers.0", "experts"]
+    assert getattr(own, name)[:2] == ["model.language_model.layers.0", "lm_head"]
     assert set(getattr(own, name)) >= set(KEPT)
     assert len(getattr(own, name)) == len(set(getattr(own, name)))
     leave_out_small_parts(None)
@@ -47,8 +48,8 @@ def test_in_eight_bits_only_the_language_models_layers_change(tiny_folder, tiny_
     changed = {name for name, part in model.named_parameters() if type(part.data) is not torch.Tensor}
     linear = {
         f"{name}.weight"
-        for name, part in model.language_model.named_modules(prefix="language_model")
-        if isinstance(part, nn.Linear) and "lm_head" not in name
+        for name, part in model.model.language_model.named_modules(prefix="model.language_model")
+        if isinstance(part, nn.Linear)
     }
     assert changed == linear
     wanted = logits_of(tiny_model, tiny_processor, pictures[0])
@@ -58,7 +59,7 @@ def test_in_eight_bits_only_the_language_models_layers_change(tiny_folder, tiny_
 
 def test_the_language_model_may_stay_on_the_disk(tiny_folder, tiny_model, tiny_processor, pictures, tmp_path):
     pytest.importorskip("accelerate")
-    places = dict.fromkeys(SMALL, "cpu") | {"language_model": "disk"}
+    places = dict.fromkeys(SMALL, "cpu") | dict.fromkeys(LANGUAGE, "disk")
     model = AstreaForConditionalGeneration.from_pretrained(tiny_folder, device_map=places, offload_folder=tmp_path)
     assert all(parameter.is_meta for parameter in model.language_model.parameters())
     wanted = logits_of(tiny_model, tiny_processor, pictures[0])
@@ -68,6 +69,6 @@ def test_the_language_model_may_stay_on_the_disk(tiny_folder, tiny_model, tiny_p
 @pytest.mark.parametrize("part", SMALL)
 def test_other_parts_may_not(tiny_folder, tmp_path, part):
     pytest.importorskip("accelerate")
-    places = dict.fromkeys((*SMALL, "language_model"), "cpu") | {part: "disk"}
-    with pytest.raises(AstreaError, match=f"offloads {part}, and only the language model"):
+    places = dict.fromkeys((*SMALL, *LANGUAGE), "cpu") | {part: "disk"}
+    with pytest.raises(AstreaError, match=f"offloads {part.removeprefix('model.')}, and only the language model"):
         AstreaForConditionalGeneration.from_pretrained(tiny_folder, device_map=places, offload_folder=tmp_path)

@@ -30,7 +30,7 @@ from astrea.world.scenes.draw import split_scene
 
 FEW = Data(test_questions=2, test_captions=2, test_retrieval_groups=1)
 QUESTION = "how many suns are there?"
-ALPHA = "fusion.residual.alpha"
+ALPHA = "model.fusion.residual.alpha"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def finished(small: Recipe, parts: Path, tmp_path_factory: pytest.TempPathFactor
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
-            if not name.startswith("experts.") and tensor.is_floating_point():
+            if not name.startswith("model.experts.") and tensor.is_floating_point():
                 tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.05)
     model.eval().save_pretrained(folder / "model")
     image_processor = AstreaImageProcessor(image_size=small.world.canvas)
@@ -114,7 +114,7 @@ def test_every_tensor_comes_back_as_fp16_keeps_it(finished, packed, parts):
         kept = tensor.half().float() if tensor.is_floating_point() else tensor
         assert torch.equal(got[name], kept), name
         assert got[name].dtype == tensor.dtype, name
-    assert all(torch.equal(got[name], wanted[name]) for name in wanted if name.startswith("experts."))
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted if name.startswith("model.experts."))
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.experts.parameters())
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
@@ -138,7 +138,7 @@ def test_the_folder_is_small_and_holds_no_expert(finished, packed):
     assert {path.name for path in packed.iterdir()} == {*FILES, "model.safetensors", CARD}
     assert all((packed / name).read_bytes() == (finished / "model" / name).read_bytes() for name in FILES)
     tensors = load_file(packed / "model.safetensors")
-    assert not [name for name in tensors if name.startswith("experts.")]
+    assert not [name for name in tensors if name.startswith("model.experts.")]
     assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float16}
 
 

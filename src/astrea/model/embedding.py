@@ -5,7 +5,7 @@ Letters: B rows of text, N pictures, L text length, E experts, D language-model 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +15,8 @@ from astrea.common.float32 import in_full, wide
 from astrea.language.attention import attention_mask as additive_mask
 from astrea.language.attention import position_ids
 from astrea.language.windows import masks_for
+from astrea.model.inputs import Features
 from astrea.model.rows import asked_tokens, mean_questions, rows_of_pictures
-
-if TYPE_CHECKING:
-    from astrea.model.backbone import Features
 
 
 class Embedding:
@@ -88,7 +86,7 @@ class Embedding:
         positions = position_ids(torch.zeros_like(real), real, None)
         self._check_length(real.shape[1], positions)
         mask = additive_mask(real, None, None, None, queries=real.shape[1], dtype=embeds.dtype)
-        hidden = self.language_model.base_model(
+        hidden = self.language_model(
             inputs_embeds=embeds,
             attention_mask=masks_for(mask, positions, self.windows),
             position_ids=positions,

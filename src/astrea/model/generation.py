@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import GenerationMixin, LogitsProcessor
 from transformers.cache_utils import Cache
 
-from astrea.common.transformers_compat import CACHE, cache_of, keep_every_key, take_back
+from astrea.common.transformers_compat import CACHE, cache_of, keep_every_key
 from astrea.language.question_span import find_questions
-from astrea.model.keys import Keys, recall
+from astrea.model.cache import AstreaCache, Keys
 from astrea.model.rows import asked_tokens, row_mask
 
 PICTURES = ("pixel_values", "features", "present")
@@ -53,8 +53,11 @@ class Decoding(GenerationMixin):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         next_sequence_length: int | None = None,
+        mm_token_type_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
+        """What ``forward`` is given for the next token: tokens and pictures that are not in the cache yet.
+        ``mm_token_type_ids`` says what the ids say already."""
         cache = past_key_values if cache is None else cache
         inputs = {"attention_mask": attention_mask, CACHE: cache, "use_cache": kwargs.get("use_cache", True)}
         inputs |= {name: kwargs[name] for name in PASSED if name in kwargs}
@@ -70,16 +73,16 @@ class Decoding(GenerationMixin):
         asked = question_of(kwargs.get("question_mask"), length)
         skip = read_before(length, past, attention_mask, next_sequence_length)
         if cache is not None and skip == past > 0 and pictures:
-            known = recall(cache, past)
-            if self._told_anew(input_ids, asked, attention_mask, pictures, known, past):
-                take_back(cache, past)
+            kept = AstreaCache(cache)
+            if self._asked_anew(input_ids, asked, attention_mask, pictures, kept.keys(), past):
+                kept.forget(past)
                 skip = 0
         if skip:
             pictures = self._new_pictures(input_ids, skip, pictures)
         new = {"input_ids": input_ids[:, skip:], "question_mask": None if asked is None else asked[:, skip:]}
         return inputs | new | pictures
 
-    def _told_anew(
+    def _asked_anew(
         self,
         input_ids: Tensor,
         asked: Tensor | None,

@@ -30,6 +30,7 @@ from astrea.model.folders.hub import fetch_model, is_hub_id
 from astrea.model.folders.processor import read_processor
 from astrea.model.folders.skeleton import build_skeleton, check_description
 from astrea.model.folders.weights import check_shapes, read_shapes
+from astrea.model.layout import with_current_names
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 
@@ -144,6 +145,7 @@ def read_config(folder: Path, *, allow_import: bool = False, apart: str | None =
         for name, tensor in skeleton.state_dict().items()
         if apart is None or not name.startswith(apart)
     }
+    found = with_current_names(found, config.text_config)
     check_shapes(folder / WEIGHTS, found, wanted, optional=set(getattr(skeleton, "all_tied_weights_keys", {})))
     check_generation(folder, len(skeleton.get_input_embeddings().get_parameter("weight")))
     return config

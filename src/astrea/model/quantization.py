@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-KEPT = ("experts", "alignment", "fusion", "language_model.lm_head", "language_model.embed_out", r".*\.lora_")
+KEPT = (r"(model\.)?experts", r"(model\.)?alignment", r"(model\.)?fusion", "lm_head", r".*\.lora_")
 """Names of modules, or patterns of their beginnings, as transformers' quantisers take them."""
 
 LISTS = ("modules_to_not_convert", "llm_int8_skip_modules")

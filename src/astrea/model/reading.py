@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from astrea.common.float32 import wide
 from astrea.fusion.protocol import VisualTokens
 from astrea.language.attention import attention_mask, picture_blocks, position_ids, word_match
-from astrea.model.keys import Keys
+from astrea.model.cache import Keys
 from astrea.model.rows import asked_tokens, mean_questions, row_mask
 
 

@@ -177,14 +177,14 @@ def expand(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for the newcomer's adapter, where its channels have no names
         new = AstreaForConditionalGeneration(config, allow_import=True)
-    new.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("fusion.")}, strict=False)
+    kept = {k: v for k, v in model.state_dict().items() if not k.startswith("model.fusion.")}
+    new.load_state_dict(kept, strict=False)
     expand_fusion(model.fusion, new.fusion)
     load_experts(new.experts, {name: entry}, parts)
     labels = new.experts[name].labels
     known = len(tokenizer)
     tokenizer, pieces = grown_tokenizer(tokenizer, labels)
-    grow_words(new.language_model, known, pieces)
-    new.config.text_config.vocab_size = new.language_model.config.vocab_size
+    grow_words(new, known, pieces)
     if any(labels):
         readable = [in_known_words(label, tokenizer, pieces) for label in labels]
         words = LabelWords(readable, tokenizer).read(new.get_input_embeddings())

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,13 +82,23 @@ def load_part(module: nn.Module, folder: Path, name: str) -> None:
     fill(module, path, name)
 
 
-def fill(module: nn.Module, path: Path, name: str) -> None:
+def fill(
+    module: nn.Module,
+    path: Path,
+    name: str,
+    *,
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+) -> None:
     """Fill a module with a part's weights.
+
+    Args:
+        rename: what becomes of the names in the file.
 
     Raises:
         AstreaError: the file is of another size than the module.
     """
-    tensors = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+    tensors = rename(load_file(path))
+    tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     own = module.state_dict()
     there = {own[key].data_ptr() for key in tensors if key in own}
     tied = {key for key in own if key not in tensors and own[key].data_ptr() in there}

@@ -84,7 +84,7 @@ def snapshot(ctx: TrainingContext) -> dict[str, dict[str, Tensor]]:
 
     Every rank must ask, since what is sharded is gathered; only rank 0 gets all of it.
     """
-    frozen = {f"experts.{name}" for name in frozen_experts(ctx)}
+    frozen = {f"model.experts.{name}" for name in frozen_experts(ctx)}
     model = {k: v for k, v in ctx.model.state_dict().items() if k not in frozen}
     contrast = {k: v for k, v in ctx.contrast.state_dict().items() if not k.startswith("queue.")}
     return {
@@ -113,7 +113,7 @@ def restore(ctx: TrainingContext, found: Checkpoint) -> None:
             "restore the parts or checkpoints that the run was started with, or start a new run in another folder",
         )
     missing, unexpected = ctx.model.load_state_dict(found.tensors["model"], strict=False)
-    if unexpected or set(missing) - {f"experts.{name}" for name in frozen}:
+    if unexpected or set(missing) - {f"model.experts.{name}" for name in frozen}:
         raise AstreaError(f"{found.path}: is of another model", "resume with the recipe that wrote it")
     ctx.contrast.load_state_dict(found.tensors["momentum"], strict=False)
     ctx.contrast.queue.load_state_dict(found.tensors["queue"])
@@ -133,7 +133,7 @@ def start_alike(ctx: TrainingContext) -> None:
         return
     hint = "install the same version of everything on every machine, and give them the same parts"
     ranks.check_equal(tensors_fingerprint(model.experts.state_dict()), "experts", hint)
-    moves = {name: value for name, value in model.state_dict().items() if not name.startswith("experts.")}
+    moves = {name: value for name, value in model.state_dict().items() if not name.startswith("model.experts.")}
     for tensors in (moves, ctx.contrast.state_dict(), ctx.words.state_dict()):
         ranks.broadcast(tensors.values())
         ranks.check_equal(tensors_fingerprint(tensors), "weights", hint)

@@ -36,6 +36,7 @@ from astrea.model.loading import (
     read_processor,
     widths_of,
 )
+from astrea.model.layout import with_current_names
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.changes import changes_from
@@ -88,7 +89,7 @@ def load_shipped(
         )
     card = read_json(folder / CARD, MAX_JSON_BYTES)
     named = card.get("experts")
-    config = read_config(folder, apart=f"{EXPERTS}.")
+    config = read_config(folder, apart=f"model.{EXPERTS}.")
     processor = read_processor(folder)
     if sha256_file(folder / WEIGHTS) != card.get("sha256"):
         raise AstreaError(f"{folder / WEIGHTS}: its sha256 is not the one that {CARD} names", INSTALL)
@@ -98,7 +99,7 @@ def load_shipped(
     with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced at once
         model = AstreaForConditionalGeneration(config)
     load_experts(model.experts, entries_of(config.experts), parts)
-    fill(learned(model), folder / WEIGHTS, "model")
+    fill(learned(model), folder / WEIGHTS, "model", rename=lambda own: with_current_names(own, config.text_config))
     if is_file(folder / "generation_config.json"):
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     check_pair(folder, model, processor)
@@ -108,7 +109,8 @@ def load_shipped(
 
 def learned(model: AstreaForConditionalGeneration) -> nn.ModuleDict:
     """Everything but the experts, its tensors under the names that they have in the whole model."""
-    return nn.ModuleDict({name: child for name, child in model.named_children() if name != EXPERTS})
+    inner = {name: child for name, child in model.model.named_children() if name != EXPERTS}
+    return nn.ModuleDict({"model": nn.ModuleDict(inner), "lm_head": model.lm_head})
 
 
 def entries_of(experts: Mapping[str, Mapping[str, Any]]) -> dict[str, ExpertEntry]:

@@ -39,7 +39,7 @@ def concat_model(tiny_model) -> AstreaForConditionalGeneration:
     """The experts and the language model of the tiny model, with a fusion that weighs nothing."""
     config = AstreaConfig(**{**tiny_model.config.to_dict(), "strategy": "sequence_concat", "fusion": {}})
     model = AstreaForConditionalGeneration(config).eval()
-    own = {name: value for name, value in tiny_model.state_dict().items() if not name.startswith("fusion.")}
+    own = {name: value for name, value in tiny_model.state_dict().items() if not name.startswith("model.fusion.")}
     model.load_state_dict(own, strict=False)
     return model
 

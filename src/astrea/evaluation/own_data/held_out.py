@@ -56,7 +56,7 @@ def measure(
         raise AstreaError(f"{names}: holds nothing to be answered", "look it over with astrea validate")
     answers = Respondent(model, processor, batch).answer(items, report)
     found = score(items, answers, model.experts.names)
-    learned = sum(p.numel() for name, p in model.named_parameters() if "experts." not in name)
+    learned = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("model.experts."))
     found |= {
         "data": [str(source.reader.path) for source in sources],
         "seconds": {"evaluate": time.perf_counter() - started},

@@ -228,7 +228,7 @@ def evaluate(
             answerer = Answerer(model, tokenizer, masked=[name])
             mask_rows[name] = run_tasks(answerer, seen, tasks, blind=False, label=f"without {name}", report=report)
     own, own_by_condition = expert_scores(model.experts, list(scenes_of(split, 300, world)))
-    learned = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("experts."))
+    learned = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("model.experts."))
     results = {
         "schema": SCHEMA,
         "average": main.average,

@@ -45,8 +45,7 @@ def learn_wordings(
     """
     known = len(tokenizer)
     grown, pieces = grown_tokenizer(tokenizer, [*paraphrase_texts(), NONE, CANNOT_TELL])
-    grow_words(model.language_model, known, pieces)
-    model.config.text_config.vocab_size = model.language_model.config.vocab_size
+    grow_words(model, known, pieces)
     return respelled(grown) if pieces else grown
 
 

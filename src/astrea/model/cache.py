@@ -1,6 +1,7 @@
-"""What later steps need to know of every key that a cache holds, kept in the cache itself.
+"""One cache for keys, values, and what later steps need to know of every key: bias, words and position.
 
-It is one more layer of the cache: what rolls back, reorders, repeats or empties a cache does the same to it.
+That is one more layer of whatever cache of transformers is used (dynamic, static, offloaded, quantised): what rolls
+back, reorders, repeats or empties the cache does the same to it.
 
 Letters: B rows, L keys, D language-model width.
 """
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
-from astrea.common.transformers_compat import room_of
+from astrea.common.errors import AstreaError
+from astrea.common.transformers_compat import keep_every_key, room_of, take_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,43 +86,78 @@ class KeyLayer(DynamicLayer):
         self.is_initialized = False
 
 
-def layer_of(cache: Cache) -> KeyLayer | None:
-    """The layer of a cache that holds its `Keys`, if it has one."""
-    return next((layer for layer in cache.layers if isinstance(layer, KeyLayer)), None)
+@dataclass(frozen=True, slots=True)
+class AstreaCache:
+    """A cache of transformers together with the `Keys` of all that is in it.
 
+    The cache itself is the one that was given, and stays in the hands of whoever gave it.
+    """
 
-def recall(cache: Cache, length: int) -> Keys | None:
-    """What is known of the ``length`` keys in a cache; None where somebody else has filled it."""
-    layer = layer_of(cache)
-    if layer is None or layer.get_seq_length() < length:
-        return None
-    # A cache of fixed room is rolled back without a word to its layers.
-    return layer.held().first(length)
+    cache: Cache
 
+    @property
+    def length(self) -> int:
+        """How many keys of each row are in it."""
+        return int(self.cache.get_seq_length())
 
-def remember(cache: Cache, keys: Keys) -> None:
-    """Keep what is known of all keys in a cache with them."""
-    layer = layer_of(cache)
-    if layer is None:
-        layer = KeyLayer()
-        # What some releases ask every layer of a cache for, where they ask any.
-        for name in ("max_cache_len", "max_batch_size", "batch_size"):
-            if hasattr(cache.layers[0], name):
-                setattr(layer, name, getattr(cache.layers[0], name))
-        cache.layers.append(layer)
-    layer.put(keys)
+    def keys(self) -> Keys | None:
+        """What is known of its keys; None where nothing is in it, or something that Astrea has not read."""
+        layer, length = self._layer(), self.length
+        if not length or layer is None or layer.get_seq_length() < length:
+            return None
+        # A cache of fixed room is rolled back without a word to its layers.
+        return layer.held().first(length)
 
+    def keep(self, keys: Keys) -> None:
+        """Keep what is known of all keys, once the language model has put as many into the cache."""
+        if self.length != keys.positions.shape[1]:
+            return
+        layer = self._layer()
+        if layer is None:
+            layer = KeyLayer()
+            # What some releases ask every layer of a cache for, where they ask any.
+            for name in ("max_cache_len", "max_batch_size", "batch_size"):
+                if hasattr(self.cache.layers[0], name):
+                    setattr(layer, name, getattr(self.cache.layers[0], name))
+            self.cache.layers.append(layer)
+        layer.put(keys)
 
-def as_wide_as(cache: Cache | None, mask_BHKL: Tensor) -> Tensor:
-    """The mask for as many keys as a cache gives out: one of fixed room gives out its empty places too."""
-    room = None if cache is None else room_of(cache)
-    if room is None:
-        return mask_BHKL
-    return pad(mask_BHKL, (0, room - mask_BHKL.shape[-1]), value=torch.finfo(mask_BHKL.dtype).min)
+    def prepare(self, new: int, *, windows: bool) -> None:
+        """Make it fit for so many new keys of each row.
+
+        Args:
+            windows: whether the language model has attention windows.
+
+        Raises:
+            AstreaError: there is no room for them.
+        """
+        past = self.length
+        if windows and not past:
+            # A cache made for windows drops keys by their number; here windows count positions: a picture is one.
+            keep_every_key(self.cache)
+        room = room_of(self.cache)
+        if room is not None and past + new > room:
+            raise AstreaError(
+                f"the cache has room for {room} tokens; {past + new} are needed", "make a larger one (max_cache_len)"
+            )
+
+    def widened(self, mask_BHKL: Tensor) -> Tensor:
+        """The mask for as many keys as it gives out: one of fixed room gives out its empty places too."""
+        room = room_of(self.cache)
+        if room is None:
+            return mask_BHKL
+        return pad(mask_BHKL, (0, room - mask_BHKL.shape[-1]), value=torch.finfo(mask_BHKL.dtype).min)
+
+    def forget(self, tokens: int) -> None:
+        """Take back the last tokens."""
+        take_back(self.cache, tokens)
+
+    def _layer(self) -> KeyLayer | None:
+        return next((layer for layer in self.cache.layers if isinstance(layer, KeyLayer)), None)
 
 
 def past_mask(mask: Tensor | None, like: Tensor, past: int) -> Tensor:
-    """Which of the keys in a cache that somebody else has filled are no padding: (B, past) bool."""
+    """Which of the keys in a cache that others have filled are no padding: (B, past) bool."""
     if mask is None or mask.shape[1] < past + like.shape[1]:
         return torch.ones(len(like), past, dtype=torch.bool, device=like.device)
     return mask[:, :past].bool()

@@ -1,0 +1,78 @@
+"""What the model under the head is asked for through the whole model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from astrea.alignment.alignment import Alignment
+from astrea.experts.bank import ExpertBank
+from astrea.experts.protocol import ExpertFeatures
+from astrea.fusion.protocol import FusionStrategy, VisualTokens
+from astrea.language.windows import Windows
+from astrea.model.backbone import AstreaModel
+from astrea.model.inputs import Features
+
+
+class Inner:
+    """Parts and methods of ``model``, an `AstreaModel`, where each is described."""
+
+    model: AstreaModel
+
+    @property
+    def experts(self) -> ExpertBank:
+        return self.model.experts
+
+    @property
+    def alignment(self) -> Alignment:
+        return self.model.alignment
+
+    @property
+    def fusion(self) -> FusionStrategy:
+        return self.model.fusion
+
+    @property
+    def windows(self) -> Windows:
+        return self.model.windows
+
+    @property
+    def num_visual_tokens(self) -> int:
+        return self.model.num_visual_tokens
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_decoder(self) -> PreTrainedModel:
+        return self.model.language_model
+
+    def see(self, pixel_values: Tensor | None) -> dict[str, ExpertFeatures]:
+        return self.model.see(pixel_values)
+
+    def fuse(self, *args: Any, **kwargs: Any) -> VisualTokens:
+        return self.model.fuse(*args, **kwargs)
+
+    def get_image_features(
+        self, pixel_values: Tensor | None = None, features: Features | None = None, present: Tensor | None = None
+    ) -> BaseModelOutputWithPooling:
+        return self.model.get_image_features(pixel_values, features, present)
+
+    def shares(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.model.shares(*args, **kwargs)
+
+    def embed_image(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.model.embed_image(*args, **kwargs)
+
+    def picture_vectors(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.model.picture_vectors(*args, **kwargs)
+
+    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.model.embed_text(input_ids, attention_mask)
+
+    def text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.model.text_states(input_ids, attention_mask)
