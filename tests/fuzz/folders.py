@@ -277,7 +277,7 @@ def _files() -> Iterator[tuple[str, Spoil]]:
 
 
 def _weights() -> Iterator[tuple[str, Spoil]]:
-    near = "fusion.mixer.near"
+    near = "model.fusion.mixer.near"
     long_head = (1 << 62).to_bytes(8, "little")
     yield "weights cut", lambda folder: os.truncate(folder / "model.safetensors", 5000)
     yield "weights with a long head", written("model.safetensors", long_head + b"{}")

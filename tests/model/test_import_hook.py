@@ -40,18 +40,18 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         "some_library/__init__.py": "notes = []",
         "some_library/deep.py": "import some_library; some_library.notes.append('deep')",
         "some_package/__init__.py": "",
-        "some_package/registration.py": """
+        "some_package/model/registration.py": """
             import some_package.model
             def register():
                 import some_library
                 some_library.notes.append(f"registered {some_package.model.READY}")
         """,
-        "some_package/model.py": "import some_library, some_package.leaf\nREADY = some_package.leaf.READY",
+        "some_package/model/__init__.py": "import some_library, some_package.leaf\nREADY = some_package.leaf.READY",
         "some_package/leaf.py": "import some_library, some_package\nREADY = True",
         "some_package/plain.py": "",
         "some_package/broken.py": "import some_library\nraise RuntimeError('broken')",
     }.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(textwrap.dedent(text))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(import_hook, "PACKAGE", "some_package")
@@ -75,7 +75,7 @@ def watching() -> bool:
         # The package's own modules are half-done when they import the library: registering waits for them.
         ("some_package.leaf", ["registered True"]),
         ("some_package.model", ["registered True"]),
-        ("some_package.registration", ["registered True"]),
+        ("some_package.model.registration", ["registered True"]),
     ],
 )
 def test_registered_once_whatever_is_imported_first(libraries, first, notes):

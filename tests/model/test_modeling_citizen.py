@@ -73,8 +73,10 @@ def test_a_backbone_under_a_head(own_model):
         assert model.language_model.base_model is model.model.language_model
         assert model.language_model.get_output_embeddings() is model.lm_head
         assert model.model.fusion is model.fusion
-    assert own_model.train().model.training and own_model.language_model.training
-    assert not own_model.eval().model.training and not own_model.language_model.training
+    assert own_model.train().model.training
+    assert own_model.language_model.training
+    assert not own_model.eval().model.training
+    assert not own_model.language_model.training
     # Whoever puts a forward of their own over the whole model's leaves that of the inner one alone.
     own_model.forward = lambda **inputs: None
     assert type(own_model.model(torch.tensor([[7, 8]]))).__name__ == "AstreaModelOutput"

@@ -89,7 +89,11 @@ def test_half_precision_learns(tiny_model, batch):
     wanted, found = (m(**batch, labels=labels).loss for m in (tiny_model, model))
     assert float(found) == pytest.approx(float(wanted), rel=1e-2)
     found.backward()
-    for name in ("model.alignment.adapters.captioning.mixture.weight", "model.fusion.word_match", "model.fusion.mixer.value.weight"):
+    for name in (
+        "model.alignment.adapters.captioning.mixture.weight",
+        "model.fusion.word_match",
+        "model.fusion.mixer.value.weight",
+    ):
         gradient = model.get_parameter(name).grad
         assert gradient.dtype == dtype
         assert gradient.isfinite().all()

@@ -79,10 +79,10 @@ def shares(model, tokenizer, asked) -> torch.Tensor:
 
 def test_what_was_there_is_bit_equal(tiny_model, joined):
     state = joined[0].model.state_dict()
-    expanded = {f"fusion.{name}" for name in EXPERT_AXES}
+    expanded = {f"model.fusion.{name}" for name in EXPERT_AXES}
     for name, tensor in tiny_model.state_dict().items():
         if name in expanded:
-            places = expanded_tensor(torch.ones_like(tensor), EXPERT_AXES[name.removeprefix("fusion.")], 0.0)
+            places = expanded_tensor(torch.ones_like(tensor), EXPERT_AXES[name.removeprefix("model.fusion.")], 0.0)
             kept = places.bool()
             assert torch.equal(state[name][kept], tensor.flatten()), name
         elif state[name].shape != tensor.shape:
@@ -96,9 +96,9 @@ def test_only_the_adapter_has_learned(tiny_model, tiny_processor, joined, run):
     fresh, _ = expand(tiny_model, tiny_processor.tokenizer, "palette", PALETTE, seed=run.seed)
     state = joined[0].model.state_dict()
     moved = {name for name, tensor in fresh.state_dict().items() if not torch.equal(state[name], tensor)}
-    learned = {name for name in moved if name.startswith("alignment.adapters.palette.")}
+    learned = {name for name in moved if name.startswith("model.alignment.adapters.palette.")}
     assert learned
-    assert moved - learned == {"fusion.allocator.load_bias", "fusion.allocator.load"}
+    assert moved - learned == {"model.fusion.allocator.load_bias", "model.fusion.allocator.load"}
 
 
 @torch.no_grad()

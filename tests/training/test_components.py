@@ -191,7 +191,7 @@ def test_the_word_start_can_be_switched_off(make_run, parts):
 def test_the_seed_decides_what_is_fresh(make_run):
     models = [assemble(make_run(seed=seed), None)[0].state_dict() for seed in (0, 0, 1)]
     assert all(torch.equal(models[0][k], models[1][k]) for k in models[0])
-    assert not torch.equal(models[0]["fusion.mixer.key.weight"], models[2]["fusion.mixer.key.weight"])
+    assert not torch.equal(models[0]["model.fusion.mixer.key.weight"], models[2]["model.fusion.mixer.key.weight"])
 
 
 def test_another_language_size_is_refused(make_run, parts):
@@ -283,13 +283,15 @@ def test_an_architecture_is_that_network_with_random_weights(described, parts):
     assert type(model.language_model).__name__ == "Qwen3ForCausalLM"
     assert model.config.text_config.vocab_size == 3000 > len(tokenizer)
     states = [m.state_dict() for m in (model, again, other)]
-    eye = next(name for name in states[0] if name.startswith("experts.experts.eye.") and name.endswith("dense.weight"))
-    for name in ("language_model.model.embed_tokens.weight", eye):
+    eye = next(
+        name for name in states[0] if name.startswith("model.experts.experts.eye.") and name.endswith("dense.weight")
+    )
+    for name in ("model.language_model.embed_tokens.weight", eye):
         assert torch.equal(states[0][name], states[1][name]), name
         assert not torch.equal(states[0][name], states[2][name]), name
     # The other experts come from where they always do.
     stored = load_file(parts / "detection.safetensors")
-    assert all(torch.equal(states[0][f"experts.experts.detection.{k}"].to(v.dtype), v) for k, v in stored.items())
+    assert all(torch.equal(states[0][f"model.experts.experts.detection.{k}"].to(v.dtype), v) for k, v in stored.items())
 
 
 def test_such_a_model_is_saved_and_loaded_like_any_other(described, tmp_path):

@@ -22,8 +22,8 @@ HEADS = {"picture_head", "text_head"}
 
 
 def state(ctx: TrainingContext) -> dict[str, torch.Tensor]:
-    parts = {"model": ctx.model, "contrast": ctx.contrast, "words": ctx.words}
-    return {f"{name}.{k}": v.clone() for name, part in parts.items() for k, v in part.state_dict().items()}
+    parts = {"": ctx.model, "contrast.": ctx.contrast, "words.": ctx.words}
+    return {name + k: v.clone() for name, part in parts.items() for k, v in part.state_dict().items()}
 
 
 def learn(ctx: TrainingContext, objective: Objective, stage, steps: int = 3) -> tuple[set[str], set[str]]:
@@ -178,8 +178,8 @@ def test_tuning_moves_the_language_model_too_and_never_an_expert(make_shop):
     objective = fusing(ctx, "tune")
     unreached, moved = learn(ctx, objective, ctx.recipe.tune, steps=4)
     assert unreached == set()
-    assert {f"model.language_model.{n}" for n, _ in ctx.model.language_model.named_parameters()} <= moved
-    assert only(moved, "model.alignment.", "model.fusion.", "model.language_model.", "contrast.")
+    assert {f"model.language_model.{n}" for n, _ in ctx.model.model.language_model.named_parameters()} <= moved
+    assert only(moved, "model.alignment.", "model.fusion.", "model.language_model.", "lm_head.", "contrast.")
     assert not any(module.training for module in ctx.model.experts.modules())
 
 

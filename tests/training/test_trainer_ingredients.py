@@ -26,9 +26,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SWITCHES: dict[str, tuple[list[str], Callable[[dict[str, torch.Tensor], list[dict[str, Any]]], bool]]] = {
-    "mixer": (["model.mixer=false"], lambda t, r: not any(n.startswith("fusion.mixer") for n in t)),
-    "residual": (["model.residual=false"], lambda t, r: float(t["fusion.residual_keep"]) == 1.0),
-    "allocator": (["model.gate=false"], lambda t, r: not any(n.startswith("fusion.allocator") for n in t)),
+    "mixer": (["model.mixer=false"], lambda t, r: not any(n.startswith("model.fusion.mixer") for n in t)),
+    "residual": (["model.residual=false"], lambda t, r: float(t["model.fusion.residual_keep"]) == 1.0),
+    "allocator": (["model.gate=false"], lambda t, r: not any(n.startswith("model.fusion.allocator") for n in t)),
     "what the allocator reads": (
         ["model.gate_question=false", "model.gate_confidence=true"],
         lambda t, r: "contribution" in r[-1],
@@ -39,7 +39,7 @@ SWITCHES: dict[str, tuple[list[str], Callable[[dict[str, torch.Tensor], list[dic
     "contribution": (["regularisation.contribution_every=0"], lambda t, r: "contribution" not in r[-1]),
     "contribution's weight": (["tune.losses.contribution=0"], lambda t, r: "contribution" not in r[-1]),
     "expert dropout": (["regularisation.expert_dropout=0"], lambda t, r: "lm" in r[-1]),
-    "load bias": (["regularisation.load_rate=0"], lambda t, r: not t["fusion.allocator.load_bias"].any()),
+    "load bias": (["regularisation.load_rate=0"], lambda t, r: not t["model.fusion.allocator.load_bias"].any()),
     "one at a time": (
         ["align.progressive=false"],
         lambda t, r: {w["stage"] for w in r} == {"align/joint", "fuse", "tune"},

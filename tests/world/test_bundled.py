@@ -253,7 +253,7 @@ def test_tampered_weights(mine, parts):
     [
         (lambda t: t.pop(ALPHA), f"lacks tensor {ALPHA}"),
         (lambda t: t.update(x=torch.ones(1)), "unknown tensor x"),
-        (lambda t: t.update({"experts.experts.detection.x": torch.ones(1)}), "unknown tensor experts.experts"),
+        (lambda t: t.update({"model.experts.experts.detection.x": torch.ones(1)}), "unknown tensor model.experts"),
         (lambda t: t.update({ALPHA: torch.ones(5)}), rf"{ALPHA} is \[5\].*asks for \[4\]"),
     ],
 )

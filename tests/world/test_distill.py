@@ -177,7 +177,7 @@ def whole(run: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def taught(folder: Path) -> dict[str, torch.Tensor]:
     """The student in a run's model."""
-    prefix = "experts.experts.student."
+    prefix = "model.experts.experts.student."
     whole = load_file(folder / "model" / "model.safetensors")
     return {name.removeprefix(prefix): value for name, value in whole.items() if name.startswith(prefix)}
 

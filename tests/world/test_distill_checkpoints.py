@@ -44,10 +44,10 @@ def test_checkpoints_teach_a_student_that_then_needs_none(base: Path, tmp_path: 
     run = student_of(base)
     folder = train(run, tmp_path / "run", report=Reporter())
     stored = load_file(folder / "model.safetensors")
-    assert {name.split(".")[2] for name in stored if name.startswith("experts.")} == {"student"}
+    assert {name.split(".")[3] for name in stored if name.startswith("model.experts.")} == {"student"}
     taught = load_file(tmp_path / "run" / "student" / "student.safetensors")
     for name, tensor in taught.items():
-        assert torch.equal(stored[f"experts.experts.student.{name}"].to(tensor.dtype), tensor)
+        assert torch.equal(stored[f"model.experts.experts.student.{name}"].to(tensor.dtype), tensor)
     model, _ = load_model(folder)
     assert model.experts.names == ["student"]
 

@@ -26,13 +26,25 @@ class Inner:
     def experts(self) -> ExpertBank:
         return self.model.experts
 
+    @experts.setter
+    def experts(self, value: ExpertBank) -> None:
+        self.model.experts = value
+
     @property
     def alignment(self) -> Alignment:
         return self.model.alignment
 
+    @alignment.setter
+    def alignment(self, value: Alignment) -> None:
+        self.model.alignment = value
+
     @property
     def fusion(self) -> FusionStrategy:
         return self.model.fusion
+
+    @fusion.setter
+    def fusion(self, value: FusionStrategy) -> None:
+        self.model.fusion = value
 
     @property
     def windows(self) -> Windows:

@@ -29,7 +29,7 @@ def renamings(text_config: PreTrainedConfig) -> dict[str, str]:
     Args:
         text_config: of the language model, whose kind decides what its class calls the model inside.
     """
-    kind = AutoModelForCausalLM._model_mapping.get(type(text_config), None)
+    kind: Any = AutoModelForCausalLM._model_mapping.get(type(text_config), None)
     inner = "model" if kind is None else kind.base_model_prefix
     own = {rf"^{part}\.": f"model.{part}." for part in PARTS}
     return own | {
@@ -61,7 +61,8 @@ def split_head(causal: PreTrainedModel) -> tuple[PreTrainedModel, str]:
     Raises:
         AstreaError: it is not made of these two alone.
     """
-    inner, end = causal.base_model, causal.get_output_embeddings()
+    inner: Any = causal.base_model
+    end = causal.get_output_embeddings()
     heads = [name for name, child in causal.named_children() if any(part is end for part in child.modules())]
     if inner is causal or end is None or len(heads) != 1 or causal.get_submodule(heads[0]) is inner:
         raise AstreaError(

@@ -67,6 +67,11 @@ class AstreaForConditionalGeneration(Decoding, Inner, AstreaPreTrainedModel, Gen
         they are the parts of."""
         return self._whole[0]
 
+    @language_model.setter
+    def language_model(self, whole: PreTrainedModel) -> None:
+        self.model.language_model = split_head(whole)[0]
+        self._take_head(whole)
+
     def _take_head(self, whole: PreTrainedModel) -> None:
         """Let ``lm_head`` be that of the whole language model, which is kept beside the parts rather than among them:
         its tensors have one name each. Near ties between words are decided in float32, whatever the head is in."""
@@ -82,15 +87,13 @@ class AstreaForConditionalGeneration(Decoding, Inner, AstreaPreTrainedModel, Gen
 
     def __setattr__(self, name: str, value: Any) -> None:
         """As in torch; a new part under the head, a new head and a new language model go where they belong."""
-        if name in PARTS:
-            setattr(self.model, name, value)
-        elif name == "language_model":
-            self.model.language_model = split_head(value)[0]
-            self._take_head(value)
-        else:
-            super().__setattr__(name, value)
-            if name == "lm_head" and isinstance(value, nn.Module):
-                setattr(self.language_model, self._head_name, value)
+        if name in (*PARTS, "language_model"):
+            # torch would take any module for a part of its own, whatever property has the name.
+            object.__setattr__(self, name, value)
+            return
+        super().__setattr__(name, value)
+        if name == "lm_head" and isinstance(value, nn.Module):
+            setattr(self.language_model, self._head_name, value)
 
     def train(self, mode: bool = True) -> Any:
         """As in torch."""

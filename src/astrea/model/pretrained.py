@@ -36,6 +36,7 @@ class AstreaPreTrainedModel(PreTrainedModel):
     _no_split_modules: list[str] = []
     _skip_keys_device_placement = ["past_key_values", "cache"]
 
+    config: AstreaConfig
     alignment: Any
     experts: Any
     language_model: Any
@@ -56,9 +57,8 @@ class AstreaPreTrainedModel(PreTrainedModel):
         )
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         # transformers would save under the names that it read, and earlier folders end here.
-        model._weight_conversions = [
-            one for one in model._weight_conversions if not old_names.keys() & {*one._original_source_patterns}
-        ]
+        read: list[Any] = model._weight_conversions
+        model._weight_conversions = [one for one in read if not old_names.keys() & {*one._original_source_patterns}]
         refuse_offloaded_parts(model)
         asked = kwargs.get("dtype", kwargs.get("torch_dtype"))
         if asked not in (None, "auto") and model.config.language_dtype is not None:

@@ -25,6 +25,7 @@ from astrea.confidence.estimator import FILE as DOUBT
 from astrea.confidence.estimator import read_doubt
 from astrea.evaluation.generate import Answerer
 from astrea.experts.bank import COMPACT, ExpertBank
+from astrea.model.layout import with_current_names
 from astrea.model.loading import (
     MAX_JSON_BYTES,
     SHIPPED_NAME,
@@ -36,7 +37,6 @@ from astrea.model.loading import (
     read_processor,
     widths_of,
 )
-from astrea.model.layout import with_current_names
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.changes import changes_from

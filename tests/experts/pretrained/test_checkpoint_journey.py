@@ -126,13 +126,13 @@ def test_every_stage_ran_and_taught_what_it_should(journey: Journey):
     end = load_file(journey.model / "model.safetensors")
     moved = {name for name, tensor in end.items() if not torch.equal(tensor, start[name])}
     for name in EXPERTS:
-        assert any(tensor.startswith(f"alignment.adapters.{name}.") for tensor in moved)
-    assert any(name.startswith("fusion.") for name in moved)
+        assert any(tensor.startswith(f"model.alignment.adapters.{name}.") for tensor in moved)
+    assert any(name.startswith("model.fusion.") for name in moved)
     # Low-rank tuning, merged: no weight of its own, the words stay.
-    assert any(name.startswith("language_model.model.layers.") for name in moved)
-    assert "language_model.model.embed_tokens.weight" not in moved
+    assert any(name.startswith("model.language_model.layers.") for name in moved)
+    assert "model.language_model.embed_tokens.weight" not in moved
     assert not any("lora" in name for name in end)
-    assert not any(name.startswith("experts.") for name in moved)
+    assert not any(name.startswith("model.experts.") for name in moved)
 
 
 def test_what_the_language_model_still_says_is_noted(journey: Journey):

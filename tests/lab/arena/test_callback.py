@@ -69,7 +69,7 @@ def test_the_curve_has_a_point_every_so_many_steps_and_one_at_the_end(watched):
 
 def test_what_learned_is_known_by_name(watched):
     _, _, watch, _ = watched
-    parts = {name.split(".")[0] for name in watch.learned}
+    parts = {name.split(".")[1] for name in watch.learned}
     assert parts == {"alignment", "fusion", "language_model"}
 
 

@@ -44,13 +44,13 @@ def weights(ctx: TrainingContext) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", NAMES)
 def test_only_the_joining_adapter_moves_and_all_of_it(ctx, name):
     objective = joins(ctx, name)
-    promised = {f"alignment.{part}" for part, _, _ in objective.trainable()}
+    promised = {f"model.alignment.{part}" for part, _, _ in objective.trainable()}
     before = weights(ctx)
     schedule = ctx.recipe.align.lasting(3)
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda step, figures: None)
     moved = {part for part, value in weights(ctx).items() if not torch.equal(value, before[part])}
     assert moved == promised
-    assert all(part.startswith(f"alignment.adapters.{name}.") for part in moved)
+    assert all(part.startswith(f"model.alignment.adapters.{name}.") for part in moved)
 
 
 def test_the_momentum_copy_follows_the_adapter(ctx):
