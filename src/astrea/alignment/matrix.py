@@ -14,7 +14,7 @@ from torch import Tensor
 def distances(places_BT2: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distances between the places of all pairs of tokens (B, T, T), and where both have a place, bool.
 
-    What is said of a pair without means nothing, but is finite: where a result is put aside, the gradient of NaN would
+    The value of a pair without places is meaningless but finite: where a result is masked, the gradient of NaN would
     still be NaN.
     """
     known_BT = ~places_BT2.isnan().any(-1)

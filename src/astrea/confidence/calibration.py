@@ -68,7 +68,7 @@ def logistic(scaled_BS: Tensor, right_B: Tensor) -> tuple[Tensor, Tensor]:
     rate = (right_B.sum() + 1) / (len(right_B) + 2)
     if min(right_B.sum(), len(right_B) - right_B.sum()) < FEWEST:
         return torch.zeros(size), torch.logit(rate)
-    # Whoever trains may have set a seed and modes: this draws nothing, and needs gradients only here.
+    # A training may call this: nothing random is drawn, and gradients are enabled only here.
     with torch.enable_grad(), torch.inference_mode(False):
         inputs, targets = scaled_BS.clone(), right_B.clone()
         line = torch.cat([torch.zeros(size), torch.logit(rate).reshape(1)]).requires_grad_()

@@ -57,7 +57,7 @@ def fingerprint(key: dict[str, Any]) -> str:
 
 
 def _log_event(event: str) -> None:
-    """Where events go when nobody listens."""
+    """The default for events: they are dropped."""
     logging.getLogger("astrea.cache").warning(event)
 
 
@@ -86,7 +86,7 @@ class FeatureCache:
             key: everything that the features depend on: the expert's weight hash, the data, the size, the version of
                 the feature format. JSON-able.
             compute: makes the features, tensors of any shape by name.
-            on_event: told, in one sentence, of every entry rebuilt and every entry that could not be stored.
+            on_event: called with one sentence for every entry rebuilt and every entry that could not be stored.
 
         Returns:
             The features on the CPU, detached and contiguous, the same bits whether computed or stored. Stored ones

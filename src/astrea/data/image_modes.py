@@ -68,7 +68,7 @@ def _range(image: Image.Image) -> tuple[float, float]:
 def _wide_to_rgb(strip: Image.Image, low: float, high: float) -> Image.Image:
     """32-bit integers or floats of a picture whose values are ``low .. high``.
 
-    Nothing in the file says which range is meant, so it is told by the values: floats in 0..1 are scaled by 255,
+    The file does not state the range, so the values decide: floats in 0..1 are scaled by 255,
     0..255 is taken as it is, 0..65535 is divided by 256, and any other range is stretched to fill 0..255. NaN counts
     as 0, infinities as the nearest finite value.
     """

@@ -1,4 +1,4 @@
-"""Reading an image that somebody else made: upright, RGB, 8 bits, or an ``AstreaError`` that says what is wrong.
+"""Reading untrusted images: upright, RGB, 8 bits, or an ``AstreaError`` that says what is wrong.
 
 The size is read from the header and held to a limit before any pixel is decoded, because a file of a few kilobytes can
 ask for gigabytes of memory.

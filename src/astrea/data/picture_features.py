@@ -58,7 +58,7 @@ class PictureFeatures:
     Args:
         folder: made when the first features are stored. most: bytes that the file may take; when it is full, entries
             of experts that this process does not ask for make room, and then nothing more is stored.
-        notify: told, in one sentence, when the file cannot be used or is full.
+        notify: called with one sentence when the file cannot be used or is full.
     """
 
     def __init__(self, folder: Path, most: int, notify: Callable[[str], None]) -> None:
@@ -75,7 +75,7 @@ class PictureFeatures:
         found = {}
         for picture, row in zip(pictures, rows, strict=False):
             if row is not None and hashlib.blake2b(row[1], digest_size=16).digest() == row[0]:
-                with contextlib.suppress(SafetensorError, TypeError):  # another version's: looked at again
+                with contextlib.suppress(SafetensorError, TypeError):  # another version's: encoded again
                     found[picture] = ExpertFeatures(**load(row[1]))
         return found
 

@@ -116,7 +116,7 @@ def check_messages(messages: Sequence[Any], name: str) -> None:
 
 
 def questions_apart(whole: Segment, picture_tokens: int, image_id: int) -> list[Segment]:
-    """A conversation as one segment per question: all that was said before, and only this answer is learned."""
+    """A conversation as one segment per question: all turns before it, and only this answer is learned."""
     parts = []
     for number in range(1, max(whole.questions) + 1):
         length = sum(question <= number for question in whole.questions)

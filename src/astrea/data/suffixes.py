@@ -16,7 +16,7 @@ NOT_READ = (
     *(".avif", ".avifs", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".ico", ".tga", ".ppm", ".pgm"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".eps"),
 )
-"""Pictures of other formats, which are told of rather than passed over."""
+"""Pictures of other formats, which are reported rather than ignored."""
 
 CLUTTER = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx"})
 """What systems leave beside people's files, in small letters."""

@@ -120,7 +120,7 @@ class Answerer:
             inputs = packed.model_inputs()
             labels, segments = inputs.pop("labels"), inputs["segments"]
             del inputs["label_weights"]
-            # Without labels the model must be told which tokens are question: those before the answers.
+            # Without labels the model needs the question's tokens: those before the answers.
             inputs.setdefault("question_mask", (labels == -100) & (segments > 0))
             extra = {}
             if features is not None:

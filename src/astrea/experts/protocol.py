@@ -1,4 +1,4 @@
-"""What every expert is: an eye that turns pixels into tokens in its own native form.
+"""The interface of experts: a module that turns pixels into tokens in its own native form.
 
 Letters: B batch, T tokens of this expert, C width of one token, H W picture height and width.
 """
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class ExpertFeatures:
-    """What one expert saw.
+    """Features of one expert.
 
     tokens: (B, T, C) native task output, soft (probabilities, not argmax).
     confidence: (B, T) in 0..1; exactly 0 marks an empty slot, which nothing downstream reads.
-    places: (B, T, 2) where each token looks, x and y as shares of the picture, or None where tokens have no place.
+    places: (B, T, 2) where each token is, x and y as fractions of the picture, or None where tokens have no place.
     """
 
     tokens: Tensor
@@ -54,7 +54,7 @@ def index_select(features: Mapping[str, ExpertFeatures], index: Tensor | slice) 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one expert saw in one picture, in a form a person can look at.
+    """An expert's output for one picture, in a form for people.
 
     boxes: (x0, y0, x1, y1) as shares of the picture's width and height, 0..1.
     labels, scores: one per box; or free-standing tags if there are no boxes.
@@ -70,7 +70,7 @@ class Reading:
     caption: str = ""
 
     def on_processor(self) -> Reading:
-        """The same, with its mask where it can be drawn."""
+        """The same with its mask on the CPU, for drawing."""
         return self if self.mask is None else replace(self, mask=self.mask.cpu())
 
     def as_dict(self) -> dict[str, object]:
@@ -99,17 +99,17 @@ class Expert(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
-        """Look at pictures (B, 3, H, W) with values in 0..1."""
+        """Features of pictures (B, 3, H, W) with values in 0..1."""
 
     @abstractmethod
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
-        """What a person can look at, one `Reading` per picture."""
+        """The output in a form for people, one `Reading` per picture."""
 
 
 def soft_bins(value: Tensor, bins: int) -> Tensor:
     """Two-hot code of values in 0..1: (..., ) -> (..., bins), linear between the two nearest bin centres.
 
-    `from_bins` inverts it exactly, so a coordinate loses nothing by being spelled as a mixture of words.
+    `from_bins` inverts it exactly, so a coordinate loses nothing when it is written as a mixture of words.
     """
     position = value.clamp(0, 1) * (bins - 1)
     centres = torch.arange(bins, device=value.device, dtype=value.dtype)
@@ -132,8 +132,8 @@ PLACE_WORDS = ("left", "right", "above", "below")
 
 
 def place_words(centre_BT2: Tensor) -> Tensor:
-    """How far a place (x, y as shares of the picture) lies to each side of its middle, in the order of `PLACE_WORDS`:
-    (B, T, 2) -> (B, T, 4) in 0..1. Said in words, because questions about places are asked in them."""
+    """How far a place (x, y as fractions of the picture) is to each side of the centre, in the order of `PLACE_WORDS`:
+    (B, T, 2) -> (B, T, 4) in 0..1. Words, because questions about places use them."""
     x, y = (2 * centre_BT2 - 1).unbind(-1)
     return torch.stack([-x, x, -y, y], -1).clamp(0, 1)
 
@@ -143,7 +143,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 
 
 def left_to_right(confidence_BT: Tensor, x_BT: Tensor) -> Tensor:
-    """The order (B, T) that puts slots from left to right, empty ones last. With it slots can say their rank."""
+    """The order (B, T) that puts slots from left to right, empty ones last. It gives slots a rank."""
     return torch.where(confidence_BT > 0, x_BT, 2.0).argsort(dim=1, stable=True)
 
 

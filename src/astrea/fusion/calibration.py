@@ -24,7 +24,7 @@ class Calibration:
     """The gate's state in training.
 
     Attributes:
-        contributions: what each expert was worth so far. taken: weights (N, E) of the questions since the last step.
+        contributions: mean contribution of each expert. taken: weights (N, E) of the questions since the last step.
     """
 
     def __init__(self, groups: int, experts: int) -> None:

@@ -1,4 +1,4 @@
-"""What each expert was worth so far, per kind of task: the yardstick that shares are calibrated by.
+"""Mean contribution of each expert so far, per kind of task: the target that gate weights are calibrated to.
 
 Letters: G task groups, E experts.
 """
@@ -16,7 +16,7 @@ DECAY = 0.95
 """Of the moving average, once there have been enough measurements for one."""
 
 NOISE = 0.005
-"""Nats that every expert is granted: contributions of this size cannot be told apart."""
+"""Nats added to every contribution: differences of this size are noise."""
 
 NOBODY = 1.0
 """Nats, the root of which stands beside those of the experts for what no single one is needed for."""

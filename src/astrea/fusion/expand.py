@@ -1,6 +1,6 @@
-"""A trained fusion made larger by one expert: what it has learned about the others stays, bit for bit.
+"""Expanding a trained fusion by one expert: the parameters of the others stay, bit for bit.
 
-What it starts with about the newcomer is in the tables below.
+The initial values for the new expert are in the tables below.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ EXPERT_AXES: Mapping[str, tuple[int, ...]] = {
     "trust.usual": (1, AGREEMENTS),
     "trust.spread": (1, AGREEMENTS),
 }
-"""Tensors with a place per expert: for each axis how many runs over the experts lie one after another; 0 = none."""
+"""Tensors with entries per expert: for each axis, how many blocks of all experts it holds; 0 = none."""
 
 AS_THE_OTHERS = ("allocator.bias_question.weight", "allocator.load_bias", "residual.alpha", "trust.own")
-"""Where the newcomer starts as the mean of the others. Elsewhere it starts as a fresh one of no effect: zeros, or ones
-where a tensor is divided by."""
+"""Tensors in which the new expert starts as the mean of the others. Elsewhere it starts without effect: with zeros, or
+ones where a tensor is a divisor."""
 
 ONES = ("trust.spread",)
 
@@ -38,12 +38,12 @@ ONES = ("trust.spread",)
 def expand_fusion(old: FusionStrategy, new: FusionStrategy) -> None:
     """Fill ``new``, built for one more expert at the end, with what ``old`` has learned.
 
-    Nobody's judgement of an old expert changes: trust does not listen to the newcomer's echo. The newcomer is asked for
-    as often as the mean of the others, until `astrea.training.add_expert.set_initial_weight` makes it quiet.
+    The reliability of the old experts does not change: agreement with the new one weighs zero. Its gate weight starts
+    at the mean of the others; `astrea.training.add_expert.set_initial_weight` then lowers it.
 
     Raises:
-        AstreaError: the strategy is not Astrea's, so that its parts cannot grow one by one; or it has no allocator, so
-            that a newcomer could not be made quiet.
+        AstreaError: the strategy is not Astrea's, so its parts cannot be expanded; or it has no gate, so the weight
+            of the new expert could not be set.
     """
     if not isinstance(old, AstreaFusion) or not isinstance(new, AstreaFusion):
         raise AstreaError(
@@ -67,7 +67,7 @@ def expand_fusion(old: FusionStrategy, new: FusionStrategy) -> None:
 
 
 def expanded_tensor(old: Tensor, runs: tuple[int, ...], start: float) -> Tensor:
-    """The same tensor with one more place for an expert along every axis that has such places, there ``start``."""
+    """The tensor with one more expert along every axis that has entries per expert, filled with ``start``."""
     for axis, count in enumerate(runs):
         if count:
             blocks = old.unflatten(axis, (count, -1))

@@ -40,7 +40,7 @@ class VisualTokens:
     """What the language model reads of a batch of pictures.
 
     tokens: (B, M, D). valid: (B, M) bool. shares: (B, S, E), each expert's share for each question; they sum to 1, or
-    to less where a strategy can tell that no single expert is needed.
+    to less where a strategy has a null expert.
     bias: (B, S, M) added to every text-to-visual attention score of that question, or None.
     words: (B, M, D) or None; a word of the text adds ``gamma_h cos(its embedding, words)`` to its attention to the
     token, with the strategy's own `FusionStrategy.word_match` as gamma.

@@ -1,4 +1,4 @@
-"""How the reliability head learns: experts are corrupted on purpose, and the head tells which.
+"""The loss of the reliability head: experts are corrupted on purpose, and the head detects which.
 
 Letters: B pictures, E experts.
 """

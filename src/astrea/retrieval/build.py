@@ -1,4 +1,4 @@
-"""Making an index of a folder of pictures, and keeping it up to date: only what is new or changed is looked at.
+"""Making an index of a folder of pictures, and keeping it up to date: only what is new or changed is embedded.
 
 Letters: N pictures, P width of a vector.
 """
@@ -47,7 +47,7 @@ systems count in steps of two seconds."""
 
 @dataclass
 class IndexSummary:
-    """What an indexing did. embedded: looked at by the model; known: taken over, ``moved`` of them under a new name or
+    """What an indexing did. embedded: by the model; known: taken over, ``moved`` of them under a new name or
     time; removed: no longer there; skipped: what could not be read, with the reason."""
 
     total: int = 0
@@ -84,13 +84,13 @@ def build_index(
     """Bring the index ``out`` of the pictures in ``folder`` up to date, or make it.
 
     A picture is taken over unlooked-at when path, size and time of writing are the recorded ones, and unembedded when
-    its sha256 is that of a known one. A picture that cannot be read is told and left out. Whenever the process is
+    its sha256 is that of a known one. A picture that cannot be read is reported and left out. Whenever the process is
     killed, the index is the old one, and the next call goes on from the last ``flush``.
 
     Args:
         name: what to call the model in the index.
         rebuild: take nothing from an index that is damaged or another model's, and replace it.
-        batch: pictures that the model looks at together.
+        batch: pictures that the model embeds at once.
         flush: pictures after which what has been done is written down.
 
     Raises:
@@ -204,7 +204,7 @@ class _Work:
             self.unwritten.clear()
 
     def skip(self, path: Path, why: str) -> None:
-        """Tell of a picture that is left out, and remember how it is now."""
+        """Report a picture that is left out, and remember its state."""
         self.report.say(f"left out: {why}")
         self.summary.skipped.append(why)
         with contextlib.suppress(OSError):
@@ -215,7 +215,7 @@ class _Work:
             self.unread.append(Unread(path=name, size=status.st_size, mtime_ns=mtime))
 
     def hold(self, unreadable: list[tuple[Path, AstreaError]]) -> None:
-        """Tell of what may not be looked at; what is known of it stays, for a locked folder is not gone."""
+        """Report what may not be read; its entries stay, because a locked folder is not gone."""
         for path, error in unreadable:
             self.report.say(f"left out: {error.message}")
             self.summary.skipped.append(error.message)

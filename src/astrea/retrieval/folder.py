@@ -1,4 +1,4 @@
-"""Finding pictures by text without an index: every picture is looked at now."""
+"""Finding pictures by text without an index: every picture is embedded now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from astrea.retrieval.pictures import find_pictures, square_picture, to_pixels
 from astrea.retrieval.rerank import SHORTLIST, Hit, check_text, per_token_likelihood
 
 MANY = 500
-"""From this number of pictures on, whoever searches without an index is told of `astrea index`."""
+"""From this number of pictures on, a search without an index recommends `astrea index`."""
 
 
 @torch.inference_mode()
@@ -33,7 +33,7 @@ def rank_folder(
     batch: int = 64,
     shortlist: int | None = None,
 ) -> list[Hit]:
-    """The ``top`` pictures of a folder for a text, best first. Unreadable pictures are told and left out.
+    """The ``top`` pictures of a folder for a text, best first. Unreadable pictures are reported and left out.
 
     Embeddings choose a shortlist (`SHORTLIST`, or ``top`` if that is more), the language model's likelihood orders it.
 
@@ -48,7 +48,7 @@ def rank_folder(
     paths = find_pictures(folder, lambda path, error: report.say(f"left out: {error.message}"))
     if len(paths) >= MANY:
         report.say(
-            f"{counted(len(paths), 'picture')}: `astrea index` looks at each once, and searching then takes a moment"
+            f"{counted(len(paths), 'picture')}: `astrea index` embeds each once, and searching then takes a moment"
         )
     answerer = Answerer(model, processor.tokenizer)
     kept: list[Path] = []

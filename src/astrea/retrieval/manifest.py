@@ -50,7 +50,7 @@ class Entry(_Part):
 
 
 class Unread(_Part):
-    """A picture that could not be read, as it was then: until it changes, nobody needs to be told again. Attributes as
+    """A picture that could not be read, as it was then: until it changes, it is not reported again. Attributes as
     `Entry` has them."""
 
     path: str = Field(min_length=1, max_length=4096)

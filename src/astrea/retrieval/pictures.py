@@ -20,7 +20,7 @@ from astrea.evaluation.generate import Answerer
 from astrea.model.modeling import AstreaForConditionalGeneration
 
 Unreadable = Callable[[Path, AstreaError], None]
-"""Told of a path and what is wrong with it."""
+"""Called with a path and what is wrong with it."""
 
 
 def find_pictures(folder: Path, unreadable: Unreadable) -> list[Path]:
@@ -28,7 +28,7 @@ def find_pictures(folder: Path, unreadable: Unreadable) -> list[Path]:
     systems leave beside pictures (``._name``) is passed over.
 
     Args:
-        unreadable: told of folders and files below that may not be looked at, of pictures of formats that are not read,
+        unreadable: called with folders and files below that may not be read, of pictures of formats that are not read,
             and of names that are no text.
 
     Raises:

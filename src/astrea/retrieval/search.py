@@ -90,7 +90,7 @@ def search_by_text(
     """The ``top`` pictures for a text, best first.
 
     Args:
-        rerank: how many pictures (``top`` at least) the language model looks at again and orders; 0 = the vectors alone
+        rerank: how many pictures (``top`` at least) the language model ranks again; 0 = the vectors alone
             decide, and no picture is opened.
 
     Raises:

@@ -35,7 +35,7 @@ class TokenCounter(Protocol):
 
     @property
     def limit(self) -> int:
-        """The longest row in tokens; what lies beyond would be cut."""
+        """The longest row in tokens; longer ones would be cut."""
         ...
 
     def layout(self, record: Record) -> Layout:

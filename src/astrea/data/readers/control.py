@@ -1,4 +1,4 @@
-"""Control tokens in texts of the data: told of, as they may have been meant; training reads them as text."""
+"""Control tokens in texts of the data: noted, because they may be intended; training reads them as text."""
 
 from __future__ import annotations
 

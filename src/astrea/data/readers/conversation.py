@@ -16,7 +16,7 @@ def called(record: Record) -> str:
 
 
 def texts_of(record: Record) -> list[str]:
-    """What is said of a record's picture: its captions, or else its answers one after another."""
+    """Texts about a record's picture: its captions, or else its answers one after another."""
     if record.captions:
         return [caption for caption in record.captions if caption.strip()]
     answers = " ".join(message.text.strip() for message in record.messages if message.role == "assistant").strip()

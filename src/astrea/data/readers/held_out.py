@@ -27,13 +27,13 @@ LEARNED, HELD_OUT, NEITHER = 0, 1, 2
 """The sides. A record that shows pictures of both is left out, or what is measured on would be learned from."""
 
 TRACKED = 500
-"""Records after which the search tells how far it is."""
+"""Records between two reports of progress."""
 
 
 def side_of(record: Record, root: ImageRoot, share: float) -> int:
     """The side of a record, where ``share`` of all pictures is held out.
 
-    A record whose pictures cannot be read is on the side that is learned from: training tells what is wrong with it.
+    A record whose pictures cannot be read is on the side that is learned from: training reports what is wrong with it.
     """
     try:
         names = [root.fingerprint(image) for image in record.images]

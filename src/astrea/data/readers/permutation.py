@@ -21,7 +21,7 @@ class Permutation:
 
     Args:
         size: how many numbers, at least 1.
-        key: whatever decides the order, such as (seed, epoch); told apart by its text.
+        key: decides the order, such as (seed, epoch); compared by its text.
     """
 
     def __init__(self, size: int, *key: object) -> None:

@@ -18,7 +18,7 @@ MAX_IMAGE_BYTES = 256 << 20
 """The largest image file that is read into memory."""
 
 HEAD = 1 << 16
-"""How many bytes of a picture tell it from others."""
+"""Bytes of a picture that its fingerprint is made of."""
 
 HINTS = 20
 """Missing pictures for which the folder is searched for one of a like name."""
@@ -122,7 +122,7 @@ class ImageRoot:
             _load(image, source)
 
     def fingerprint(self, image: ImageRef) -> bytes:
-        """What tells this picture from others, wherever it lies: its size and the beginning of its bytes.
+        """A fingerprint of this picture, wherever the file is: its size and the beginning of its bytes.
 
         Raises:
             BadRow: it may not be read or is missing.
@@ -170,7 +170,7 @@ def _bytes_at(path: Path, offset: int, size: int | None, name: str) -> bytes:
 
 
 def _header_is_fine(source: Path | bytes) -> bool:
-    """Whether the header tells a known format and a size within the limits; what is wrong, `load_image` says better."""
+    """Whether the header has a known format and a size within the limits; `load_image` gives the reason if not."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

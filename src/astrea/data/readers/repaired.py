@@ -78,7 +78,7 @@ class FixedCopy:
         return self.writer.write(row)
 
     def _other_id(self, given: str) -> str:
-        """The id with the first suffix that nobody has: -2, -3, ..."""
+        """The id with the first free suffix: -2, -3, ..."""
         while True:
             self._suffixes[given] += 1
             other = f"{given}-{self._suffixes[given] + 1}"

@@ -16,7 +16,7 @@ from astrea.data.suffixes import NOT_READ, READ, is_clutter
 
 TEXTS = (".txt", ".json")
 KINDS_TOLD = 5
-"""How many kinds of unused members are told one by one."""
+"""How many kinds of unused members are reported one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Survey:
     apart: int = 0
 
     def notes(self) -> Iterator[BadRow]:
-        """What is to be told of the shard as a whole."""
+        """Notes on the shard as a whole."""
         if self.clutter:
             what = f"{counted(self.clutter, 'member')} of macOS or Windows (such as ._name or .DS_Store) not used"
             yield BadRow("unused", what, "nothing is lost by it")

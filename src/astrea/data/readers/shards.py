@@ -60,7 +60,7 @@ class ShardReader(Reader):
 
     @cached_property
     def surveys(self) -> list[Survey]:
-        """What the names in each shard tell; the first use reads every header."""
+        """What the names in each shard reveal; the first use reads every header."""
         return [self._survey(path) for path in self.paths]
 
     @property
@@ -99,7 +99,7 @@ class ShardReader(Reader):
 
     def _survey(self, path: Path) -> Survey:
         def names() -> Iterator[str]:
-            # Whoever reads on to where it breaks off is told by `shard`.
+            # `shard` reports a file that breaks off, once reading gets there.
             with suppress(*_TROUBLE):
                 for _, info, _ in _headers(path):
                     yield info.name

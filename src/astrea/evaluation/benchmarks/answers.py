@@ -1,4 +1,4 @@
-"""A model answering the items of a task: every picture is looked at once, all that is asked about it in one go.
+"""A model answering the items of a task: every picture is encoded once, and all its questions are asked together.
 
 Letters: N pictures, C captions, P contrast width.
 """
@@ -66,7 +66,7 @@ class Viewer:
 
         Args:
             longest: the most tokens of an answer.
-            tick: told how many of how many are done.
+            tick: called with the number done and the total.
             keep: given items and their answers as they come.
 
         Raises:

@@ -75,7 +75,7 @@ def _viewer(model: Path, batch: int, trust_remote_code: bool, device: Device) ->
 
 
 def _ending(outcome: Outcome, settings: Settings, *, named: bool, report: Reporter) -> AstreaError | None:
-    """Tell what is missing, as an error where it was asked for by name or nothing else was there."""
+    """Report what is missing: an error where a task was named or nothing could be run."""
     lines = []
     if outcome.failed:
         lines += [f"{name}: {error}" for name, error in outcome.failed.items()]

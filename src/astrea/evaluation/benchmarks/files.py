@@ -1,4 +1,4 @@
-"""Reading other people's JSON: every problem is told with the file, the entry and the hint."""
+"""Reading JSON of benchmarks: every problem is reported with file, entry and hint."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def read_gqa(files: Sequence[Path], pictures: Path, limit: int | None) -> list[I
 
 
 def _group(entry: Entry) -> str:
-    """GQA tells "query" questions (open) from all others, which are answered by one of two words (binary)."""
+    """GQA distinguishes "query" questions (open) from all others, which are answered by one of two words (binary)."""
     if not entry.has("types"):
         return ""
     kinds = Entry(entry.fields["types"], entry.path, f"{entry.where}.types")
@@ -34,7 +34,7 @@ def _group(entry: Entry) -> str:
 
 
 def score_gqa(items: Sequence[Item], predictions: Sequence[str], mode: Mode) -> Score:
-    """Accuracy in per cent, told apart by binary and open questions."""
+    """Accuracy in per cent, also by binary and open questions."""
     if any(item.truth is None for item in items):
         return Score(None, {"note": "answers are not public: hand the submission file to the task's server"})
     right = [float(gqa_match(p, item.truth, mode)) for item, p in zip(items, predictions, strict=True)]

@@ -24,7 +24,7 @@ class Item:
         question: the question as the file has it ("" for captions).
         prompt: what the model is asked.
         truth: what the family's scorer needs; None where the answers are not public.
-        group: part of the task whose score is told apart ("" = none).
+        group: part of the task that gets a score of its own ("" = none).
     """
 
     id: int | str
@@ -54,7 +54,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A task's figure, 0..100 (CIDEr may pass 100), or None where answers are not public; and what else is told."""
+    """A task's figure, 0..100 (CIDEr may pass 100), or None where answers are not public; and further figures."""
 
     score: float | None
     details: dict[str, Any] = field(default_factory=dict)

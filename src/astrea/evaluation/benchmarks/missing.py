@@ -1,4 +1,4 @@
-"""What a task wants and does not find, said so that it can be put right."""
+"""Files that a task needs and does not find, with hints."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ DEPTHS = (1, 5, 10)
 
 
 def read_pool(files: Sequence[Path], pictures: Path, limit: int | None) -> Pool:
-    """A retrieval list ``[{image, caption: [...]}]`` or Karpathy's ``dataset_*.json`` (test split), told by content.
+    """A retrieval list ``[{image, caption: [...]}]`` or Karpathy's ``dataset_*.json`` (test split), by content.
 
     A retrieval list names pictures from the folder that ``pictures`` lies in: ``val2014/COCO_val2014_...jpg``.
     """

@@ -54,7 +54,7 @@ def read_scienceqa(files: Sequence[Path], pictures: Path, limit: int | None) -> 
 
 
 def chosen(prediction: str, options: Sequence[str], mode: Mode = "official") -> int | None:
-    """Which option a text picks; None if it cannot be told, which counts as wrong.
+    """Which option a text picks; None if it is unclear, which counts as wrong.
 
     Official: a letter alone, a letter with ". " after it, or exactly one "The answer is X" with anything after it.
     Normalised: also in lower case, in brackets or with a bare full stop; or the words of exactly one option.
@@ -83,7 +83,7 @@ def _official_letter(text: str) -> str | None:
 
 
 def score_scienceqa(items: Sequence[Item], predictions: Sequence[str], mode: Mode) -> Score:
-    """Accuracy in per cent, told apart by subject; and how many answers named no option."""
+    """Accuracy in per cent, also by subject; and how many answers named no option."""
     picked = [chosen(p, item.truth.options, mode) for item, p in zip(items, predictions, strict=True)]
     right = [float(pick == item.truth.answer) for item, pick in zip(items, picked, strict=True)]
     details = {"unparsable": picked.count(None), "groups": by_group((item.group for item in items), right)}

@@ -83,7 +83,7 @@ def vizwiz_answer(prediction: str) -> str:
 
 
 def score_vqa(items: Sequence[Item], predictions: Sequence[str], mode: Mode) -> Score:
-    """VQA accuracy in per cent, told apart by kind of answer where the file says it."""
+    """VQA accuracy in per cent, also by kind of answer where the file says it."""
     if any(item.truth is None for item in items):
         return Score(None, {"note": PRIVATE})
     right = [vqa_accuracy(p, item.truth, mode) for item, p in zip(items, predictions, strict=True)]
@@ -98,7 +98,7 @@ def score_textvqa(items: Sequence[Item], predictions: Sequence[str], mode: Mode)
 
 
 def score_vizwiz(items: Sequence[Item], predictions: Sequence[str], mode: Mode) -> Score:
-    """VQA accuracy, and how well what cannot be answered is told: precision, recall and F1 of "unanswerable"."""
+    """VQA accuracy, and how well unanswerable questions are detected: precision, recall and F1 of "unanswerable"."""
     meant = [vizwiz_answer(prediction) for prediction in predictions]
     score = score_vqa(items, meant, mode)
     if score.score is None or not all(item.group for item in items):

@@ -91,8 +91,8 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], mode: Mode = "official
 
     Args:
         prediction: the model's answer.
-        answers: one answer for each annotator, at least one. With exactly one, where nobody else is left, the score
-            is 1.0 for an exact match after normalisation and 0.0 otherwise, in both modes.
+        answers: one answer for each annotator, at least one. With exactly one there is no other annotator to
+            compare with: the score is 1.0 for an exact match after normalisation, 0.0 otherwise, in both modes.
         mode: "official" does as the published scorer: answers are normalised only if the annotators' answers are not
             all the same string, so that "Yes" does not match a unanimous "yes". "normalised", which most harnesses
             do, normalises always.

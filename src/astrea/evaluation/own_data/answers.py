@@ -41,7 +41,7 @@ class Respondent:
         self.model, self.processor, self.batch = model.eval(), processor, batch
 
     def answer(self, items: Sequence[Item], report: Reporter) -> Answers:
-        """Answer every item twice. What cannot be answered is told, and left out."""
+        """Answer every item twice. Items that cannot be answered are reported and left out."""
         found = Answers([None] * len(items), [None] * len(items), [None] * len(items))
         done = 0
         for rows in batches(items, self.batch):

@@ -66,7 +66,7 @@ class Item:
 def items_of(
     sources: Sequence[Source], check: Trainable, on_issue: Callable[[Issue], None], limit: int | None = None
 ) -> Iterator[Item]:
-    """The items of all records that training could learn from, in their order; the others are told of.
+    """The items of all records that training could learn from, in their order; the others are reported.
 
     Args:
         limit: of records of each source; None = all.

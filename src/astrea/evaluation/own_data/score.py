@@ -68,7 +68,7 @@ def figures(kind: str, given: Sequence[str], truths: Sequence[Sequence[str]]) ->
         right = [is_right(kind, one, own) for one, own in zip(given, truths, strict=True)]
         return {"vqa_accuracy": 100 * float(np.mean(right)), **exact}
     found = {"rouge_l": 100 * rouge_l(given, truths).corpus, "bleu4": 100 * bleu(given, truths)[3].corpus}
-    # CIDEr weighs words by how few pictures they are told of: of one picture it says nothing.
+    # CIDEr weighs words by how few pictures they describe: for one picture it is undefined.
     return found | ({"cider_d": 100 * cider_d(given, truths).corpus} if len(given) > 1 else {}) | exact
 
 

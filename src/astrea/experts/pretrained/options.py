@@ -1,4 +1,4 @@
-"""What a checkpoint expert may be told, per kind of task: the recipe's options and what `entry` adds to them."""
+"""Options of checkpoint experts, per kind of task: those of the recipe and those that `entry` adds."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class TagOptions(GridOptions):
     tokens: int = Field(17, ge=2, le=1024, description="one with tags, and g x g of a grid")
     top: int = Field(10, ge=1, le=1000, description="how many tags keep their probability")
     phrases: tuple[Phrase, ...] = Field((), max_length=1000, description="zero-shot tags")
-    prompt: str = Field("a photo of {}.", max_length=256, description="what the text tower is told of each phrase")
+    prompt: str = Field(
+        "a photo of {}.", max_length=256, description="the text that the text tower encodes for each phrase"
+    )
 
 
 class CaptionOptions(Options):

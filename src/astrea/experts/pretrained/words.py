@@ -43,7 +43,7 @@ def phrase_text(folder: Path, config: Any, phrases: Sequence[str]) -> dict[str, 
         AstreaError: there are none, they are too long together, or one is nothing to the tokenizer.
     """
     if not phrases:
-        raise AstreaError("an open-vocabulary detector must be told what to look for", "phrases: [cat, dog]")
+        raise AstreaError("an open-vocabulary detector needs phrases to look for", "phrases: [cat, dog]")
     words = read_words(folder)
     dot = words(SEPARATOR, add_special_tokens=False).input_ids
     text, spans = [words.cls_token_id], []

@@ -18,7 +18,7 @@ LONGEST = 2.0
 
 
 class Grid(nn.Module):
-    """A map (G, D) per expert, and what tells its cells apart.
+    """A map (G, D) per expert, and an embedding of its cells.
 
     Most peers fuse feature maps; our experts give slots that say where they look. A cell's value is the mean of the
     expert's valid tokens, weighted by ``w = exp(-distance^2 / (2 sigma^2))`` between token and centre of the cell:
