@@ -48,7 +48,7 @@ def test_links_inside_the_repository_lead_somewhere(page):
 
 
 def test_every_page_is_in_the_navigation():
-    listed = set(re.findall(r"^ +- (\S+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), re.M))
+    listed = sorted(re.findall(r"^ +- (\S+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), re.M))
     there = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
     there |= {page.name for page in (ROOT / "docs").glob("*.ipynb")}
-    assert listed == there | {"index.md"}
+    assert listed == sorted(there | {"index.md"})

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from astrea import AstreaError
+from astrea import AstreaError, FusionStrategy
 from astrea.alignment.matrix import ExpertMatrix
-from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens
+from astrea.fusion.protocol import Layout, VisualTokens
 
 
 class SurestTokens(FusionStrategy):
