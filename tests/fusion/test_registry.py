@@ -51,7 +51,7 @@ def make_shop(small_overrides: list[str], world_data: WorldData) -> Callable[[st
     def make(name: str) -> TrainingContext:
         options = json.dumps(OPTIONS.get(name, {}))
         chosen = [f"model.strategy={name}", f"model.options={options}", "model.word_start=false", "align.steps=0"]
-        recipe = load_recipe(Recipe, "tiny", [*small_overrides, *chosen])
+        recipe = load_recipe(Recipe, "tiny", small_overrides, then=chosen)
         model, tokenizer = assemble(recipe, Path(recipe.pretrain))
         torch.manual_seed(1)
         with torch.no_grad():

@@ -109,7 +109,7 @@ changes: Any = st.fixed_dictionaries(
     optional={
         "name": st.text(max_size=8) | st.sampled_from(["on", "1e-3", "~", "\x85", "a: b"]),
         "pretrain": st.text(max_size=8),
-        "model": st.builds(lambda given: {"options": given}, options),
+        "model": st.builds(lambda given: {"strategy": "m:C", "options": given}, options),
         "data": st.builds(
             lambda paths, weight: {"train": [*paths, {"path": "x", "weight": weight}]},
             st.lists(st.text(max_size=8), max_size=3),

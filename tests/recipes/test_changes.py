@@ -19,7 +19,8 @@ from astrea.recipes.recipe import Recipe
         ["experts.captioning=null"],
         ["experts.segmentation.options.threshold=0.05"],
         ['experts.more={"kind": "detection", "options": {}}'],
-        ["model.strategy=average", "model.mixer=false"],
+        ["model.strategy=average"],
+        ["model.strategy=mova", 'model.options={"top": 2}', "tune.lr=0.0003"],
         ['tune.train=["adapters", "fusion"]'],
     ],
 )

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from astrea.common.errors import AstreaError
 from astrea.recipes.loader import dump_recipe, load_recipe
-from astrea.recipes.recipe import Contrast, ExpertEntry, LanguageModel, PretrainPart, Recipe, Schedule, World
+from astrea.recipes.recipe import Contrast, ExpertEntry, LanguageModel, Losses, PretrainPart, Recipe, Schedule, World
 from astrea.world.experts.compact import COMPACT
 from astrea.world.scenes.draw import split_scene
 
@@ -111,6 +111,17 @@ def test_what_only_align_reads_is_no_key_of_other_stages(stage, key):
     assert load_recipe(Recipe, "tiny", [f"align.{key}", "align.losses={}"])
     with pytest.raises(AstreaError, match=f"'{stage}.{key.split('=')[0]}' is not a known key"):
         load_recipe(Recipe, "tiny", [f"{stage}.{key}"])
+
+
+@pytest.mark.parametrize("loss", Losses.model_fields)
+@pytest.mark.parametrize("stage", ["align", "fuse", "tune"])
+def test_a_loss_is_read_by_a_stage_or_refused(stage, loss):
+    of = {"lm": "fuse tune", "word": "align", "agree": "align", "itc": "align fuse tune"}.get(loss, "fuse tune")
+    if stage in of.split():
+        assert getattr(load_recipe(Recipe, "tiny", [f"{stage}.losses.{loss}=0.5"]), stage).losses.weights[loss] == 0.5
+    else:
+        with pytest.raises(AstreaError, match=f"'{stage}.losses.{loss}': no loss of this stage"):
+            load_recipe(Recipe, "tiny", [f"{stage}.losses.{loss}=0.5"])
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def recipes(small_overrides: list[str], folder: Path) -> dict[str, Path]:
         "switch": [files["jsonl"], "model.strategy=switch"],
     }.items():
         made[name] = folder / f"{name}.yaml"
-        made[name].write_text(dump_recipe(load_recipe(Recipe, "tiny", [*small_overrides, *SHORT, *own])))
+        made[name].write_text(dump_recipe(load_recipe(Recipe, "tiny", [*small_overrides, *SHORT], then=own)))
     return made
 
 

@@ -50,6 +50,7 @@ class AstreaFusion(FusionStrategy):
     residual_keep: Tensor
     learning_rates: Mapping[str, float] = {"trust.": 20.0, "allocator.": 10.0}
     """Both start from nothing and have little time."""
+    weighted_losses = ("contribution", "reliability")
 
     def __init__(
         self,

@@ -8,8 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
@@ -72,10 +74,15 @@ class FusionStrategy(nn.Module, ABC):
             times the same question). Otherwise many questions share one picture in a packed row.
         word_match: (H,) strength of the word match per attention head; None where `VisualTokens.words` is.
         learning_rates: learning rate relative to the stage's, by the beginning of a parameter's name; others have 1.
+        Options: the pydantic model of its options (with ``extra="forbid"``); None = made of the constructor's keyword
+            arguments, with their types and defaults.
+        weighted_losses: which of the recipe's losses are the strategy's own; a weight of another is an error.
     """
 
     num_tokens: int
     per_question: bool = False
+    Options: ClassVar[type[BaseModel] | None] = None
+    weighted_losses: ClassVar[tuple[str, ...]] = ()
     word_match: nn.Parameter | None
     learning_rates: Mapping[str, float] = {}
 

@@ -1,44 +1,106 @@
-"""Every fusion strategy by the name that recipes use."""
+"""Every fusion strategy by the name that recipes use. Nothing of a strategy is imported before it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from astrea.common.errors import AstreaError
-from astrea.fusion.astrea import AstreaFusion
-from astrea.fusion.peers.average import UniformAverage
-from astrea.fusion.peers.channel_concat import ChannelConcat
-from astrea.fusion.peers.moai import MoAI
-from astrea.fusion.peers.mova import MoVA
-from astrea.fusion.peers.sequence_concat import SequenceConcat
-from astrea.fusion.peers.single import SingleExpert
-from astrea.fusion.peers.spatial_sampler import SpatialSampler
-from astrea.fusion.peers.switch import TopOneSwitch
-from astrea.fusion.protocol import FusionStrategy, Layout
+from astrea.common.lazy import load_object
+from astrea.common.registry import Registry
 
-STRATEGIES: Mapping[str, Callable[..., FusionStrategy]] = {
-    "astrea": AstreaFusion,
-    "single": SingleExpert,
-    "average": UniformAverage,
-    "sequence_concat": SequenceConcat,
-    "channel_concat": ChannelConcat,
-    "switch": TopOneSwitch,
-    "mova": MoVA,
-    "moai": MoAI,
-    "spatial_sampler": SpatialSampler,
+if TYPE_CHECKING:
+    from astrea.fusion.protocol import FusionStrategy, Layout
+
+ASTREA = "astrea"
+
+STRATEGIES: Mapping[str, str] = {
+    ASTREA: "astrea.fusion.astrea:AstreaFusion",
+    "single": "astrea.fusion.peers.single:SingleExpert",
+    "average": "astrea.fusion.peers.average:UniformAverage",
+    "sequence_concat": "astrea.fusion.peers.sequence_concat:SequenceConcat",
+    "channel_concat": "astrea.fusion.peers.channel_concat:ChannelConcat",
+    "switch": "astrea.fusion.peers.switch:TopOneSwitch",
+    "mova": "astrea.fusion.peers.mova:MoVA",
+    "moai": "astrea.fusion.peers.moai:MoAI",
+    "spatial_sampler": "astrea.fusion.peers.spatial_sampler:SpatialSampler",
 }
+"""The built-in ones."""
+
+REGISTRY = Registry("fusion strategy", STRATEGIES, "astrea.strategies")
+"""Those of other packages too: by name where a package registered them, or as "module:Class"."""
 
 
-def build_strategy(name: str, layout: Layout, options: Mapping[str, Any]) -> FusionStrategy:
-    """The strategy of a name.
+MISTAKES = {"extra_forbidden": "there is none of this name", "missing": "it has no default, so give it"}
+
+
+def strategy_class(name: str, *, allow_import: bool) -> type[FusionStrategy]:
+    """The class of a strategy.
+
+    Args:
+        allow_import: whether "module:Class" may be imported, see `astrea.common.registry.Registry.find`.
 
     Raises:
-        AstreaError: unknown name, or options that its constructor does not take.
+        AstreaError: an unknown name, an import that fails or is not allowed, or what is no strategy.
     """
-    if name not in STRATEGIES:
-        raise AstreaError(f"unknown fusion strategy {name!r}", f"known: {', '.join(STRATEGIES)}")
+    found = REGISTRY.find(name, allow_import=allow_import)
+    wanted = load_object("astrea.fusion.protocol:FusionStrategy")
+    if not (isinstance(found, type) and issubclass(found, wanted)):
+        raise AstreaError(
+            f"fusion strategy {name!r} is not a subclass of astrea.FusionStrategy",
+            "derive it from astrea.FusionStrategy",
+        )
+    return found
+
+
+def options_of(strategy: type[FusionStrategy]) -> type[BaseModel]:
+    """The pydantic model of a strategy's options: its ``Options``, or one made of its constructor's keyword arguments,
+    with their types and defaults. Unknown keys are an error in both."""
+    if strategy.Options is not None:
+        return strategy.Options
+    constructor = strategy.__init__
     try:
-        return STRATEGIES[name](layout, **options)
+        hints = get_type_hints(constructor)
+    except NameError:  # types that are imported for type checkers alone
+        hints = {}
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if one.default is one.empty else one.default)
+        for name, one in inspect.signature(constructor).parameters.items()
+        if one.kind is one.KEYWORD_ONLY
+    }
+    return create_model(f"{strategy.__name__}Options", __config__=ConfigDict(extra="forbid", frozen=True), **fields)
+
+
+def check_options(name: str, strategy: type[FusionStrategy], options: Mapping[str, Any]) -> None:
+    """Raises AstreaError for an option that the strategy does not have, that it must have, or of another type."""
+    model = options_of(strategy)
+    try:
+        model.model_validate(dict(options), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        said = MISTAKES.get(first["type"], str(first["msg"]))
+        known = ", ".join(model.model_fields) or "none"
+        raise AstreaError(f"option {key!r} of the fusion strategy {name!r}: {said}", f"its options: {known}") from error
+
+
+def build_strategy(
+    name: str, layout: Layout, options: Mapping[str, Any], *, allow_import: bool = False
+) -> FusionStrategy:
+    """The strategy of a name.
+
+    Args:
+        layout: what there is to fuse. options: of its constructor. allow_import: as in `strategy_class`.
+
+    Raises:
+        AstreaError: as `strategy_class` and `check_options`; and what the constructor refuses.
+    """
+    found = strategy_class(name, allow_import=allow_import)
+    check_options(name, found, options)
+    try:
+        return found(layout, **options)  # type: ignore[call-arg]
     except TypeError as error:
         raise AstreaError(f"fusion strategy {name!r}: {error}", "check model.options in the recipe") from error

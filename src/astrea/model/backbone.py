@@ -74,7 +74,7 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         layout = Layout(
             width, tuple(self.experts.names), tuple(self.experts.token_counts), config.text_config.num_attention_heads
         )
-        self.fusion = build_strategy(config.strategy, layout, config.fusion)
+        self.fusion = build_strategy(config.strategy, layout, config.fusion, allow_import=allow_import)
         alone = language_model is None
         self.language_model = (
             split_head(build_language_model(config))[0] if language_model is None else language_model()

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from astrea.common.errors import AstreaError
 from astrea.common.paths import file_guard, is_file, is_folder, open_file
 from astrea.recipes.schema import keys_of
+from astrea.recipes.strategies import leave_behind, strategy_of
 from astrea.recipes.trail import short
 from astrea.recipes.tree import Tree
 from astrea.recipes.yaml12 import MAX_BYTES, compose
@@ -54,6 +55,8 @@ def based_tree(path: Path, model: type[BaseModel], above: tuple[Path, ...] = ())
     recipe.forget((BASE,))
     if "name" in keys_of(model) and "name" not in recipe.data:  # or the run's folder would be the base's
         recipe.data["name"], recipe.origins[("name",)] = path.stem, f"{path}"
+    if getattr(model, "HAS_STRATEGY", False):
+        leave_behind(made, strategy_of(recipe))
     made.lay_over(recipe, model)
     return made
 

@@ -22,8 +22,18 @@ def changes_from(base: str, config: BaseModel) -> list[str]:
         AstreaError: no such recipe, or one that no overrides turn into ``config`` (such as with entries in another
             order, which overrides cannot say).
     """
-    start = load_recipe(type(config), base)
-    words = _changes(start.model_dump(mode="json"), config.model_dump(mode="json"), ())
+    start, wanted = load_recipe(type(config), base), config.model_dump(mode="json")
+    words: list[str] = []
+    if (
+        getattr(config, "HAS_STRATEGY", False)
+        and wanted["model"]["strategy"] != start.model_dump()["model"]["strategy"]
+    ):
+        # First of all, for it leaves behind what the base says for its own.
+        words = [
+            f"model.{key}={_said(wanted['model'][key])}" for key in ("strategy", "options") if wanted["model"][key]
+        ]
+        start = load_recipe(type(config), base, words)
+    words += _changes(start.model_dump(mode="json"), wanted, ())
     made = load_recipe(type(config), base, words)
     if made.model_dump_json() != config.model_dump_json():  # as text, because equal mappings may differ in order
         raise AstreaError(f"no KEY=VALUE words turn the recipe {base!r} into this one", "keep the order of its entries")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import yaml
@@ -13,6 +14,7 @@ from astrea.common.errors import AstreaError
 from astrea.recipes.based import based_tree, find_recipe, shipped_recipes
 from astrea.recipes.problems import explain
 from astrea.recipes.renamed import refuse_old_keys, rename_old_keys
+from astrea.recipes.strategies import forget_unread, leave_behind, strategy_of
 from astrea.recipes.tree import Tree
 from astrea.recipes.yaml12 import MAX_BYTES, MAX_NODES, Dumper
 
@@ -23,7 +25,9 @@ T = TypeVar("T", bound=BaseModel)
 SHORTER = "name the files by a pattern (shards/*.tar), or say less."
 
 
-def load_recipe(model: type[T], name_or_path: str, overrides: Sequence[str] = (), *, saved: bool = False) -> T:
+def load_recipe(
+    model: type[T], name_or_path: str, overrides: Sequence[str] = (), *, then: Sequence[str] = (), saved: bool = False
+) -> T:
     """Reads a recipe, applies the overrides in order, and validates the result strictly against ``model``.
 
     Args:
@@ -32,31 +36,44 @@ def load_recipe(model: type[T], name_or_path: str, overrides: Sequence[str] = ()
             ``base`` may name another one, see `astrea.recipes.based`.
         overrides: ``dotted.key=value``; the value is read as YAML, a number in the key indexes a list. ``null`` for an
             entry of a mapping of parts (``experts.detection=null``) takes the entry out.
+        then: overrides of the result: where they choose another fusion strategy, what was said for the former one is
+            left behind, as with a base's.
         saved: the file was written by a run, perhaps an older one: keys that had other names then are read.
 
     Raises:
         AstreaError: a missing, unreadable, oversized or malformed file or override, and every unknown, missing or
             ill-typed key, with its dotted name, its file and line, what was expected and the nearest valid key.
     """
-    return load_with_origins(model, name_or_path, overrides, saved=saved)[0]
+    return load_with_origins(model, name_or_path, overrides, then=then, saved=saved)[0]
 
 
 def load_with_origins(
-    model: type[T], name_or_path: str, overrides: Sequence[str] = (), *, saved: bool = False
+    model: type[T], name_or_path: str, overrides: Sequence[str] = (), *, then: Sequence[str] = (), saved: bool = False
 ) -> tuple[T, Tree]:
     """`load_recipe`, and where each value of it was written."""
     recipe = based_tree(find_recipe(name_or_path), model)
     renamed: Mapping[str, str] = getattr(model, "RENAMED", {})
     if saved:
         rename_old_keys(recipe, renamed)
-    for text in overrides:
-        recipe.override(text, model)
+        forget_unread(recipe)
+    for layer in (overrides, then):
+        _lay_over(recipe, layer, model)
     refuse_old_keys(recipe, renamed)
     try:
         # JSON mode is what lets strict validation still take a list for a tuple and text for a path.
         return model.model_validate_json(json.dumps(recipe.data), strict=True), recipe
     except ValidationError as error:
         raise explain(error, model, recipe) from None
+
+
+def _lay_over(recipe: Tree, overrides: Sequence[str], model: type[BaseModel]) -> None:
+    if getattr(model, "HAS_STRATEGY", False) and any(text.lstrip().startswith("model") for text in overrides):
+        tried = deepcopy(recipe)
+        for text in overrides:
+            tried.override(text, model)
+        leave_behind(recipe, strategy_of(tried))
+    for text in overrides:
+        recipe.override(text, model)
 
 
 def dump_recipe(config: BaseModel) -> str:

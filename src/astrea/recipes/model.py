@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import (
-    Field,
-    PositiveInt,
-    field_validator,
-)
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from astrea.fusion.registry import STRATEGIES
+from astrea.fusion.registry import ASTREA
 from astrea.language.defaults import WORD_MATCH
 from astrea.recipes.part import Part
+from astrea.recipes.strategies import MODEL_KEYS, check_model
 
 
 class Model(Part):
     """Alignment and fusion; every ingredient can be switched off."""
 
-    strategy: str = Field("astrea", description="any name of astrea.fusion.registry")
+    strategy: str = Field("astrea", description='a name (astrea.fusion.registry), or "module:Class"')
     options: dict[str, Any] = Field({}, description="of another strategy's constructor; Astrea's are the keys below")
     word_match: float = Field(
         WORD_MATCH,
@@ -46,16 +43,20 @@ class Model(Part):
     )
     pretrained_llm: bool = Field(True, description="start from the pretrained language model; false = from nothing")
 
-    @field_validator("strategy")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in STRATEGIES:
-            raise ValueError(f"unknown strategy {name!r}; known: {', '.join(STRATEGIES)}")
-        return name
+    @model_validator(mode="after")
+    def _is_read_by_the_strategy(self) -> Self:
+        check_model(self.strategy, self.options, self.model_fields_set)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_anothers(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Read back, keys that the strategy does not read would be refused.
+        other = () if self.strategy == ASTREA else MODEL_KEYS
+        return {key: value for key, value in dump(self).items() if key not in other}
 
     def fusion(self) -> dict[str, Any]:
         """Options of the strategy's constructor."""
-        if self.strategy != "astrea":
+        if self.strategy != ASTREA:
             return dict(self.options)
         return {
             "mixer": self.mixer,

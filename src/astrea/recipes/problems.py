@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from astrea.common.errors import AstreaError
+from astrea.recipes.part import BadKey
 from astrea.recipes.schema import keys_of, models_at
 from astrea.recipes.trail import WORDS, Trail, dotted, short
 from astrea.recipes.tree import Tree
@@ -38,7 +39,8 @@ def _trail(entry: Any, data: Any) -> Trail:
             data, trail = data[part], (*trail, part)
         elif entry["type"] == "missing" and i == len(entry["loc"]):
             trail = (*trail, part)
-    return trail
+    error = entry.get("ctx", {}).get("error")
+    return (*trail, *error.trail) if isinstance(error, BadKey) else trail
 
 
 def _problem(trail: Trail, entries: list[Any], model: type[BaseModel], recipe: Tree) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from astrea.experts.names import wrong_with
+from astrea.fusion.registry import ASTREA
 from astrea.recipes.data import Data, TrainFile, World
 from astrea.recipes.evaluation import Evaluation
 from astrea.recipes.experts import ExpertEntry
@@ -27,6 +28,7 @@ from astrea.recipes.pretraining import Distill, ExpertPretraining, LanguagePretr
 from astrea.recipes.renamed import RENAMED
 from astrea.recipes.runtime import Runtime
 from astrea.recipes.stages import AlignStage, Losses, Schedule, Stage
+from astrea.recipes.strategies import REGULARISATION_KEYS, check_losses
 
 __all__ = [
     "AlignStage",
@@ -57,6 +59,7 @@ class Recipe(Part):
     """A whole run."""
 
     RENAMED: ClassVar[Mapping[str, str]] = RENAMED
+    HAS_STRATEGY: ClassVar[bool] = True
 
     name: str
     seed: int = 0
@@ -82,10 +85,21 @@ class Recipe(Part):
 
     @model_serializer(mode="wrap")
     def _without_start(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # As with the data's newer keys.
+        # As with the data's newer keys, and with keys of model that the strategy does not read.
         unsaid = {"start"} if self.start is None else set()
         unsaid |= set() if self.evaluation.tasks else {"evaluation"}
-        return {key: value for key, value in dump(self).items() if key not in unsaid}
+        made = {key: value for key, value in dump(self).items() if key not in unsaid}
+        if self.model.strategy != ASTREA and "regularisation" in made:
+            said = self.regularisation.model_fields_set
+            other = [key for key in REGULARISATION_KEYS if key not in said]
+            made["regularisation"] = {k: v for k, v in made["regularisation"].items() if k not in other}
+        return made
+
+    @model_validator(mode="after")
+    def _losses_are_the_strategys(self) -> Recipe:
+        weights = {stage: getattr(self, stage).losses.model_dump() for stage in ("fuse", "tune")}
+        check_losses(self.model.strategy, weights, self.regularisation.model_fields_set)
+        return self
 
     @model_validator(mode="after")
     def _no_word_match_unless_warmed_up(self) -> Recipe:

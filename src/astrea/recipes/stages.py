@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from importlib.metadata import entry_points
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
-from astrea.recipes.part import Part
+from astrea.recipes.part import BadKey, Part
 
 
 class Schedule(Part):
@@ -84,9 +84,21 @@ class Stage(Schedule):
         3.0, ge=0, description="learning rate of the language model's hidden matrices over lr, by Muon; 0 = AdamW"
     )
 
+    OTHERS: ClassVar[tuple[str, ...]] = ("word", "agree")
+    """Losses of other stages."""
+
+    @model_validator(mode="after")
+    def _losses_are_read(self) -> Self:
+        for name in self.OTHERS:
+            if getattr(self.losses, name):
+                raise BadKey(("losses", name), "no loss of this stage; give it no weight")
+        return self
+
 
 class AlignStage(Stage):
     """The first stage, which brings every expert's tokens into the language model's space."""
+
+    OTHERS: ClassVar[tuple[str, ...]] = ("lm", "contribution", "reliability")
 
     progressive: bool = Field(
         True, description="by contrast: one expert after another, as the paper does it; false = all at once"

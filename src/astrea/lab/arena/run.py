@@ -86,9 +86,8 @@ class Cell:
         Raises:
             AstreaError: the contestant does not fit the base recipe, or a part of it is unknown here.
         """
-        return load_recipe(
-            Recipe, self.recipe, [*self.base, *self.contestant.overrides, f"seed={self.seed}", "threads=1"]
-        )
+        then = [*self.contestant.overrides, f"seed={self.seed}", "threads=1"]
+        return load_recipe(Recipe, self.recipe, self.base, then=then)
 
     def spec(self, *, cache: Path, work: Path) -> dict[str, Any]:
         """What `run_cell` needs, JSON-able. cache: kept features. work: where temporary run folders may lie."""

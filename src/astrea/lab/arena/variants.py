@@ -73,11 +73,7 @@ def strategies(recipe: Recipe) -> list[Contestant]:
     # A strategy of its own adds no use to Astrea's switches: no pre-alignment, and its steps are given to `tune`.
     # Nor do their authors take experts away or make them lie in training.
     own_way = (
-        "model.word_match=0",
-        "regularisation.contribution_every=0",
         "regularisation.expert_dropout=0",
-        "fuse.losses.reliability=0",
-        "tune.losses.reliability=0",
         # They were given the longer queue when Astrea still had one; it can only help their heads.
         "contrast.queue=1024",
         # Astrea learns best at half these rates, others at these or higher ones (docs/lab-notes.md).
