@@ -56,9 +56,7 @@ def album(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("installed")
 def test_three_steps_by_recipe_lines_alone(small_recipe: Path, album: Path, tmp_path: Path):
-    steps = {
-        f"{stage}.{key}": value for stage in ("align", "fuse", "tune") for key, value in (("steps", 1), ("batch", 2))
-    }
+    stages = {stage: {"steps": 1, "batch": 2} for stage in ("align", "fuse", "tune")}
     losses = {"lm": 1.0, "gate_entropy": 0.5}
     model_folder = astrea.train(
         small_recipe,
@@ -66,9 +64,9 @@ def test_three_steps_by_recipe_lines_alone(small_recipe: Path, album: Path, tmp_
         **{
             "experts.brightness": {"kind": "brightness", "options": {"middle": 0.25}},
             "data.train": [{"path": str(album), "format": "toy_lines"}],
+            **stages,
             "fuse.losses": losses,
             "tune.losses": losses,
-            **stages,
         },
     )
     model = astrea.load(model_folder, device="cpu")  # its names are registered, so nothing has to be trusted

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from astrea.common.terminal import counted
+from astrea.data.feature_cache import FeatureCache
 from astrea.world.scenes.draw import split_scene
 from command_line import Astrea, refused
 
@@ -141,3 +143,24 @@ def test_an_index_of_one_picture(astrea: Astrea, tiny_folder: Path, tmp_path: Pa
     result = astrea("index", tiny_folder, tmp_path)
     assert result.code == 0, result.err
     assert result.out.startswith("1 picture: 1 encoded")
+
+
+# The cache
+
+
+def test_the_cache_is_listed_and_pruned(astrea: Astrea, tmp_path: Path):
+    cache = FeatureCache(tmp_path / "cache")
+    for number in range(3):
+        cache.get_or_compute({"number": number}, lambda: {"tokens": torch.zeros(1000)})
+    listed = json.loads(astrea("cache", "list", cache.folder, "--json").out)
+    assert len(listed) == 3
+    assert all(row["bytes"] > 4000 and row["used"] > 0 for row in listed)
+    assert astrea("cache", "list", cache.folder).out.splitlines()[-1] == "3 entries, 0.0 MB"
+    limit = (sum(row["bytes"] for row in listed) - 1) / 1e9
+    assert "2 entries of 0.0 MB left" in astrea("cache", "prune", cache.folder, "--max-gb", limit).out
+    assert {row["name"] for row in json.loads(astrea("cache", "list", cache.folder, "--json").out)} == {
+        row["name"]
+        for row in listed[:2]  # the one used longest ago is gone
+    }
+    assert "0 entries" in astrea("cache", "prune", cache.folder, "--max-gb", 0).out
+    refused(astrea("cache", "list", tmp_path / "none"), "none is not a folder")

@@ -36,6 +36,7 @@ DONE: dict[str, list[str]] = {
     "ask MODEL PICTURE": ["ask", "runs/mine/model", "photos/p/00001.png", *ASKED],
     "ask PICTURE": ["ask", "photos/p/00000.png", *ASKED],
     "ask example": ["ask", "example", *ASKED],
+    "cache prune --max-gb 5": ["cache", "prune", "runs/cache", "--max-gb", "5"],
     "evaluate FOLDER": ["evaluate", "runs/mine/model", "--tasks", "counting,spatial"],
     "evaluate PLACE": ["evaluate", "runs/mine"],
     "evaluate PLACE/model --data FILE": ["evaluate", "runs/mine/model", "--data", "photos/held-out.jsonl"],

@@ -15,6 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ def fingerprint(key: dict[str, Any]) -> str:
 def _log_event(event: str) -> None:
     """The default for events: they are dropped."""
     logging.getLogger("astrea.cache").warning(event)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """One stored set of features. size: bytes of all its files. used: seconds since 1970 when it was last read or
+    written. files: the JSON file, which makes an entry whole, comes first."""
+
+    name: str
+    size: int
+    used: float
+    files: tuple[Path, ...]
 
 
 class FeatureCache:
@@ -127,20 +139,20 @@ class FeatureCache:
         Returns:
             The bytes removed, leftovers not counted.
         """
-        entries = self._entries()
-        total = sum(size for _, size, _ in entries)
+        entries = self.entries()
+        total = sum(entry.size for entry in entries)
         removed = 0
-        for _, size, paths in sorted(entries, key=lambda item: item[0]):
+        for entry in sorted(entries, key=lambda entry: entry.used):
             if total - removed <= keep_bytes:
                 break
             with contextlib.suppress(OSError):
-                for path in paths:
+                for path in entry.files:
                     path.unlink(missing_ok=True)
-                removed += size
+                removed += entry.size
         return removed
 
-    def _entries(self) -> list[tuple[int, int, list[Path]]]:
-        """(last use in ns, bytes, files) of each entry; the JSON file, which makes an entry whole, comes first."""
+    def entries(self) -> list[CacheEntry]:
+        """What is stored, in no particular order; leftovers of interrupted writes of over a day ago are removed."""
         files: dict[str, list[Path]] = {}
         with contextlib.suppress(OSError):
             for path in sorted(self.folder.iterdir()):
@@ -149,10 +161,11 @@ class FeatureCache:
                 elif _LEFTOVER.fullmatch(path.name) and time.time() - path.stat().st_mtime > _LEFTOVER_AGE:
                     shutil.rmtree(path, ignore_errors=True)
         entries = []
-        for paths in files.values():
+        for name, paths in files.items():
             with contextlib.suppress(OSError):  # another process pruned it meanwhile
                 status = [path.stat() for path in paths]
-                entries.append((max(s.st_mtime_ns for s in status), sum(s.st_size for s in status), paths))
+                used, size = max(s.st_mtime_ns for s in status) / 1e9, sum(s.st_size for s in status)
+                entries.append(CacheEntry(name, size, used, tuple(paths)))
         return entries
 
     def _tensors(self, entry: str) -> Path:
