@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 import astrea
+from astrea.evaluation.evaluate import evaluate_and_report
+from astrea.recipes.saved import read_recipe
 from astrea.training.losses.protocol import InstructLoss
 from astrea.training.losses.registry import loss_class
 from command_line import Astrea
@@ -64,6 +66,7 @@ def test_three_steps_by_recipe_lines_alone(small_recipe: Path, album: Path, tmp_
         **{
             "experts.brightness": {"kind": "brightness", "options": {"middle": 0.25}},
             "data.train": [{"path": str(album), "format": "toy_lines"}],
+            "evaluation.tasks": ["toy_brightness"],
             **stages,
             "fuse.losses": losses,
             "tune.losses": losses,
@@ -77,6 +80,10 @@ def test_three_steps_by_recipe_lines_alone(small_recipe: Path, album: Path, tmp_
     entropies = [value for row in logged for key, value in row.items() if "gate_entropy" in key]
     assert entropies
     assert all(value > 0 for value in entropies)
+    run = tmp_path / "run"
+    results = evaluate_and_report(read_recipe(run), run)
+    assert results is not None
+    assert results["tasks"]["bright_or_dark"]["n"] == 2
     assert loss_class(InstructLoss, "gate_entropy").__module__ == "toy_astrea.loss"
 
 

@@ -126,7 +126,7 @@ def evaluate_on_tasks(
     model: AstreaForConditionalGeneration,
     processor: AstreaProcessor,
     *,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> dict[str, Any]:
     """`evaluate_and_report` on ``evaluation.tasks`` alone; the average is over these."""
     started = time.perf_counter()
@@ -149,7 +149,7 @@ def add_tasks(
     processor: AstreaProcessor,
     results: dict[str, Any],
     *,
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> None:
     """Put the scores of ``evaluation.tasks`` beside those that there are; averages stay what they were."""
     taken = results.get("tasks", {})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from astrea.common.errors import AstreaError
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.data.images import load_image
 from astrea.evaluation.generate import Answerer
 from astrea.evaluation.task import Task, TaskItem, open_task
@@ -27,7 +27,7 @@ def evaluate_tasks(
     entries: Sequence[TaskEntry],
     *,
     taken: Collection[str] = (),
-    report: Reporter,
+    report: Reporter = SILENT,
 ) -> dict[str, dict[str, Any]]:
     """What ``results.json`` holds of some tasks: ``tasks`` (scores 0..100) and ``shares`` (each expert's gate weight).
 
@@ -49,7 +49,7 @@ def evaluate_tasks(
 
 
 def evaluate_task(
-    model: AstreaForConditionalGeneration, processor: AstreaProcessor, task: Task, *, report: Reporter
+    model: AstreaForConditionalGeneration, processor: AstreaProcessor, task: Task, *, report: Reporter = SILENT
 ) -> tuple[dict[str, Any], Tensor]:
     """One task's row, and the mean gate weight (E,) of each expert. Items whose picture cannot be read are left out."""
     answerer = Answerer(model, processor.tokenizer)
