@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from astrea.common.errors import AstreaError
 from astrea.common.installation import import_extra
-from astrea.recipes.recipe import LowRank
+from astrea.language.low_rank_options import LowRank
 
 MARK = ".lora_"
 
@@ -35,7 +35,7 @@ def inject(language_model: PreTrainedModel, options: Mapping[str, Any]) -> None:
     """Put fresh adapters into a language model; until they learn it computes what it did.
 
     Args:
-        options: the fields of `astrea.recipes.recipe.LowRank`.
+        options: the fields of `astrea.language.low_rank_options.LowRank`.
 
     Raises:
         AstreaError: peft is missing, the options are out of range, or they name no layer, or the words' own tables.
