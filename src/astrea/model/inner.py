@@ -18,7 +18,15 @@ from astrea.model.inputs import Features
 
 
 class Inner:
-    """Parts and methods of ``model``, an `AstreaModel`, where each is described."""
+    """Implements `AstreaModel` by handing everything on to ``model``, where each method is described.
+
+    Attributes:
+        experts: every expert, by name.
+        alignment: adapters and heads.
+        fusion: the strategy.
+        windows: sliding windows of the language model's layers.
+        num_visual_tokens: how many tokens a picture takes.
+    """
 
     model: AstreaModel
 
