@@ -21,7 +21,7 @@ from astrea.fusion.registry import ASTREA
 from astrea.recipes.data import Data, TrainFile, World
 from astrea.recipes.evaluation import Evaluation
 from astrea.recipes.experts import ExpertEntry
-from astrea.recipes.llm import LanguageModel, LowRank
+from astrea.recipes.llm import LanguageModel
 from astrea.recipes.model import Contrast, Model, Regularisation
 from astrea.recipes.part import Part
 from astrea.recipes.pretraining import Distill, ExpertPretraining, LanguagePretraining, Pretraining, PretrainPart
@@ -40,7 +40,6 @@ __all__ = [
     "LanguageModel",
     "LanguagePretraining",
     "Losses",
-    "LowRank",
     "Model",
     "Part",
     "PretrainPart",
