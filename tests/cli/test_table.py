@@ -88,3 +88,11 @@ print(*sys.modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not HEAVY & set(done.stdout.split())
+
+
+def test_ask_imports_no_training_loop_no_laboratory_and_no_tables():
+    said = "['astrea', 'ask', 'example', 'what colour is the cat?']"
+    loaded = modules_after(f"import astrea.cli; sys.argv = {said}; astrea.cli.main()")
+    assert "astrea.model.modeling" in loaded
+    needless = {"pandas", "matplotlib", "astrea.lab", "astrea.training.trainer", "astrea.training.loop"}
+    assert not needless & loaded
