@@ -70,7 +70,7 @@ def reliable_experts(
     if trust is None:
         return present_NE
     matrix = model.alignment(features, present_NE)
-    return select_reliable(trust, matrix, model.fusion.trained(matrix))
+    return select_reliable(trust, matrix, model.fusion.trained(matrix))  # type: ignore[operator]
 
 
 def refuses(answer: str) -> bool:

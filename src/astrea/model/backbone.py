@@ -79,7 +79,7 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         self.language_model = (
             split_head(build_language_model(config))[0] if language_model is None else language_model()
         )
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
         # Not before: what is not the language model's own would be given fresh values of its kind.
         if alone and config.low_rank is not None:
             inject(self.language_model, config.low_rank)
@@ -88,7 +88,7 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         """As in torch, but what a language model computes its positions with (tables that no folder holds) is never
         narrowed: in half precision far positions would be the same."""
         before = unsaved_buffers(self.language_model) if "language_model" in self._modules else {}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, table in before.items():
             holder = self.language_model.get_submodule(name.rpartition(".")[0])
             now = holder._buffers[name.rpartition(".")[2]]
@@ -99,15 +99,17 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
     @property
     def num_visual_tokens(self) -> int:
         """M: how many image placeholders one picture takes in ``input_ids``."""
-        return self.fusion.num_tokens
+        found: int = self.fusion.num_tokens
+        return found
 
     def get_input_embeddings(self) -> torch.nn.Module:
-        return self.language_model.get_input_embeddings()
+        found: torch.nn.Module = self.language_model.get_input_embeddings()
+        return found
 
     def set_input_embeddings(self, value: torch.nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers: more or fewer words in the language model's table, and in the configuration."""
         found = self.language_model.resize_token_embeddings(*args, **kwargs)
         self.config.text_config.vocab_size = self.language_model.config.vocab_size
@@ -122,7 +124,8 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         if pixel_values is None:
             raise AstreaError("neither pixel_values nor features were given", "pass one of them")
         with torch.no_grad():
-            return self.experts(pixel_values)
+            found: dict[str, ExpertFeatures] = self.experts(pixel_values)
+            return found
 
     def fuse(
         self,
@@ -135,7 +138,8 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         """Alignment and fusion (the model's own, or another one's) of pictures whose questions are (N, S, D)."""
         matrix = in_full(self.alignment, features, present)
         question_NSD = question_NSD.to(matrix.tokens.dtype)
-        return in_full(self.fusion if fusion is None else fusion, matrix, question_NSD, generator)
+        found: VisualTokens = in_full(self.fusion if fusion is None else fusion, matrix, question_NSD, generator)
+        return found
 
     def get_image_features(
         self, pixel_values: Tensor | None = None, features: Features | None = None, present: Tensor | None = None
@@ -215,7 +219,7 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         asked = {name: getattr(self.config, name, None) if flag is None else flag for name, flag in asked.items()}
         return {name: True for name, flag in asked.items() if flag}
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Tensor | None = None,

@@ -114,7 +114,7 @@ class AstreaCache:
             return
         layer = self._layer()
         if layer is None:
-            layer = KeyLayer()
+            layer = KeyLayer()  # type: ignore[no-untyped-call]
             # What some releases ask every layer of a cache for, where they ask any.
             for name in ("max_cache_len", "max_batch_size", "batch_size"):
                 if hasattr(self.cache.layers[0], name):

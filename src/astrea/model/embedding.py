@@ -50,7 +50,8 @@ class Embedding:
         embeds = self.get_input_embeddings()(input_ids)
         asked = mean_questions(embeds.to(wide(embeds.dtype)), asked_tokens(is_image, real, question_mask, None), None)
         rows = rows_of_pictures(is_image, features, self.num_visual_tokens)
-        return self.fuse(features, present, asked[rows], None).shares[:, 0]
+        found: Tensor = self.fuse(features, present, asked[rows], None).shares[:, 0]
+        return found
 
     @torch.no_grad()
     def embed_image(
@@ -71,12 +72,14 @@ class Embedding:
         matrix = in_full(alignment, features, present)
         nothing = matrix.tokens.new_zeros(len(matrix.tokens), 1, matrix.tokens.shape[-1])
         fused = in_full(self.fusion, matrix, nothing)
-        return in_full(alignment.picture_head, fused.tokens, fused.valid)
+        found: Tensor = in_full(alignment.picture_head, fused.tokens, fused.valid)
+        return found
 
     @torch.no_grad()
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Unit vectors (B, P) of texts without pictures or chat marks."""
-        return in_full(self.alignment.text_head, self.text_states(input_ids, attention_mask))
+        found: Tensor = in_full(self.alignment.text_head, self.text_states(input_ids, attention_mask))
+        return found
 
     @torch.no_grad()
     def text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -94,4 +97,5 @@ class Embedding:
         ).last_hidden_state
         hidden = hidden.to(wide(hidden.dtype))
         weight = real.to(hidden.dtype).unsqueeze(-1)
-        return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+        found: Tensor = (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+        return found

@@ -101,7 +101,8 @@ class Decoding(GenerationMixin):
         return bool(wanted[:, past:].any()) or not torch.equal(wanted[:, :past], known.asked)
 
     def _pictures_of(self, is_image: Tensor) -> int:
-        return int(is_image.sum()) // self.num_visual_tokens
+        found: int = int(is_image.sum()) // self.num_visual_tokens
+        return found
 
     def _new_pictures(self, input_ids: Tensor, skip: int, pictures: dict[str, Any]) -> dict[str, Any]:
         """Of the pictures of whole rows those whose placeholders come after the first ``skip`` tokens; pictures that
@@ -136,7 +137,7 @@ class Decoding(GenerationMixin):
         read = PICTURES if cache_of(model_kwargs) is not None else ()
         return {name: value for name, value in model_kwargs.items() if name not in read}
 
-    def _expand_inputs_for_generation(  # type: ignore[override]
+    def _expand_inputs_for_generation(
         self,
         expand_size: int = 1,
         is_encoder_decoder: bool = False,

@@ -32,7 +32,8 @@ class Inner:
 
     @property
     def experts(self) -> ExpertBank:
-        return self.model.experts
+        found: ExpertBank = self.model.experts
+        return found
 
     @experts.setter
     def experts(self, value: ExpertBank) -> None:
@@ -40,7 +41,8 @@ class Inner:
 
     @property
     def alignment(self) -> Alignment:
-        return self.model.alignment
+        found: Alignment = self.model.alignment
+        return found
 
     @alignment.setter
     def alignment(self, value: Alignment) -> None:
@@ -48,7 +50,8 @@ class Inner:
 
     @property
     def fusion(self) -> FusionStrategy:
-        return self.model.fusion
+        found: FusionStrategy = self.model.fusion
+        return found
 
     @fusion.setter
     def fusion(self, value: FusionStrategy) -> None:
@@ -56,7 +59,8 @@ class Inner:
 
     @property
     def windows(self) -> Windows:
-        return self.model.windows
+        found: Windows = self.model.windows
+        return found
 
     @property
     def num_visual_tokens(self) -> int:
@@ -69,7 +73,8 @@ class Inner:
         self.model.set_input_embeddings(value)
 
     def get_decoder(self) -> PreTrainedModel:
-        return self.model.language_model
+        found: PreTrainedModel = self.model.language_model
+        return found
 
     def see(self, pixel_values: Tensor | None) -> dict[str, ExpertFeatures]:
         return self.model.see(pixel_values)

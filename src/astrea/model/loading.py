@@ -167,7 +167,8 @@ def _load_weights(folder: Path, config: AstreaConfig, allow_import: bool) -> Ast
             raise AstreaError(
                 f"{folder / WEIGHTS} has {kind.replace('_', ' ')}: {sorted(map(str, found[kind]))[:3]}", AGAIN
             )
-    return model.eval()
+    result: AstreaForConditionalGeneration = model.eval()
+    return result
 
 
 @torch.no_grad()

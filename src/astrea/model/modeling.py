@@ -116,15 +116,15 @@ class AstreaForConditionalGeneration(Decoding, Inner, AstreaPreTrainedModel, Gen
         self.language_model.set_output_embeddings(new_embeddings)
         self._take_head(self.language_model)
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers: more or fewer words in the language model's tables, and in the configuration."""
         found = self.language_model.resize_token_embeddings(*args, **kwargs)
         self.config.text_config.vocab_size = self.language_model.config.vocab_size
         self._take_head(self.language_model)
         return found
 
-    @can_return_tuple
-    def forward(  # type: ignore[override]
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,

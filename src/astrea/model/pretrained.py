@@ -57,7 +57,7 @@ class AstreaPreTrainedModel(PreTrainedModel):
         )
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         # transformers would save under the names that it read, and earlier folders end here.
-        read: list[Any] = model._weight_conversions
+        read: list[Any] = model._weight_conversions  # type: ignore[assignment]
         model._weight_conversions = [one for one in read if not old_names.keys() & {*one._original_source_patterns}]
         refuse_offloaded_parts(model)
         asked = kwargs.get("dtype", kwargs.get("torch_dtype"))

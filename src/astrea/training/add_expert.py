@@ -188,7 +188,7 @@ def expand(
     if any(labels):
         readable = [in_known_words(label, tokenizer, pieces) for label in labels]
         words = LabelWords(readable, tokenizer).read(new.get_input_embeddings())
-        new.alignment.adapters[name].start_at_words(words)
+        new.alignment.adapters[name].start_at_words(words)  # type: ignore[operator]
     new.generation_config = copy.deepcopy(model.generation_config)
     return new.eval(), tokenizer
 

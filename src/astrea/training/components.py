@@ -262,7 +262,7 @@ def put_together(recipe: Recipe, parts: Path | None) -> Assembled:
             labels = model.experts[name].labels
             if any(labels):
                 words = LabelWords(labels, tokenizer).read(model.get_input_embeddings())
-                model.alignment.adapters[name].start_at_words(words)
+                model.alignment.adapters[name].start_at_words(words)  # type: ignore[operator]
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     if recipe.llm.checkpoint is not None:
