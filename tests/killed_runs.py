@@ -18,7 +18,7 @@ from typing import Any
 from astrea.common.progress import Reporter
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training import checkpoint
+from astrea.training import checkpoint, stage_runner
 from astrea.training import trainer as run
 from astrea.training.log import TrainLog
 from astrea.training.stages.instruct import InstructObjective
@@ -65,8 +65,8 @@ POINTS: dict[str, Callable[[], None]] = {
     "before the first save": lambda: kill(TrainLog, "write", at_step(1), after=True),
     "between two saves": lambda: kill(TrainLog, "write", at_step(17), after=True),
     "in mid-accumulation": lambda: kill(InstructObjective, "loss", Count(6)),
-    "at the end of a stage, unsaved": lambda: kill(run, "save_checkpoint", at_step(14)),
-    "between two stages": lambda: kill(run, "save_checkpoint", at_step(14), after=True),
+    "at the end of a stage, unsaved": lambda: kill(stage_runner, "save_checkpoint", at_step(14)),
+    "between two stages": lambda: kill(stage_runner, "save_checkpoint", at_step(14), after=True),
     "in mid-save, half the files": lambda: kill(checkpoint, "_write_tensors", Count(5 * 8 + 3)),
     "in mid-save, before the rename": lambda: kill(Path, "rename", lambda path, to: Path(to).name == "step-00000016"),
     "in mid-save, after the rename": lambda: kill(

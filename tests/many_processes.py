@@ -32,7 +32,8 @@ from astrea.training.components import assemble
 from astrea.training.distributed import process_group
 from astrea.training.fsdp import full_tensor, sharded
 from astrea.training.loop import Objective, build_optimizer, run_steps
-from astrea.training.trainer import Interrupted, train
+from astrea.training.stopping import Interrupted
+from astrea.training.trainer import train
 
 SECONDS = 100
 """After which a job's processes are killed: one that hangs must fail, and not hang the tests."""

@@ -14,7 +14,8 @@ from astrea.training.components import assemble
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stages.instruct import InstructObjective
-from astrea.training.trainer import Interrupted, train
+from astrea.training.stopping import Interrupted
+from astrea.training.trainer import train
 from language_builders import FAMILIES, small_tokenizer
 
 

@@ -22,7 +22,8 @@ from astrea.common.progress import Reporter
 from astrea.data.streaming import FileDataset
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.trainer import Interrupted, train
+from astrea.training.stopping import Interrupted
+from astrea.training.trainer import train
 from many_processes import STOPPED
 from own_files import drawn, llava_row, mixed_rows, save_pictures, write_jsonl, write_shards
 

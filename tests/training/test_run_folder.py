@@ -18,9 +18,9 @@ from astrea.common.folder_lock import LOCK
 from astrea.common.progress import Reporter
 from astrea.evaluation.evaluate import evaluate_and_report
 from astrea.recipes.recipe import Recipe
-from astrea.training import trainer as run_module
 from astrea.training.distributed import Distributed
 from astrea.training.run_folder import is_begun, locked_folder
+from astrea.training.stage_runner import StageRunner
 from astrea.training.trainer import train
 from listening import Said
 
@@ -120,7 +120,7 @@ def test_a_run_that_fails_later_keeps_what_it_has(make_run, tmp_path, monkeypatc
         (tmp_path / "run" / "checkpoints" / "step-00000001").mkdir(parents=True)
         raise AstreaError("the disk is full")
 
-    monkeypatch.setattr(run_module, "run_stage", fails)
+    monkeypatch.setattr(StageRunner, "run_stage", fails)
     with pytest.raises(AstreaError, match="the disk is full"):
         train(run, tmp_path / "run", report=Reporter())
     assert names(tmp_path / "run") == {LOCK, "recipe.yaml", "train.jsonl", "checkpoints"}

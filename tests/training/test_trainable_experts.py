@@ -26,7 +26,8 @@ from astrea.training.distributed import Distributed
 from astrea.training.log import TrainLog
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stages.instruct import InstructObjective
-from astrea.training.trainer import Interrupted, train, train_with
+from astrea.training.stopping import Interrupted
+from astrea.training.trainer import train, train_with
 from expert_builders import OPTIONS, kind_of, small_checkpoint
 from own_contexts import SEEING, data_of, fresh
 from own_files import asked_about, drawn, llava_row, save_pictures, write_jsonl

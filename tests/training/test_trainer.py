@@ -22,12 +22,13 @@ from astrea.common.progress import Reporter
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training import checkpoint
+from astrea.training import checkpoint, stage_runner
 from astrea.training import trainer as run_module
 from astrea.training.components import assemble, save_part
 from astrea.training.log import TrainLog
 from astrea.training.stages.instruct import InstructObjective
-from astrea.training.trainer import Interrupted, config_hash, plan_stages, train
+from astrea.training.stopping import Interrupted
+from astrea.training.trainer import config_hash, plan_stages, train
 from astrea.world.pretrain import write_card
 from listening import Said
 
@@ -246,13 +247,13 @@ def test_a_second_signal_stops_at_once(run, runs, monkeypatch):
     before = signal.getsignal(signal.SIGINT)  # which a process in the background may have been told to ignore
     with monkeypatch.context() as patch:
         signal_at(patch, 1)
-        follow = run_module.save_checkpoint
+        follow = stage_runner.save_checkpoint
 
         def again(*args: Any, **kwargs: Any) -> Path:
             os.kill(os.getpid(), signal.SIGINT)
             return follow(*args, **kwargs)
 
-        patch.setattr(run_module, "save_checkpoint", again)
+        patch.setattr(stage_runner, "save_checkpoint", again)
         with pytest.raises(KeyboardInterrupt):
             train(run, runs / "twice", report=Reporter())
     assert signal.getsignal(signal.SIGINT) is before

@@ -14,11 +14,11 @@ from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe, Schedule
-from astrea.training import trainer as run_module
 from astrea.training.checkpoint import load_checkpoint
 from astrea.training.context import TrainingContext
 from astrea.training.log import TrainLog
 from astrea.training.loop import build_optimizer, run_steps
+from astrea.training.stage_runner import StageRunner
 from astrea.training.stopping import Interrupted
 from astrea.training.trainer import train
 from astrea.training.validation import Validation
@@ -156,7 +156,7 @@ def test_the_best_of_nothing_is_refused(small_recipe):
 
 
 def test_a_held_out_file_that_is_not_there_is_told_before_anything_is_trained(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "run_stage", lambda *args: pytest.fail("trained"))
+    monkeypatch.setattr(StageRunner, "run_stage", lambda *args: pytest.fail("trained"))
     gone = run.model_copy(update={"data": run.data.model_copy(update={"validation": str(tmp_path / "gone.jsonl")})})
     with pytest.raises(AstreaError, match=r"gone\.jsonl"):
         train(gone, tmp_path / "run", report=Reporter())

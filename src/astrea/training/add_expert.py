@@ -41,7 +41,7 @@ from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.run_folder import locked_folder
 from astrea.training.stages.align import AlignObjective
-from astrea.training.trainable import describe_trainable
+from astrea.training.trainable import describe_trainable, train_only
 from astrea.training.trainer import write_model
 
 SHARE = 0.001
@@ -207,10 +207,7 @@ def align(ctx: TrainingContext, name: str, cache: FeatureCache, report: Reporter
     ctx.keep_states(cache, report.track, report.say)
     aligned = [other for other in ctx.model.experts.names if other != name]
     objective = AlignObjective(ctx, joining=name, aligned=aligned, offset=0)
-    learns = {id(p) for _, p, _ in objective.trainable()}
-    for module in (ctx.model, ctx.contrast, ctx.words):
-        for parameter in module.parameters():
-            parameter.requires_grad_(id(parameter) in learns)
+    train_only((p for _, p, _ in objective.trainable()), (ctx.model, ctx.contrast, ctx.words))
     report.say(f"join/{name} {describe_trainable(ctx.model)}")
     schedule = ctx.recipe.align
 

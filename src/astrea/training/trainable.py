@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from astrea.model.modeling import AstreaForConditionalGeneration
@@ -60,3 +62,11 @@ def short(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.0f}{name}" if count >= 10 * unit else f"{count / unit:.1f}{name}"
     return str(count)
+
+
+def train_only(parameters: Iterable[nn.Parameter], modules: Iterable[nn.Module]) -> None:
+    """Of all parameters of some modules, let these and no others have gradients."""
+    learns = {id(parameter) for parameter in parameters}
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.requires_grad_(id(parameter) in learns)

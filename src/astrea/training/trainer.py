@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
-from astrea.common.fingerprint import tensors_fingerprint
-from astrea.common.memory import give_back, peak_told
+from astrea.common.memory import peak_told
 from astrea.common.paths import file_guard, is_file, read_json
 from astrea.common.progress import SILENT, Reporter
 from astrea.common.quiet import quiet
@@ -26,39 +24,26 @@ from astrea.language.low_rank import merge
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import RECIPE
-from astrea.training.acceleration import accelerated
 from astrea.training.checkpoint import (
     Checkpoint,
-    flatten_optimizer,
-    restore_optimizer,
-    rng_state,
-    save_checkpoint,
 )
 from astrea.training.components import SHIPPED, Assembled, never_warmed_up, random_weights
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed, process_group
-from astrea.training.fsdp import sharded
 from astrea.training.identity import config_hash, refuse_another
 from astrea.training.log import TrainLog
-from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.plan import Plan, plan_stages
-from astrea.training.resume import frozen_experts, goes_on, has_checkpoints, newest, restore, snapshot, start_alike
+from astrea.training.resume import goes_on, has_checkpoints, newest, restore, start_alike
 from astrea.training.run_folder import locked_folder, write_recipe
 from astrea.training.sources import training_data, validation_data
+from astrea.training.stage_runner import Observe, StageRunner
 from astrea.training.start import beginning
-from astrea.training.stopping import Interrupted, how_to_go_on, stop_on_signal
-from astrea.training.trainable import describe_model, describe_trainable
+from astrea.training.stopping import stop_on_signal
+from astrea.training.trainable import describe_model
 from astrea.training.validation import Validation
-
-Observe = Callable[[TrainingContext, str, int, float], None]
-"""Told after every optimizer step: the workshop, the stage, the steps done in it, the seconds trained so far."""
 
 KEPT = "language.json"
 """What a run's pretrained language model still says of plain sentences: assembled, and trained."""
-
-NOT_TRAINING = ("pretrain", "features", "waiting", "validation")
-"""Entries of a run's clock that are no training of their own: spent before it starts, or (steps that wait for their
-batches) already in the stages'."""
 
 
 def is_finished(recipe: Recipe, folder: Path) -> bool:
@@ -105,12 +90,45 @@ def train_with(
     recipe: Recipe,
     folder: Path,
     *,
-    resume: bool,
-    cache: Path | None,
-    observe: Observe | None,
+    resume: bool = False,
+    cache: Path | None = None,
+    observe: Observe | None = None,
     report: Reporter = SILENT,
 ) -> None:
     """`train`, as one of some processes."""
+    plans = check_plans(recipe, ranks)
+    found = checkpoint_of(recipe, folder, resume, ranks, report)
+    clock = {} if found is None else dict(found.state["seconds"])
+    kept = FeatureCache(cache or folder.parent / "cache")
+    made, ctx = prepare(ranks, recipe, folder, clock, kept, report)
+    validation = validation_of(ctx, folder, kept, report)
+    if found is not None:
+        restore(ctx, found)
+        report.say(f"resuming from {found.path.name}")
+    start_alike(ctx)
+    left = plans if found is None else plans[int(found.state["stage"]) :]
+    if recipe.align.kind == "contrast" and any(plan.name.startswith("align") for plan in left):
+        # The language model is still what it started as, and as frozen as the experts.
+        with timed(clock, "features"), ranks.main_first():
+            ctx.keep_states(kept, report.track, report.say)
+    with TrainLog(folder) if ranks.is_main else nullcontext() as log, stop_on_signal(tells=ranks.is_main) as stopping:
+        if log is not None and (lost := log.truncate_after(0 if found is None else found.step)):
+            report.say(lost)
+        StageRunner(ctx, folder, clock, stopping, log, observe, validation, report).run(plans, found)
+    if validation is not None and (best := validation.take_best()):
+        report.say(best)
+    ctx.model.eval()
+    doubt = doubt_of_records(ctx, report)
+    if ranks.is_main:
+        write_finished(ctx, made, doubt, folder, clock, report)
+
+
+def check_plans(recipe: Recipe, ranks: Distributed) -> list[Plan]:
+    """The stages of a recipe.
+
+    Raises:
+        AstreaError: so many processes cannot share them.
+    """
     if recipe.learning_experts and not ranks.single:
         raise AstreaError(
             f"{', '.join(recipe.learning_experts)} would learn in {ranks.world} processes, each with other pictures",
@@ -119,62 +137,50 @@ def train_with(
     plans = plan_stages(recipe)
     for plan in plans:
         ranks.check_share(plan.schedule.batch, f"{plan.name.split('/')[0]}.batch")
+    return plans
+
+
+def checkpoint_of(
+    recipe: Recipe, folder: Path, resume: bool, ranks: Distributed, report: Reporter
+) -> Checkpoint | None:
+    """The checkpoint that a run goes on from; None at its start, which writes the recipe into ``folder``."""
     found = None
     if goes_on(folder, resume, ranks):
         if has_checkpoints(folder):
             refuse_another(recipe, folder / RECIPE)
         found = newest(folder, config_hash(recipe), ranks, report)
-    if ranks.is_main and found is None:  # whoever has checkpoints keeps the recipe they belong to
+    if ranks.is_main and found is None:  # a folder with checkpoints keeps the recipe they belong to
         write_recipe(recipe, folder)
-    clock = {} if found is None else dict(found.state["seconds"])
-    started = time.perf_counter()
+    return found
+
+
+def prepare(
+    ranks: Distributed, recipe: Recipe, folder: Path, clock: dict[str, float], cache: FeatureCache, report: Reporter
+) -> tuple[Assembled, TrainingContext]:
+    """What the stages start from: pretrained components, the model, the data with what the experts see in it."""
     parts = SHIPPED if recipe.pretrain == "shipped" else Path(recipe.pretrain)
     if recipe.pretrain == "scratch":
         parts = folder / "parts"
-        with ranks.main_first():
+        with timed(clock, "pretrain"), ranks.main_first():
             if ranks.is_main:
                 open_world(recipe).pretrain(parts, report=report)
-        clock["pretrain"] = time.perf_counter() - started + clock.get("pretrain", 0.0)
     made = load(recipe, parts, folder if ranks.is_main else None, report)
     model, tokenizer, _ = made
-    kept = FeatureCache(cache or folder.parent / "cache")
     if recipe.distill is not None:
         with ranks.main_first():
-            seconds = open_world(recipe).distill(model.experts, parts, folder / "student", cache=kept, report=report)
-        clock["distill"] = seconds
+            student = folder / "student"
+            clock["distill"] = open_world(recipe).distill(model.experts, parts, student, cache=cache, report=report)
+    with timed(clock, "features"):
+        data = training_data(recipe, model, tokenizer, ranks, cache=cache, report=report)
+    return made, TrainingContext(recipe, model, tokenizer, data, ranks)
+
+
+@contextmanager
+def timed(clock: dict[str, float], what: str) -> Iterator[None]:
+    """Add the seconds that the body takes to an entry of a run's clock."""
     started = time.perf_counter()
-    data = training_data(recipe, model, tokenizer, ranks, cache=kept, report=report)
-    clock["features"] = time.perf_counter() - started + clock.get("features", 0.0)
-    ctx = TrainingContext(recipe, model, tokenizer, data, ranks)
-    validation = validation_of(ctx, folder, kept, report)
-    first, at = 0, 0
-    if found is not None:
-        first, at = int(found.state["stage"]), int(found.state["step"])
-        restore(ctx, found)
-        report.say(f"resuming from {found.path.name}")
-    start_alike(ctx)
-    aligns = recipe.align.kind == "contrast" and any(plan.name.startswith("align") for plan in plans[first:])
-    if aligns:  # the language model is still what it started as, and as frozen as the experts
-        started = time.perf_counter()
-        with ranks.main_first():
-            ctx.keep_states(kept, report.track, report.say)
-        clock["features"] += time.perf_counter() - started
-    with TrainLog(folder) if ranks.is_main else nullcontext() as log, stop_on_signal(tells=ranks.is_main) as stopping:
-        if log is not None and (amiss := log.truncate_after(0 if found is None else found.step)):
-            report.say(amiss)
-        for number, plan in enumerate(plans):
-            if number < first:
-                continue
-            before = sum(p.schedule.steps for p in plans[:number])
-            start = at if number == first else 0
-            run_stage(ctx, plan, number, before, start, found if start else None, folder / "checkpoints", log, clock,
-                      stopping, observe, validation, report)  # fmt: skip
-    if validation is not None and (best := validation.take_best()):
-        report.say(best)
-    ctx.model.eval()
-    doubt = doubt_of_records(ctx, report)
-    if ranks.is_main:
-        write_finished(ctx, made, doubt, folder, clock, report)
+    yield
+    clock[what] = clock.get(what, 0.0) + time.perf_counter() - started
 
 
 def load(recipe: Recipe, parts: Path, folder: Path | None, report: Reporter) -> Assembled:
@@ -222,113 +228,6 @@ def tell_language(made: Assembled, folder: Path | None, when: str, report: Repor
             path = folder / KEPT
             before = read_json(path) if is_file(path) and when != "assembled" else {}
             write_json_atomic(path, before | {when: kept.as_dict()})
-
-
-def run_stage(
-    ctx: TrainingContext,
-    plan: Plan,
-    number: int,
-    before: int,
-    start: int,
-    found: Checkpoint | None,
-    checkpoints: Path,
-    log: TrainLog | None,
-    clock: dict[str, float],
-    stopping: Callable[[], bool],
-    observe: Observe | None,
-    validation: Validation | None,
-    report: Reporter,
-) -> None:
-    """One stage, from its ``start`` step; leaves a checkpoint that points at the next stage."""
-    objective = begin(ctx, plan, report)
-    runtime, ranks = ctx.recipe.runtime, ctx.ranks
-    stage_name = plan.name.split("/")[0]
-    spent, began = clock.get(stage_name, 0.0), time.perf_counter()
-
-    def save(stage: int, step: int) -> None:
-        clock[stage_name] = spent + time.perf_counter() - began
-        at = before + (step or plan.schedule.steps)
-        keep(ctx, checkpoints, at, {"stage": stage, "step": step, "seconds": clock}, optimizer if step else None)
-
-    def look(done: int) -> None:
-        nonlocal began
-        paused = time.perf_counter()
-        clock[stage_name] = spent + paused - began
-        observe(ctx, plan.name, done, sum(s for name, s in clock.items() if name not in NOT_TRAINING))  # type: ignore[misc]
-        began += time.perf_counter() - paused
-
-    def validate(done: int) -> dict[str, float]:
-        nonlocal began
-        if validation is None:
-            return {}
-        before_it = validation.seconds
-        found = validation.figures(plan.name, done, plan.schedule.steps, before + done)
-        took = validation.seconds - before_it
-        began, clock["validation"] = began + took, clock.get("validation", 0.0) + took
-        return found
-
-    def on_step(step: int, figures: dict[str, float]) -> None:
-        done = step + 1
-        measured = validate(done)
-        if log is not None:
-            log.write(before + done, {"stage": plan.name, **figures, **measured})
-        note = "".join(f", {name} {value:.3f}" for name, value in measured.items())
-        report.track(plan.name, done, plan.schedule.steps, f"loss {figures['loss']:.3f}{note}")
-        if observe is not None:
-            look(done)
-        if done == plan.schedule.steps:
-            return
-        due = plan.schedule.save_every and done % plan.schedule.save_every == 0
-        # A signal to one process stops all of them, after the same step.
-        stop = ranks.any(stopping())
-        if due or stop:
-            save(number, done)
-        if stop:
-            raise Interrupted(f"stopped at {plan.name}, step {done}; {how_to_go_on(checkpoints.parent)}")
-
-    with sharded(ctx.model, ranks, runtime.llm == "fsdp"):
-        optimizer = build_optimizer(objective, plan.schedule)
-        if found is not None:
-            restore_optimizer(optimizer, found.tensors["optimizer"], found.state["optimizer"])
-            ctx.contrast.queue.load_state_dict(found.tensors["queue"])
-        with accelerated(ctx.model.language_model, runtime, ranks.device):
-            waited = run_steps(objective, plan.schedule, optimizer, start=start, on_step=on_step, ranks=ranks)
-        clock["waiting"] = clock.get("waiting", 0.0) + waited
-        save(number + 1, 0)
-    give_back()
-    if ranks.any(stopping()):
-        raise Interrupted(f"stopped after {plan.name}; {how_to_go_on(checkpoints.parent)}")
-
-
-def begin(ctx: TrainingContext, plan: Plan, report: Reporter) -> Objective:
-    """A stage's objective; what learns in it, and nothing else, has gradients from now on."""
-    objective = plan.build(ctx)
-    learns = {id(p) for _, p, _ in objective.trainable()}
-    for module in (ctx.model, ctx.contrast, ctx.words):
-        for parameter in module.parameters():
-            parameter.requires_grad_(id(parameter) in learns)
-    report.say(f"{plan.name} {describe_trainable(ctx.model)}")
-    ctx.model.train()
-    return objective
-
-
-def keep(
-    ctx: TrainingContext, checkpoints: Path, at: int, where: dict[str, Any], optimizer: torch.optim.AdamW | None
-) -> None:
-    """Write the checkpoint of step ``at`` of the run; every rank must call. ``where``: stage, step and seconds."""
-    tensors, groups = ({}, {}) if optimizer is None else flatten_optimizer(optimizer)
-    kept = snapshot(ctx)
-    if ctx.ranks.is_main:
-        experts = tensors_fingerprint(frozen_experts(ctx))
-        save_checkpoint(
-            checkpoints,
-            at,
-            {**kept, "optimizer": tensors},
-            {**where, "optimizer": groups, "rng": rng_state(), "experts": experts},
-            config_hash=config_hash(ctx.recipe),
-        )
-    # Whoever ends early makes torchrun end the others, and rank 0 may still be writing.
-    ctx.ranks.wait()
 
 
 def write_model(ctx: TrainingContext, folder: Path) -> None:

@@ -20,7 +20,8 @@ from astrea.training.context import TrainingContext
 from astrea.training.log import TrainLog
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stages.next_token import NextTokenAlignObjective, OneExpert
-from astrea.training.trainer import Interrupted, plan_stages, train
+from astrea.training.stopping import Interrupted
+from astrea.training.trainer import plan_stages, train
 
 NAMES = ["captioning", "classification", "segmentation", "detection"]
 

@@ -37,7 +37,8 @@ from astrea.recipes.recipe import Recipe
 from astrea.recipes.renamed import with_old_names
 from astrea.training.components import CARD, SHIPPED
 from astrea.training.plan import plan_stages
-from astrea.training.trainer import NOT_TRAINING, train
+from astrea.training.stage_runner import NOT_TRAINING
+from astrea.training.trainer import train
 from astrea.world.evaluation.runner import Outcome, Seen, condition_scores, look, run_tasks, scene_of
 from astrea.world.evaluation.tasks import CAPTION_TASKS, TASKS, build_test_sets
 from astrea.world.scenes.vocabulary import CONDITIONS
