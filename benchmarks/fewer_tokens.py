@@ -26,9 +26,9 @@ from astrea.common.progress import Reporter, TerminalReporter
 from astrea.common.provenance import commit, machine
 from astrea.data.feature_cache import FeatureCache
 from astrea.evaluation.generate import Answerer
-from astrea.lab.arena.run import Cell, digest, packed_items, unpacked_items
+from astrea.lab.arena.run import Run, digest, packed_items, unpacked_items
 from astrea.lab.arena.statistics import paired_difference, summary
-from astrea.lab.arena.variants import choose, contestants
+from astrea.lab.arena.variants import choose, variants
 from astrea.lab.probes.pareto import WANTED, reading_from, threshold_for
 from astrea.lab.probes.probes import PROBE_TASKS
 from astrea.model.loading import load_model
@@ -46,9 +46,9 @@ SHORT = ("data.train_scenes=3000", "align.steps=120", "fuse.steps=30", "tune.ste
 MANY = ("data.test_questions=600", "data.test_captions=360", "data.test_retrieval_groups=60")
 
 
-def measure(cell: Cell, cache: Path, report: Reporter) -> dict[str, Any]:
+def measure(run: Run, cache: Path, report: Reporter) -> dict[str, Any]:
     """Train one contestant; its scores with all tokens and, where it can read fewer, with those."""
-    recipe = cell.resolve()
+    recipe = run.resolve()
     torch.set_num_threads(recipe.threads)
     with tempfile.TemporaryDirectory() as folder:
         model, processor = load_model(train(recipe, Path(folder) / "run", cache=cache, report=report))
@@ -60,8 +60,8 @@ def measure(cell: Cell, cache: Path, report: Reporter) -> dict[str, Any]:
         with reading_from(model.fusion, threshold):
             rows["fewer"] = run_tasks(answerer, seen, TASKS, blind=False, label="fewer tokens", report=report)
     return {
-        "name": cell.contestant.name,
-        "seed": cell.seed,
+        "name": run.variant.name,
+        "seed": run.seed,
         "digest": digest(recipe),
         "tokens_share": share,
         **{name: scores_of(outcome) for name, outcome in rows.items()},
@@ -76,11 +76,11 @@ def scores_of(outcome: Outcome) -> dict[str, Any]:
     return {"average": outcome.average, "tasks": outcome.scores, "items": items}
 
 
-def compared(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def compared(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over seeds, and differences to concat of equal shares with all tokens over the seeds that both have."""
     by_name: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for cell in cells:
-        by_name.setdefault(cell["name"], {})[cell["seed"]] = cell
+    for run in runs:
+        by_name.setdefault(run["name"], {})[run["seed"]] = run
     equal = by_name.get(EQUAL, {})
     found = {}
     for name, own in by_name.items():
@@ -90,10 +90,10 @@ def compared(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "tokens_share": float(np.mean([c["tokens_share"] for c in own.values()])),
         }
         for way in ("all", "fewer"):
-            if not all(way in cell for cell in own.values()):
+            if not all(way in run for run in own.values()):
                 continue
-            row[way] = summary([cell[way]["average"] for cell in own.values()])
-            row[way]["tasks"] = {t: float(np.mean([cell[way]["tasks"][t] for cell in own.values()])) for t in TASKS}
+            row[way] = summary([run[way]["average"] for run in own.values()])
+            row[way]["tasks"] = {t: float(np.mean([run[way]["tasks"][t] for run in own.values()])) for t in TASKS}
             if shared:
                 ours, theirs = stacked([own[s][way] for s in shared]), stacked([equal[s]["all"] for s in shared])
                 row[way]["minus_equal"] = {**paired_difference(ours, theirs), "seeds": len(shared)}
@@ -118,24 +118,24 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the recipe")
     chosen = parser.parse_intermixed_args(words)
     base = (*SHORT, *MANY, *chosen.overrides)
-    known = contestants(load_recipe(Recipe, "tiny", base))
+    known = variants(load_recipe(Recipe, "tiny", base))
     everyone = choose(known, ",".join(chosen.names))
     chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as cache, TerminalReporter() as report:
-        for cell in (Cell("tiny", base, each, seed) for seed in chosen.seeds for each in everyone):
-            file = chosen.out / f"{cell.contestant.name}-{cell.seed}.json"
-            if not (file.exists() and json.loads(file.read_text())["digest"] == digest(cell.resolve())):
-                write_json_atomic(file, measure(cell, Path(cache), report))
+        for run in (Run("tiny", base, each, seed) for seed in chosen.seeds for each in everyone):
+            file = chosen.out / f"{run.variant.name}-{run.seed}.json"
+            if not (file.exists() and json.loads(file.read_text())["digest"] == digest(run.resolve())):
+                write_json_atomic(file, measure(run, Path(cache), report))
     who = {each.name: each for each in known}
     found = [json.loads(file.read_text()) for file in sorted(chosen.out.glob("*-*.json"))]
     # Other seeds may have been measured before, but not with other settings.
-    cells = [c for c in found if c["digest"] == digest(Cell("tiny", base, who[c["name"]], c["seed"]).resolve())]
+    runs = [c for c in found if c["digest"] == digest(Run("tiny", base, who[c["name"]], c["seed"]).resolve())]
     results = {
         "command": shlex.join(["python", "benchmarks/fewer_tokens.py", *words]),
-        "commit": ", ".join(sorted({cell["commit"] for cell in cells if cell["commit"]})) or None,
+        "commit": ", ".join(sorted({run["commit"] for run in runs if run["commit"]})) or None,
         **machine(),
-        "items": {task: len(unpacked_items(cells[0]["all"]["items"][task])) for task in TASKS},
-        "contestants": compared(cells),
+        "items": {task: len(unpacked_items(runs[0]["all"]["items"][task])) for task in TASKS},
+        "contestants": compared(runs),
     }
     write_json_atomic(chosen.out.with_suffix(".json"), results)
     for name, row in results["contestants"].items():

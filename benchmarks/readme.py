@@ -17,7 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from astrea.lab.arena.lr_sweep import FACTORS
-from astrea.lab.arena.variants import CURVES, variant
+from astrea.lab.arena.variants import CURVES, ablation_title
 from astrea.training.components import CARD
 from astrea.world.bundled import SHIPPED_MODEL
 from astrea.world.scenes.questions import VQA_TASKS
@@ -99,7 +99,7 @@ def arena_table(arena: dict[str, Any]) -> str:
 def variants_table(arena: dict[str, Any]) -> str:
     """Astrea without each ingredient, without each expert, with two experts only."""
     rows = ["| variant | average | seeds | minus Astrea (95 %) | what it is |", "| --- | ---: | ---: | ---: | --- |"]
-    forms = {"ablations": variant, "retraining": "retrained without {}".format, "pairs": "{} only".format}
+    forms = {"ablations": ablation_title, "retraining": "retrained without {}".format, "pairs": "{} only".format}
     for kind, form in forms.items():
         for name, row in arena[kind].items():
             rows.append(f"| {form(name)} | {spread(row)} | {row['seeds']} | {gap(row['difference'])} | {row['note']} |")
@@ -144,7 +144,7 @@ def adaptivity_table(arena: dict[str, Any]) -> str:
             spread({"mean": row[key], "std": row["std"].get(key)}, digits) if row.get(key) is not None else ""
             for key, (_, digits) in columns.items()
         ]
-        form = name if name == "astrea" else variant(name)
+        form = name if name == "astrea" else ablation_title(name)
         rows.append(f"| {form} | {row['seeds']} | {' | '.join(found)} |")
     return "\n".join(rows)
 
@@ -229,7 +229,7 @@ def fewer_tokens_table(measured: dict[str, Any]) -> str:
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, row in measured["contestants"].items():
-        form = name if name == "astrea" else variant(name)
+        form = name if name == "astrea" else ablation_title(name)
         for way, share in (("all", 1.0), ("fewer", row["tokens_share"])):
             if way in row:
                 against = "" if way == "all" and name == "allocator" else gap(row[way].get("minus_equal"))

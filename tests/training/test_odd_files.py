@@ -14,7 +14,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
 from astrea.data.feature_cache import FeatureCache, fingerprint
 from astrea.evaluation.evaluate import results_of
-from astrea.lab.arena.collect import read_cell
+from astrea.lab.arena.collect import read_run
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import read_recipe
@@ -102,7 +102,7 @@ def test_in_the_place_of_the_log(tmp_path: Path, make: Odd):
 def test_where_nothing_is_an_answer_too(tmp_path: Path, make: Odd):
     make(tmp_path / "results.json")
     assert results_of(tmp_path) is None
-    assert read_cell(tmp_path / "results.json") is None
+    assert read_run(tmp_path / "results.json") is None
 
 
 def test_only_ordinary_files_are_hashed(tmp_path: Path):

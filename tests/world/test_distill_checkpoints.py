@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
-from astrea.lab.arena.run import Cell
-from astrea.lab.arena.variants import contestants
+from astrea.lab.arena.run import Run
+from astrea.lab.arena.variants import variants
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
@@ -33,8 +33,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def student_of(base: Path) -> Recipe:
-    who = next(each for each in contestants(load_recipe(Recipe, str(base))) if each.name == "student")
-    recipe = Cell(str(base), CHANGES, who, 0).resolve()
+    who = next(each for each in variants(load_recipe(Recipe, str(base))) if each.name == "student")
+    recipe = Run(str(base), CHANGES, who, 0).resolve()
     return Recipe.model_validate(
         recipe.model_dump() | {"distill": recipe.distill.model_dump() | {"steps": 2, "batch": 4}}
     )

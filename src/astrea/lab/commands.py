@@ -19,19 +19,19 @@ else:
 def arena(
     overrides: Overrides = None,
     recipe: Annotated[
-        str, typer.Option(help="Recipe that all contestants start from: a name or a YAML file.")
+        str, typer.Option(help="Recipe that all variants start from: a name or a YAML file.")
     ] = "tiny",
     strategies: Annotated[
         str | None,
-        typer.Option(help="all, or contestants and kinds (strategies, ablations, retraining, pairs), comma-separated."),
+        typer.Option(help="all, or variants and kinds (strategies, ablations, retraining, pairs), comma-separated."),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many seeds each contestant gets; 3, or 1 if quick.")
+        int | None, typer.Option(min=1, help="How many seeds each variant gets; 3, or 1 if quick.")
     ] = None,
     folder: RunFolder = Path("runs/arena"),
-    processes: Annotated[int, typer.Option(min=1, help="Cells at a time, each on one core.")] = 2,
+    processes: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one core.")] = 2,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A few small cells, about ten minutes: does it all work?")
+        bool, typer.Option("--quick", help="A few small runs, about ten minutes: does it all work?")
     ] = False,
     wall: Annotated[
         bool, typer.Option("--wall", help="Afterwards run the three best others for as long as astrea took.")
@@ -40,7 +40,7 @@ def arena(
         bool,
         typer.Option(
             "--trials",
-            help="Run the trials of the chosen strategies and nothing else: learning rates times 0.5, 1, 2 and 4, "
+            help="Run the learning-rate sweep of the chosen strategies and nothing else: rates times 0.5, 1, 2 and 4, "
             "first seed only, scored on the validation split.",
         ),
     ] = False,
@@ -52,7 +52,7 @@ def arena(
     [bold]astrea arena --quick[/bold]
     [bold]astrea arena --strategies astrea,sequence_concat,ablations --seeds 3 tune.steps=200[/bold]
 
-    Every finished contestant and seed is a file; the same command goes on where it was.
+    Every finished run is a file; the same command goes on where it was.
     """
     actions.arena(
         recipe, overrides or [], folder, strategies=strategies, seeds=seeds, processes=processes, quick=quick,

@@ -1,4 +1,4 @@
-"""Cells that were never run."""
+"""Records of runs that never were."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from astrea.lab.arena.pool import Pool
-from astrea.lab.arena.run import SCHEMA, Cell, digest, packed_items, unpacked_items
+from astrea.lab.arena.run import SCHEMA, Run, digest, packed_items, unpacked_items
 from astrea.world.evaluation.tasks import TASKS
 from listening import Said
 
@@ -93,26 +93,26 @@ def make_record() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def pretended(make_record, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells are written at once, as if they had been run."""
+    """Records are written at once, as if the runs had been executed."""
 
-    def run(self: Pool, cells: Sequence[Cell]) -> None:
+    def run(self: Pool, runs: Sequence[Run]) -> None:
         (self.folder / "cells").mkdir(parents=True, exist_ok=True)
-        for cell in cells:
-            who = cell.contestant
+        for run in runs:
+            who = run.variant
             made = make_record(
                 who.name,
                 kind=who.kind,
-                seed=cell.seed,
+                seed=run.seed,
                 wall_s=100.0 if who.name == "astrea" else 60.0,
                 overrides=list(who.overrides),
-                digest=digest(cell.resolve()),
+                digest=digest(run.resolve()),
             )
-            self.path(cell).write_text(json.dumps(made))
+            self.path(run).write_text(json.dumps(made))
 
     monkeypatch.setattr(Pool, "run", run)
 
 
 @pytest.fixture(scope="session")
 def base(small_overrides: list[str]) -> tuple[str, ...]:
-    """Base overrides of an arena whose cells take seconds."""
+    """Base overrides of an arena whose runs take seconds."""
     return (*small_overrides, *SHORT)

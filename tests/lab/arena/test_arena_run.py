@@ -1,4 +1,4 @@
-"""A whole arena of two contestants, interrupted after one cell and continued, through the command line."""
+"""A whole arena of two variants, interrupted after one run and continued, through the command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from astrea.common.progress import Reporter
 from astrea.lab.arena.arena import Arena, current, run_arena
-from astrea.lab.arena.variants import contestants
+from astrea.lab.arena.variants import variants
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.world.evaluation.tasks import TASKS
@@ -38,7 +38,7 @@ def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, comman
     asked = ("--strategies", "average,sequence_concat", "--seeds", 1, "--processes", 1, "--out", folder, *base)
     code, told = command(*asked)
     assert code == 0, told
-    assert "1 of 2 cells are there already" in told
+    assert "1 of 2 runs are there already" in told
     assert "sequence_concat" in told
     assert first.read_bytes() == before
     made = json.loads((folder / "arena.json").read_text())
@@ -50,11 +50,11 @@ def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, comman
 
     # Cells of other settings are never mixed in: with another base recipe, the same folder holds none.
     other = Arena("tiny", (*base, "tune.steps=9"), "all", 1, folder, 1, False, "")
-    assert current(other, contestants(load_recipe(Recipe, "tiny", other.overrides)), report=said) == []
+    assert current(other, variants(load_recipe(Recipe, "tiny", other.overrides)), report=said) == []
     assert len([line for line in said.lines if "left out" in line]) == 2
 
 
-def test_a_failing_contestant_ends_with_status_1_and_its_own_words(folder, base, command):
+def test_a_failing_variant_ends_with_status_1_and_its_own_words(folder, base, command):
     wrong = (*base, "pretrain=nowhere")
     code, told = command("--strategies", "average", "--seeds", 1, "--out", folder.parent / "x", *wrong)
     assert code == 1
@@ -84,5 +84,5 @@ def test_the_second_phase_gives_the_others_astreas_time(pretended, tmp_path):
 
 def test_a_second_phase_without_astrea_is_told_and_the_rest_is_kept(pretended, tmp_path):
     made, failed = run_arena(Arena("tiny", (), "average", 1, tmp_path, 1, True, ""), report=Reporter())
-    assert "needs finished cells of astrea" in failed["wall"]
+    assert "needs finished runs of astrea" in failed["wall"]
     assert set(made["strategies"]) == {"average"}

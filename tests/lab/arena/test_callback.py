@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from astrea.common.progress import Reporter
-from astrea.lab.arena.callback import Watch, undisturbed
+from astrea.lab.arena.callback import TrainingCallback, undisturbed
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import train
 
 
-class Slow(Watch):
+class Slow(TrainingCallback):
     """Looks at everything, takes its time, and draws random numbers."""
 
     def __call__(self, ctx, stage, step, seconds):
@@ -30,10 +30,10 @@ def watched(base, tmp_path_factory) -> tuple[Path, Path, Slow, float]:
     recipe = load_recipe(Recipe, "tiny", base)
     folder = tmp_path_factory.mktemp("watched")
     plain = train(recipe, folder / "plain", report=Reporter())
-    watch = Slow(every=2)
+    callback = Slow(every=2)
     began = time.perf_counter()
-    seen = train(recipe, folder / "seen", observe=watch, report=Reporter())
-    return plain, seen, watch, time.perf_counter() - began
+    seen = train(recipe, folder / "seen", observe=callback, report=Reporter())
+    return plain, seen, callback, time.perf_counter() - began
 
 
 def test_a_watched_training_gives_the_same_bits(watched):
@@ -45,12 +45,12 @@ def test_a_watched_training_gives_the_same_bits(watched):
 
 
 def test_every_optimizer_step_is_seen_and_watching_costs_no_training_seconds(watched):
-    _, seen, watch, took = watched
-    steps = [(stage, step) for stage, step, _ in watch.calls]
+    _, seen, callback, took = watched
+    steps = [(stage, step) for stage, step, _ in callback.calls]
     names = ("captioning", "classification", "segmentation", "detection", "joint")
     align = [(f"align/{name}", 1) for name in names]
     assert steps == [*align, ("fuse", 1), ("fuse", 2), *(("tune", n) for n in (1, 2, 3, 4))]
-    seconds = [s for *_, s in watch.calls]
+    seconds = [s for *_, s in callback.calls]
     assert seconds == sorted(seconds)
     assert took > 11 * 0.5
     assert seconds[-1] < took - 11 * 0.5
@@ -61,15 +61,15 @@ def test_every_optimizer_step_is_seen_and_watching_costs_no_training_seconds(wat
 
 
 def test_the_curve_has_a_point_every_so_many_steps_and_one_at_the_end(watched):
-    _, _, watch, _ = watched
-    fused = [s for stage, _, s in watch.calls if not stage.startswith("align")]
-    assert [point[0] for point in watch.curve] == [pytest.approx(fused[at], abs=0.01) for at in (1, 3, 5)]
-    assert all(0 <= score <= 100 for _, score in watch.curve)
+    _, _, callback, _ = watched
+    fused = [s for stage, _, s in callback.calls if not stage.startswith("align")]
+    assert [point[0] for point in callback.curve] == [pytest.approx(fused[at], abs=0.01) for at in (1, 3, 5)]
+    assert all(0 <= score <= 100 for _, score in callback.curve)
 
 
 def test_what_learned_is_known_by_name(watched):
-    _, _, watch, _ = watched
-    parts = {name.split(".")[1] for name in watch.learned}
+    _, _, callback, _ = watched
+    parts = {name.split(".")[1] for name in callback.learned}
     assert parts == {"alignment", "fusion", "language_model"}
 
 

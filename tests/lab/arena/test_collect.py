@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from astrea.lab.arena.collect import collect, read_cells
+from astrea.lab.arena.collect import collect, read_runs
 from astrea.world.evaluation.tasks import TASKS
 
 
@@ -126,5 +126,5 @@ def test_what_is_no_cell_is_passed_over_and_told(make_record, tmp_path):
     (tmp_path / "cells" / "c.json").write_text(json.dumps(make_record(schema=0)))
     (tmp_path / "cells" / "d.json").write_text("[]")
     warned: list[str] = []
-    assert len(read_cells(tmp_path, warn=warned.append)) == 1
+    assert len(read_runs(tmp_path, warn=warned.append)) == 1
     assert [line.split()[0] for line in warned] == ["b.json", "c.json", "d.json"]

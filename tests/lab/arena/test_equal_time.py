@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 
 from astrea.common.errors import AstreaError
-from astrea.lab.arena.equal_time import at_equal_wall
-from astrea.lab.arena.variants import contestants
+from astrea.lab.arena.equal_time import at_equal_time
+from astrea.lab.arena.variants import variants
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
 def everyone():
-    return contestants(load_recipe(Recipe, "tiny"))
+    return variants(load_recipe(Recipe, "tiny"))
 
 
 def test_the_three_best_get_the_steps_that_fill_astreas_time(make_record, everyone):
@@ -24,7 +24,7 @@ def test_the_three_best_get_the_steps_that_fill_astreas_time(make_record, everyo
         make_record("moai", items=0.2),
         make_record("average", kind="wall", items=0.9),
     ]
-    found = {each.name: each for each in at_equal_wall(records, everyone)}
+    found = {each.name: each for each in at_equal_time(records, everyone)}
     assert list(found) == ["average", "switch", "mova"]
     assert all(each.kind == "wall" for each in found.values())
     # 20 steps of tune took 40 s: 2 s each. Astrea took 100 s.
@@ -36,5 +36,5 @@ def test_the_three_best_get_the_steps_that_fill_astreas_time(make_record, everyo
 
 def test_without_astrea_or_without_another_there_is_nothing_to_equal(make_record, everyone):
     for records in ([], [make_record()], [make_record("average")]):
-        with pytest.raises(AstreaError, match="needs finished cells"):
-            at_equal_wall(records, everyone)
+        with pytest.raises(AstreaError, match="needs finished runs"):
+            at_equal_time(records, everyone)

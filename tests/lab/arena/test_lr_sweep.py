@@ -6,43 +6,43 @@ import re
 from pathlib import Path
 
 import pytest
-from benchmark_scripts import benchmark_script
 from rich.console import Console
 
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
-from astrea.lab.arena import run as cell_module
-from astrea.lab.arena import variants as contestants_module
+from astrea.lab.arena import run as run_module
+from astrea.lab.arena import variants as variants_module
 from astrea.lab.arena.arena import Arena, current, run_arena
 from astrea.lab.arena.collect import collect
-from astrea.lab.arena.lr_sweep import FACTORS, trials, trials_of
+from astrea.lab.arena.lr_sweep import FACTORS, sweep, sweep_of
 from astrea.lab.arena.page.page import render
 from astrea.lab.arena.pool import Pool
-from astrea.lab.arena.run import Cell, digest, run_cell
-from astrea.lab.arena.table import trials_table
-from astrea.lab.arena.variants import PEER_RATE, Contestant, contestants, strategies
+from astrea.lab.arena.run import Run, digest, measure
+from astrea.lab.arena.table import lr_sweep_table
+from astrea.lab.arena.variants import PEER_RATE, Variant, strategies, variants
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
+from benchmark_scripts import benchmark_script
 from repository import ROOT
 
 RATES = ("align.lr=0.001", "fuse.lr=0.001", "tune.lr=0.001")
 BASE = load_recipe(Recipe, "tiny", RATES)
-TABLE = contestants_module.TUNED
+TABLE = variants_module.TUNED
 
 
-def resolved(contestant: Contestant, *base: str) -> Recipe:
-    return Cell("tiny", (*RATES, *base), contestant, 0).resolve()
+def resolved(variant: Variant, *base: str) -> Recipe:
+    return Run("tiny", (*RATES, *base), variant, 0).resolve()
 
 
-def named(everyone: list[Contestant]) -> dict[str, Contestant]:
+def named(everyone: list[Variant]) -> dict[str, Variant]:
     return {each.name: each for each in everyone}
 
 
 @pytest.fixture(autouse=True)
 def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the table holds, tests are about trials."""
-    monkeypatch.setattr(contestants_module, "TUNED", {})
+    monkeypatch.setattr(variants_module, "TUNED", {})
 
 
 @pytest.fixture
@@ -52,18 +52,18 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> None:
         "mova": ("fuse.lr=0.002", "tune.lr=0.002"),
         "astrea": ("align.lr=0.0005", "fuse.lr=0.0005", "tune.lr=0.0005"),
     }
-    monkeypatch.setattr(contestants_module, "TUNED", found)
+    monkeypatch.setattr(variants_module, "TUNED", found)
 
 
 # Who is tried
 
 
 @pytest.mark.parametrize("strategy", strategies(BASE), ids=lambda each: each.name)
-def test_a_trial_differs_from_its_strategy_in_learning_rates_alone(strategy: Contestant):
+def test_a_trial_differs_from_its_strategy_in_learning_rates_alone(strategy: Variant):
     whole = resolved(strategy, "fuse.lr=0.003")
     made = [
         each
-        for each in trials(load_recipe(Recipe, "tiny", [*RATES, "fuse.lr=0.003"]))
+        for each in sweep(load_recipe(Recipe, "tiny", [*RATES, "fuse.lr=0.003"]))
         if each.name.startswith(strategy.name + "@")
     ]
     assert [each.name for each in made] == [f"{strategy.name}@{factor}" for factor in FACTORS]
@@ -85,26 +85,26 @@ def test_a_trial_differs_from_its_strategy_in_learning_rates_alone(strategy: Con
 
 
 def test_only_strategies_that_were_named_are_tried():
-    everyone = contestants(BASE)
-    assert [each.name for each in trials_of(BASE, everyone, "mixer,mova")] == [f"mova@{factor}" for factor in FACTORS]
-    assert len(trials_of(BASE, everyone, "all")) == len(FACTORS) * len(strategies(BASE))
+    everyone = variants(BASE)
+    assert [each.name for each in sweep_of(BASE, everyone, "mixer,mova")] == [f"mova@{factor}" for factor in FACTORS]
+    assert len(sweep_of(BASE, everyone, "all")) == len(FACTORS) * len(strategies(BASE))
     with pytest.raises(AstreaError, match="names no strategy"):
-        trials_of(BASE, everyone, "ablations")
+        sweep_of(BASE, everyone, "ablations")
     with pytest.raises(AstreaError, match="did you mean 'mova'"):
-        trials_of(BASE, everyone, "mov")
+        sweep_of(BASE, everyone, "mov")
 
 
 # What trials found
 
 
-def test_without_found_rates_contestants_are_what_they_were():
-    module = contestants_module
-    assert contestants(BASE) == [*strategies(BASE), *module.ablations(), *module.retraining(BASE), *module.pairs(BASE)]
+def test_without_found_rates_variants_are_what_they_were():
+    module = variants_module
+    assert variants(BASE) == [*strategies(BASE), *module.ablations(), *module.retraining(BASE), *module.pairs(BASE)]
 
 
 def test_every_rate_in_the_table_is_one_that_was_tried(monkeypatch):
-    monkeypatch.setattr(contestants_module, "TUNED", TABLE)
-    everyone, tries = named(contestants(BASE)), named(trials(BASE))
+    monkeypatch.setattr(variants_module, "TUNED", TABLE)
+    everyone, tries = named(variants(BASE)), named(sweep(BASE))
     names = {each.name for each in strategies(BASE)}
     assert set(TABLE) <= names
     for name in names:
@@ -113,22 +113,22 @@ def test_every_rate_in_the_table_is_one_that_was_tried(monkeypatch):
 
 
 def test_found_rates_hold_for_the_strategy_and_for_astreas_variants_but_not_for_trials(tuned):
-    everyone = named(contestants(BASE))
+    everyone = named(variants(BASE))
     assert resolved(everyone["mova"]).tune.lr == 0.002
     assert resolved(everyone["average"]).tune.lr == 0.001
     for name in ("astrea", "mixer", "without_detection", "pair_captioning_detection"):
         run = resolved(everyone[name])
         assert (run.align.lr, run.fuse.lr, run.tune.lr) == (0.0005, 0.0005, 0.0005)
     assert resolved(everyone["mixer"]).model.mixer is False
-    tries = named(trials(BASE))
+    tries = named(sweep(BASE))
     assert resolved(tries["mova@1"]).tune.lr == 0.001
     assert digest(resolved(tries["mova@2"])) == digest(resolved(everyone["mova"]))
     assert digest(resolved(tries["astrea@0.5"])) == digest(resolved(everyone["astrea"]))
 
 
 def test_a_variants_own_change_wins_over_astreas_found_rates(monkeypatch):
-    monkeypatch.setattr(contestants_module, "TUNED", {"astrea": ("model.mixer=true", "tune.lr=0.002")})
-    run = resolved(named(contestants(BASE))["mixer"])
+    monkeypatch.setattr(variants_module, "TUNED", {"astrea": ("model.mixer=true", "tune.lr=0.002")})
+    run = resolved(named(variants(BASE))["mixer"])
     assert (run.model.mixer, run.tune.lr) == (False, 0.002)
 
 
@@ -142,14 +142,14 @@ def test_a_trial_is_scored_on_validation_without_probes_or_curve(base, tmp_path,
         seen.append((kwargs["split"], build_test_sets(*args, **kwargs)))
         return seen[-1][1]
 
-    monkeypatch.setattr(cell_module, "build_test_sets", spied)
-    # Of Astrea, whose strategy cell has both probes and a curve.
-    who = named(trials(load_recipe(Recipe, "tiny", base)))["astrea@2"]
-    cell = Cell("tiny", base, who, 0)
-    assert cell.stem == "trial-astrea@2-0"
+    monkeypatch.setattr(run_module, "build_test_sets", spied)
+    # Of Astrea, whose strategy's run has both probes and a curve.
+    who = named(sweep(load_recipe(Recipe, "tiny", base)))["astrea@2"]
+    run = Run("tiny", base, who, 0)
+    assert run.stem == "trial-astrea@2-0"
     (tmp_path / "work").mkdir()
-    made = run_cell(cell.spec(cache=tmp_path / "cache", work=tmp_path / "work"))
-    recipe = cell.resolve()
+    made = measure(run.spec(cache=tmp_path / "cache", work=tmp_path / "work"))
+    recipe = run.resolve()
     ((split, sets),) = seen
     assert split == made["split"] == "validation"
     pictures = [scene.spec for scene in sets.scenes]
@@ -172,7 +172,7 @@ def cells_in(folder: Path) -> set[str]:
 
 
 def test_trials_run_nothing_else_and_the_normal_command_reads_them(pretended, tmp_path):
-    made, failed = run_arena(arena(tmp_path, "mova,average,mixer", trials=True), report=Reporter())
+    made, failed = run_arena(arena(tmp_path, "mova,average,mixer", lr_sweep=True), report=Reporter())
     assert failed == {}
     wanted = {f"trial-{name}@{factor}-0" for name in ("mova", "average") for factor in FACTORS}
     assert cells_in(tmp_path) == wanted
@@ -184,45 +184,45 @@ def test_trials_run_nothing_else_and_the_normal_command_reads_them(pretended, tm
     assert set(made["strategies"]) == set(made["trials"]) == {"mova", "average"}
     assert made["trials"]["mova"]["used"] == "1"
     assert json.loads((tmp_path / "arena.json").read_text())["trials"] == made["trials"]
-    assert 'id="trials"' in (tmp_path / "arena.html").read_text()
+    assert 'id="lr-sweep"' in (tmp_path / "arena.html").read_text()
 
 
 def test_what_is_used_is_what_the_strategys_cell_was_trained_with(pretended, tuned, tmp_path):
-    run_arena(arena(tmp_path, "mova", trials=True), report=Reporter())
+    run_arena(arena(tmp_path, "mova", lr_sweep=True), report=Reporter())
     made, _ = run_arena(arena(tmp_path, "mova"), report=Reporter())
     assert made["trials"]["mova"]["used"] == "2"
 
 
 def test_trials_resume_and_stale_ones_run_again(pretended, tmp_path, said):
-    asked = arena(tmp_path, "mova", trials=True)
+    asked = arena(tmp_path, "mova", lr_sweep=True)
     run_arena(asked, report=Reporter())
     pool = Pool(tmp_path, 1, said)
-    cells = asked.cells(trials_of(BASE, contestants(BASE), "mova"))
-    assert pool.missing(cells) == []
+    runs = asked.runs(sweep_of(BASE, variants(BASE), "mova"))
+    assert pool.missing(runs) == []
     (tmp_path / "cells" / "trial-mova@2-0.json").unlink()
-    assert [cell.stem for cell in pool.missing(cells)] == ["trial-mova@2-0"]
-    other = arena(tmp_path, "mova", "tune.steps=9", trials=True)
-    changed = trials_of(other.base(), contestants(other.base()), "mova")
-    assert len(pool.missing(other.cells(changed))) == len(FACTORS)
+    assert [run.stem for run in pool.missing(runs)] == ["trial-mova@2-0"]
+    other = arena(tmp_path, "mova", "tune.steps=9", lr_sweep=True)
+    changed = sweep_of(other.base(), variants(other.base()), "mova")
+    assert len(pool.missing(other.runs(changed))) == len(FACTORS)
     assert "trial-mova@1-0.json is stale" in said.text
-    # Nor are they shown beside cells of that recipe.
-    assert current(other, contestants(other.base()), report=Reporter()) == []
+    # Nor are they shown beside runs of that recipe.
+    assert current(other, variants(other.base()), report=Reporter()) == []
 
 
 def test_a_trial_of_another_seed_is_left_out(pretended, tmp_path, said):
-    run_arena(arena(tmp_path, "mova", "seed=5", trials=True), report=Reporter())
+    run_arena(arena(tmp_path, "mova", "seed=5", lr_sweep=True), report=Reporter())
     assert {stem[-2:] for stem in cells_in(tmp_path)} == {"-5"}
-    assert current(arena(tmp_path, "mova"), contestants(BASE), report=said) == []
+    assert current(arena(tmp_path, "mova"), variants(BASE), report=said) == []
     assert "trial-mova@1-5.json was made with other settings" in said.text
-    assert len(current(arena(tmp_path, "mova", "seed=5"), contestants(BASE), report=said)) == len(FACTORS)
+    assert len(current(arena(tmp_path, "mova", "seed=5"), variants(BASE), report=said)) == len(FACTORS)
 
 
 def test_a_cell_at_equal_time_goes_with_its_strategys_rates(pretended, tmp_path, monkeypatch):
     asked = Arena("tiny", RATES, "astrea,mova", 1, tmp_path, 1, True, "")
     made, _ = run_arena(asked, report=Reporter())
     assert set(made["equal_wall"]) == {"mova"}
-    monkeypatch.setattr(contestants_module, "TUNED", {"mova": ("tune.lr=0.002",)})
-    left = current(asked, contestants(BASE), report=Reporter())
+    monkeypatch.setattr(variants_module, "TUNED", {"mova": ("tune.lr=0.002",)})
+    left = current(asked, variants(BASE), report=Reporter())
     assert [(record["kind"], record["name"]) for record in left] == [("strategy", "astrea")]
 
 
@@ -267,7 +267,7 @@ def test_trials_are_nowhere_else(records):
 
 def test_the_terminal_shows_them(records):
     file = io.StringIO()
-    Console(width=80, file=file).print(trials_table(collect(records)))
+    Console(width=80, file=file).print(lr_sweep_table(collect(records)))
     lines = [line.split() for line in file.getvalue().splitlines()]
     assert ["mova", "90.0", "20.0", "30.0", "40.0", "x0.5", "x0.5"] in lines
     assert ["switch", "60.0"] in lines
@@ -275,7 +275,7 @@ def test_the_terminal_shows_them(records):
 
 def test_the_page_shows_them_and_leaves_the_section_out_without_any(records):
     text = render(collect(records))
-    section = re.search(r'<section id="trials".*?</section>', text, re.S)
+    section = re.search(r'<section id="lr-sweep".*?</section>', text, re.S)
     assert section
     shown = {
         row[0]: row[1:]
@@ -285,9 +285,9 @@ def test_the_page_shows_them_and_leaves_the_section_out_without_any(records):
     assert shown["Strategy"] == ["×0.5", "×1", "×2", "×4", "Used"]
     assert shown["astrea"] == ["50.0", "★ 70.0", "70.0", "10.0", "×1"]
     assert shown["switch"] == ["–", "–", "60.0", "–", "–"]
-    assert '<a href="#trials">' in text
+    assert '<a href="#lr-sweep">' in text
     without = render(collect([record for record in records if record["kind"] != "trial"]))
-    assert "trials" not in without
+    assert "lr-sweep" not in without
     assert "earning rates tried" not in without
 
 
@@ -313,7 +313,7 @@ def test_help_says_that_trials_run_alone(command):
     words = " ".join(re.sub("[│|]", " ", told).split())
     assert "--trials" in words
     for said in (
-        "trials of the chosen strategies and nothing else",
+        "learning-rate sweep of the chosen strategies and nothing else",
         "0.5, 1, 2 and 4",
         "first seed only",
         "validation split",
@@ -335,7 +335,7 @@ def test_the_command_runs_trials_and_shows_them(pretended, command, tmp_path):
     [
         (("--trials", "--wall"), "nothing but trials"),
         (("--trials", "--strategies", "pairs"), "names no strategy"),
-        (("--trials", "--strategies", "mova@2"), "unknown contestant"),
+        (("--trials", "--strategies", "mova@2"), "unknown variant"),
     ],
 )
 def test_what_cannot_be_tried_is_told_before_anything_runs(command, tmp_path, asked, said):

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from astrea.common.errors import AstreaError
-from astrea.lab.arena.pool import Pool, told_time
-from astrea.lab.arena.run import Cell, digest
-from astrea.lab.arena.variants import Contestant
+from astrea.lab.arena.pool import Pool, rough_time
+from astrea.lab.arena.run import Run, digest
+from astrea.lab.arena.variants import Variant
 
 STUB = """
 import json, os, sys, time
@@ -32,17 +32,17 @@ if "mova" in stem:
     time.sleep(60)
 record = json.loads((here / "record.json").read_text())
 digests = json.loads((here / "digests.json").read_text())
-out.write_text(json.dumps({**record, "name": spec["contestant"]["name"], "digest": digests[stem]}))
+out.write_text(json.dumps({**record, "name": spec["variant"]["name"], "digest": digests[stem]}))
 """
 
 
-def cell(name: str, *base: str) -> Cell:
-    return Cell("tiny", base, Contestant(name, "strategy", (f"model.strategy={name}",), ""), 0)
+def one(name: str, *base: str) -> Run:
+    return Run("tiny", base, Variant(name, "strategy", (f"model.strategy={name}",), ""), 0)
 
 
 @pytest.fixture
 def stub(tmp_path: Path, make_record, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for a worker that writes what it is told to, and what it did into ``ran``."""
+    """A folder for a worker that writes what it is asked for, and what it did into ``ran``."""
     here = tmp_path / "stub"
     here.mkdir()
     (here / "stub.py").write_text(STUB)
@@ -52,11 +52,11 @@ def stub(tmp_path: Path, make_record, monkeypatch: pytest.MonkeyPatch) -> Path:
     return here
 
 
-def run(stub: Path, said, *cells: Cell, processes: int = 2) -> Pool:
-    known = {each.stem: digest(each.resolve()) for each in cells if "tune.step=" not in "".join(each.base)}
+def execute(stub: Path, said, *runs: Run, processes: int = 2) -> Pool:
+    known = {each.stem: digest(each.resolve()) for each in runs if "tune.step=" not in "".join(each.base)}
     (stub / "digests.json").write_text(json.dumps(known))
     pool = Pool(stub.parent / "arena", processes, said, worker=(sys.executable, str(stub / "stub.py")))
-    pool.run(cells)
+    pool.run(runs)
     return pool
 
 
@@ -64,47 +64,47 @@ def ran(stub: Path) -> list[str]:
     return sorted(line.split()[0] for line in (stub / "ran").read_text().splitlines())
 
 
-def test_what_is_there_is_not_run_again(stub, said):
-    run(stub, said, cell("average"))
+def test_what_is_there_is_not_done_again(stub, said):
+    execute(stub, said, one("average"))
     path = stub.parent / "arena" / "cells" / "strategy-average-0.json"
     before = path.stat().st_mtime_ns
-    pool = run(stub, said, cell("average"), cell("astrea"))
+    pool = execute(stub, said, one("average"), one("astrea"))
     assert ran(stub) == ["strategy-astrea-0", "strategy-average-0"]
     assert path.stat().st_mtime_ns == before
-    assert "1 of 2 cells are there already" in said.text
+    assert "1 of 2 runs are there already" in said.text
     assert pool.failed == {}
     assert said.done == [1, 1]
     assert {line.split()[2] for line in (stub / "ran").read_text().splitlines()} == {"1"}  # one thread each
 
 
-def test_a_stale_cell_is_run_again_and_told(stub, said):
-    run(stub, said, cell("average"))
-    run(stub, said, cell("average", "tune.steps=11"))
+def test_a_stale_run_is_reported_and_done_again(stub, said):
+    execute(stub, said, one("average"))
+    execute(stub, said, one("average", "tune.steps=11"))
     assert ran(stub) == ["strategy-average-0"] * 2
     assert "strategy-average-0.json is stale" in said.text
 
 
-def test_a_torn_file_is_run_again(stub, said):
-    run(stub, said, cell("average"))
+def test_a_torn_file_is_done_again(stub, said):
+    execute(stub, said, one("average"))
     path = stub.parent / "arena" / "cells" / "strategy-average-0.json"
     path.write_text(path.read_text()[:100])
-    run(stub, said, cell("average"))
-    assert "no cell of this version" in said.text
+    execute(stub, said, one("average"))
+    assert "not a run of this version" in said.text
     assert json.loads(path.read_text())["name"] == "average"
 
 
-def test_a_failing_cell_is_told_and_the_others_go_on(stub, said):
-    pool = run(stub, said, cell("switch"), cell("average"), processes=1)
+def test_a_failing_run_is_reported_and_the_others_go_on(stub, said):
+    pool = execute(stub, said, one("switch"), one("average"), processes=1)
     assert pool.failed == {"strategy-switch-0": "this one cannot be"}
     assert (stub.parent / "arena" / "cells" / "strategy-average-0.json").is_file()
     assert not (stub.parent / "arena" / "cells" / "strategy-switch-0.json").exists()
-    again = run(stub, said, cell("switch"), cell("average"), processes=1)
+    again = execute(stub, said, one("switch"), one("average"), processes=1)
     assert ran(stub) == ["strategy-average-0", "strategy-switch-0", "strategy-switch-0"]
     assert list(again.failed) == ["strategy-switch-0"]
 
 
-def test_a_contestant_that_is_no_recipe_fails_before_anything_runs(stub, said):
-    pool = run(stub, said, cell("average", "tune.step=5"))
+def test_a_variant_that_is_no_recipe_fails_before_anything_runs(stub, said):
+    pool = execute(stub, said, one("average", "tune.step=5"))
     assert "tune.step" in pool.failed["strategy-average-0"]
     assert ran(stub) == []
 
@@ -117,7 +117,7 @@ def test_ctrl_c_ends_the_workers(stub, said):
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        run(stub, said, cell("mova"))
+        execute(stub, said, one("mova"))
     pid = int((stub / "ran").read_text().split()[1])
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -126,14 +126,14 @@ def test_ctrl_c_ends_the_workers(stub, said):
 def test_a_folder_that_cannot_be_written(tmp_path, said):
     (tmp_path / "file").write_text("")
     with pytest.raises(AstreaError, match="file"):
-        Pool(tmp_path / "file", 1, said).run([cell("average")])
+        Pool(tmp_path / "file", 1, said).run([one("average")])
 
 
 def test_a_worker_ends_with_its_parent(tmp_path):
     (tmp_path / "spec.json").write_text("{}")
-    code = "import sys, time, astrea.lab.arena.run as cell\n"
-    code += "cell.run_cell = lambda spec: print('up', flush=True) or time.sleep(60)\n"
-    code += "cell.main(sys.argv[1:])"
+    code = "import sys, time, astrea.lab.arena.run as run\n"
+    code += "run.measure = lambda spec: print('up', flush=True) or time.sleep(60)\n"
+    code += "run.main(sys.argv[1:])"
     worker = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "spec.json"), str(tmp_path / "out.json"), "--leash"],
         stdin=subprocess.PIPE,
@@ -147,5 +147,5 @@ def test_a_worker_ends_with_its_parent(tmp_path):
     assert not (tmp_path / "out.json").exists()
 
 
-def test_told_time():
-    assert [told_time(s) for s in (59.6, 600, 3 * 3600)] == ["60 s", "10 min", "3.0 h"]
+def test_rough_durations():
+    assert [rough_time(s) for s in (59.6, 600, 3 * 3600)] == ["60 s", "10 min", "3.0 h"]

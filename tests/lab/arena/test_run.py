@@ -10,9 +10,9 @@ import pytest
 
 from astrea.common.errors import AstreaError
 from astrea.data.feature_cache import canonical_json
-from astrea.lab.arena import run as cell_module
-from astrea.lab.arena.run import Cell, digest, main, packed_items, rounded, run_cell, unpacked_items
-from astrea.lab.arena.variants import Contestant, contestants
+from astrea.lab.arena import run as run_module
+from astrea.lab.arena.run import Run, digest, main, measure, packed_items, rounded, unpacked_items
+from astrea.lab.arena.variants import Variant, variants
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
@@ -66,7 +66,7 @@ def test_the_digest_follows_the_parts_and_not_where_they_lie(small_overrides, tm
 
 def test_the_digest_changes_with_the_schema(monkeypatch):
     before = hashed()
-    monkeypatch.setattr(cell_module, "SCHEMA", 99)
+    monkeypatch.setattr(run_module, "SCHEMA", 99)
     assert hashed() != before
 
 
@@ -83,7 +83,7 @@ def test_the_digest_is_that_from_before_keys_were_renamed():
         "fuse": {"train": trained, "losses": losses, "steps": 60, "lr": 0.0005},
         "tune": {"train": [*trained, "language_model"], "losses": losses, "steps": 400, "lr": 0.0005} | words,
     }
-    what = {"recipe": recipe, "parts": "scratch", "schema": cell_module.SCHEMA, "astrea": cell_module.ASTREA}
+    what = {"recipe": recipe, "parts": "scratch", "schema": run_module.SCHEMA, "astrea": run_module.ASTREA}
     told = hashlib.sha256(canonical_json(what).encode()).hexdigest()
     assert hashed("pretrain=scratch", "regularisation.corruption=0.1") == told
 
@@ -105,11 +105,11 @@ def test_figures_are_rounded_wherever_they_are():
 
 @pytest.fixture(scope="module")
 def single(base, tmp_path_factory) -> dict:
-    everyone = {each.name: each for each in contestants(load_recipe(Recipe, "tiny", base))}
+    everyone = {each.name: each for each in variants(load_recipe(Recipe, "tiny", base))}
     folder = tmp_path_factory.mktemp("single")
     (folder / "work").mkdir()
-    cell = Cell("tiny", base, everyone["single_detection"], 0)
-    made = run_cell(cell.spec(cache=folder / "cache", work=folder / "work"))
+    run = Run("tiny", base, everyone["single_detection"], 0)
+    made = measure(run.spec(cache=folder / "cache", work=folder / "work"))
     assert list((folder / "work").iterdir()) == []  # the run folder is gone
     assert list((folder / "cache").glob("*.safetensors"))  # and the features are kept
     return made
@@ -154,8 +154,8 @@ def test_costs_are_told_apart(single):
 
 
 def test_a_broken_spec_is_told_in_words(tmp_path, capsys):
-    cell = Cell("tiny", ("tune.step=3",), Contestant("astrea", "strategy", (), ""), 0)
-    (tmp_path / "spec.json").write_text(json.dumps(cell.spec(cache=tmp_path, work=tmp_path)))
+    run = Run("tiny", ("tune.step=3",), Variant("astrea", "strategy", (), ""), 0)
+    (tmp_path / "spec.json").write_text(json.dumps(run.spec(cache=tmp_path, work=tmp_path)))
     assert main([str(tmp_path / "spec.json"), str(tmp_path / "out.json")]) == 1
     assert "tune.step" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()

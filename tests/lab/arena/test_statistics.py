@@ -28,7 +28,7 @@ def test_the_point_is_the_mean_over_tasks_of_the_mean_over_items():
     assert paired_difference(ours, theirs)["mean"] == pytest.approx(100 * (0.5 + 0.25) / 2)
 
 
-def test_equal_contestants_differ_by_exactly_nothing_whatever_the_items():
+def test_equal_variants_differ_by_exactly_nothing_whatever_the_items():
     scores = {"a": np.random.default_rng(0).random((2, 50))}
     assert paired_difference(scores, scores) == {"mean": 0.0, "low": 0.0, "high": 0.0}
 

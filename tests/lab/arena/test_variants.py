@@ -5,23 +5,23 @@ import json
 import pytest
 
 from astrea.common.errors import AstreaError
-from astrea.lab.arena.run import Cell, digest
-from astrea.lab.arena.variants import Contestant, choose, contestants
+from astrea.lab.arena.run import Run, digest
+from astrea.lab.arena.variants import Variant, choose, variants
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import plan_stages
 
 BASE = load_recipe(Recipe, "tiny")
-EVERYONE = contestants(BASE)
+EVERYONE = variants(BASE)
 
 
-def resolved(contestant: Contestant) -> Recipe:
-    return Cell("tiny", (), contestant, 0).resolve()
+def resolved(variant: Variant) -> Recipe:
+    return Run("tiny", (), variant, 0).resolve()
 
 
-@pytest.mark.parametrize("contestant", EVERYONE, ids=lambda each: each.name)
-def test_every_contestant_is_a_recipe_of_the_same_number_of_steps(contestant: Contestant):
-    run = resolved(contestant)
+@pytest.mark.parametrize("variant", EVERYONE, ids=lambda each: each.name)
+def test_every_variant_is_a_recipe_of_the_same_number_of_steps(variant: Variant):
+    run = resolved(variant)
     wanted = BASE.align.steps + BASE.fuse.steps + BASE.tune.steps
     assert sum(plan.schedule.steps for plan in plan_stages(run)) == wanted
     assert (run.data, run.world, run.llm, run.fuse.batch) == (
@@ -32,7 +32,7 @@ def test_every_contestant_is_a_recipe_of_the_same_number_of_steps(contestant: Co
     )
 
 
-def test_no_two_contestants_are_the_same_run_or_have_the_same_name():
+def test_no_two_variants_are_the_same_run_or_have_the_same_name():
     assert len({digest(resolved(each)) for each in EVERYONE}) == len(EVERYONE)
     assert len({each.name for each in EVERYONE}) == len(EVERYONE)
 
@@ -49,12 +49,12 @@ def test_peers_are_not_aligned_before_unless_they_say_so():
 
 def test_the_base_recipe_sets_experts_and_steps():
     recipe = load_recipe(Recipe, "tiny", ["experts.detection=null", "align.steps=7", "tune.steps=11"])
-    found = {each.name: each for each in contestants(recipe)}
+    found = {each.name: each for each in variants(recipe)}
     assert not [name for name in found if "detection" in name]
     assert "tune.steps=18" in found["average"].overrides
     assert sum(each.kind == "pair" for each in found.values()) == 3
     alone = load_recipe(Recipe, "tiny", [f"experts.{n}=null" for n in ("detection", "captioning", "segmentation")])
-    assert {each.kind for each in contestants(alone)} == {"strategy", "ablation"}
+    assert {each.kind for each in variants(alone)} == {"strategy", "ablation"}
 
 
 def test_experts_are_taken_out_and_keep_their_order():
@@ -75,8 +75,8 @@ def test_the_students_teachers_are_the_base_recipes_experts_whole():
     }
     changes = (f"experts.eye={json.dumps(eye)}", "experts.segmentation.options={threshold: 0.05}")
     recipe = load_recipe(Recipe, "tiny", changes)
-    student = next(each for each in contestants(recipe) if each.name == "student")
-    made = Cell("tiny", changes, student, 0).resolve()
+    student = next(each for each in variants(recipe) if each.name == "student")
+    made = Run("tiny", changes, student, 0).resolve()
     assert list(made.experts) == ["student"]
     assert made.distill is not None
     assert made.distill.teachers == recipe.experts
@@ -92,5 +92,5 @@ def test_choosing_by_name_and_kind():
     assert "average" in names("strategies")
     with pytest.raises(AstreaError, match="did you mean 'sequence_concat'"):
         names("astrea,sequence_concatt")
-    with pytest.raises(AstreaError, match="no contestant"):
+    with pytest.raises(AstreaError, match="no variant"):
         names(" , ")

@@ -279,18 +279,18 @@ def test_every_point_is_what_its_threshold_gives(found, run, few, tiny_model, ti
 
 def test_the_threshold_is_as_before_whatever_happens(tiny_model, tiny_processor, few, monkeypatch):
     monkeypatch.setattr(tiny_model.fusion, "threshold", 0.125)
-    tried = []
+    sweep_results = []
 
     def fail(*args, **options):
-        tried.append(tiny_model.fusion.threshold)
-        if len(tried) == 2:
+        sweep_results.append(tiny_model.fusion.threshold)
+        if len(sweep_results) == 2:
             raise RuntimeError("no power")
         return Outcome({"counting": 1.0}, {}, {}, {}, {})
 
     monkeypatch.setattr(pareto_module, "run_tasks", fail)
     with pytest.raises(RuntimeError, match="no power"):
         pareto(tiny_model, tiny_processor.tokenizer, few, ASKED, Reporter())
-    assert tried[0] == 0 < tried[1]
+    assert sweep_results[0] == 0 < sweep_results[1]
     assert tiny_model.fusion.threshold == 0.125
     pareto(tiny_model, tiny_processor.tokenizer, few, ASKED, Reporter())
     assert tiny_model.fusion.threshold == 0.125

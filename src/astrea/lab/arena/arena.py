@@ -1,4 +1,4 @@
-"""The whole arena: choose contestants, run what is missing, collect, write arena.json and its page."""
+"""The whole arena: choose variants, run what is missing, collect, write arena.json and its page."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
 from astrea.common.paths import file_guard
 from astrea.common.progress import SILENT, Reporter
-from astrea.lab.arena.collect import Record, collect, read_cells
-from astrea.lab.arena.equal_time import at_equal_wall
-from astrea.lab.arena.lr_sweep import KIND, trials, trials_of
+from astrea.lab.arena.collect import Record, collect, read_runs
+from astrea.lab.arena.equal_time import at_equal_time
+from astrea.lab.arena.lr_sweep import KIND, sweep, sweep_of
 from astrea.lab.arena.page.page import write_page
 from astrea.lab.arena.pool import Pool
-from astrea.lab.arena.run import Cell, digest
-from astrea.lab.arena.variants import Contestant, choose, contestants
+from astrea.lab.arena.run import Run, digest
+from astrea.lab.arena.variants import Variant, choose, variants
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 
@@ -31,16 +31,16 @@ QUICK_OVERRIDES = (
     "fuse.steps=20",
     "tune.steps=100",
 )
-"""What makes an arena of ten minutes: it shows that all works, and nothing about who is better."""
+"""What makes an arena of ten minutes: it shows that everything works, not which variant is better."""
 
 
 @dataclass(frozen=True)
 class Arena:
-    """What was asked for.
+    """What the command line asks for.
 
-    recipe, overrides: the base of all contestants. wanted: names and kinds, comma-separated. seeds: how many, counted
-    from the recipe's own. wall: also run the best others for as long as Astrea. command: how to do it again. trials:
-    run the trials of the wanted strategies, with the first seed, and nothing else.
+    recipe, overrides: the base of all variants. wanted: names and kinds, comma-separated. seeds: how many, counted
+    from the recipe's own. equal_time: also run the best others for as long as Astrea. command: how to do it again.
+    lr_sweep: run the learning-rate sweep of the wanted strategies, with the first seed, and nothing else.
     """
 
     recipe: str
@@ -49,21 +49,21 @@ class Arena:
     seeds: int
     folder: Path
     processes: int
-    wall: bool
+    equal_time: bool
     command: str
-    trials: bool = False
+    lr_sweep: bool = False
 
-    def cells(self, chosen: Sequence[Contestant]) -> list[Cell]:
-        """Every contestant with every seed: seed by seed, so that an early look compares like with like."""
+    def runs(self, chosen: Sequence[Variant]) -> list[Run]:
+        """Every variant with every seed: seed by seed, so that an early look compares like with like."""
         first = self.base().seed
         return [
-            Cell(self.recipe, self.overrides, each, seed)
-            for seed in range(first, first + (1 if self.trials else self.seeds))
+            Run(self.recipe, self.overrides, each, seed)
+            for seed in range(first, first + (1 if self.lr_sweep else self.seeds))
             for each in chosen
         ]
 
     def base(self) -> Recipe:
-        """The recipe that contestants change."""
+        """The recipe that variants change."""
         return load_recipe(Recipe, self.recipe, self.overrides)
 
 
@@ -71,25 +71,27 @@ def run_arena(arena: Arena, *, report: Reporter = SILENT) -> tuple[dict[str, Any
     """Run what is missing and write ``arena.json`` (and ``arena.html``); goes on where a killed one was.
 
     Returns:
-        What arena.json holds, and what went wrong by cell.
+        What arena.json holds, and the error of every run that failed, by the run's name.
 
     Raises:
-        AstreaError: an unknown contestant, no strategy to try, trials together with equal time, a bad recipe, or a
+        AstreaError: an unknown variant, no strategy to sweep, a sweep together with equal time, a bad recipe, or a
             folder that cannot be written.
     """
-    if arena.trials and arena.wall:
-        raise AstreaError("--trials runs nothing but trials, so not --wall either", "run one after the other")
-    everyone = contestants(arena.base())
+    if arena.lr_sweep and arena.equal_time:
+        raise AstreaError(
+            "--trials runs nothing but the learning-rate sweep, so not --wall either", "run one after the other"
+        )
+    everyone = variants(arena.base())
     pool = Pool(arena.folder, arena.processes, report)
-    chosen = trials_of(arena.base(), everyone, arena.wanted) if arena.trials else choose(everyone, arena.wanted)
-    pool.run(arena.cells(chosen))
-    if arena.wall:
+    chosen = sweep_of(arena.base(), everyone, arena.wanted) if arena.lr_sweep else choose(everyone, arena.wanted)
+    pool.run(arena.runs(chosen))
+    if arena.equal_time:
         try:
-            finalists = at_equal_wall(current(arena, everyone, report=Reporter()), everyone)
+            finalists = at_equal_time(current(arena, everyone, report=Reporter()), everyone)
         except AstreaError as error:
             pool.failed["wall"] = str(error)
         else:
-            pool.run(arena.cells(finalists))
+            pool.run(arena.runs(finalists))
     made = {
         "recipe": arena.recipe,
         "command": arena.command,
@@ -102,22 +104,22 @@ def run_arena(arena: Arena, *, report: Reporter = SILENT) -> tuple[dict[str, Any
     return made, pool.failed
 
 
-def current(arena: Arena, everyone: Sequence[Contestant], *, report: Reporter = SILENT) -> list[Record]:
-    """The cells in the folder that belong to this recipe; others are told of and left out, never mixed in."""
+def current(arena: Arena, everyone: Sequence[Variant], *, report: Reporter = SILENT) -> list[Record]:
+    """The runs in the folder that belong to this recipe; others are reported and left out, never mixed in."""
     base = arena.base()
-    known = {(each.kind, each.name): each for each in (*everyone, *trials(base))}
+    known = {(each.kind, each.name): each for each in (*everyone, *sweep(base))}
     found: list[Record] = []
-    for record in read_cells(arena.folder, warn=report.say):
+    for record in read_runs(arena.folder, warn=report.say):
         stem = f"{record['kind']}-{record['name']}-{record['seed']}"
-        wall = record["kind"] == "wall"
-        own = known.get(("strategy" if wall else record["kind"], record["name"]))
-        if own is not None and wall:  # its number of steps came from measured seconds, so only the rest is checked
+        timed = record["kind"] == "wall"
+        own = known.get(("strategy" if timed else record["kind"], record["name"]))
+        if own is not None and timed:  # its number of steps came from measured seconds, so only the rest is checked
             own = replace(own, overrides=(*own.overrides, *record["overrides"][-1:]))
         if record["kind"] == KIND and record["seed"] != base.seed:  # not to be compared with those of the first seed
             own = None
         try:
             fits = own is not None and digest(
-                Cell(arena.recipe, arena.overrides, own, record["seed"]).resolve()
+                Run(arena.recipe, arena.overrides, own, record["seed"]).resolve()
             ) == record["digest"]  # fmt: skip
         except AstreaError:
             fits = False

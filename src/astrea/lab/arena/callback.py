@@ -1,6 +1,6 @@
-"""What is seen of a training while it runs: which parameters learn, and the score against training seconds.
+"""What is measured of a training while it runs: which parameters learn, and the score against training seconds.
 
-Watching changes nothing: module modes and the random state are as they were, so a watched run gives the same bits.
+The measurement changes nothing: module modes and the random state are as they were, so a run gives the same bits.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ QUESTIONS, CAPTIONS, GROUPS = 20, 20, 5
 """Size of the validation set that a curve is measured on."""
 
 
-class Watch:
-    """The arena's observer of a training; see `astrea.training.trainer.train`.
+class TrainingCallback:
+    """The arena's callback of a training; see `astrea.training.trainer.train`.
 
     Args:
         every: optimizer steps of `fuse` and `tune` between two points of the curve; 0 = no curve.
@@ -43,7 +43,7 @@ class Watch:
 
     def __call__(self, ctx: TrainingContext, stage: str, step: int, seconds: float) -> None:
         """One optimizer step is done."""
-        # Zero starts let gradients through one layer a step; later on a look now and then is enough.
+        # Zero starts let gradients through one layer a step; later on every 20th step is enough.
         if step <= 4 or step % 20 == 0:
             self.note_learned(ctx.model)
         if self.every and stage in ("fuse", "tune"):

@@ -1,4 +1,4 @@
-"""What one question about one picture costs a model: arithmetic and time, the experts told apart."""
+"""What one question about one picture costs a model: arithmetic and time, the experts counted apart."""
 
 from __future__ import annotations
 

@@ -7,24 +7,24 @@ from statistics import median
 
 from astrea.common.errors import AstreaError
 from astrea.lab.arena.collect import SELF, Record, ranked
-from astrea.lab.arena.variants import Contestant
+from astrea.lab.arena.variants import Variant
 
 FINALISTS = 3
 
 
-def at_equal_wall(records: Iterable[Record], everyone: list[Contestant]) -> list[Contestant]:
+def at_equal_time(records: Iterable[Record], everyone: list[Variant]) -> list[Variant]:
     """The finalists with another number of `tune` steps:
 
         steps = own steps + (Astrea's training seconds - own) / own seconds per step of `tune`
 
-    from the seconds that the equal-step cells took, medians over seeds: one cell on a machine that was busy with
+    from the seconds that the equal-step runs took, medians over seeds: one run on a machine that was busy with
     something else must not count. A strategy that is slower than Astrea gets fewer.
 
     Args:
-        records: cells at equal steps. everyone: every contestant, whose overrides are kept.
+        records: runs at equal steps. everyone: every variant, whose overrides are kept.
 
     Raises:
-        AstreaError: there is no cell of Astrea, or none of another strategy.
+        AstreaError: there is no run of Astrea, or none of another strategy.
     """
     rivals: dict[str, list[Record]] = {}
     for record in records:
@@ -33,16 +33,16 @@ def at_equal_wall(records: Iterable[Record], everyone: list[Contestant]) -> list
     others = [item for item in ranked(rivals) if item[0] != SELF][:FINALISTS]
     if SELF not in rivals or not others:
         raise AstreaError(
-            "equal time needs finished cells of astrea and of another strategy",
+            "equal time needs finished runs of astrea and of another strategy",
             "run the arena with both before (or together with) --wall",
         )
-    wanted = median(cell["wall_s"] for cell in rivals[SELF])
+    wanted = median(run["wall_s"] for run in rivals[SELF])
     known = {each.name: each for each in everyone if each.kind == "strategy"}
     found = []
-    for name, cells in others:
-        steps = cells[0]["tune_steps"]
-        per_step = median(cell["seconds"]["tune"] for cell in cells) / steps
-        more = (wanted - median(cell["wall_s"] for cell in cells)) / per_step
+    for name, runs in others:
+        steps = runs[0]["tune_steps"]
+        per_step = median(run["seconds"]["tune"] for run in runs) / steps
+        more = (wanted - median(run["wall_s"] for run in runs)) / per_step
         overrides = (*known[name].overrides, f"tune.steps={max(1, round(steps + more))}")
-        found.append(Contestant(name, "wall", overrides, f"{name}, trained as long as astrea ({wanted:.0f} s)"))
+        found.append(Variant(name, "wall", overrides, f"{name}, trained as long as astrea ({wanted:.0f} s)"))
     return found

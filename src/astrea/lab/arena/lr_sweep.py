@@ -1,6 +1,6 @@
-"""Trials: every strategy with half to four times the learning rates that it starts from, scored on validation.
+"""The learning-rate sweep: every strategy with 0.5 to 4 times the rates that it starts from, scored on validation.
 
-Each strategy gets the same small number of them, one seed each. What they find is written into `contestants.TUNED` by
+Each strategy gets the same small number of runs, one seed each. What they find is written into `variants.TUNED` by
 hand; the test set plays no part in it. Rates of other stages (a student's distilling) are left as they are.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from astrea.common.errors import AstreaError
-from astrea.lab.arena.variants import PEER_RATE, Contestant, choose, strategies
+from astrea.lab.arena.variants import PEER_RATE, Variant, choose, strategies
 from astrea.recipes.recipe import Recipe
 
 KIND = "trial"
@@ -20,12 +20,12 @@ FACTORS = ("0.5", "1", "2", "4")
 """What learning rates are multiplied by, as arena.json and file names write it."""
 
 
-def trials(recipe: Recipe) -> list[Contestant]:
-    """The trials of every strategy for a base recipe: multiples of the rates it starts from, never those of `TUNED`."""
-    return [trial(recipe, each, factor) for each in strategies(recipe) for factor in FACTORS]
+def sweep(recipe: Recipe) -> list[Variant]:
+    """Every strategy at every factor: multiples of the rates that it starts from, never those of `TUNED`."""
+    return [sweep_variant(recipe, each, factor) for each in strategies(recipe) for factor in FACTORS]
 
 
-def trial(recipe: Recipe, strategy: Contestant, factor: str) -> Contestant:
+def sweep_variant(recipe: Recipe, strategy: Variant, factor: str) -> Variant:
     """A strategy with the learning rates of its stages times a factor; nothing else differs."""
     base = {"align": recipe.align.lr, "fuse": recipe.fuse.lr, "tune": recipe.tune.lr}
     if strategy.name != "astrea":
@@ -34,43 +34,45 @@ def trial(recipe: Recipe, strategy: Contestant, factor: str) -> Contestant:
         del base["align"]
     rates = (f"{stage}.lr={float(factor) * lr!r}" for stage, lr in base.items())
     note = f"{strategy.name}, learning rates times {factor}"
-    return Contestant(f"{strategy.name}@{factor}", KIND, (*strategy.overrides, *rates), note)
+    return Variant(f"{strategy.name}@{factor}", KIND, (*strategy.overrides, *rates), note)
 
 
-def trials_of(recipe: Recipe, everyone: Sequence[Contestant], wanted: str) -> list[Contestant]:
-    """The trials of the strategies that a list of names and kinds asks for; see `choose`.
+def sweep_of(recipe: Recipe, everyone: Sequence[Variant], wanted: str) -> list[Variant]:
+    """The sweep of the strategies that a list of names and kinds asks for; see `choose`.
 
     Raises:
         AstreaError: an unknown name, or no strategy among what was named.
     """
     names = {each.name for each in choose(everyone, wanted) if each.kind == "strategy"}
-    found = [each for each in trials(recipe) if strategy_of(each.name)[0] in names]
+    found = [each for each in sweep(recipe) if strategy_of(each.name)[0] in names]
     if not found:
-        raise AstreaError(f"{wanted!r} names no strategy, and only strategies have trials", "add one, or strategies")
+        raise AstreaError(
+            f"{wanted!r} names no strategy, and only strategies have a learning-rate sweep", "add one, or strategies"
+        )
     return found
 
 
 def strategy_of(name: str) -> tuple[str, str]:
-    """The strategy and the factor of a trial's name: mova@0.5 is of mova, with half the rates."""
+    """The strategy and the factor of a variant's name: mova@0.5 is mova, with half the rates."""
     strategy, _, factor = name.rpartition("@")
     return strategy, factor
 
 
-def tried(
-    cells: Mapping[str, Iterable[Mapping[str, Any]]], rivals: Mapping[str, Iterable[Mapping[str, Any]]]
+def sweep_results(
+    runs: Mapping[str, Iterable[Mapping[str, Any]]], rivals: Mapping[str, Iterable[Mapping[str, Any]]]
 ) -> dict[str, dict[str, Any]]:
-    """What the trials found.
+    """What the sweep found.
 
     Args:
-        cells: finished trials by name, of one seed. rivals: finished cells by strategy.
+        runs: finished runs of the sweep by name, of one seed. rivals: finished runs by strategy.
 
     Returns:
         By strategy: ``rates``, factor -> average on validation (0..100; None: not finished). ``best``, the factor with
-        the highest; of equals the rates it starts from; None until all are finished. ``used``, the factor whose run is
-        the very one that the strategy's cell of this seed is; None without such a cell, or where it had other rates.
+        the highest; of equals the rates it starts from; None until all are finished. ``used``, the factor whose recipe
+        is that of the strategy's run of this seed; None without such a run, or where it had other rates.
     """
     found: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for name, records in cells.items():
+    for name, records in runs.items():
         strategy, factor = strategy_of(name)
         found[strategy][factor] = next(iter(records))
     rows = {}

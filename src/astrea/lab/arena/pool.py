@@ -1,4 +1,4 @@
-"""Running the cells that are not there yet, several processes at a time; what is finished is never done again."""
+"""Executing the runs that are not there yet, several processes at a time; what is finished is never done again."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
 from astrea.common.paths import exists, file_guard, open_file, size_of
 from astrea.common.progress import Reporter
-from astrea.lab.arena.collect import read_cell
-from astrea.lab.arena.run import Cell, digest
+from astrea.lab.arena.collect import read_run
+from astrea.lab.arena.run import Run, digest
 
 POLL = 0.2
 """Seconds between two looks at the workers."""
 
-TOLD = 2000
-"""Characters of a failed worker's last words that are passed on."""
+TAIL = 2000
+"""Characters of a failed worker's output, from its end, that are passed on."""
 
 
 @dataclass
 class Worker:
-    """A process at work on one cell."""
+    """A process at work on one run."""
 
-    cell: Cell
+    run: Run
     process: subprocess.Popen[bytes]
     log: Path
     began: float
@@ -37,11 +37,11 @@ class Worker:
 
 @dataclass
 class Pool:
-    """Runs cells into ``folder/cells``, ``processes`` of them at a time.
+    """Executes runs into ``folder/cells``, ``processes`` of them at a time.
 
     Attributes:
-        worker: the command that runs one cell; it gets the paths of the spec and of the file to write.
-        failed: what went wrong, by the cell's file name. seconds: how long the others took.
+        worker: the command that executes one run; it gets the paths of the spec and of the file to write.
+        failed: what went wrong, by the run's file name. seconds: how long the others took.
     """
 
     folder: Path
@@ -51,17 +51,17 @@ class Pool:
     failed: dict[str, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
 
-    def run(self, cells: Sequence[Cell]) -> None:
-        """Run what is missing. A cell of another recipe than it would have now is stale, and is run again.
+    def run(self, runs: Sequence[Run]) -> None:
+        """Run what is missing. A run of another recipe than it would have now is stale, and is done again.
 
-        A cell that fails is told of in ``failed``; the others go on. On Ctrl-C the workers are ended.
+        The error of a run that fails is kept in ``failed``; the others go on. On Ctrl-C the workers are ended.
 
         Raises:
             AstreaError: the folder cannot be written. KeyboardInterrupt: Ctrl-C.
         """
         with file_guard(self.folder):
             (self.folder / "cells").mkdir(parents=True, exist_ok=True)
-        waiting = self.missing(cells)
+        waiting = self.missing(runs)
         total = len(waiting)
         running: list[Worker] = []
         # One folder for all that workers leave behind when they are killed.
@@ -79,40 +79,40 @@ class Pool:
                     worker.process.kill()
                     worker.process.wait()
 
-    def missing(self, cells: Sequence[Cell]) -> list[Cell]:
+    def missing(self, runs: Sequence[Run]) -> list[Run]:
         """Those that have no file, or a stale one."""
         found, there = [], 0
-        for cell in cells:
+        for run in runs:
             try:
-                wanted = digest(cell.resolve())
+                wanted = digest(run.resolve())
             except AstreaError as error:
-                self.fail(cell, str(error))
+                self.fail(run, str(error))
                 continue
-            path = self.path(cell)
-            record = read_cell(path)
+            path = self.path(run)
+            record = read_run(path)
             if record is not None and record["digest"] == wanted:
                 there += 1
                 continue
             if record is not None:
-                self.report.say(f"{path.name} is stale (made with other settings); it is run again")
+                self.report.say(f"{path.name} is stale (made with other settings); it is done again")
             elif exists(path):
-                self.report.say(f"{path.name} is no cell of this version; it is run again")
-            found.append(cell)
+                self.report.say(f"{path.name} is not a run of this version; it is done again")
+            found.append(run)
         if there:
-            self.report.say(f"{there} of {len(cells)} cells are there already")
+            self.report.say(f"{there} of {len(runs)} runs are there already")
         return found
 
-    def path(self, cell: Cell) -> Path:
-        """The file of a cell."""
-        return self.folder / "cells" / f"{cell.stem}.json"
+    def path(self, run: Run) -> Path:
+        """The file of a run."""
+        return self.folder / "cells" / f"{run.stem}.json"
 
-    def start(self, cell: Cell, work: Path) -> Worker:
-        """A process for one cell."""
-        spec, log = work / f"{cell.stem}.spec.json", work / f"{cell.stem}.log"
+    def start(self, run: Run, work: Path) -> Worker:
+        """A process for one run."""
+        spec, log = work / f"{run.stem}.spec.json", work / f"{run.stem}.log"
         # Absolute, since they are read elsewhere; the working directory stays, for expert classes are imported from it.
         with file_guard(spec):
-            write_json_atomic(spec, cell.spec(cache=(self.folder / "cache").absolute(), work=work))
-        command = [*self.worker, str(spec), str(self.path(cell).absolute()), "--leash"]
+            write_json_atomic(spec, run.spec(cache=(self.folder / "cache").absolute(), work=work))
+        command = [*self.worker, str(spec), str(self.path(run).absolute()), "--leash"]
         with file_guard(log):
             out = log.open("wb")
         with out:
@@ -124,36 +124,36 @@ class Pool:
                 env=os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"},
                 start_new_session=True,  # Ctrl-C is for this process alone, which then ends the others
             )
-        return Worker(cell, process, log, time.perf_counter())
+        return Worker(run, process, log, time.perf_counter())
 
     def finish(self, worker: Worker, done: int, total: int) -> None:
-        """A worker has ended: tell how it went and how long the rest will take."""
+        """A worker has ended: report how it went and how long the rest will take."""
         took = time.perf_counter() - worker.began
         if worker.process.stdin is not None:
             worker.process.stdin.close()
-        record = read_cell(self.path(worker.cell)) if worker.process.returncode == 0 else None
+        record = read_run(self.path(worker.run)) if worker.process.returncode == 0 else None
         if record is None:
             with open_file(worker.log) as log:
-                log.seek(max(0, size_of(worker.log) - TOLD))
+                log.seek(max(0, size_of(worker.log) - TAIL))
                 said = log.read().decode(errors="replace").strip()
-            self.fail(worker.cell, said or f"the process ended with status {worker.process.returncode}")
+            self.fail(worker.run, said or f"the process ended with status {worker.process.returncode}")
             note = "failed"
         else:
             self.seconds.append(took)
             note = f"average {record['average']:.1f}"
         left = ""
         if self.seconds and done < total:
-            left = f", about {told_time(sum(self.seconds) / len(self.seconds) * (total - done) / self.processes)} left"
-        self.report.track("arena", done, total, f"{worker.cell.stem}: {note}")
-        self.report.say(f"{worker.cell.stem}: {note} in {told_time(took)} ({done} of {total}{left})")
+            left = f", about {rough_time(sum(self.seconds) / len(self.seconds) * (total - done) / self.processes)} left"
+        self.report.track("arena", done, total, f"{worker.run.stem}: {note}")
+        self.report.say(f"{worker.run.stem}: {note} in {rough_time(took)} ({done} of {total}{left})")
 
-    def fail(self, cell: Cell, said: str) -> None:
-        """Remember what went wrong."""
-        self.failed[cell.stem] = said
+    def fail(self, run: Run, said: str) -> None:
+        """Keep the error of a run."""
+        self.failed[run.stem] = said
 
 
-def told_time(seconds: float) -> str:
-    """Seconds for people."""
+def rough_time(seconds: float) -> str:
+    """Seconds as a rough duration."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,8 +1,8 @@
-"""One cell of the arena: a contestant with a seed, trained, evaluated and kept as one small JSON file.
+"""One run of the arena: a variant with a seed, trained, evaluated and kept as one small JSON file.
 
     python -m astrea.lab.arena.run SPEC.json OUT.json
 
-runs one in a process of its own.
+executes one in a process of its own.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from astrea.common.progress import Reporter
 from astrea.common.provenance import commit, machine
 from astrea.data.feature_cache import FeatureCache, canonical_json
 from astrea.evaluation.generate import Answerer
-from astrea.lab.arena.callback import Watch
+from astrea.lab.arena.callback import TrainingCallback
 from astrea.lab.arena.cost import flops_of_experts, flops_per_sample, latency_ms
-from astrea.lab.arena.variants import CURVES, Contestant
+from astrea.lab.arena.variants import CURVES, Variant
 from astrea.lab.probes.probes import load_with_entropy, probe
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
@@ -44,7 +44,7 @@ from astrea.world.evaluation.tasks import CAPTION_TASKS, TASKS, build_test_sets
 from astrea.world.scenes.vocabulary import CONDITIONS
 
 SCHEMA = 1
-"""To be raised whenever code, or another default of the configuration, makes other cells of the same recipe."""
+"""To be raised whenever code, or another default of the configuration, gives other results for the same recipe."""
 
 PROBED = {
     "strategy": ("astrea",),
@@ -53,7 +53,7 @@ PROBED = {
         *("with_thrift", "with_confidence", "with_lies"),
     ),
 }
-"""By kind, the contestants that are also masked, corrupted and so on (see `astrea.lab.probes.probes`): what their
+"""By kind, the variants that are also masked, corrupted and so on (see `astrea.lab.probes.probes`): what their
 ingredient is for shows there rather than in the average."""
 
 ASTREA = 8
@@ -68,42 +68,42 @@ CURVE_EVERY = 60
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What is to be measured: a contestant and a seed, on a base recipe with the overrides of the command line."""
+class Run:
+    """What is to be measured: a variant and a seed, on a base recipe with the overrides of the command line."""
 
     recipe: str
     base: tuple[str, ...]
-    contestant: Contestant
+    variant: Variant
     seed: int
 
     @property
     def stem(self) -> str:
         """The name of its file, without the ending."""
-        return f"{self.contestant.kind}-{self.contestant.name}-{self.seed}"
+        return f"{self.variant.kind}-{self.variant.name}-{self.seed}"
 
     def resolve(self) -> Recipe:
-        """The recipe that is trained: one thread, since cells run side by side.
+        """The recipe that is trained: one thread, since runs are executed side by side.
 
         Raises:
-            AstreaError: the contestant does not fit the base recipe, or a part of it is unknown here.
+            AstreaError: the variant does not fit the base recipe, or a part of it is unknown here.
         """
-        then = [*self.contestant.overrides, f"seed={self.seed}", "threads=1"]
+        then = [*self.variant.overrides, f"seed={self.seed}", "threads=1"]
         return load_recipe(Recipe, self.recipe, self.base, then=then)
 
     def spec(self, *, cache: Path, work: Path) -> dict[str, Any]:
-        """What `run_cell` needs, JSON-able. cache: kept features. work: where temporary run folders may lie."""
+        """What `measure` needs, JSON-able. cache: kept features. work: where temporary run folders may lie."""
         return {**asdict(self), "cache": str(cache), "work": str(work)}
 
     @staticmethod
-    def of(spec: Mapping[str, Any]) -> Cell:
-        """The cell that a spec describes."""
-        told = spec["contestant"]
-        contestant = Contestant(told["name"], told["kind"], tuple(told["overrides"]), told["note"])
-        return Cell(spec["recipe"], tuple(spec["base"]), contestant, spec["seed"])
+    def of(spec: Mapping[str, Any]) -> Run:
+        """The run that a spec describes."""
+        fields = spec["variant"]
+        variant = Variant(fields["name"], fields["kind"], tuple(fields["overrides"]), fields["note"])
+        return Run(spec["recipe"], tuple(spec["base"]), variant, spec["seed"])
 
 
 def digest(recipe: Recipe) -> str:
-    """sha256 of all that a cell's scores depend on: the recipe but for what it is computed on, the parts, the schema.
+    """sha256 of all that a run's scores depend on: the recipe but for what it is computed on, the parts, the schema.
 
     Raises:
         AstreaError: the folder of pretrained parts has no card.
@@ -113,7 +113,7 @@ def digest(recipe: Recipe) -> str:
         card = (SHIPPED if recipe.pretrain == "shipped" else Path(recipe.pretrain)) / CARD
         with file_guard(card):
             parts = sha256_file(card)
-    # Without what stands at its default: a new key leaves the cells that were made before it as they are.
+    # Without what stands at its default: a new key leaves the runs that were made before it as they are.
     dumped = recipe.model_dump(mode="json", exclude={"threads", "pretrain", "runtime"}, exclude_defaults=True)
     # Under the keys' first names, for the same reason.
     what = {"recipe": with_old_names(dumped), "parts": parts, "schema": SCHEMA}
@@ -122,29 +122,29 @@ def digest(recipe: Recipe) -> str:
     return hashlib.sha256(canonical_json(what).encode()).hexdigest()
 
 
-def run_cell(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Train and evaluate one cell in a temporary run folder; returns what its file holds.
+def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Train and evaluate one run in a temporary folder; returns what its file holds.
 
     Args:
-        spec: see `Cell.spec`.
+        spec: see `Run.spec`.
 
     Raises:
         AstreaError: anything the user can correct.
     """
-    cell = Cell.of(spec)
-    who, run = cell.contestant, cell.resolve()
+    run = Run.of(spec)
+    who, recipe = run.variant, run.resolve()
     report = Reporter()
-    watch = Watch(CURVE_EVERY if who.kind == "strategy" and who.name in CURVES else 0)
-    with tempfile.TemporaryDirectory(prefix=f"{cell.stem}-", dir=spec.get("work")) as folder:
-        place = train(run, Path(folder) / "run", cache=Path(spec["cache"]), observe=watch, report=report)
-        # The recipe is the user's own word: what it names has been imported for training already.
+    callback = TrainingCallback(CURVE_EVERY if who.kind == "strategy" and who.name in CURVES else 0)
+    with tempfile.TemporaryDirectory(prefix=f"{run.stem}-", dir=spec.get("work")) as folder:
+        place = train(recipe, Path(folder) / "run", cache=Path(spec["cache"]), observe=callback, report=report)
+        # The user asked for this recipe: what it names has been imported for training already.
         model, processor = load_model(place, trust_remote_code=True)
         seconds = read_json(Path(folder) / "run" / "seconds.json")
     tokenizer = processor.tokenizer
-    # Settings are chosen by trials, so these never see the test set.
+    # The sweep chooses settings, so it never sees the test set.
     split = "validation" if who.kind == "trial" else "test"
     cache = FeatureCache(Path(spec["cache"]))
-    seen = look(model, build_test_sets(run.world, run.data, split=split), cache, report)
+    seen = look(model, build_test_sets(recipe.world, recipe.data, split=split), cache, report)
     outcome = run_tasks(Answerer(model, tokenizer), seen, TASKS, blind=False, label="evaluate", report=report)
     names = model.experts.names
     sizes = {name: p.numel() for name, p in model.named_parameters()}
@@ -152,29 +152,29 @@ def run_cell(spec: Mapping[str, Any]) -> dict[str, Any]:
         "schema": SCHEMA,
         "name": who.name,
         "kind": who.kind,
-        "seed": cell.seed,
+        "seed": run.seed,
         "split": split,
         "note": who.note,
         "overrides": list(who.overrides),
-        "digest": digest(run),
+        "digest": digest(recipe),
         "average": outcome.average,
         "tasks": outcome.scores,
         "items": {task: packed_items(task, values) for task, values in outcome.per_item.items()},
         "conditions": condition_scores(seen, outcome),
         "shares": shares_table(seen, outcome, names),
         "load": load_with_entropy(outcome.shares, names),
-        "params_trainable": sum(count for name, count in sizes.items() if name in watch.learned),
+        "params_trainable": sum(count for name, count in sizes.items() if name in callback.learned),
         "params_total": sum(sizes.values()),
         "visual_tokens": model.num_visual_tokens,
-        "steps": sum(plan.schedule.steps for plan in plan_stages(run)),
-        "tune_steps": run.tune.steps,
+        "steps": sum(plan.schedule.steps for plan in plan_stages(recipe)),
+        "tune_steps": recipe.tune.steps,
         "flops_per_sample": flops_per_sample(model, tokenizer, seen),
         "flops_experts": flops_of_experts(model, seen),
         "latency_ms": round(latency_ms(model, tokenizer, seen), 3),
         "seconds": seconds,
         "wall_s": round(sum(s for name, s in seconds.items() if name not in NOT_TRAINING), 2),
-        "curve": watch.curve,
-        "probes": probes_of(who, model, tokenizer, seen, outcome, run, cache),
+        "curve": callback.curve,
+        "probes": probes_of(who, model, tokenizer, seen, outcome, recipe, cache),
         "machine": machine(),
         "commit": commit(),
     }
@@ -211,15 +211,16 @@ def shares_table(seen: Seen, outcome: Outcome, names: list[str]) -> dict[str, di
 
 
 def probes_of(
-    who: Contestant, model: Any, tokenizer: Any, seen: Seen, outcome: Outcome, recipe: Recipe, cache: FeatureCache
+    who: Variant, model: Any, tokenizer: Any, seen: Seen, outcome: Outcome, recipe: Recipe, cache: FeatureCache
 ) -> dict[str, Any] | None:
-    """Masking, contribution, pruning and robustness of the contestants that are probed; None of the others."""
+    """Masking, contribution, pruning and robustness of the variants that are probed; None of the others."""
     if who.name not in PROBED.get(who.kind, ()):
         return None
     more = {"test_questions": recipe.data.test_questions * MANY, "test_captions": recipe.data.test_captions * MANY}
     sets = build_test_sets(recipe.world, recipe.data.model_copy(update=more | {"test_retrieval_groups": 1}))
     many = look(model, sets, cache)
     found = probe(model, tokenizer, seen, outcome, many=many, report=Reporter())
+    # The record has shares and load already.
     kept: dict[str, Any] = rounded({name: part for name, part in found.items() if name not in ("shares", "load")})
     return kept
 
@@ -234,8 +235,8 @@ def rounded(value: Any) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """One cell from its spec to its file. The exit status is 0 when the file is there."""
-    parser = argparse.ArgumentParser(prog="python -m astrea.lab.arena.run", description="Run one cell of the arena.")
+    """One run from its spec to its file. The exit status is 0 when the file is there."""
+    parser = argparse.ArgumentParser(prog="python -m astrea.lab.arena.run", description="Execute one run of the arena.")
     parser.add_argument("spec", type=Path, metavar="SPEC.json")
     parser.add_argument("out", type=Path, metavar="OUT.json")
     parser.add_argument("--leash", action="store_true", help="end when standard input does")
@@ -243,7 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.leash:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        made = run_cell(read_json(chosen.spec))
+        made = measure(read_json(chosen.spec))
         with file_guard(chosen.out):
             write_json_atomic(chosen.out, made)
     except AstreaError as error:

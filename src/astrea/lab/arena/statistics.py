@@ -1,4 +1,4 @@
-"""Means over seeds, and how sure a difference between two contestants is.
+"""Means over seeds, and how sure a difference between two variants is.
 
 Letters: S seeds, N items of a task, R resamples.
 """

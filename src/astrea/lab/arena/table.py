@@ -10,17 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from astrea.lab.arena.lr_sweep import FACTORS
-from astrea.lab.arena.variants import variant
+from astrea.lab.arena.variants import ablation_title
 
-TRIALS = "arena: learning rates tried, average on validation"
-VARIANTS = {"ablations": variant, "retraining": "{} left out".format, "pairs": "{} only".format}
+LR_SWEEP = "arena: learning rates tried, average on validation"
+VARIANTS = {"ablations": ablation_title, "retraining": "{} left out".format, "pairs": "{} only".format}
 
 
 def arena_table(arena: Mapping[str, Any]) -> Table:
     """Strategies from best to worst, then Astrea's variants: mean and deviation over seeds, difference to Astrea."""
     title = "arena: average over the twelve tasks, with 95 % intervals"
     table = Table(title=title, title_style="bold", header_style="dim", box=SIMPLE_HEAD, padding=0)
-    table.add_column("contestant", overflow="fold")
+    table.add_column("variant", overflow="fold")
     for name in ("  average (seeds)", "  minus astrea", "  seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in arena["strategies"].items():
@@ -38,9 +38,9 @@ def arena_table(arena: Mapping[str, Any]) -> Table:
     return table
 
 
-def trials_table(arena: Mapping[str, Any]) -> Table:
-    """The trials of every strategy: its average on validation at each factor, and which factor was best and is used."""
-    table = Table(title=TRIALS, title_style="bold", header_style="dim", box=SIMPLE_HEAD, padding=0)
+def lr_sweep_table(arena: Mapping[str, Any]) -> Table:
+    """The sweep of every strategy: its average on validation at each factor, and which factor was best and is used."""
+    table = Table(title=LR_SWEEP, title_style="bold", header_style="dim", box=SIMPLE_HEAD, padding=0)
     table.add_column("strategy", overflow="fold")
     for name in (*(f"  x{factor}" for factor in FACTORS), "  best", "  used"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -1,6 +1,6 @@
-"""Who is compared: every strategy, Astrea without each ingredient, without each expert, and with each pair of experts.
+"""What is compared: every strategy, Astrea without each ingredient, without each expert, and with each pair of experts.
 
-A contestant is a name and the overrides that make it of the base recipe. Nothing else differs: data, seeds, experts,
+A variant is a name and the overrides that make it of the base recipe. Nothing else differs: data, seeds, experts,
 batch sizes and the number of optimizer steps are the base recipe's. To add one, add a line.
 """
 
@@ -16,7 +16,7 @@ from astrea.common.errors import AstreaError
 from astrea.recipes.recipe import Recipe
 
 KINDS = {"strategies": "strategy", "ablations": "ablation", "retraining": "retraining", "pairs": "pair"}
-"""What the command line calls each kind of contestant."""
+"""What the command line calls each kind of variant."""
 
 CURVES = ("astrea", "sequence_concat")
 """Strategies whose score is followed during training."""
@@ -39,16 +39,16 @@ TUNED: Mapping[str, tuple[str, ...]] = {
     "mova": TWICE,
     "student": TWICE,
 }
-"""Strategy -> overrides that its trials found on validation (see `astrea.lab.arena.lr_sweep`); one without a line keeps
+"""Strategy -> overrides that its sweep found on validation (see `astrea.lab.arena.lr_sweep`); one without a line keeps
 the rates that it starts from. Astrea's would hold for its variants too."""
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Variant:
     """One row of the comparison.
 
-    kind: "strategy", "ablation", "retraining", "pair", "wall" (a strategy given as much time as Astrea), or "trial" (a
-    strategy with other learning rates, scored on validation).
+    kind: "strategy", "ablation", "retraining", "pair", "wall" (equal time: a strategy given as much of it as
+    Astrea), or "trial" (of the learning-rate sweep: a strategy with other learning rates, scored on validation).
     overrides: what it changes in the base recipe. note: one line for readers.
     """
 
@@ -58,17 +58,17 @@ class Contestant:
     note: str
 
 
-def contestants(recipe: Recipe) -> list[Contestant]:
-    """Every contestant for a base recipe, whose experts and numbers of steps they follow."""
-    variants = [*ablations(), *retraining(recipe), *pairs(recipe)]
+def variants(recipe: Recipe) -> list[Variant]:
+    """Every variant for a base recipe, whose experts and numbers of steps they follow."""
+    own = [*ablations(), *retraining(recipe), *pairs(recipe)]
     return [
         *(replace(each, overrides=(*each.overrides, *TUNED.get(each.name, ()))) for each in strategies(recipe)),
-        # Before a variant's own changes, which win.
-        *(replace(each, overrides=(*TUNED.get("astrea", ()), *each.overrides)) for each in variants),
+        # Before their own changes, which win.
+        *(replace(each, overrides=(*TUNED.get("astrea", ()), *each.overrides)) for each in own),
     ]
 
 
-def strategies(recipe: Recipe) -> list[Contestant]:
+def strategies(recipe: Recipe) -> list[Variant]:
     """Astrea with the base recipe's learning rates and the other ways to fuse with `PEER_RATE`."""
     # A strategy of its own adds no use to Astrea's switches: no pre-alignment, and its steps are given to `tune`.
     # Nor do their authors take experts away or make them lie in training.
@@ -89,11 +89,11 @@ def strategies(recipe: Recipe) -> list[Contestant]:
         f"tune.steps={recipe.tune.steps + recipe.align.steps}",
     )
 
-    def peer(name: str, strategy: str, note: str, *more: str, common: tuple[str, ...] = unaligned) -> Contestant:
-        return Contestant(name, "strategy", (f"model.strategy={strategy}", *common, *more), note)
+    def peer(name: str, strategy: str, note: str, *more: str, common: tuple[str, ...] = unaligned) -> Variant:
+        return Variant(name, "strategy", (f"model.strategy={strategy}", *common, *more), note)
 
     return [
-        Contestant("astrea", "strategy", (), "the base recipe"),
+        Variant("astrea", "strategy", (), "the base recipe"),
         *(
             peer(f"single_{expert}", "single", f"{expert} alone", f"model.options={{expert: {expert}}}")
             for expert in recipe.experts
@@ -133,13 +133,13 @@ def strategies(recipe: Recipe) -> list[Contestant]:
     ]
 
 
-def student(recipe: Recipe, unaligned: tuple[str, ...]) -> Contestant:
+def student(recipe: Recipe, unaligned: tuple[str, ...]) -> Variant:
     """One encoder distilled from all experts, read as LLaVA reads its own."""
     gone = (f"experts.{name}=null" for name in recipe.experts)
     # Whole entries: a teacher may come from a checkpoint, and with options.
     teachers = {name: entry.model_dump(mode="json", exclude_defaults=True) for name, entry in recipe.experts.items()}
     taught = json.dumps({"teachers": teachers}, ensure_ascii=False)  # which is YAML too
-    return Contestant(
+    return Variant(
         "student",
         "strategy",
         (
@@ -153,7 +153,7 @@ def student(recipe: Recipe, unaligned: tuple[str, ...]) -> Contestant:
     )
 
 
-def ablations() -> list[Contestant]:
+def ablations() -> list[Variant]:
     """Astrea with one ingredient off, or with one more."""
     whole = ("align.train=[adapters, heads]", "align.losses.itc=0.3", "align.losses.agree=0.1")
     off = {
@@ -163,12 +163,12 @@ def ablations() -> list[Contestant]:
         "word_match": ("no word match in attention", "model.word_match=0"),
         "mixer": ("no mixer", "model.mixer=false"),
         "allocator": (
-            "equal shares, nobody distrusted: the aligned concat",
+            "equal gate weights, every expert counts as reliable: the aligned concat",
             "model.gate=false",
             "model.reliability=false",
         ),
         "allocator_and_dropout": (
-            "equal shares, nobody distrusted, nobody left out in training: a plain aligned concat",
+            "equal gate weights, every expert counts as reliable, none left out in training: a plain aligned concat",
             *("model.gate=false", "model.reliability=false", "regularisation.expert_dropout=0"),
         ),
         "trust": ("every expert is believed", "model.reliability=false"),
@@ -187,27 +187,27 @@ def ablations() -> list[Contestant]:
         "with_lies": ("an expert lies about one training picture in ten", "regularisation.corruption=0.1"),
         "with_pooled_alignment": ("pictures and captions aligned as a whole, too", *whole),
     }
-    return [Contestant(name, "ablation", tuple(changes), note) for name, (note, *changes) in (off | on).items()]
+    return [Variant(name, "ablation", tuple(changes), note) for name, (note, *changes) in (off | on).items()]
 
 
-def variant(name: str) -> str:
+def ablation_title(name: str) -> str:
     """What an ablation is called beside others: "without" what it lacks, or "with" what it has."""
     return name.replace("_", " ") if name.startswith("with_") else f"without {name.replace('_', ' ')}"
 
 
-def retraining(recipe: Recipe) -> list[Contestant]:
+def retraining(recipe: Recipe) -> list[Variant]:
     """Astrea trained without one expert. Its visual tokens are gone too, so M is smaller."""
     return [
-        Contestant(f"without_{name}", "retraining", (f"experts.{name}=null",), f"trained without {name}")
+        Variant(f"without_{name}", "retraining", (f"experts.{name}=null",), f"trained without {name}")
         for name in recipe.experts
         if len(recipe.experts) > 1
     ]
 
 
-def pairs(recipe: Recipe) -> list[Contestant]:
+def pairs(recipe: Recipe) -> list[Variant]:
     """Astrea trained with two experts only."""
     return [
-        Contestant(
+        Variant(
             f"pair_{first}_{second}",
             "pair",
             tuple(f"experts.{name}=null" for name in recipe.experts if name not in (first, second)),
@@ -217,8 +217,8 @@ def pairs(recipe: Recipe) -> list[Contestant]:
     ]
 
 
-def choose(everyone: Sequence[Contestant], wanted: str) -> list[Contestant]:
-    """The contestants that a comma-separated list of names and kinds (or "all") asks for, in the order of the table.
+def choose(everyone: Sequence[Variant], wanted: str) -> list[Variant]:
+    """The variants that a comma-separated list of names and kinds (or "all") asks for, in the order of the table.
 
     Raises:
         AstreaError: a name that is neither.
@@ -229,9 +229,9 @@ def choose(everyone: Sequence[Contestant], wanted: str) -> list[Contestant]:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise AstreaError(f"unknown contestant {name!r}", hint)
+            raise AstreaError(f"unknown variant {name!r}", hint)
     kinds = {KINDS[name] for name in asked if name in KINDS}
     found = [each for each in everyone if "all" in asked or each.name in asked or each.kind in kinds]
     if not found:
-        raise AstreaError("no contestant was named", f"known: {', '.join(known)}")
+        raise AstreaError("no variant was named", f"known: {', '.join(known)}")
     return found

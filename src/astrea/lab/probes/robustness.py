@@ -75,7 +75,7 @@ def trust_rates(
     """How often each expert is believed, 0..1, when it tells the truth and when it tells of another picture.
 
     Returns:
-        {expert: {"clean": rate, "swapped": rate}} over all pictures of the tasks; None where nobody judges.
+        {expert: {"clean": rate, "swapped": rate}} over all pictures of the tasks; None where the fusion does not judge.
     """
     clean_E = _believed(model, seen, tasks)
     if clean_E is None:

@@ -19,7 +19,7 @@ from astrea.lab.arena.page.blocks import (
     spread,
 )
 from astrea.lab.arena.page.reading import SELF, by_mean, figure, own_mean, part, task_names
-from astrea.lab.arena.variants import variant
+from astrea.lab.arena.variants import ablation_title
 from astrea.report.charts import Difference, difference_chart
 from astrea.report.formatting import duration, quantity
 from astrea.report.formatting import spread as mean_and_deviation
@@ -131,7 +131,7 @@ def ablations(arena: Mapping[str, Any]) -> list[Block]:
         each = part(rows, name)
         note = Cell(str(each.get("note") or ""), classes="more")
         cells = [note, Cell(spread(each)), number_cell(figure(each, "seeds"), 0), *difference_cells("", each)]
-        lines.append(Row(variant(name), cells))
+        lines.append(Row(ablation_title(name), cells))
     heads = ["Variant", "What that means", "Average", "Seeds", "Minus Astrea", "95 % interval"]
     return [
         *difference_charts(rows, "Astrea without each ingredient, minus Astrea"),

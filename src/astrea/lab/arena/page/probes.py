@@ -7,7 +7,7 @@ from typing import Any
 
 from astrea.lab.arena.page.blocks import Block, Cell, Chart, Row, Table, name_row, number_cell
 from astrea.lab.arena.page.reading import SELF, by_mean, figure, part
-from astrea.lab.arena.variants import variant
+from astrea.lab.arena.variants import ablation_title
 from astrea.report.charts import Series, expert_colour, line_chart
 from astrea.report.formatting import number, percent, plain, words
 from astrea.report.formatting import spread as mean_and_deviation
@@ -120,7 +120,7 @@ def adaptivity(arena: Mapping[str, Any]) -> list[Block]:
         cells = [number_cell(figure(each, "seeds"), 0)]
         for key, (_, digits) in ADAPTIVE.items():
             cells.append(Cell(mean_and_deviation(figure(each, key), figure(each, "std", key), digits)))
-        lines.append(name_row(name, cells, name if name == SELF else variant(name)))
+        lines.append(name_row(name, cells, name if name == SELF else ablation_title(name)))
     heads = ["Variant", "Seeds", *(head for head, _ in ADAPTIVE.values())]
     return [Table("What adaptivity buys", heads, lines)] if lines else []
 
