@@ -333,7 +333,7 @@ def test_the_command_runs_trials_and_shows_them(pretended, command, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (("--trials", "--wall"), "nothing but trials"),
+        (("--trials", "--wall"), "nothing but the learning-rate sweep"),
         (("--trials", "--strategies", "pairs"), "names no strategy"),
         (("--trials", "--strategies", "mova@2"), "unknown variant"),
     ],
