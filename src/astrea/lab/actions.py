@@ -14,7 +14,7 @@ from astrea.common.output import out, print_path
 from astrea.common.paths import is_file
 from astrea.common.progress import TerminalReporter
 from astrea.lab.arena import arena as arena_run
-from astrea.lab.arena.table import arena_table, trials_table
+from astrea.lab.arena.table import arena_table, lr_sweep_table
 
 
 def arena(
@@ -37,20 +37,20 @@ def arena(
         seeds or (1 if quick else 3),
         folder,
         processes,
-        wall,
-        shlex.join(["astrea", *sys.argv[1:]]),
-        trials,
+        equal_time=wall,
+        command=shlex.join(["astrea", *sys.argv[1:]]),
+        lr_sweep=trials,
     )
     with TerminalReporter() as report:
         try:
             made, failed = arena_run.run_arena(asked, report=report)
         except KeyboardInterrupt:
-            report.say("stopped; finished cells are kept, go on with the same command")
+            report.say("stopped; finished runs are kept, go on with the same command")
             raise typer.Exit(130) from None
-    out.print(trials_table(made) if trials else arena_table(made))
+    out.print(lr_sweep_table(made) if trials else arena_table(made))
     print_path("figures", folder / "arena.json")
     if is_file(folder / "arena.html"):
         print_path("page", folder / "arena.html")
     if failed:
-        told = "\n".join(f"{name}: {said}" for name, said in failed.items())
-        raise AstreaError(f"{len(failed)} failed:\n{told}", "correct these; the same command runs only what is missing")
+        errors = "\n".join(f"{name}: {error}" for name, error in failed.items())
+        raise AstreaError(f"{len(failed)} failed:\n{errors}", "correct these; the same command goes on")

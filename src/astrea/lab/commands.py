@@ -18,9 +18,7 @@ else:
 
 def arena(
     overrides: Overrides = None,
-    recipe: Annotated[
-        str, typer.Option(help="Recipe that all variants start from: a name or a YAML file.")
-    ] = "tiny",
+    recipe: Annotated[str, typer.Option(help="Recipe that all variants start from: a name or a YAML file.")] = "tiny",
     strategies: Annotated[
         str | None,
         typer.Option(help="all, or variants and kinds (strategies, ablations, retraining, pairs), comma-separated."),
