@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-import astrea
-
 
 def machine() -> dict[str, Any]:
     """Processor, cores, versions of Python and torch."""
@@ -37,7 +35,7 @@ def _processor() -> str:
 
 def commit() -> str | None:
     """The short commit of the checkout that this package is imported from; None when it is not one."""
-    here = Path(astrea.__file__)
+    here = Path(__file__)
 
     def git(*words: str) -> str:
         return subprocess.run(

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-import astrea
+from astrea.common.installation import __version__
 from astrea.report.formatting import FILTERS, printable
 
 
@@ -28,7 +28,7 @@ def environment(*packages: str) -> Environment:
         keep_trailing_newline=True,
     )
     made.filters.update(FILTERS)
-    made.globals["version"] = getattr(astrea, "__version__", "")
+    made.globals["version"] = __version__
     return made
 
 
