@@ -65,7 +65,8 @@ def small_run(**changes: Any) -> Recipe:
             tree[part] = {**tree.get(part, {}), name: value}
         else:
             tree[part] = value
-    if tree["model"].get("strategy", "astrea") != "astrea":  # others have no such losses
+    if tree["model"].get("strategy", "astrea") != "astrea":  # others read neither its losses nor these keys
+        tree["regularisation"] = {k: v for k, v in tree["regularisation"].items() if k == "expert_dropout"}
         for stage in ("fuse", "tune"):
             tree[stage] = {**tree[stage], "losses": {"lm": 1.0, "itc": 0.1} | changes.get(f"{stage}__losses", {})}
     return Recipe.model_validate(tree)

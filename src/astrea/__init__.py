@@ -1,7 +1,8 @@
 """Vision-language models that look through several vision experts at once.
 
-    load(name)                          a trained model with its processor: a folder, a name on the hub, or "shipped";
-                                        ``.ask(picture, question)`` and ``.explain(picture, question)``
+    load(name)                          a LoadedModel, a trained model with its processor: a folder, a name on the
+                                        hub, or "shipped"; ``.ask(picture, question)``, ``.explain(picture, question)``
+    load_model(name)                    the older name of load
     train(recipe, folder, **changes)    trains a recipe; gives the folder of the model
     evaluate(model, data)               scores on a data file, or on the embedded world
     explain(model, processor, picture, question)

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from benchmark_scripts import benchmark_script
 
 from astrea.world.evaluation.runner import Outcome
 from astrea.world.evaluation.tasks import TASKS
+from benchmark_scripts import benchmark_script
 
 pytestmark = pytest.mark.slow
 

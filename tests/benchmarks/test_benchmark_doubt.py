@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from benchmark_scripts import BENCHMARKS, benchmark_script
 
 from astrea.recipes.recipe import World
 from astrea.world.evaluation.tasks import TASKS
 from astrea.world.scenes.paraphrases import PARAPHRASES
 from astrea.world.scenes.unanswerable import OUT_OF_SCOPE, UNKNOWN_THINGS
+from benchmark_scripts import BENCHMARKS, benchmark_script
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmark_scripts import benchmark_script
 
+from benchmark_scripts import benchmark_script
 from small_recipes import SMALL
 
 pytestmark = pytest.mark.slow

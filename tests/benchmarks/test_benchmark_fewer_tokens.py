@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
-from benchmark_scripts import benchmark_script
 
 from astrea.world.evaluation.tasks import TASKS
+from benchmark_scripts import benchmark_script
 
 pytestmark = pytest.mark.slow
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from benchmark_scripts import benchmark_script
 
 from astrea.world.evaluation.runner import Outcome
+from benchmark_scripts import benchmark_script
 
 
 def outcome(answers: dict[str, list[str]], items: dict[str, list[float]]) -> Outcome:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from benchmark_scripts import benchmark_script
 
 pytestmark = pytest.mark.slow

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+
 from benchmark_scripts import benchmark_script
 
 pytestmark = pytest.mark.slow

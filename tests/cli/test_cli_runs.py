@@ -130,7 +130,7 @@ def test_a_run_folder_that_cannot_be_made(astrea, short, tmp_path):
     [
         ("fuse: {stepz: 3}", "'fuse.stepz' is not a known key|line 1|Did you mean 'fuse.steps'?"),
         ("name: x\nalign:\n  steps: many", "line 3: 'align.steps': expected a whole number, got 'many'"),
-        ("name: x\nlanguage: {width: 33}", "line 2|a width of 33 is not a multiple"),
+        ("name: x\nllm: {width: 33}", "line 2|a width of 33 is not a multiple"),
         ("name: x\nmodel: {mixer: 1}", "line 2: 'model.mixer': expected true or false"),
         ("name: [", "not valid YAML"),
         ("", "the recipe is empty"),

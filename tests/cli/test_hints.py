@@ -36,6 +36,7 @@ def named(path: Path) -> Iterator[tuple[str, str, list[str]]]:
     """(where, command, words after it) of every command line in a file."""
     texts = strings(path) if path.suffix == ".py" else enumerate(path.read_text().splitlines(), start=1)
     for line, text in texts:
+        text = re.sub(r"\{\{.*?\}\}", "PLACE", text)  # of a template
         for found in NAMED.finditer(text):
             yield f"{path.relative_to(ROOT)}:{line}", found[1], found[2].split()
 

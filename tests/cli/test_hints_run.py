@@ -130,7 +130,7 @@ SENTENCES = ("index again", "index brings it", "index command finish", "retrieve
 def named_in_sources() -> list[tuple[str, str]]:
     """(where, command line) of all that are more than a command's name, without marks."""
     found = []
-    for path in files("src/**/*.py", "src/**/*.yaml"):
+    for path in files("src/**/*.py", "src/**/*.yaml", "src/**/*.j2"):
         for where, command, words in named(path):
             line = " ".join([command, *words]).split("[/bold]")[0]
             if command not in PROSE and words and not line.startswith(SENTENCES):

@@ -119,7 +119,7 @@ def alike(one: Path, other: Path) -> None:
     off = {name: (a[name].double() - b[name].double()).abs() for name in a}
     # Adam makes a step of full length out of a gradient that is nothing but rounding; such weights are few.
     assert sum(int((o > 2e-5).sum()) for o in off.values()) < 1e-3 * sum(o.numel() for o in off.values())
-    exact = ("queue.", "contribution.", "words.")
+    exact = ("queue.", "strategy.", "words.")
     buffers = ("load_bias", "trust.usual", "trust.spread", "trust.observed", "residual_keep")
     held = {name: o for name, o in off.items() if name.startswith(exact) or name.endswith(buffers)}
     assert len(held) == 4 + 2 + 2 + len(buffers)
@@ -136,7 +136,7 @@ def test_two_processes_are_one(ends, runs):
     assert {"lm", "reliability", "itc", "contribution"} <= rows(runs / "one")[-1].keys()
     held = state(runs / "one")
     assert held["queue.ids"].min() >= 0
-    assert held["contribution.table"].abs().max() > 1e-4
+    assert held["strategy.table"].abs().max() > 1e-4
     alike(runs / "one", runs / "two")
 
 

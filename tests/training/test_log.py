@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_is_told_plainly(tmp_path):
 def test_tensorboard_that_is_not_installed_is_told_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(AstreaError) as caught:
-        TrainLog(tmp_path, tensorboard=True)
+        TrainLog(tmp_path, ["tensorboard"])
     assert '[tensorboard]"' in caught.value.hint
 
 
@@ -137,7 +137,7 @@ def test_tensorboard_gets_the_numbers_and_forgets_what_a_cut_off_run_wrote(tmp_p
 
     monkeypatch.setitem(sys.modules, "tensorboard", types.ModuleType("tensorboard"))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
-    with TrainLog(tmp_path, tensorboard=True) as log:
+    with TrainLog(tmp_path, ["jsonl", "tensorboard"]) as log:
         log.write(5, {"loss": torch.tensor(0.5), "stage": "fuse"})
         log.truncate_after(4)
         log.write(5, {"loss": 1})

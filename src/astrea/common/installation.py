@@ -25,6 +25,8 @@ MODULES = {
     "index": ("faiss",),
     "lmms": ("lmms_eval",),
     "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "trackio": ("trackio",),
 }
 """The modules that each extra brings, of those extras that this package's own code imports."""
 

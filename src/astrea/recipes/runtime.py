@@ -33,4 +33,9 @@ class Runtime(Part):
         le=1e6,
         description="GB in the cache for what experts saw in pictures of one's own; 0 = they look anew every time",
     )
+    tracker: tuple[Literal["jsonl", "tensorboard", "wandb", "trackio"], ...] = Field(
+        ("jsonl",),
+        description="where each step's figures go; jsonl, the run folder's train.jsonl, is always written, and the "
+        "others are extras of the same names",
+    )
     timeout: PositiveInt = Field(30, description="minutes until a process that does not answer is given up")

@@ -1,18 +1,19 @@
-"""The training log: one JSON object per line in ``train.jsonl``, and TensorBoard when asked for."""
+"""The training log: one JSON object per line in ``train.jsonl``, and the same figures to the trackers asked for."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import finite_or_null
-from astrea.common.installation import import_extra
+from astrea.common.installation import require_extra
 from astrea.common.paths import exists, file_guard, is_file
+from astrea.training.trackers import OTHERWISE, TRACKERS, Tracker
 
 
 class TrainLog:
@@ -20,16 +21,26 @@ class TrainLog:
 
     Args:
         folder: the run's folder, made when missing.
-        tensorboard: also write the numbers for TensorBoard, under ``folder/tensorboard``.
+        trackers: names of `astrea.training.trackers.TRACKERS` that get every number, too; "jsonl" is this file.
+        name, settings: what they show the run as: its recipe's name, and its recipe.
 
     Raises:
-        AstreaError: the folder cannot be written, or TensorBoard is asked for and not installed.
+        AstreaError: the folder cannot be written, or a tracker's library is not installed.
     """
 
-    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        trackers: Sequence[str] = (),
+        name: str = "astrea",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = Path(folder) / "train.jsonl"
-        self._board: Any = None
-        self._board_class = _summary_writer() if tensorboard else None
+        self._wanted = [tracker for tracker in trackers if tracker in TRACKERS]
+        for tracker in self._wanted:
+            require_extra(tracker, f"the tracker {tracker}", OTHERWISE)
+        self._about = (name, dict(settings or {}))
+        self._trackers: list[Tracker] = []
         with file_guard(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if exists(self.path) and not is_file(self.path):
@@ -51,9 +62,14 @@ class TrainLog:
         with file_guard(self.path):
             self._file.write(json.dumps(finite_or_null(row), allow_nan=False) + "\n")
             self._file.flush()
-            for name, value in row.items() if self._board_class else ():
-                if name != "step" and isinstance(value, int | float):
-                    self._writer(step).add_scalar(name, value, step)
+        if self._wanted:
+            figures = {
+                name: value
+                for name, value in row.items()
+                if name != "step" and isinstance(value, int | float) and not isinstance(value, bool)
+            }
+            for tracker in self._opened(step):
+                tracker.log(step, figures)
 
     def truncate_after(self, step: int) -> str | None:
         """On resume: keeps only the lines of steps up to ``step``, so that none is there twice.
@@ -76,11 +92,8 @@ class TrainLog:
                 os.fsync(file.fileno())
             partial.replace(self.path)
             self._file = self.path.open("a", encoding="utf-8")
-            if self._board is not None:
-                self._board.close()
-                self._board = None
-            if self._board_class:
-                self._writer(step + 1)
+        self._close_trackers()
+        self._opened(step + 1)
         garbage = sum(_step_of(line) == math.inf for line in lines)
         missing = step - len(kept)
         told = [f"{garbage:,} lines that are none of a log were left out"] * (garbage > 0)
@@ -90,9 +103,7 @@ class TrainLog:
     def close(self) -> None:
         """Closes the files; a second call does nothing."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        self._close_trackers()
 
     def __enter__(self) -> TrainLog:
         return self
@@ -100,16 +111,17 @@ class TrainLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _writer(self, first_step: int) -> Any:
-        # purge_step makes TensorBoard forget what a run that was cut off had written from there on.
-        if self._board is None and self._board_class:
-            self._board = self._board_class(str(self.path.parent / "tensorboard"), purge_step=first_step)
-        return self._board
+    def _opened(self, first_step: int) -> list[Tracker]:
+        """The trackers, opened at the first step that they are told of."""
+        if not self._trackers:
+            folder, (name, settings) = self.path.parent, self._about
+            self._trackers = [TRACKERS[wanted](folder, name, settings, first_step) for wanted in self._wanted]
+        return self._trackers
 
-
-def _summary_writer() -> Any:
-    board = import_extra("torch.utils.tensorboard", "tensorboard", "TensorBoard logging", "or turn it off")
-    return board.SummaryWriter
+    def _close_trackers(self) -> None:
+        for tracker in self._trackers:
+            tracker.close()
+        self._trackers = []
 
 
 def _plain(value: Any) -> Any:

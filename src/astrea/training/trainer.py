@@ -111,7 +111,9 @@ def train_with(
         # The language model is still what it started as, and as frozen as the experts.
         with timed(clock, "features"), ranks.main_first():
             ctx.keep_states(kept, report.track, report.say)
-    with TrainLog(folder) if ranks.is_main else nullcontext() as log, stop_on_signal(tells=ranks.is_main) as stopping:
+    shown = recipe.model_dump(mode="json")
+    logging = TrainLog(folder, recipe.runtime.tracker, recipe.name, shown) if ranks.is_main else nullcontext()
+    with logging as log, stop_on_signal(tells=ranks.is_main) as stopping:
         if log is not None and (lost := log.truncate_after(0 if found is None else found.step)):
             report.say(lost)
         StageRunner(ctx, folder, clock, stopping, log, observe, validation, report).run(plans, found)

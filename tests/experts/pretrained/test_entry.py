@@ -215,7 +215,7 @@ OPTIONS = {
     "phrases that are none": ("clip", {"phrases": ["cat", ""]}, "'phrases.1'", "phrases"),
     "a prompt that is none": ("blip", {"prompt": 7}, "'prompt'", "prompt"),
     "a prompt nobody reads": ("detr", {"prompt": "a"}, "unknown option 'prompt'", "threshold"),
-    "phrases missing": ("grounding_dino", {}, "must be told", "phrases"),
+    "phrases missing": ("grounding_dino", {}, "needs phrases", "phrases"),
     "phrases unused": ("detr", {"phrases": ["cat"]}, "takes no phrases", "open vocabularies"),
     "phrases beside a head": ("vit", {"phrases": ["cat"]}, "takes no phrases", "CLIP"),
     "phrases without words": ("dinov2", {"phrases": ["cat"]}, "no words to compare", "CLIP"),

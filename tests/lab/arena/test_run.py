@@ -116,7 +116,7 @@ def single(base, tmp_path_factory) -> dict:
 
 
 def test_a_cell_holds_what_its_scores_are_made_of(single, base):
-    assert single["digest"] == digest(load_recipe(Recipe, "tiny", [*base, *single["overrides"]]))
+    assert single["digest"] == digest(load_recipe(Recipe, "tiny", base, then=single["overrides"]))
     assert list(single["tasks"]) == list(TASKS) == list(single["items"])
     for task in TASKS:
         assert single["tasks"][task] == pytest.approx(100 * unpacked_items(single["items"][task]).mean(), abs=0.1)
@@ -134,7 +134,7 @@ def test_a_cell_holds_what_its_scores_are_made_of(single, base):
 
 def test_what_never_learns_is_not_counted_as_trainable(single, base):
     """The optimizer holds the adapters of all four experts, and only one is ever read."""
-    model, _ = assemble(load_recipe(Recipe, "tiny", [*base, *single["overrides"]]), None)
+    model, _ = assemble(load_recipe(Recipe, "tiny", base, then=single["overrides"]), None)
 
     def count(prefix: str) -> int:
         return sum(p.numel() for name, p in model.named_parameters() if name.startswith(prefix))

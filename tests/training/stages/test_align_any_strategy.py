@@ -35,7 +35,7 @@ def test_a_peer_is_aligned_as_astrea_is(make_shop, strategy):
     losses, moved = aligned(make_shop, strategy, word_start=True)
     others, others_moved = aligned(make_shop, "astrea", word_start=True)
     assert moved == others_moved
-    assert any(name.startswith("alignment.adapters.classification.") for name in moved)
+    assert any(name.startswith("model.alignment.adapters.classification.") for name in moved)
     assert not any("fusion" in name or "language_model" in name for name in moved)
     # The fusion takes no part in it: what the same adapter learns is the same.
     assert losses[0] == pytest.approx(others[0], rel=1e-4)
