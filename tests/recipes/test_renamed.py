@@ -85,3 +85,12 @@ def test_renaming_forth_and_back_changes_nothing():
     assert with_new_names(with_old_names(data)) == with_new_names(data) == data
     assert with_old_names(with_old_names(data)) == with_old_names(data)
     assert leaves(with_old_names(data)) != leaves(data)
+
+
+def test_a_saved_recipe_goes_without_what_only_align_reads(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("base: tiny\nfuse: {kind: contrast, progressive: false}\nmachines: {device: cpu}\n")
+    loaded = load_recipe(Recipe, str(path), saved=True)
+    assert loaded.runtime.device == "cpu"
+    with pytest.raises(AstreaError, match="machines"):
+        load_recipe(Recipe, str(path))

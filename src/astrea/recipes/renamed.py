@@ -50,13 +50,16 @@ def refuse_old_keys(recipe: Tree, renamed: Mapping[str, str]) -> None:
 
 def rename_old_keys(recipe: Tree, renamed: Mapping[str, str]) -> None:
     """Put keys that are written under old names under the present ones; `RENAMED` says which."""
-    recipe.data = _translated(recipe.data, lambda trail: _present(trail, renamed))
+    recipe.data = _of_align_alone(_translated(recipe.data, lambda trail: _present(trail, renamed)))
     recipe.origins = {_present(trail, renamed): where for trail, where in recipe.origins.items()}
 
 
 def with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's plain data that was saved under old names, or under the present ones, under the present ones."""
-    return _translated(data, lambda trail: _present(trail, RENAMED))
+    """A recipe's plain data that was saved under old names, or under the present ones, under the present ones.
+
+    Every stage was once saved with two keys that only align reads; the others go without them.
+    """
+    return _of_align_alone(_translated(data, lambda trail: _present(trail, RENAMED)))
 
 
 def with_old_names(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,6 +73,13 @@ def _translated(data: Mapping[str, Any], name: Callable[[Trail], Trail], trail: 
         inner = (*trail, key)
         made[str(name(inner)[-1])] = _translated(value, name, inner) if isinstance(value, dict) else value
     return made
+
+
+def _of_align_alone(data: dict[str, Any]) -> dict[str, Any]:
+    for stage in ("fuse", "tune"):
+        if isinstance(data.get(stage), dict):
+            data[stage] = {key: value for key, value in data[stage].items() if key not in ("kind", "progressive")}
+    return data
 
 
 def _present(trail: Trail, renamed: Mapping[str, str]) -> Trail:
