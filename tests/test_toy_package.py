@@ -65,6 +65,8 @@ def test_three_steps_by_recipe_lines_alone(small_recipe: Path, album: Path, tmp_
         tmp_path / "run",
         **{
             "experts.brightness": {"kind": "brightness", "options": {"middle": 0.25}},
+            "model.strategy": "toy_mean",
+            "model.options": {"scale": 0.5},
             "data.train": [{"path": str(album), "format": "toy_lines"}],
             "evaluation.tasks": ["toy_brightness"],
             **stages,
@@ -74,6 +76,8 @@ def test_three_steps_by_recipe_lines_alone(small_recipe: Path, album: Path, tmp_
     )
     model = astrea.load(model_folder, device="cpu")  # its names are registered, so nothing has to be trusted
     assert model.model.experts["brightness"].middle == 0.25
+    assert type(model.model.fusion).__name__ == "MeanToken"
+    assert model.model.num_visual_tokens == 1
     said = model.ask(tmp_path / "red.png", "is it dark?")
     assert said.readings["brightness"].labels == ["bright"]
     logged = [json.loads(line) for line in (tmp_path / "run" / "train.jsonl").read_text().splitlines()]

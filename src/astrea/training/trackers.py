@@ -22,7 +22,11 @@ OTHERWISE = "or leave it out of runtime.tracker"
 
 
 class Tracker(ABC):
-    """Takes a run's figures. Built from the run's folder, its name and its settings when the first figures come."""
+    """Takes a run's figures. Built when the first of them come, from what its constructor names."""
+
+    @abstractmethod
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], first_step: int) -> None:
+        """folder: the run's. name, settings: what the run is shown as. first_step: the step that comes next."""
 
     @abstractmethod
     def log(self, step: int, figures: Mapping[str, float]) -> None:
