@@ -4,10 +4,12 @@ FROM python:3.11-slim
 
 COPY pyproject.toml constraints.txt README.md LICENSE /src/
 COPY src /src/src
-# torch's index has builds for processors, without gigabytes of GPU libraries: 2.13.0+cpu counts as newer than 2.13.0.
+# torch's own index has builds for processors, without gigabytes of GPU libraries; PyTorch's installation page names its
+# address ("CPU"), for --build-arg TORCH_INDEX=ADDRESS. From there comes 2.13.0+cpu, which counts as newer than 2.13.0.
+ARG TORCH_INDEX=""
 # Extras are chosen with --build-arg EXTRAS="[data,index]".
 ARG EXTRAS=""
-RUN pip install --no-cache-dir -c /src/constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
+RUN pip install --no-cache-dir -c /src/constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch==2.13.0 \
     && pip install --no-cache-dir -c /src/constraints.txt "/src${EXTRAS}"
 
 RUN useradd --create-home astrea && install -d -o astrea /data

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -16,6 +20,11 @@ from repository import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MAKEFILE = (ROOT / "Makefile").read_text()
+PACKAGE_HOST = re.compile(
+    rb"\b(?:pypi|pythonhosted|anaconda|npmjs)\.(?:org|com|io)\b|\bdownload\.\w+\.(?:org|com)\b"
+    rb"|(?:index[-_]url|find[-_]links)[ =:\"']+https?://",
+    re.IGNORECASE,
+)
 
 
 def ci_script(name: str) -> ModuleType:
@@ -70,6 +79,37 @@ def test_the_image_is_made_of_the_python_and_torch_that_the_makefile_uses():
     assert f"FROM python:{lowest}-" in image
     copied = [name for line in re.findall(r"^COPY (.+) \S+$", image, re.M) for name in line.split()]
     assert all((ROOT / name).exists() for name in copied)
+
+
+def checked_out() -> Iterator[Path]:
+    """Every file of the repository that is no output: what .gitignore names is left out, by the name alone."""
+    outputs = [".git", *((ROOT / ".gitignore").read_text().split())]
+    for folder, folders, files in os.walk(ROOT):
+        own = [name for name in (*folders, *files) if not any(fnmatch(name, line.rstrip("/")) for line in outputs)]
+        folders[:] = [name for name in folders if name in own]
+        yield from (Path(folder, name) for name in files if name in own)
+
+
+def test_no_line_names_a_host_of_packages_since_that_is_for_the_user_to_choose():
+    named = [
+        f"{path.relative_to(ROOT)}: {found[0].decode()}"
+        for path in checked_out()
+        if (found := PACKAGE_HOST.search(path.read_bytes()))
+    ]
+    assert named == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pip install torch --index-url " + "https://example.org/whl/cpu",
+        "PIP_EXTRA_INDEX_URL: " + "https://example.org/simple",
+        "see " + ".".join(("download", "pytorch", "org")),
+        "from " + ".".join(("files", "pythonhosted", "org")),
+    ],
+)
+def test_a_host_of_packages_is_recognised(line):
+    assert PACKAGE_HOST.search(line.encode())
 
 
 def test_every_library_of_an_extra_has_a_pinned_version_if_tests_or_documentation_need_it():
