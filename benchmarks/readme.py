@@ -16,8 +16,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from astrea.estimate.table import short_count
 from astrea.lab.arena.lr_sweep import FACTORS
-from astrea.lab.arena.variants import CURVES, ablation_title
+from astrea.lab.arena.variants import CURVES, ablation_title, ablations
 from astrea.training.components import CARD
 from astrea.world.bundled import SHIPPED_MODEL
 from astrea.world.scenes.questions import VQA_TASKS
@@ -100,9 +101,11 @@ def variants_table(arena: dict[str, Any]) -> str:
     """Astrea without each ingredient, without each expert, with two experts only."""
     rows = ["| variant | average | seeds | minus Astrea (95 %) | what it is |", "| --- | ---: | ---: | ---: | --- |"]
     forms = {"ablations": ablation_title, "retraining": "retrained without {}".format, "pairs": "{} only".format}
+    notes = {each.name: each.note for each in ablations()}  # in today's terms; result files keep those of their time
     for kind, form in forms.items():
         for name, row in arena[kind].items():
-            rows.append(f"| {form(name)} | {spread(row)} | {row['seeds']} | {gap(row['difference'])} | {row['note']} |")
+            note = notes.get(name, row["note"]) if kind == "ablations" else row["note"]
+            rows.append(f"| {form(name)} | {spread(row)} | {row['seeds']} | {gap(row['difference'])} | {note} |")
     return "\n".join(rows)
 
 
@@ -237,29 +240,22 @@ def fewer_tokens_table(measured: dict[str, Any]) -> str:
     return "\n".join([*rows, "", f"{sum(measured['items'].values()):,} items."])
 
 
-def size(number: float, unit: str) -> str:
-    """1234567890, "B" -> 1.2 GB."""
-    steps = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0))
-    prefix, scale = next(((p, s) for p, s in steps if number >= s), ("", 1.0))
-    return f"{number / scale:.3g} {prefix}{unit}"
-
-
 def estimate_tables(estimated: dict[str, Any]) -> str:
     """What each of the larger recipes takes, stage by stage."""
     tables = []
     for name, found in estimated["recipes"].items():
         every, learns = (sum(part[key] for part in found["parameters"].values()) for key in ("total", "trainable"))
         tables.append(
-            f"**{name}**: {size(every, '')} parameters, {size(learns, '')} of them trained; encoding a picture with "
-            f"all experts takes {size(found['look_flops_per_picture'], 'FLOP')}.\n\n"
+            f"**{name}**: {short_count(every)} parameters, {short_count(learns)} of them trained; encoding a picture "
+            f"with all experts takes {short_count(found['look_flops_per_picture'])}FLOP.\n\n"
             "| stage | micro-batch | FLOP per sample | peak memory | smallest GPU | seconds per 1,000 samples |\n"
             "| --- | ---: | ---: | ---: | --- | ---: |"
         )
         for stage in found["stages"]:
             gpu, seconds = stage["smallest_gpu"], stage["seconds_per_1000_samples"]
             tables[-1] += (
-                f"\n| {stage['name']} | {stage['batch']} | {size(stage['step_flops'], '')} | "
-                f"{size(stage['peak'], 'B')} | {gpu or 'none'} | {f'{seconds[gpu]:.3g}' if gpu else '-'} |"
+                f"\n| {stage['name']} | {stage['batch']} | {short_count(stage['step_flops'])} | "
+                f"{short_count(stage['peak'])}B | {gpu or 'none'} | {f'{seconds[gpu]:.3g}' if gpu else '-'} |"
             )
     return "\n\n".join(tables)
 
@@ -328,7 +324,7 @@ def gpu_table(measured: dict[str, Any]) -> str:
         share, took = row.get("share_of_datasheet_bf16"), row["seconds_compiling"]
         rates = f"{row['samples_per_second']:.1f} | {row['tokens_per_second']:,.0f}"
         optional = ("" if share is None else f"{share:.1%}", "" if took is None else f"{took:.0f} s")
-        rows.append(f"| {way} | {rates} | {optional[0]} | {size(row['peak_bytes'], 'B')} | {optional[1]} |")
+        rows.append(f"| {way} | {rates} | {optional[0]} | {short_count(row['peak_bytes'])}B | {optional[1]} |")
     return "\n".join(rows)
 
 

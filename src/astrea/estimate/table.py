@@ -146,12 +146,12 @@ def for_terminal(found: Estimate) -> Group:
     rented = _table("stage", "Smallest GPU that holds it", "needed", "GPU", "s per 1,000 samples")
     process = _table("while it", "Memory of the whole process", "GB")
     for name, (every, learns) in found.parameters.items():
-        sizes.add_row(name, _count(every), _count(learns))
-    sizes.add_row("all together", *(_count(sum(row[i] for row in found.parameters.values())) for i in (0, 1)))
+        sizes.add_row(name, short_count(every), short_count(learns))
+    sizes.add_row("all together", *(short_count(sum(row[i] for row in found.parameters.values())) for i in (0, 1)))
     for stage in found.stages:
         gpu = smallest(stage.peak)
-        learning, flops = _count(stage.trainable), (stage.forward_flops, stage.step_flops)
-        work.add_row(stage.name, str(stage.batch), learning, *(f"{_count(number)}FLOP" for number in flops))
+        learning, flops = short_count(stage.trainable), (stage.forward_flops, stage.step_flops)
+        work.add_row(stage.name, str(stage.batch), learning, *(f"{short_count(number)}FLOP" for number in flops))
         memory.add_row(stage.name, *(_bytes(stage.memory[kind]) for kind in KINDS), _bytes(stage.peak))
         time = "-" if gpu is None else f"{found.per_thousand(stage, gpu):.3g}"
         rented.add_row(stage.name, _bytes(needed(stage.peak)), "none" if gpu is None else gpu.name, time)
@@ -160,7 +160,7 @@ def for_terminal(found: Estimate) -> Group:
     for name, number in (("loads", cost.loading), ("trains", cost.training), ("evaluates", cost.evaluation)):
         process.add_row(name, f"{(number + (0 if cost.on_gpu and name != 'loads' else standing)) / 1e9:.2f}")
     note = (
-        f"The experts look once per picture: {_count(found.look_flops)}FLOP. Gradient checkpointing "
+        f"The experts look once per picture: {short_count(found.look_flops)}FLOP. Gradient checkpointing "
         f"{'on' if found.checkpointing else 'off'}. Kept: activations for the backward pass; other: logits and what "
         f"operations hand to each other. Time at {found.utilisation:.0%} of the dense "
         f"{'bf16' if found.half else 'fp32'} rate; small models reach far less. A GPU must hold the peak, 10 % more "
@@ -181,8 +181,8 @@ def _fits(stage: StageCost, gpu: Gpu) -> bool:
     return gpu.memory * 10**9 >= needed(stage.peak)
 
 
-def _count(number: float) -> str:
-    """1234567 -> '1.23 M'."""
+def short_count(number: float) -> str:
+    """1234567 -> '1.23 M'; a unit may follow directly, for below a thousand it is '912 '."""
     for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {unit}"
@@ -190,4 +190,4 @@ def _count(number: float) -> str:
 
 
 def _bytes(number: int) -> str:
-    return f"{_count(number)}B"
+    return f"{short_count(number)}B"

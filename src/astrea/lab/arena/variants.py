@@ -69,7 +69,7 @@ def variants(recipe: Recipe) -> list[Variant]:
 
 
 def strategies(recipe: Recipe) -> list[Variant]:
-    """Astrea with the base recipe's learning rates and the other ways to fuse with `PEER_RATE`."""
+    """Astrea with the base recipe's learning rates and the other fusion strategies with `PEER_RATE`."""
     # A strategy of its own adds no use to Astrea's switches: no pre-alignment, and its steps are given to `tune`.
     # Nor do their authors take experts away or make them lie in training.
     own_way = (
@@ -171,20 +171,23 @@ def ablations() -> list[Variant]:
             "equal gate weights, every expert counts as reliable, none left out in training: a plain aligned concat",
             *("model.gate=false", "model.reliability=false", "regularisation.expert_dropout=0"),
         ),
-        "trust": ("every expert is believed", "model.reliability=false"),
-        "question": ("the allocator does not know the question", "model.gate_question=false"),
+        "trust": ("every expert counts as reliable", "model.reliability=false"),
+        "question": ("the gate does not read the question", "model.gate_question=false"),
         "load_bias": ("no load bias", "regularisation.load_rate=0"),
         "contribution": ("no calibration by contribution", "regularisation.contribution_every=0"),
         "expert_dropout": ("no expert dropout", "regularisation.expert_dropout=0"),
-        "warm_language": ("the language model starts fresh", "model.pretrained_llm=false"),
+        "warm_language": ("the language model starts from random weights", "model.pretrained_llm=false"),
     }
     # What left the default when it gained nothing (docs/lab-notes.md): to see whether that is still so.
     on = {
         "with_queue": ("contrast with a queue of 1,024", "contrast.queue=1024"),
-        "with_confidence": ("the allocator knows how sure experts are", "model.gate_confidence=true"),
+        "with_confidence": ("the gate reads the experts' confidence", "model.gate_confidence=true"),
         "with_residual": ("the stochastic residual, with its gates", "model.residual=true"),
         "with_thrift": ("one training question in five reads only its best tokens", "model.prune_share=0.2"),
-        "with_lies": ("an expert lies about one training picture in ten", "regularisation.corruption=0.1"),
+        "with_lies": (
+            "an expert's output is corrupted for one training picture in ten",
+            "regularisation.corruption=0.1",
+        ),
         "with_pooled_alignment": ("pictures and captions aligned as a whole, too", *whole),
     }
     return [Variant(name, "ablation", tuple(changes), note) for name, (note, *changes) in (off | on).items()]
