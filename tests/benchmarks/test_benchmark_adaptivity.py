@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from astrea.world.evaluation.runner import Outcome
 from astrea.world.evaluation.tasks import TASKS
@@ -17,9 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def script():
-    threads = torch.get_num_threads()
-    yield benchmark_script("adaptivity")
-    torch.set_num_threads(threads)
+    return benchmark_script("adaptivity")
 
 
 def test_it_measures_everything_and_writes_it(script, tiny_folder, tmp_path, capsys):

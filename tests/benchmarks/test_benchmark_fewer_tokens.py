@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
 from astrea.world.evaluation.tasks import TASKS
 from benchmark_scripts import benchmark_script
@@ -15,9 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def script():
-    threads = torch.get_num_threads()
-    yield benchmark_script("fewer_tokens")
-    torch.set_num_threads(threads)
+    return benchmark_script("fewer_tokens")
 
 
 def told(name: str, seed: int, every: float, fewer: float | None = None) -> dict:

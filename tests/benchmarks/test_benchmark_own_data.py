@@ -6,7 +6,6 @@ import json
 from types import ModuleType
 
 import pytest
-import torch
 
 from benchmark_scripts import benchmark_script
 
@@ -18,15 +17,6 @@ def own_data() -> ModuleType:
     return benchmark_script("own_data")
 
 
-@pytest.fixture
-def _threads():
-    """Training sets the number of threads of the whole process."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("_threads")
 def test_it_measures_memory_and_waiting_and_keeps_what_it_does_not_measure(own_data, tmp_path, capsys, monkeypatch):
     out = tmp_path / "results" / "own.json"
     monkeypatch.setattr(own_data, "LARGE", (160, 120))
@@ -59,8 +49,3 @@ def test_it_measures_memory_and_waiting_and_keeps_what_it_does_not_measure(own_d
 
 def test_a_slope_is_per_unit(own_data):
     assert own_data.slope([(0, 5), (1, 7), (3, 11)]) == pytest.approx(2)
-
-
-def test_options_that_make_no_sense_are_refused(own_data, tmp_path):
-    with pytest.raises(SystemExit):
-        own_data.main(["--batch", "0", "--out", str(tmp_path / "no.json")])

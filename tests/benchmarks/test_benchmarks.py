@@ -1,4 +1,5 @@
-"""The benchmark runs and writes every figure; what the figures are depends on the machine and is not asserted."""
+"""The benchmarks of training speed, on a processor and on one GPU, run and write every figure; what the figures are
+depends on the machine and is not asserted."""
 
 from __future__ import annotations
 
@@ -26,15 +27,6 @@ def train_speed() -> ModuleType:
     return benchmark_script("train_speed")
 
 
-@pytest.fixture
-def _threads():
-    """The script sets the number of threads of the whole process."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("_threads")
 def test_it_measures_everything_and_writes_it(train_speed, tmp_path, capsys):
     out = tmp_path / "results" / "speed.json"
     options = ["--repeats", "2", "--steps", "2", "--threads", "1", "--scenes", "12", "--gemm", "128"]
@@ -73,9 +65,10 @@ def test_cached_and_uncached_steps_read_the_same(train_speed, tmp_path):
         torch.testing.assert_close(seen.confidence, kept.confidence, atol=1e-4, rtol=1e-4)
 
 
-def test_options_that_make_no_sense_are_refused(train_speed, tmp_path):
+@pytest.mark.parametrize(("script", "option"), [("train_speed", "--repeats"), ("own_data", "--batch")])
+def test_options_that_make_no_sense_are_refused(script, option, tmp_path):
     with pytest.raises(SystemExit):
-        train_speed.main(["--repeats", "0", "--out", str(tmp_path / "no.json")])
+        benchmark_script(script).main([option, "0", "--out", str(tmp_path / "no.json")])
 
 
 def test_work_is_counted_forward_and_backward(train_speed):
