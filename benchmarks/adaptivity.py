@@ -1,8 +1,8 @@
-"""What a finished model's shares tell and save, on more questions than a training run evaluates.
+"""What a finished model's gate weights tell and save, on more questions than a training run evaluates.
 
     make quickstart && python benchmarks/adaptivity.py runs/quickstart/model data.test_questions=450
 
-How well its shares follow what experts are worth, what reading 60 % of the visual tokens costs on all twelve tasks, and
+How well they follow what experts are worth, what reading 60 % of the visual tokens costs on all twelve tasks, and
 what broken experts cost. A score over few items moves by chance when some of them flip: beside the cost of reading less
 stands its standard error over the paired items.
 """

@@ -47,7 +47,7 @@ MANY = ("data.test_questions=600", "data.test_captions=360", "data.test_retrieva
 
 
 def measure(run: Run, cache: Path, report: Reporter) -> dict[str, Any]:
-    """Train one contestant; its scores with all tokens and, where it can read fewer, with those."""
+    """Train one variant; its scores with all tokens and, where it can read fewer, with those."""
     recipe = run.resolve()
     torch.set_num_threads(recipe.threads)
     with tempfile.TemporaryDirectory() as folder:

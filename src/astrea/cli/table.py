@@ -65,7 +65,7 @@ COMMANDS = (
         "Evaluate a model on public benchmarks: VQAv2, GQA, COCO and others.",
         "astrea.cli.commands.benchmark:benchmark",
     ),
-    Command("arena", "Compare Astrea with the other ways to fuse.", "astrea.lab.commands:arena"),
+    Command("arena", "Compare Astrea with the other fusion strategies.", "astrea.lab.commands:arena"),
     Command("report", "Write a run's report.html again from its results.", "astrea.cli.commands.evaluate:report"),
     Command("scenes", "Draw scenes of the embedded world.", "astrea.world.commands:scenes"),
     Command("pack", "For developers: pack a run's model as the bundled one.", "astrea.world.commands:pack"),

@@ -14,7 +14,7 @@ from astrea.evaluation.own_data.held_out import measure
 from astrea.model.loaded import LoadedModel, load
 
 WORLD = "astrea.world.evaluation.evaluate_model:evaluate_on_tasks"
-"""What evaluates a model on the tasks of the embedded world, by name: no other room imports the world."""
+"""What evaluates a model on the tasks of the embedded world, by name, since nothing here imports that package."""
 
 
 def evaluate(

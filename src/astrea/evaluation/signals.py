@@ -42,7 +42,7 @@ def measure(
     answers = answerer.answer(questions, features, which, longest=longest).texts
     strange_NE = strangeness(familiar, features)
     everything = answerer.shown(features, slice(None))
-    believed_NE = reliable_experts(answerer.model, everything, answerer.present(len(strange_NE))).cpu()
+    reliable_NE = reliable_experts(answerer.model, everything, answerer.present(len(strange_NE))).cpu()
     parts = []
     for start in range(0, len(questions), answerer.batch):
         rows = slice(start, start + answerer.batch)
@@ -50,7 +50,7 @@ def measure(
         unknown = [unknown_share(question, answerer.tokenizer) for question in questions[rows]]
         refused = torch.tensor([refuses(answer) for answer in answers[rows]])
         mine = which[rows]
-        parts.append(Signs(refused, likelihood, strange_NE[mine], believed_NE[mine], torch.tensor(unknown)))
+        parts.append(Signs(refused, likelihood, strange_NE[mine], reliable_NE[mine], torch.tensor(unknown)))
     return Measured(answers, joined_signs(parts))
 
 

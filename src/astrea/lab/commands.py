@@ -43,7 +43,7 @@ def arena(
         ),
     ] = False,
 ) -> None:
-    """Compare Astrea with the other ways to fuse.
+    """Compare Astrea with the other fusion strategies.
 
     And with itself when an ingredient is off.
 

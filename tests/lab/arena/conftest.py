@@ -49,7 +49,7 @@ def record(
     wall_s: float = 100.0,
     **more: Any,
 ) -> dict[str, Any]:
-    """A cell's file; ``items`` per task, or the share of ten items that is right on every task."""
+    """A run's file; ``items`` per task, or the share of ten items that is right on every task."""
     if not isinstance(items, Mapping):
         items = dict.fromkeys(TASKS, [1.0] * round(10 * items) + [0.0] * round(10 * (1 - items)))
     packed = {task: packed_items(task, np.array(items[task])) for task in TASKS}

@@ -24,7 +24,7 @@ THRESHOLDS = (0.0, 0.08, 0.12, 0.15, 0.18, 0.22, 0.26, 0.32, 0.45)
 """Of a token's worth, see `astrea.fusion.pruning.token_score`."""
 
 WANTED = 0.6
-"""Part of the visual tokens that a thrifty model is allowed to read."""
+"""Part of the visual tokens that a model with token pruning may read."""
 
 MOST, HALVINGS = 2.0, 10
 """The search for the threshold that does it."""

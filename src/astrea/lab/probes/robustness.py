@@ -1,4 +1,4 @@
-"""What a broken expert costs, and whether it is believed.
+"""What a corrupted expert costs, and whether it counts as reliable.
 
 Letters: N pictures, T tokens of one expert, C width of its tokens, E experts, D language-model width.
 """
@@ -72,27 +72,27 @@ def corrupted(features: Features, name: str, kind: str) -> Features:
 def trust_rates(
     model: AstreaForConditionalGeneration, seen: Seen, tasks: Sequence[str]
 ) -> dict[str, dict[str, float]] | None:
-    """How often each expert is believed, 0..1, when it tells the truth and when it tells of another picture.
+    """How often each expert counts as reliable, 0..1: with its own output, and with that for another picture.
 
     Returns:
         {expert: {"clean": rate, "swapped": rate}} over all pictures of the tasks; None where the fusion does not judge.
     """
-    clean_E = _believed(model, seen, tasks)
+    clean_E = _reliable(model, seen, tasks)
     if clean_E is None:
         return None
     found = {}
     for index, name in enumerate(model.experts.names):
-        swapped_E = _believed(model, corrupted_seen(seen, name, "swapped"), tasks)
+        swapped_E = _reliable(model, corrupted_seen(seen, name, "swapped"), tasks)
         assert swapped_E is not None  # the same fusion
         found[name] = {"clean": float(clean_E[index]), "swapped": float(swapped_E[index])}
     return found
 
 
 @torch.inference_mode()
-def _believed(
+def _reliable(
     model: AstreaForConditionalGeneration, seen: Seen, tasks: Sequence[str], batch: int = 64
 ) -> Tensor | None:
-    """The share (E,) of pictures on which each expert is believed, or None where the fusion does not judge."""
+    """The share (E,) of pictures on which each expert counts as reliable, or None where the fusion does not judge."""
     model.eval()
     sets = [seen.described[task] for task in tasks if task not in VQA_TASKS]
     if any(task in VQA_TASKS for task in tasks):
@@ -103,10 +103,10 @@ def _believed(
         for start in range(0, count, batch):
             part = {n: f.rows(slice(start, start + batch)) for n, f in features.items()}
             size = min(batch, count - start)
-            # Trust is about the picture, so the question may be empty.
+            # Reliability is about the picture, so the question may be empty.
             nothing_N1D = torch.zeros(size, 1, model.config.text_config.hidden_size, dtype=model.dtype)
-            believed_NE = model.fuse(part, None, nothing_N1D, None).reliable
-            if believed_NE is None:
+            reliable_NE = model.fuse(part, None, nothing_N1D, None).reliable
+            if reliable_NE is None:
                 return None
-            found.append(believed_NE)
+            found.append(reliable_NE)
     return torch.cat(found).double().mean(0)
