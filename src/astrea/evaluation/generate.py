@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from astrea.data.packing import CAPTION_PROMPT, Packer, Turn
 from astrea.experts.protocol import ExpertFeatures
 from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaProcessor
 
 Features = dict[str, ExpertFeatures]
 Tick = Callable[[int, int], None]
@@ -27,6 +29,15 @@ class Answered:
 
     texts: list[str]
     shares: Tensor | None
+
+
+def encode(
+    model: AstreaForConditionalGeneration, processor: AstreaProcessor, pictures: Sequence[Image.Image]
+) -> Features:
+    """Every expert's features of some pictures, computed where the model is."""
+    made = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+    found: Features = model.see(made.to(model.device))
+    return found
 
 
 class Answerer:

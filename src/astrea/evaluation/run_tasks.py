@@ -12,7 +12,7 @@ from torch import Tensor
 from astrea.common.errors import AstreaError
 from astrea.common.progress import SILENT, Reporter
 from astrea.data.images import load_image
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Answerer, encode
 from astrea.evaluation.task import Task, TaskItem, open_task
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
@@ -60,8 +60,7 @@ def evaluate_task(
     for start in range(0, len(items), BATCH):
         part, pictures = _readable(items, start, task.name, report)
         if part:
-            made = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
-            features = model.see(made.to(model.device))
+            features = encode(model, processor, pictures)
             questions, rows = [item.question for item in part], torch.arange(len(part))
             answered = answerer.answer(questions, features, rows, longest=task.max_new_tokens)
             unseen = answerer.answer(questions, None, None, longest=task.max_new_tokens)

@@ -5,11 +5,10 @@ sure to be takes questions that it did not learn from, those of ``data.validatio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from astrea.common.progress import Reporter
 from astrea.confidence.calibration import learn_calibration
@@ -18,7 +17,7 @@ from astrea.confidence.familiarity import learn_familiar
 from astrea.confidence.signals import refuses
 from astrea.confidence.unfamiliar import unfamiliar_pictures
 from astrea.data.streaming import FileDataset
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Answerer, encode
 from astrea.evaluation.own_data.items import LONG, Item
 from astrea.evaluation.own_data.score import is_right
 from astrea.evaluation.signals import measure
@@ -67,10 +66,10 @@ def calibrated_on(
     asked = asked[:QUESTIONS]
     if len(asked) < FEWEST:
         return doubt
-    parts = [model.see(pixels(model, processor, item.sample.pictures())) for item in asked]
+    parts = [encode(model, processor, item.sample.pictures()) for item in asked]
     size = model.config.image_size
     strange = [Image.fromarray(one) for one in unfamiliar_pictures(len(asked) // 3, size, len(asked))]
-    parts += [model.see(pixels(model, processor, [picture])) for picture in strange]
+    parts += [encode(model, processor, [picture]) for picture in strange]
     questions = [item.question for item in (*asked, *asked[: len(strange)])]
     answerer = Answerer(model, processor.tokenizer)
     found = measure(
@@ -86,10 +85,3 @@ def calibrated_on(
 def pictures_of(item: Item) -> int:
     """How many pictures an item shows."""
     return len(item.sample.record.images)
-
-
-def pixels(model: AstreaForConditionalGeneration, processor: AstreaProcessor, pictures: Sequence[Any]) -> Tensor:
-    """Pictures as the model sees them (N, 3, S, S), where it is."""
-    made = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
-    found: Tensor = made.to(model.device)
-    return found
