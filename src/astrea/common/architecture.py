@@ -17,6 +17,7 @@ import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import first_line
 
 _NEVER = ("auto_map", "quantization_config", "attn_implementation", "_attn_implementation", "custom_pipelines")
 _FORGOTTEN = ("label2id", "transformers_version", "_name_or_path", "dtype", "torch_dtype", "_commit_hash")
@@ -51,9 +52,13 @@ class Network:
                 config.tie_word_embeddings = False
             model: PreTrainedModel = found._from_config(config, dtype=dtype, **self.arguments).eval()
         except ImportError as error:
-            raise AstreaError(f"{self.model} needs a package that is missing: {_line(error)}", _hint(error)) from error
+            raise AstreaError(
+                f"{self.model} needs a package that is missing: {first_line(error)}", _hint(error)
+            ) from error
         except Exception as error:  # a configuration that fits nothing makes networks raise nearly any type
-            raise AstreaError(f"no {self.model} can be built: {_line(error)}", "check the configuration") from error
+            raise AstreaError(
+                f"no {self.model} can be built: {first_line(error)}", "check the configuration"
+            ) from error
         for part in model.modules():
             if isinstance(part, PreTrainedModel):
                 part.is_custom_code = _keeps_names  # type: ignore[method-assign]
@@ -95,7 +100,9 @@ def restore(described: Mapping[str, Any]) -> PreTrainedConfig:
     try:
         config = CONFIG_MAPPING[kind].from_dict(dict(described))
     except Exception as error:  # values out of range make configurations raise nearly any type
-        raise AstreaError(f"the {kind} configuration is damaged: {_line(error)}", "get the checkpoint again") from error
+        raise AstreaError(
+            f"the {kind} configuration is damaged: {first_line(error)}", "get the checkpoint again"
+        ) from error
     return config
 
 
@@ -129,10 +136,6 @@ def _levels(value: Any) -> Iterator[Mapping[str, Any]]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _levels(inner)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _hint(error: ImportError) -> str:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from astrea.common.config_only import check_agreement, read_architecture
 from astrea.common.errors import AstreaError
-from astrea.common.foreign_files import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, read_json
+from astrea.common.foreign_files import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, first_line, read_json
 from astrea.common.paths import exists, is_file, is_folder, list_folder, refuse_url
 from astrea.common.quiet import quiet
 from astrea.language.attention import WARMED_UP
@@ -79,7 +79,7 @@ def load_language(language: LanguageModel, *, warm: bool = True) -> Loaded:
     except AstreaError:
         raise
     except Exception as error:  # somebody else's files make transformers and tokenizers raise nearly any type
-        raise AstreaError(f"the checkpoint {folder} cannot be loaded: {_first_line(error)}", AGAIN) from error
+        raise AstreaError(f"the checkpoint {folder} cannot be loaded: {first_line(error)}", AGAIN) from error
     for kind in ("missing_keys", "mismatched_keys", "error_msgs"):
         if found.get(kind):
             names = sorted(map(str, found[kind]))[:3]
@@ -126,7 +126,7 @@ def language_from_architecture(language: LanguageModel, words: int) -> PreTraine
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
     except Exception as error:  # values that fit nothing make transformers raise nearly any type
         raise AstreaError(
-            f"llm.architecture describes no language model that can be built: {_first_line(error)}",
+            f"llm.architecture describes no language model that can be built: {first_line(error)}",
             "give what the checkpoint's config.json says",
         ) from error
     # Their ids are the checkpoint's tokenizer's, and mean other words here.
@@ -174,7 +174,7 @@ def find_checkpoint(name: str, revision: str | None) -> Path:
         )
     except Exception as error:  # no network, no such name, no right to it: many types
         raise AstreaError(
-            f"the checkpoint {name} at {revision} cannot be fetched: {_first_line(error)}",
+            f"the checkpoint {name} at {revision} cannot be fetched: {first_line(error)}",
             "check name, commit and network, or download it yourself and give the folder",
         ) from error
 
@@ -278,11 +278,5 @@ def _values_in(path: Path) -> int:
         with safe_open(path, framework="pt") as file:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise AstreaError(
-            f"{path} is damaged, cut short or no safetensors file: {_first_line(error)}", AGAIN
-        ) from error
+        raise AstreaError(f"{path} is damaged, cut short or no safetensors file: {first_line(error)}", AGAIN) from error
     return sum(int(torch.Size(shape).numel()) for shape in shapes)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import first_line
 from astrea.language.attention import attention_mask, picture_blocks, position_ids
 from astrea.language.windows import masks_for, windows_of
 
@@ -40,8 +41,7 @@ def check_language_model(model: PreTrainedModel, name: str) -> None:
     except AstreaError:
         raise
     except Exception as error:  # a model of another make may fail in any way
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise AstreaError(f"{name} cannot be a language model here: {said}", CHOOSE) from error
+        raise AstreaError(f"{name} cannot be a language model here: {first_line(error)}", CHOOSE) from error
     finally:
         model.train(was_training)
     if not bool(torch.isfinite(read).all()):

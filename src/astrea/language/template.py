@@ -28,6 +28,7 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import first_line
 from astrea.language import template_work as work
 from astrea.language.template_filters import FILTERS, METHODS, TESTS
 
@@ -83,8 +84,7 @@ def render_template(
     except (RecursionError, MemoryError):
         raise AstreaError(f"{name} is nested too deeply", "use another chat template") from None
     except Exception as error:  # a program of somebody else's may raise any type
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise AstreaError(f"{name} refuses a conversation: {said[0][:200]}", HINT) from error
+        raise AstreaError(f"{name} refuses a conversation: {first_line(error)}", HINT) from error
     finally:
         _spans.reset(told)
     return Rendered("".join(parts), spans)

@@ -15,6 +15,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from astrea.common.architecture import describe
 from astrea.common.config_only import check_agreement, read_architecture
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import first_line
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.captioning import CaptionCheckpoint
 from astrea.experts.pretrained.classification import COMPARED, TagCheckpoint, ZeroShotCheckpoint
@@ -177,9 +178,8 @@ def read_config(folder: Path) -> PreTrainedConfig:
         found: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return found
     except Exception as error:  # foreign files make transformers raise nearly any type
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise AstreaError(
-            f"{folder / 'config.json'} ({described.get('model_type')!r}) cannot be used: {line}",
+            f"{folder / 'config.json'} ({described.get('model_type')!r}) cannot be used: {first_line(error)}",
             "use a checkpoint that transformers itself can load without code of its own",
         ) from error
 

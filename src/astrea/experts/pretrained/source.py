@@ -12,7 +12,7 @@ from typing import Any
 import huggingface_hub
 
 from astrea.common.errors import AstreaError
-from astrea.common.foreign_files import MAX_JSON_BYTES, read_json
+from astrea.common.foreign_files import MAX_JSON_BYTES, first_line, read_json
 from astrea.common.paths import exists, is_file, is_folder, list_folder, size_of
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -66,9 +66,8 @@ def _fetch(checkpoint: str, revision: str | None) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(checkpoint, revision=revision, allow_patterns=list(FETCHED)))
     except Exception as error:  # network, permissions, unknown names: each with a type of its own
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise AstreaError(
-            f"the checkpoint {checkpoint} at {revision} cannot be fetched: {line}",
+            f"the checkpoint {checkpoint} at {revision} cannot be fetched: {first_line(error)}",
             "check the name, the commit and the network, or download it and give the folder",
         ) from error
 

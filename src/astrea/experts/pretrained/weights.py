@@ -12,6 +12,7 @@ import transformers
 from transformers import AutoModel
 
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import first_line
 from astrea.common.quiet import quiet
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.captioning import CaptionCheckpoint
@@ -71,8 +72,9 @@ def _pretrained(cls: Any, folder: Path, expert: CheckpointExpert, **arguments: A
             **arguments,
         )
     except Exception as error:  # foreign files make transformers raise nearly any type
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise AstreaError(f"{folder} cannot be loaded: {line}", "copy or download the checkpoint again") from error
+        raise AstreaError(
+            f"{folder} cannot be loaded: {first_line(error)}", "copy or download the checkpoint again"
+        ) from error
     for kind in ("missing_keys", "mismatched_keys", "error_msgs"):
         if found.get(kind):
             raise AstreaError(

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import first_line
 from astrea.experts.pretrained.fresh import no_words
 from astrea.experts.pretrained.options import MAX_VOCABULARY_BYTES
 from astrea.experts.pretrained.source import check_words, read_generation_json
@@ -30,9 +31,8 @@ def read_words(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # foreign files make transformers and tokenizers raise nearly any type
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise AstreaError(
-            f"the tokenizer of {folder} cannot be read: {line}", "put its tokenizer.json into the folder"
+            f"the tokenizer of {folder} cannot be read: {first_line(error)}", "put its tokenizer.json into the folder"
         ) from error
 
 
