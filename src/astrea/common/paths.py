@@ -183,11 +183,6 @@ def read_bytes(path: str | Path, most: int, what: str = "file") -> bytes:
     return data
 
 
-def same_place(one: Path, other: Path) -> bool:
-    """Whether two paths lead to the same place, links followed; neither need exist."""
-    return os.path.realpath(one) == os.path.realpath(other)
-
-
 @contextmanager
 def file_guard(path: Path | str) -> Iterator[None]:
     """Turns any OSError inside the block, also one from within safetensors, into an AstreaError that names ``path`` and
@@ -206,6 +201,22 @@ def file_guard(path: Path | str) -> Iterator[None]:
         raise _told(path, int(code[1]), os.strerror(int(code[1]))) from error
     except OSError as error:
         raise _told(path, error.errno or 0, error.strerror or str(error)) from error
+
+
+def check_empty(folder: Path, apart: str | None = None) -> None:
+    """Makes sure that a folder to be written holds nothing yet; it need not exist.
+
+    Args:
+        apart: the name of a file that may be there all the same.
+
+    Raises:
+        AstreaError: something is in it, or stands in its place; or it cannot be looked at.
+    """
+    with file_guard(folder):
+        if folder.exists() and (not folder.is_dir() or any(path.name != apart for path in folder.iterdir())):
+            raise AstreaError(
+                f"{folder} is not an empty folder", "choose another one, or remove what is there yourself"
+            )
 
 
 def failed(path: str | Path, error: OSError | ValueError) -> AstreaError:

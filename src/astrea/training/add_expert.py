@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
 from astrea.common.folder_lock import LOCK
-from astrea.common.paths import file_guard
+from astrea.common.paths import check_empty, file_guard
 from astrea.common.progress import SILENT, Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.worlds import WorldTrainingData, open_world
@@ -146,11 +146,7 @@ def check(model: AstreaForConditionalGeneration, recipe: Recipe, name: str, shar
             f"the recipe draws pictures of {recipe.world.canvas} pixels, the model looks at {model.config.image_size}",
             f"set world.canvas={model.config.image_size}",
         )
-    with file_guard(folder):
-        if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
-            raise AstreaError(
-                f"{folder} is not an empty folder", "choose another one, or remove what is there yourself"
-            )
+    check_empty(folder, apart=LOCK)
 
 
 def expand(

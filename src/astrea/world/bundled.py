@@ -19,7 +19,7 @@ from transformers import GenerationConfig
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file, write_json_atomic
-from astrea.common.paths import file_guard, is_file, is_folder
+from astrea.common.paths import check_empty, file_guard, is_file, is_folder
 from astrea.common.progress import SILENT, Reporter
 from astrea.confidence.estimator import FILE as DOUBT
 from astrea.confidence.estimator import read_doubt
@@ -156,9 +156,7 @@ def pack(
     recipe = read_recipe(run_folder)
     results = read_results(run_folder)
     check_start(recipe, run_folder, parts)
-    with file_guard(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise AstreaError(f"{out} is not an empty folder", "choose another one, or remove what is there yourself")
+    check_empty(out)
     before = None if recipe.start is None else started_from(recipe.start)
     recipe = recipe.model_copy(update={"pretrain": "shipped", "start": None if before is None else FIRST})
     command = how_to_make(recipe, None if before is None else Recipe.model_validate(with_new_names(before["recipe"])))
