@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,14 @@ print(*sys.modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not HEAVY & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("words", [["show", "tiny"], ["new", "mine.yaml", "--data", "train.jsonl"]])
+def test_recipes_are_shown_and_written_without_torch(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = modules_after(f"import astrea.cli; sys.argv = {['astrea', 'recipe', *words]!r}; astrea.cli.main()")
+    assert "astrea.recipes.recipe" in loaded
+    assert not HEAVY & loaded
 
 
 def test_ask_imports_no_training_loop_no_laboratory_and_no_tables():

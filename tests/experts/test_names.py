@@ -7,7 +7,7 @@ from torch import nn
 
 from astrea.common.errors import AstreaError
 from astrea.experts.bank import ExpertBank
-from astrea.experts.names import wrong_with
+from astrea.experts.names import NAME, TAKEN, wrong_with
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 
@@ -38,6 +38,10 @@ def test_bad_names(name, tmp_path):
     path.write_text(f'base: tiny\nexperts: {{"{name.encode("unicode_escape").decode()}": {{kind: detection}}}}\n')
     with pytest.raises(AstreaError, match="is no name for an expert"):
         load_recipe(Recipe, str(path))
+
+
+def test_every_name_that_torch_uses_itself_is_taken():
+    assert {name for name in dir(nn.ModuleDict()) if NAME.fullmatch(name)} <= TAKEN
 
 
 def test_on_the_command_line_too():

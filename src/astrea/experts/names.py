@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 
-from torch import nn
-
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-TAKEN = frozenset(dir(nn.ModuleDict())) | {"joint"}
+# As `dir(nn.ModuleDict())` has them, written out so that reading a recipe imports no torch.
+TAKEN = frozenset({
+    "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "clear", "compile",
+    "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer", "get_extra_state",
+    "get_parameter", "get_submodule", "half", "ipu", "items", "keys", "load_state_dict", "modules", "mtia",
+    "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "pop",
+    "register_backward_hook", "register_buffer", "register_forward_hook", "register_forward_pre_hook",
+    "register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook",
+    "register_load_state_dict_pre_hook", "register_module", "register_parameter", "register_state_dict_post_hook",
+    "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict",
+    "to", "to_empty", "train", "training", "type", "update", "values", "xpu", "zero_grad", "joint",
+})  # fmt: skip
 """Names that torch's modules use for themselves, and the phase of alignment in which all experts learn together."""
 
 
