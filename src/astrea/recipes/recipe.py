@@ -96,7 +96,7 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _losses_are_the_strategys(self) -> Recipe:
-        weights = {stage: getattr(self, stage).losses.model_dump() for stage in ("fuse", "tune")}
+        weights = {stage: getattr(self, stage).losses.weights for stage in ("fuse", "tune")}
         check_losses(self.model.strategy, weights, self.regularisation.model_fields_set)
         return self
 

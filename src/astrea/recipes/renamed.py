@@ -50,16 +50,16 @@ def refuse_old_keys(recipe: Tree, renamed: Mapping[str, str]) -> None:
 
 def rename_old_keys(recipe: Tree, renamed: Mapping[str, str]) -> None:
     """Put keys that are written under old names under the present ones; `RENAMED` says which."""
-    recipe.data = _of_align_alone(_translated(recipe.data, lambda trail: _present(trail, renamed)))
+    recipe.data = with_new_names(recipe.data, renamed)
     recipe.origins = {_present(trail, renamed): where for trail, where in recipe.origins.items()}
 
 
-def with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
+def with_new_names(data: Mapping[str, Any], renamed: Mapping[str, str] = RENAMED) -> dict[str, Any]:
     """A recipe's plain data that was saved under old names, or under the present ones, under the present ones.
 
     Every stage was once saved with two keys that only align reads; the others go without them.
     """
-    return _of_align_alone(_translated(data, lambda trail: _present(trail, RENAMED)))
+    return _of_align_alone(_translated(data, lambda trail: _present(trail, renamed)))
 
 
 def with_old_names(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from importlib.metadata import entry_points
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
+from astrea.common.registry import Registry
 from astrea.recipes.part import BadKey, Part
 
 
@@ -40,8 +40,8 @@ class Schedule(Part):
         return self.model_copy(update={"steps": steps})
 
 
-LOSSES = "astrea.losses"
-"""Entry points of losses from other packages."""
+LOSSES = Registry("loss", {}, "astrea.losses")
+"""Losses of other packages; `astrea.training.losses.registry` has the built-in ones of each kind of stage."""
 
 
 class Losses(Part):
@@ -65,7 +65,7 @@ class Losses(Part):
     @model_validator(mode="after")
     def _are_known(self) -> Self:
         named = [name for name in self.__pydantic_extra__ or {} if ":" not in name]
-        registered = {point.name for point in entry_points(group=LOSSES)} if named else set()
+        registered = LOSSES.known() if named else []
         if unknown := [name for name in named if name not in registered]:
             known = ", ".join([*type(self).model_fields, *sorted(registered)])
             raise ValueError(f'unknown loss {unknown[0]!r}; known: {known}; or write "module:Class"')
@@ -118,7 +118,7 @@ class AlignStage(Stage):
     @model_validator(mode="after")
     def _next_token_is_all(self) -> Self:
         if self.kind == "next_token":
-            named = [name for name, weight in self.losses.model_dump().items() if weight]
+            named = [name for name, weight in self.losses.weights.items() if weight]
             if named:
                 raise ValueError(
                     f"next_token is the only loss then, and losses.{named[0]} is not read; say losses: {{}}"

@@ -19,10 +19,10 @@ REGISTRIES: Mapping[type[Loss], Registry] = {
             "agree": "astrea.training.losses.alignment:AlignedAgreement",
             "word": "astrea.training.losses.alignment:CaptionWords",
         },
-        LOSSES,
+        LOSSES.group,
     ),
     InstructLoss: Registry(
-        "loss of fuse and tune", {"itc": "astrea.training.losses.fused_contrast:FusedContrast"}, LOSSES
+        "loss of fuse and tune", {"itc": "astrea.training.losses.fused_contrast:FusedContrast"}, LOSSES.group
     ),
 }
 
