@@ -20,9 +20,9 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 def in_full(module: nn.Module, *args: Any, method: str | None = None, dtype: torch.dtype | None = None) -> Any:
     """Call a module, or a method of it, with its half-precision weights and buffers widened for as long as that takes.
 
-    Shares, trust, thresholds and coordinates are compared with one another: they would change their order in half
-    precision. Gradients arrive at the weights as they are kept. With weights in float32 or wider this is a plain call,
-    and so it is with weights that are offloaded to the disk.
+    Gate weights, reliabilities, thresholds and coordinates are compared with one another: they would change their order
+    in half precision. Gradients arrive at the weights as they are kept. With weights in float32 or wider this is a
+    plain call, and so it is with weights that are offloaded to the disk.
 
     Args:
         dtype: compute in this type instead, whatever the weights are kept in.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from astrea.common.installation import require_extra
 from astrea.data.readers.detect import TABLE_ENDINGS
 from astrea.recipes.recipe import Recipe
-from astrea.training.trackers import OTHERWISE, TRACKERS
+from astrea.training.trackers import installed
 
 
 def require_extras(recipe: Recipe) -> None:
@@ -18,6 +18,4 @@ def require_extras(recipe: Recipe) -> None:
         require_extra("lora", "low-rank tuning", "or leave llm.low_rank out")
     if any(name.lower().endswith(TABLE_ENDINGS) for name in recipe.data.named_files):
         require_extra("data", "reading Parquet and Arrow files")
-    for tracker in recipe.runtime.tracker:
-        if tracker in TRACKERS:
-            require_extra(tracker, f"the tracker {tracker}", OTHERWISE)
+    installed(recipe.runtime.tracker)

@@ -11,9 +11,8 @@ from typing import Any
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import finite_or_null
-from astrea.common.installation import require_extra
 from astrea.common.paths import exists, file_guard, is_file
-from astrea.training.trackers import OTHERWISE, TRACKERS, Tracker
+from astrea.training.trackers import TRACKERS, Tracker, installed
 
 
 class TrainLog:
@@ -36,9 +35,7 @@ class TrainLog:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(folder) / "train.jsonl"
-        self._wanted = [tracker for tracker in trackers if tracker in TRACKERS]
-        for tracker in self._wanted:
-            require_extra(tracker, f"the tracker {tracker}", OTHERWISE)
+        self._wanted = installed(trackers)
         self._about = (name, dict(settings or {}))
         self._trackers: list[Tracker] = []
         with file_guard(self.path):

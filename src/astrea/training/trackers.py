@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from astrea.common.installation import import_extra
+from astrea.common.installation import import_extra, require_extra
 
 PROJECT = "astrea"
 """What runs are filed under, unless the tracker's own environment (WANDB_PROJECT, say) names another project."""
@@ -92,6 +92,18 @@ class Trackio(Tracker):
 
 TRACKERS: Mapping[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "trackio": Trackio}
 """By the name that recipes and extras use. ``jsonl``, the log that the report reads, is always written."""
+
+
+def installed(names: Iterable[str]) -> list[str]:
+    """Those of the names that `TRACKERS` has; "jsonl" is none of them.
+
+    Raises:
+        AstreaError: the library of one is not installed.
+    """
+    wanted = [name for name in names if name in TRACKERS]
+    for name in wanted:
+        require_extra(name, f"the tracker {name}", OTHERWISE)
+    return wanted
 
 
 def run_id(folder: Path) -> str:

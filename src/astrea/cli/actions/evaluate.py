@@ -16,7 +16,7 @@ from astrea.evaluation.evaluate import NOTHING_HELD_OUT, evaluate_and_report, ho
 from astrea.evaluation.own_data.held_out import measure
 from astrea.evaluation.own_data.output import write_measured
 from astrea.model.loaded import load
-from astrea.recipes.saved import read_recipe
+from astrea.recipes.saved import RECIPE, read_recipe
 from astrea.report.page import write_report
 from astrea.report.summary import terminal_table
 from astrea.world.evaluation.evaluate_model import check_names, evaluate_on_tasks
@@ -24,7 +24,7 @@ from astrea.world.evaluation.evaluate_model import check_names, evaluate_on_task
 
 def is_run(folder: Path) -> bool:
     """Whether this is the folder of a run that has a model."""
-    return is_file(folder / "recipe.yaml") and is_folder(folder / "model") and not is_file(folder / "config.json")
+    return is_file(folder / RECIPE) and is_folder(folder / "model") and not is_file(folder / "config.json")
 
 
 def evaluate_run(folder: Path, *, as_json: bool, device: Device, trust_remote_code: bool) -> None:

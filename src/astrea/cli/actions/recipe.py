@@ -13,6 +13,7 @@ from astrea.common.paths import exists, file_guard, is_file, is_folder
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.new import new_recipe
 from astrea.recipes.recipe import Recipe
+from astrea.recipes.saved import RECIPE
 
 
 def show(recipe: str, overrides: Sequence[str]) -> None:
@@ -38,7 +39,7 @@ def file_of(recipe: str) -> str:
     """The recipe in a run's or a model's folder; anything else as it is."""
     if not is_folder(recipe):
         return recipe
-    for name in ("recipe.yaml", "recipe.json"):
+    for name in (RECIPE, "recipe.json"):
         if is_file(Path(recipe, name)):
             return str(Path(recipe, name))
     raise AstreaError(f"{recipe} is a folder without a recipe", "give a recipe's name or file, or a run's folder")

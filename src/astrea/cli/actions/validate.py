@@ -130,7 +130,6 @@ class _Lines:
 
     def end(self) -> bool:
         """Print what was found; True if nothing was wrong."""
-
         table = Table("file", "format", "records", "pictures", "issues")
         for column in table.columns[2:]:
             column.justify = "right"
@@ -171,7 +170,6 @@ class _Json:
         self.bad = False
 
     def issue(self, issue: Issue) -> None:
-
         told = {
             "file": issue.where.file,
             "line": issue.where.number or None,
