@@ -4,6 +4,7 @@ computed."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from astrea.common.errors import AstreaError
 from astrea.common.paths import exists, hint_for, is_file, missing
@@ -35,11 +36,11 @@ def _faults(recipe: Recipe) -> Iterator[tuple[Trail, str]]:
             yield ("evaluation", "tasks", number), f"{error.message} -> {error.hint}"
     if recipe.pretrain not in ("shipped", "scratch") and not is_file(f"{recipe.pretrain}/card.json"):
         yield ("pretrain",), f"{recipe.pretrain}/card.json {missing(f'{recipe.pretrain}/card.json')}"
-    for key in ("train", "validation"):
-        given = getattr(recipe.data, key)
-        entries = () if given is None or isinstance(given, float) else (given,) if isinstance(given, str) else given
-        for number, entry in enumerate(entries):
-            trail: Trail = ("data", key) if isinstance(given, str) else ("data", key, number)
+    keys: tuple[Literal["train", "validation"], ...] = ("train", "validation")
+    for key in keys:
+        alone = isinstance(getattr(recipe.data, key), str)
+        for number, entry in enumerate(recipe.data.entries(key)):
+            trail: Trail = ("data", key) if alone else ("data", key, number)
             yield from ((trail, said) for said in _data_faults(entry))
     if recipe.data.images is not None and not exists(recipe.data.images):
         yield ("data", "images"), f"{recipe.data.images} does not exist"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -106,15 +106,21 @@ class Data(Part):
                 raise ValueError("data.validation is a share of data.train, which names no file")
         return self
 
-    @property
-    def named_files(self) -> list[str]:
-        """Every path or pattern that train and validation name."""
-        named = [one for one in (self.train, self.validation) if one is not None and not isinstance(one, float)]
-        files = [file for one in named for file in ((one,) if isinstance(one, str) else one)]
-        return [file if isinstance(file, str) else file.path for file in files]
-
     @model_validator(mode="after")
     def _best_of_something(self) -> Data:
         if self.keep_best and self.validation is None:
             raise ValueError("keep_best goes by the loss on held-out data; name some as data.validation")
         return self
+
+    def entries(self, key: Literal["train", "validation"]) -> tuple[str | TrainFile, ...]:
+        """The files that a key names; none where it names a share, or nothing."""
+        given = self.train if key == "train" else self.validation
+        if given is None or isinstance(given, float):
+            return ()
+        return (given,) if isinstance(given, str) else given
+
+    @property
+    def named_files(self) -> list[str]:
+        """Every path or pattern that train and validation name."""
+        files = (*self.entries("train"), *self.entries("validation"))
+        return [file if isinstance(file, str) else file.path for file in files]

@@ -59,10 +59,8 @@ def _side(whole: Sequence[Source], share: float, report: Reporter | None, *, hel
 
 
 def _named_sources(data: Data, key: Literal["train", "validation"], report: Reporter | None) -> list[Source]:
-    given = getattr(data, key)
-    entries = () if given is None else (given,) if isinstance(given, str) else given
     sources = []
-    for entry in entries:
+    for entry in data.entries(key):
         if isinstance(entry, str):
             sources += open_sources(entry, images=data.images, option=OPTION, report=report)
         else:
