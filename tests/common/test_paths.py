@@ -197,3 +197,13 @@ def test_a_url_where_a_path_belongs_is_told_as_it_was_typed(use: Callable[[str],
     assert refused.value.message.endswith(f"{URL} is a URL, and URLs are not fetched")
     paths.refuse_url("C:/photos")  # a disk, and folders with a colon, are paths
     paths.refuse_url("a:b/c")
+
+
+def test_a_folder_to_be_written_is_new_or_empty(tmp_path: Path):
+    paths.check_empty(tmp_path / "new")
+    paths.check_empty(tmp_path)
+    (tmp_path / "lock").touch()
+    paths.check_empty(tmp_path, apart="lock")
+    for filled in (tmp_path, tmp_path / "lock"):
+        with pytest.raises(AstreaError, match="is not an empty folder"):
+            paths.check_empty(filled)
