@@ -1,77 +1,23 @@
-"""Training data of one's own: what batches are made of, whatever kinds of rows meet in one, and what is left out."""
+"""Training data of one's own: what batches are made of, how rows are filled, and what the experts encode."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from further_rows import CAPTIONS, SCENES, TEXT
 from PIL import Image
 
 from astrea.data.packing import CAPTION_PROMPT, Packer
 from astrea.data.picture_features import PictureFeatures
 from astrea.data.streaming import filled_rows
-from astrea.fusion.registry import STRATEGIES
 from astrea.model.processing import AstreaImageProcessor
-from astrea.recipes.recipe import Recipe
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
 from astrea.training.stages.align import AlignObjective
-from astrea.training.stages.batch import InstructBatch, backfill
-from astrea.training.stages.next_token import NextTokenAlignObjective
-from astrea.training.stages.step import by_row
-from own_contexts import SEEING, data_of, fresh, fusing, learned, only_learning
-from own_files import drawn, llava_row, mixed_rows, save_pictures, write_jsonl
-
-SCENES = 12
-TEXT = [llava_row(f"only-{n}", [], [("is the sun red?", ["yes", "no"][n % 2])]) for n in range(12)]
-CAPTIONS = [{"id": f"c-{n}", "image": f"p/{n:05}.png", "caption": ["a red sun.", "a cat."]} for n in range(SCENES)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures, and files of every kind of row."""
-    folder = tmp_path_factory.mktemp("own")
-    scenes = drawn(SCENES)
-    rows = mixed_rows(scenes, save_pictures(scenes, folder))
-    write_jsonl(folder / "mixed.jsonl", rows)
-    write_jsonl(folder / "text.jsonl", TEXT)
-    write_jsonl(folder / "captions.jsonl", CAPTIONS)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def built(make_run: Callable[..., Recipe]) -> Callable[..., Any]:
-    """A recipe with changes, its fresh model and tokenizer."""
-
-    def build(**changes: Any):
-        run = make_run(**{"regularisation": {"contribution_every": 1}, "experts": SEEING, **changes})
-        return run, *fresh(run)
-
-    return build
-
-
-@pytest.fixture
-def make_own(folder: Path, built) -> Callable[..., TrainingContext]:
-    """A workshop on some of the files."""
-
-    def make(*names: str, row_tokens: int | None = None, **changes: Any) -> TrainingContext:
-        run, model, tokenizer = built(**changes)
-        data = data_of([folder / name for name in names], model, tokenizer, row_tokens=row_tokens)
-        return TrainingContext(run, model, tokenizer, data)
-
-    return make
-
-
-def model_of(strategy: str) -> dict[str, Any]:
-    options = {"expert": "detection"} if strategy == "single" else {}
-    return {"strategy": strategy, "contrast_width": 16, "options": options}
-
-
-def labels_of(batch: InstructBatch) -> list[int]:
-    return batch.packed.labels[batch.packed.labels != -100].tolist()
+from astrea.training.stages.batch import InstructBatch
+from own_contexts import data_of, fusing, learned, only_learning
 
 
 def said_of(ctx: TrainingContext, batch: InstructBatch, row: int) -> str:
@@ -175,116 +121,6 @@ def test_an_epoch_holds_every_record_once_and_the_order_is_a_function_of_the_see
     assert ctx.data.groups == ("mixed.jsonl", "text.jsonl")
 
 
-# Mixed batches
-
-
-@pytest.mark.parametrize("stage", ["fuse", "tune"])
-def test_every_kind_of_row_in_one_batch_trains_what_the_stage_trains(make_own, stage):
-    ctx = make_own("mixed.jsonl")
-    objective = fusing(ctx, stage)
-    reached = learned(ctx, objective, steps=3, batch=16)
-    parts = {name.split(".")[0] for name in reached}
-    assert parts == {"adapters", "picture_head", "text_head", "contrast", "fusion"} | (
-        {"language_model"} if stage == "tune" else set()
-    )
-    assert {name.split(".")[1] for name in reached if name.startswith("adapters")} == set(ctx.model.experts.names)
-    assert ctx.model.fusion.calibration.contributions.seen.tolist() == [3]
-    assert 0.5 < ctx.model.fusion.allocator.load.sum() < 1  # some goes to nobody in particular
-    assert ctx.contrast.queue.ids.min() >= 0
-
-
-@pytest.mark.parametrize("stage", ["fuse", "tune"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_trains_on_such_rows(make_own, strategy, stage):
-    ctx = make_own("mixed.jsonl", "text.jsonl", model=model_of(strategy))
-    objective = fusing(ctx, stage)
-    batch = objective.batch(0, 0, 8)
-    if objective.fusion.per_question:
-        assert batch.groups.shape == (len(batch.packed.input_ids), 1)
-        assert len(batch.groups) > 8
-        images = (batch.packed.input_ids == ctx.packer.image).sum(1) // ctx.model.num_visual_tokens
-        assert torch.equal(images, torch.bincount(batch.row, minlength=len(batch.groups)))
-    reached = learned(ctx, objective)
-    assert any(name.startswith("adapters.detection") for name in reached)
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("stage", ["fuse", "tune"])
-def test_a_batch_without_any_picture_hurts_nothing(make_own, strategy, stage):
-    ctx = make_own("text.jsonl", model=model_of(strategy))
-    before = {name: value.clone() for name, value in ctx.model.state_dict().items()}
-    objective = fusing(ctx, stage)
-    batch = objective.batch(0, 0, 4)
-    assert (batch.samples.pictures, len(batch.shown), batch.samples.encode()) == (0, 0, {})
-    assert batch.groups.eq(-1).all()
-    assert not batch.complete().any()
-    reached = learned(ctx, objective, batch=4)
-    assert {name.split(".")[0] for name in reached} == ({"language_model"} if stage == "tune" else set())
-    moved = {name for name, value in ctx.model.state_dict().items() if not torch.equal(value, before[name])}
-    assert all(name.startswith(("model.language_model.", "model.fusion.", "lm_head.")) for name in moved)
-    assert not any(value.any() for value in ctx.model.fusion.training_state().values())
-    assert ctx.contrast.queue.ids.eq(-1).all()
-
-
-def test_next_token_alignment_takes_such_rows_and_batches_without_pictures(make_own):
-    ctx = make_own("mixed.jsonl", align__kind="next_token", align__losses={})
-    reached = learned(ctx, NextTokenAlignObjective(ctx, joining="detection", offset=0))
-    assert reached
-    assert all(name.startswith("adapters.detection") for name in reached)
-    blind = make_own("text.jsonl")
-    assert learned(blind, NextTokenAlignObjective(blind, joining="detection", offset=0)) == set()
-
-
-def test_rows_without_pictures_count_nowhere(make_own):
-    """The same losses about pictures and the same measurements, whatever text stands beside them."""
-    ctx = make_own("mixed.jsonl", regularisation={"contribution_every": 1, "expert_dropout": 0, "corruption": 0})
-    objective = fusing(ctx)
-    batch = objective.batch(0, 0, 16)
-    groups = batch.groups.clone()
-    blind = torch.bincount(batch.row, minlength=16) == 0
-    assert 0 < blind.sum() < 16
-    assert groups[blind].eq(-1).all()
-    assert (groups[~blind][:, 0] == 0).all()
-    assert torch.equal(batch.complete(), ~blind)
-    only_learning(ctx, objective)
-    _, figures = objective.loss(batch, 0)
-    assert torch.isfinite(torch.tensor(list(figures.values()))).all()
-    (taken,) = ctx.model.fusion.calibration.taken
-    assert len(taken) == int((groups >= 0).sum())
-    assert (taken.sum(-1) > 0).all()
-
-
-def test_an_own_text_takes_the_place_of_one_without_a_picture(make_own):
-    ctx = make_own("mixed.jsonl")
-    objective = fusing(ctx)
-    batch = objective.batch(0, 0, 16)
-    only_learning(ctx, objective)
-    objective.loss(batch, 0)
-    ((pictures, texts, ids),) = objective.losses["itc"].pending
-    place = backfill(batch.samples.first >= 0)
-    assert len(pictures) == len(texts) == 16
-    assert torch.equal(ids, batch.captions.ids[place])
-    assert (batch.samples.first[place] >= 0).all()
-
-
-def test_lent_places():
-    assert backfill(torch.tensor([True, False, False, True])).tolist() == [0, 3, 3, 3]
-    assert backfill(torch.tensor([False, True, False])).tolist() == [1, 1, 1]
-    assert backfill(torch.tensor([True, True])).tolist() == [0, 1]
-
-
-def test_shares_of_a_row_are_the_mean_over_its_pictures():
-    shares = torch.rand(3, 2, 4)
-    groups = torch.tensor([[0, 0, -1], [-1, -1, -1], [0, -1, -1]])
-    found = by_row(shares, torch.tensor([0, 0, 2]), groups, torch.zeros(4))
-    assert found.shape == (3, 3, 4)
-    torch.testing.assert_close(found[0, :2], shares[:2].mean(0))
-    torch.testing.assert_close(found[2, :2], shares[2])
-    assert found[1].eq(0).all()
-    assert found[:, 2].eq(0).all()
-    assert torch.equal(by_row(None, torch.zeros(0).long(), groups, torch.zeros(4)), torch.zeros(3, 3, 4))
-
-
 def test_lies_are_judged_on_whole_rounds_of_the_batchs_own_pictures(make_own):
     ctx = make_own("mixed.jsonl", "text.jsonl")
     samples = ctx.data.draw(0, 12, 0)
@@ -297,11 +133,6 @@ def test_lies_are_judged_on_whole_rounds_of_the_batchs_own_pictures(make_own):
     assert len(ctx.data.more_pictures(samples, 3, None)[1]) == pictures
     one = ctx.data.draw(next(p for p in range(99) if ctx.data.draw(p, 1, 0).pictures == 1), 1, 0)
     assert len(ctx.data.more_pictures(one, 96, None)[1]) == 0  # there would be no telling a lie
-
-
-def test_a_single_picture_is_a_batch_too(make_own):
-    ctx = make_own("captions.jsonl")
-    assert learned(ctx, fusing(ctx, "tune"), batch=1)
 
 
 # Several conversations in a row
