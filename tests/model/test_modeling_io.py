@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, pipeline
 
 from astrea import AstreaConfig, AstreaError, AstreaForConditionalGeneration
-from astrea.model.loading import MAX_JSON_BYTES, load_model
+from astrea.common.foreign_files import MAX_JSON_BYTES
+from astrea.model.loading import load_model
 from astrea.model.registration import register
 
 QUESTIONS = ["what color is the cup?", "is it red?", "how many things are to the left of the big blue ball?", "why?"]

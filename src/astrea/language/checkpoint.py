@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from astrea.common.config_only import check_agreement, read_architecture
 from astrea.common.errors import AstreaError
 from astrea.common.foreign_files import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, first_line, read_json
+from astrea.common.hub import HUB_ID, fetch_folder
 from astrea.common.paths import exists, is_file, is_folder, list_folder, refuse_url
 from astrea.common.quiet import quiet
 from astrea.language.attention import WARMED_UP
@@ -154,29 +155,14 @@ def find_checkpoint(name: str, revision: str | None) -> Path:
     folder = Path(name).expanduser()
     if is_folder(folder):
         return folder
-    if len(folder.parts) != 2 or folder.is_absolute() or ".." in folder.parts:
+    if not HUB_ID.fullmatch(name):
         raise AstreaError(f"there is no checkpoint folder {folder}", "give a folder, or a hub id such as owner/name")
     if revision is None:
         raise AstreaError(
             f"llm.checkpoint {name!r} is no local folder, and as a hub id it needs a revision",
             "set llm.revision to the commit of the checkpoint, all 40 digits (its page on the hub shows them)",
         )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"],
-                ignore_patterns=["*/*"],
-            )
-        )
-    except Exception as error:  # no network, no such name, no right to it: many types
-        raise AstreaError(
-            f"the checkpoint {name} at {revision} cannot be fetched: {first_line(error)}",
-            "check name, commit and network, or download it yourself and give the folder",
-        ) from error
+    return fetch_folder(name, revision, f"the checkpoint {name} at {revision}")
 
 
 def check_files(folder: Path) -> None:

@@ -12,13 +12,13 @@ from astrea.common.errors import AstreaError
 from astrea.common.foreign_files import (
     AGAIN,
     MAX_JSON_BYTES,
-    MAX_TOKENIZER_BYTES,
     WEIGHTS,
     check_folder,
     foreign,
     of_file,
     read_json,
 )
+from astrea.common.hub import fetch_folder, is_hub_id
 from astrea.common.installation import SHIPPED_NAME
 from astrea.common.lazy import load_object
 from astrea.common.paths import exists, is_file, is_folder, refuse_url
@@ -26,27 +26,12 @@ from astrea.common.quiet import quiet
 from astrea.confidence.estimator import read_doubt
 from astrea.model.configuration import AstreaConfig
 from astrea.model.folders.generation import check_generation
-from astrea.model.folders.hub import fetch_model, is_hub_id
 from astrea.model.folders.processor import read_processor
 from astrea.model.folders.skeleton import build_skeleton, check_description
 from astrea.model.folders.weights import check_shapes, read_shapes
 from astrea.model.layout import with_current_names
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
-
-__all__ = [
-    "MAX_JSON_BYTES",
-    "MAX_TOKENIZER_BYTES",
-    "SHIPPED_NAME",
-    "WEIGHTS",
-    "check_pair",
-    "load_model",
-    "placed",
-    "read_config",
-    "read_json",
-    "read_processor",
-]
-
 
 BUNDLED = "astrea.world.bundled:load_shipped"
 """What loads the model that comes with the package; it reads its files with the functions below."""
@@ -77,7 +62,9 @@ def load_model(
             model.config.question_span = processor.chat.question_span
         return placed(model, device), processor
     if is_hub_id(str(name)):
-        folder = fetch_model(str(name), revision)
+        folder = fetch_folder(
+            str(name), revision, f"{name} is no folder here, and as the name of a model on the hub it"
+        )
     elif revision is not None:
         raise AstreaError(f"{folder} is no name on the hub and has no revision", "leave `revision` out")
     if not is_folder(folder):

@@ -19,24 +19,17 @@ from transformers import GenerationConfig
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file, write_json_atomic
+from astrea.common.foreign_files import MAX_JSON_BYTES, WEIGHTS, read_json
+from astrea.common.installation import SHIPPED_NAME
 from astrea.common.paths import check_empty, file_guard, is_file, is_folder
 from astrea.common.progress import SILENT, Reporter
 from astrea.confidence.estimator import FILE as DOUBT
 from astrea.confidence.estimator import read_doubt
 from astrea.evaluation.generate import Answerer
 from astrea.experts.bank import COMPACT, ExpertBank
+from astrea.model.folders.processor import read_processor
 from astrea.model.layout import with_current_names
-from astrea.model.loading import (
-    MAX_JSON_BYTES,
-    SHIPPED_NAME,
-    WEIGHTS,
-    check_pair,
-    load_model,
-    read_config,
-    read_json,
-    read_processor,
-    widths_of,
-)
+from astrea.model.loading import check_pair, load_model, read_config, widths_of
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.changes import changes_from

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from astrea.cli import app
 from astrea.data.images import load_image
 from astrea.model.explanation import explain
-from astrea.model.loading import load_model, read_processor
+from astrea.model.folders.processor import read_processor
+from astrea.model.loading import load_model
 from astrea.recipes.saved import read_recipe
 from astrea.training import trainer as training
 from astrea.training.components import assemble

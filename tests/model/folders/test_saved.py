@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from astrea import AstreaConfig, AstreaError
-from astrea.model.folders import hub
+from astrea.common import hub
 from astrea.model.folders.card import MARK, escaped, licence, model_card, utilisation
 from astrea.model.folders.saved import write_card
 from astrea.model.loading import load_model

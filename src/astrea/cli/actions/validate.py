@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from astrea.common.errors import AstreaError
+from astrea.common.installation import SHIPPED_NAME
 from astrea.common.output import out
 from astrea.common.paths import file_guard, is_folder
 from astrea.common.progress import Reporter, TerminalReporter
@@ -25,7 +26,8 @@ from astrea.data.readers.mixture import Source
 from astrea.data.readers.repaired import FixedCopy, fixed_copy
 from astrea.data.readers.sources import open_sources
 from astrea.data.readers.trainable import training_checks
-from astrea.model.loading import SHIPPED_NAME, load_model, read_processor
+from astrea.model.folders.processor import read_processor
+from astrea.model.loading import load_model
 
 
 def validate(

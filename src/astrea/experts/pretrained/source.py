@@ -9,20 +9,19 @@ import re
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-
 from astrea.common.errors import AstreaError
-from astrea.common.foreign_files import MAX_JSON_BYTES, first_line, read_json
+from astrea.common.foreign_files import MAX_JSON_BYTES, read_json
+from astrea.common.hub import PART, fetch_folder
 from astrea.common.paths import exists, is_file, is_folder, list_folder, size_of
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
-FETCHED = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
-"""What is fetched of a repository: a pickle never even reaches this disk."""
+FETCHED = ("model.safetensors", "model-*.safetensors")
+"""The weights that are fetched of a repository: a pickle never even reaches this disk."""
 MAX_WORDS_BYTES = 128 << 20
 WORDS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt", "special_tokens_map.json")
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+_HUB_ID = re.compile(f"({PART}/)?{PART}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -63,13 +62,7 @@ def _fetch(checkpoint: str, revision: str | None) -> Path:
             f"the checkpoint {checkpoint!r} is no folder here, and as a hub id it has {said}",
             "pin it: revision: <the 40 hex digits of a commit>, as the hub's page of its files shows them",
         )
-    try:
-        return Path(huggingface_hub.snapshot_download(checkpoint, revision=revision, allow_patterns=list(FETCHED)))
-    except Exception as error:  # network, permissions, unknown names: each with a type of its own
-        raise AstreaError(
-            f"the checkpoint {checkpoint} at {revision} cannot be fetched: {first_line(error)}",
-            "check the name, the commit and the network, or download it and give the folder",
-        ) from error
+    return fetch_folder(checkpoint, revision, f"the checkpoint {checkpoint} at {revision}", weights=FETCHED)
 
 
 def read_config_json(folder: Path) -> dict[str, Any]:
