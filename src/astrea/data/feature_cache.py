@@ -58,7 +58,7 @@ def fingerprint(key: dict[str, Any]) -> str:
 
 
 def _log_event(event: str) -> None:
-    """The default for events: they are dropped."""
+    """The default for events: a warning in the log."""
     logging.getLogger("astrea.cache").warning(event)
 
 

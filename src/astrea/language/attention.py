@@ -70,7 +70,7 @@ def attention_mask(
         bias_BSL: what question s adds to its score of key l (log-share; 0 for text). Without packing S = 1.
         match_BHKL: what each text query adds to its score of key l by itself, per head (word match; 0 for text keys).
         questions_BL: which question (1..S) a token belongs to, 0 for none; None = its segment.
-        apart_BL: visual tokens that text reads and other visual tokens do not, bool; None = none.
+        cross_only_BL: visual tokens that text reads and other visual tokens do not, bool; None = none.
     """
     length = real_BL.shape[1]
     keys = torch.arange(length, device=real_BL.device)

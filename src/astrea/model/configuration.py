@@ -29,7 +29,8 @@ class AstreaConfig(PreTrainedConfig):
         attention: attention implementation of the language model, "eager" or "sdpa"; None = what ``text_config`` asks
             for. The others take no mask of four dimensions.
         language_dtype: type of the language model's weights, such as "bfloat16"; None = that of all the others.
-        low_rank: low-rank adapters in the language model, as `astrea.recipes.recipe.LowRank` has them; None = none.
+        low_rank: low-rank adapters in the language model, the fields of `astrea.language.low_rank_options.LowRank`;
+            None = none.
         question_span: the tokens around a user's words, see `astrea.language.question_span`; None = not known.
 
     Raises:

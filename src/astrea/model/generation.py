@@ -125,7 +125,7 @@ class Decoding(GenerationMixin):
         made = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)  # type: ignore[misc]
         cache = cache_of(model_kwargs)
         if cache is not None and self.windows is not None and not int(cache.get_seq_length()):
-            # The last argument is the longest that a row can become: see `AstreaModel._check_cache`.
+            # The last argument is the longest that a row can become: see `AstreaCache.prepare`.
             keep_every_key(cache, max(kwargs.get("max_cache_length", 0), *(a for a in args if isinstance(a, int)), 0))
         return made
 

@@ -17,13 +17,14 @@ from transformers.processing_utils import MultiModalData
 from astrea.common.call_options import call_options, sorted_options
 from astrea.common.errors import AstreaError
 from astrea.common.paths import is_text
+from astrea.common.terminal import counted
 from astrea.language.chat import render, rendered, settled_template
 from astrea.language.chat_format import ChatFormat, Encoded, known_id
 from astrea.language.control_tokens import ControlTokens
 from astrea.language.messages import escaped, read_conversation, several
 from astrea.language.tokenizer import ASSISTANT, IMAGE, USER
 from astrea.model.image_processing import AstreaImageProcessor, flat_images, known_tensors, whole_number
-from astrea.model.text_rows import TextRow, check_marks, counted, padded
+from astrea.model.text_rows import TextRow, check_marks, padded
 
 __all__ = ["AstreaImageProcessor", "AstreaProcessor"]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from astrea.common.errors import AstreaError, shortened
+from astrea.common.terminal import counted
 from astrea.language.tokenizer import IMAGE
 from astrea.model.image_processing import flat_images
 
@@ -58,11 +59,6 @@ class TextRow:
             name: [getattr(self, name)[at] for at in places] for name in ("ids", "asked", "spans", "answered")
         }
         return replace(self, **columns)
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things in words."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def padded(

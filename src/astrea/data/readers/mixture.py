@@ -74,7 +74,7 @@ class Mixture:
     Args:
         sources: at least one, none empty.
         buffer: of sources that are read as a stream, see `stream_order`.
-        check: what else is asked of a record before it is given out, such as `astrea.data.readers.check.record_faults`.
+        check: what else is asked of a record before it is given out, such as `astrea.data.readers.check.Checks`.
         on_issue: called with each bad record, whose place is then taken by the next good one of its source (a place is
             never left out, so that all processes stay in step); None = a bad record is an error.
 

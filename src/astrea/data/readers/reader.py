@@ -39,7 +39,7 @@ class Reader(ABC):
 
     @abstractmethod
     def examine(self) -> Iterator[Record | Issue]:
-        """Every record in order, a `Issue` in place of a bad one; then the issues of the file as a whole."""
+        """Every record in order, an `Issue` in place of a bad one; then the issues of the file as a whole."""
 
     def notes(self) -> Iterator[Issue]:
         """Notes on the file as a whole that cost no record; `examine` ends with them."""
