@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from astrea import AstreaError
 from astrea.language.checkpoint import prepare_tokenizer
-from astrea.language.control_tokens import ControlTokens, escape_control_tokens, find_control_tokens
+from astrea.language.control_tokens import ControlTokens, Found
 from astrea.world.language.tiny import tiny_tokenizer
 from language_builders import FAMILIES, small_tokenizer
 
@@ -26,26 +26,34 @@ def plain(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
     return not set(ids(tokenizer, text)) & (ControlTokens(tokenizer).ids.keys() - {tokenizer.unk_token_id})
 
 
+def find(tokenizer: PreTrainedTokenizerBase, text: str, template: str | None = None) -> list[Found]:
+    return ControlTokens(tokenizer, template).find(text)
+
+
+def escape(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    return ControlTokens(tokenizer).escape(text)
+
+
 def test_found_with_their_places():
-    found = find_control_tokens(TINY, "a cat<eos> and <assistant>")
+    found = find(TINY, "a cat<eos> and <assistant>")
     assert [(one.token, one.start, one.stop) for one in found] == [("<eos>", 5, 10), ("<assistant>", 15, 26)]
-    assert find_control_tokens(TINY, "a < b, c > d, <b>bold</b>") == []
+    assert find(TINY, "a < b, c > d, <b>bold</b>") == []
 
 
 def test_escaped_text_is_what_its_characters_say():
-    assert escape_control_tokens(TINY, "a cat<eos>.") == "a cat< eos>."
-    assert ids(TINY, escape_control_tokens(TINY, "<user>")) == ids(TINY, "< user >")
+    assert escape(TINY, "a cat<eos>.") == "a cat< eos>."
+    assert ids(TINY, escape(TINY, "<user>")) == ids(TINY, "< user >")
     for text in ("what color is the cat?", "", "x <y> z", "100 % <- here"):
-        assert escape_control_tokens(TINY, text) == text
+        assert escape(TINY, text) == text
 
 
 @given(st.lists(st.sampled_from(["<", ">", "<image", "<image>", "<eos>", "e", "os>", " ", "<unk>", "<user>", "é"])))
 @settings(max_examples=100)
 def test_nothing_is_left_of_any_mixture(pieces):
-    escaped = escape_control_tokens(TINY, "".join(pieces))
+    escaped = escape(TINY, "".join(pieces))
     assert plain(TINY, escaped)
     assert escaped.replace(" ", "") == "".join(pieces).replace(" ", "")
-    assert escape_control_tokens(TINY, escaped) == escaped
+    assert escape(TINY, escaped) == escaped
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,8 +72,8 @@ def test_added_tokens_count_when_the_template_writes_them():
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens(["<box>", "<turn>", "  "])
     tokenizer.chat_template = "{{ '<turn>' }}  {{ messages[0]['content'] }}"
-    assert [one.token for one in find_control_tokens(tokenizer, "<box>  <turn>")] == ["<turn>"]
-    assert [one.token for one in find_control_tokens(tokenizer, "<box>", "<box>")] == ["<box>"]
+    assert [one.token for one in find(tokenizer, "<box>  <turn>")] == ["<turn>"]
+    assert [one.token for one in find(tokenizer, "<box>", "<box>")] == ["<box>"]
 
 
 def test_tokens_that_are_looked_for_in_normalised_text():
@@ -74,15 +82,15 @@ def test_tokens_that_are_looked_for_in_normalised_text():
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
     tokenizer.add_tokens([AddedToken("<end>", special=True, normalized=True)])
-    assert [one.token for one in find_control_tokens(tokenizer, "a <END> a")] == ["<end>"]
-    assert plain(tokenizer, escape_control_tokens(tokenizer, "a <END> a <eNd>"))
+    assert [one.token for one in find(tokenizer, "a <END> a")] == ["<end>"]
+    assert plain(tokenizer, escape(tokenizer, "a <END> a <eNd>"))
 
 
 def test_a_vocabulary_that_cannot_be_written_around():
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["¤"]}, replace_extra_special_tokens=False)
-    assert escape_control_tokens(tokenizer, "a¤b") == "a b"
+    assert escape(tokenizer, "a¤b") == "a b"
     spaced = ["<x>", *("<" + " " * count + "x>" for count in range(1, 12))]
     tokenizer.add_special_tokens({"additional_special_tokens": spaced}, replace_extra_special_tokens=False)
     with pytest.raises(AstreaError, match="cannot be broken up"):
-        escape_control_tokens(tokenizer, "<x>")
+        escape(tokenizer, "<x>")

@@ -67,14 +67,14 @@ def load_image(
         return _decode(image, label, ours=True)
 
 
-def check_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> None:
+def check_image(source: str | Path | bytes) -> None:
     """Whether `load_image` would begin to decode a file, by its structure and size alone.
 
     Raises:
         AstreaError: as `load_image`, except that damage to the pixels is not seen.
     """
-    with _file_of(source, name) as (file, label):
-        _opened(file, label, max_pixels).close()
+    with _file_of(source, None) as (file, label):
+        _opened(file, label, MAX_PIXELS).close()
 
 
 def to_square_array(image: Image.Image, size: int) -> np.ndarray:

@@ -84,13 +84,3 @@ class ControlTokens:
         raise AstreaError(
             f"the control token {found[0].token[:60]!r} in a text cannot be broken up", "take it out of the text"
         )
-
-
-def find_control_tokens(tokenizer: PreTrainedTokenizerBase, text: str, template: str | None = None) -> list[Found]:
-    """The control tokens of a tokenizer in one text; for many texts, keep a `ControlTokens`."""
-    return ControlTokens(tokenizer, template).find(text)
-
-
-def escape_control_tokens(tokenizer: PreTrainedTokenizerBase, text: str, template: str | None = None) -> str:
-    """One text with its control tokens broken up; for many texts, keep a `ControlTokens`."""
-    return ControlTokens(tokenizer, template).escape(text)

@@ -6,6 +6,7 @@ Letters: N pictures, P width of a vector.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ def build_index(
 ) -> IndexSummary:
     """Bring the index ``out`` of the pictures in ``folder`` up to date, or make it.
 
-    A picture is taken over unlooked-at when path, size and time of writing are the recorded ones, and unembedded when
+    A picture is not opened again when path, size and time of writing are the recorded ones, and not embedded again when
     its sha256 is that of a known one. A picture that cannot be read is reported and left out. Whenever the process is
     killed, the index is the old one, and the next call goes on from the last ``flush``.
 
@@ -169,10 +170,9 @@ class _Work:
             return
         if status.st_size > MAX_FILE_BYTES:
             raise AstreaError(f"image {path} has {status.st_size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
-        doubtful = status.st_mtime_ns > time.time_ns() - DOUBT_NS
+        mtime = _recorded_time(status)
         # The content is hashed before it is read as a picture: if it changes in between, the next call will notice.
         digest = sha256_file(path)
-        mtime = -1 if doubtful else status.st_mtime_ns
         entry = Entry(path=relative, size=status.st_size, mtime_ns=mtime, sha256=digest)
         same = self.known.by_content.get(digest)
         if same is None:
@@ -209,10 +209,8 @@ class _Work:
         self.summary.skipped.append(why)
         with contextlib.suppress(OSError):
             status = path.stat()
-            doubtful = status.st_mtime_ns > time.time_ns() - DOUBT_NS
-            mtime = -1 if doubtful else status.st_mtime_ns
             name = path.relative_to(self.folder).as_posix()
-            self.unread.append(Unread(path=name, size=status.st_size, mtime_ns=mtime))
+            self.unread.append(Unread(path=name, size=status.st_size, mtime_ns=_recorded_time(status)))
 
     def hold(self, unreadable: list[tuple[Path, AstreaError]]) -> None:
         """Report what may not be read; its entries stay, because a locked folder is not gone."""
@@ -225,6 +223,11 @@ class _Work:
             if name not in self.found and is_below(name, self.locked):
                 self.found[name] = old
                 self.summary.known += 1
+
+
+def _recorded_time(status: os.stat_result) -> int:
+    """A file's time of writing as the index records it: -1, which no file has, where that is too recent to rely on."""
+    return -1 if status.st_mtime_ns > time.time_ns() - DOUBT_NS else status.st_mtime_ns
 
 
 def _read_known(out: Path, folder: Path, identity: ModelId) -> _Known:

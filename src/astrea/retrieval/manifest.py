@@ -21,6 +21,8 @@ from astrea.common.files import write_atomic
 MAX_BYTES = 1 << 29
 """Of a manifest; enough for some three million pictures."""
 
+REBUILD = "make the index anew: astrea index with --rebuild"
+
 Digest = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -101,25 +103,25 @@ class Manifest(_Part):
         return self
 
 
-def read_manifest(path: Path, hint: str) -> Manifest:
-    """A manifest, checked. ``hint`` is what to do about a bad one.
+def read_manifest(path: Path) -> Manifest:
+    """A manifest, checked.
 
     Raises:
         AstreaError: it is missing, too large, not JSON, or not what a manifest says. Names the file.
     """
     try:
         if not path.is_file():
-            raise AstreaError(f"{path} is missing", hint)
+            raise AstreaError(f"{path} is missing", REBUILD)
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise AstreaError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read", hint)
+            raise AstreaError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read", REBUILD)
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
         raise AstreaError(f"{path} cannot be read: {error.strerror or error}", "check its permissions") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
-        raise AstreaError(f"{path} is damaged or of another version: {where}: {first['msg']}", hint) from error
+        raise AstreaError(f"{path} is damaged or of another version: {where}: {first['msg']}", REBUILD) from error
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

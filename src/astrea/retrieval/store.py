@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 from astrea.common.errors import AstreaError
 from astrea.common.files import atomic_path, sha256_file
 from astrea.common.paths import is_file, is_folder, list_folder
-from astrea.retrieval.manifest import Entry, Manifest, ModelId, Unread, Vectors, read_manifest, write_manifest
+from astrea.retrieval.manifest import REBUILD, Entry, Manifest, ModelId, Unread, Vectors, read_manifest, write_manifest
 
 MANIFEST = "manifest.json"
 FOLDER = ".astrea-index"
@@ -36,8 +36,6 @@ _OURS = re.compile(r"vectors-([0-9a-f]{16}|new)\.safetensors|part-\d{6}\.json|\.
 _PART = re.compile(r"part-\d{6}\.json")
 _LENGTH = 1e-2
 """How far from 1 the length of a vector may be."""
-
-REBUILD = "make the index anew: astrea index with --rebuild"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,33 +72,33 @@ def relative_to_index(pictures: Path, index: Path) -> str:
         return there.as_posix()
 
 
-def read_segment(folder: Path, name: str = MANIFEST, hint: str = REBUILD) -> Segment:
+def read_segment(folder: Path, name: str = MANIFEST) -> Segment:
     """A segment, every byte of it checked.
 
     Raises:
         AstreaError: a file is missing, altered or damaged. Names it.
     """
-    manifest = read_manifest(folder / name, hint)
+    manifest = read_manifest(folder / name)
     if manifest.vectors is None:
         return Segment(manifest, np.zeros((0, manifest.width), np.float32))
     path = folder / manifest.vectors.file
     wanted = (manifest.count, manifest.width)
     try:
         if sha256_file(path) != manifest.vectors.sha256:
-            raise AstreaError(f"{path} is not the file that {name} was written with", hint)
+            raise AstreaError(f"{path} is not the file that {name} was written with", REBUILD)
         with safe_open(path, framework="np") as file:
             found = file.get_slice(TENSOR)
             if (tuple(found.get_shape()), found.get_dtype()) != (wanted, "F32"):
-                raise AstreaError(f"{path} holds no {wanted[0]} float32 vectors of width {wanted[1]}", hint)
+                raise AstreaError(f"{path} holds no {wanted[0]} float32 vectors of width {wanted[1]}", REBUILD)
             vectors = file.get_tensor(TENSOR)
     except FileNotFoundError as error:
-        raise AstreaError(f"{path} is missing", hint) from error
+        raise AstreaError(f"{path} is missing", REBUILD) from error
     except OSError as error:
         raise AstreaError(f"{path} cannot be read: {error.strerror or error}", "check its permissions") from error
     except SafetensorError as error:
-        raise AstreaError(f"{path} is damaged: {error}", hint) from error
+        raise AstreaError(f"{path} is damaged: {error}", REBUILD) from error
     if not sound(vectors).all():
-        raise AstreaError(f"{path} holds vectors that are not of length 1", hint)
+        raise AstreaError(f"{path} holds vectors that are not of length 1", REBUILD)
     return Segment(manifest, vectors)
 
 

@@ -257,7 +257,7 @@ def test_options_that_do_not_go_together(tmp_path: Path) -> None:
 
 def test_an_annotation_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "c.json").write_text(json.dumps({"images": [], "annotations": []}))
-    monkeypatch.setattr("astrea.data.readers.annotations.read_document.__defaults__", (20,))
+    monkeypatch.setattr("astrea.data.readers.annotations.MAX_BYTES", 20)
     with pytest.raises(AstreaError, match="at most 20 are read"):
         open_reader(tmp_path / "c.json")
 

@@ -24,17 +24,18 @@ MAX_BYTES = 1 << 30
 NAMES = ("coco-captions", "coco-instances", "karpathy")
 
 
-def read_document(path: Path, most: int = MAX_BYTES) -> Row:
+def read_document(path: Path) -> Row:
     """The JSON object that a file holds.
 
     Raises:
-        AstreaError: it cannot be read, is larger than ``most`` bytes, or is no JSON object; names the line.
+        AstreaError: it cannot be read, is larger than `MAX_BYTES`, or is no JSON object; names the line.
     """
     with open_guard(path):
         size = size_of(path)
-        if size > most:
+        if size > MAX_BYTES:
             raise AstreaError(
-                f"{path} has {size:,} bytes; annotation files of at most {most:,} are read, since all of one is parsed",
+                f"{path} has {size:,} bytes; annotation files of at most {MAX_BYTES:,} are read, since all of one is "
+                "parsed",
                 "split the file, or write its rows as JSONL, which may have any size",
             )
         data = path.read_bytes()

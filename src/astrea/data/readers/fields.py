@@ -38,18 +38,18 @@ def is_id(value: Any) -> TypeGuard[int | str]:
     return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
-def id_of(row: Mapping[str, Any], name: str = "id") -> str | None:
+def id_of(row: Mapping[str, Any]) -> str | None:
     """The row's id as text; None if it has none.
 
     Raises:
         BadRow: it is neither text nor a whole number.
     """
-    given = row.get(name)
+    given = row.get("id")
     if given is None:
         return None
     if isinstance(given, int) and is_id(given):
         return str(given)
-    return text_of(given, name)
+    return text_of(given, "id")
 
 
 def role_of(value: Any, name: str) -> str:
