@@ -5,12 +5,12 @@ Safetensors only, no code of the checkpoint's own, and from the hub only a commi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -21,6 +21,7 @@ from astrea.common.foreign_files import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, fir
 from astrea.common.hub import HUB_ID, fetch_folder
 from astrea.common.paths import exists, is_file, is_folder, list_folder, refuse_url
 from astrea.common.quiet import quiet
+from astrea.common.weight_files import pickles_hint, tensor_shapes
 from astrea.language.attention import WARMED_UP
 from astrea.language.chat import settled_template
 from astrea.language.chat_format import ChatFormat
@@ -185,9 +186,8 @@ def check_files(folder: Path) -> None:
             if not isinstance(file, str) or Path(file).name != file or not is_file(folder / file):
                 raise AstreaError(f"{index} names {file!r:.80}, which is no file beside it", AGAIN)
     if not any(path.suffix == ".safetensors" for path in list_folder(folder)):
-        pickles = sorted(p.name for p in list_folder(folder) if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-        hint = f"{', '.join(pickles)} cannot be read instead: pickle files are never loaded; " if pickles else ""
-        raise AstreaError(f"{folder} holds no safetensors file", hint + "convert the checkpoint to safetensors")
+        hint = pickles_hint(folder) + "convert the checkpoint to safetensors"
+        raise AstreaError(f"{folder} holds no safetensors file", hint)
 
 
 def check_size(folder: Path, skeleton: nn.Module) -> None:
@@ -196,7 +196,8 @@ def check_size(folder: Path, skeleton: nn.Module) -> None:
     Raises:
         AstreaError: it is much larger, or a file is damaged.
     """
-    held = sum(_values_in(path) for path in list_folder(folder) if path.suffix == ".safetensors")
+    files = [path for path in list_folder(folder) if path.suffix == ".safetensors"]
+    held = sum(math.prod(shape) for path in files for shape in tensor_shapes(path, AGAIN).values())
     wanted = sum(tensor.numel() for tensor in skeleton.parameters())
     if wanted > 2 * held + SLACK:
         raise AstreaError(
@@ -257,12 +258,3 @@ def settle_generation(model: Any, tokenizer: Tokenizer, language_model: PreTrain
     model.generation_config.eos_token_id = sorted(int(i) for i in ends if i is not None)
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.suppress_tokens = [int(tokenizer.convert_tokens_to_ids(IMAGE))]  # type: ignore[arg-type]
-
-
-def _values_in(path: Path) -> int:
-    try:
-        with safe_open(path, framework="pt") as file:
-            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise AstreaError(f"{path} is damaged, cut short or no safetensors file: {first_line(error)}", AGAIN) from error
-    return sum(int(torch.Size(shape).numel()) for shape in shapes)

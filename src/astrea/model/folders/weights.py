@@ -6,18 +6,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from astrea.common.errors import AstreaError
-from astrea.common.foreign_files import AGAIN, MAX_TOKENIZER_BYTES, WEIGHTS, check_inside, first_line, read_json
-from astrea.common.paths import is_file, list_folder
+from astrea.common.foreign_files import AGAIN, MAX_TOKENIZER_BYTES, WEIGHTS, check_inside, read_json
+from astrea.common.paths import is_file
+from astrea.common.weight_files import Shapes, pickles_hint, tensor_shapes
 
 INDEX = f"{WEIGHTS}.index.json"
 MOST_FILES = 1000
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 ADAPTER = "adapter_config.json"
-
-Shapes = dict[str, list[int]]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -36,9 +32,7 @@ def weight_files(folder: Path) -> list[Path]:
     if is_file(single):
         return [single]
     if not is_file(index):
-        pickles = sorted(path.name for path in list_folder(folder) if path.suffix in PICKLES)
-        hint = f"{', '.join(pickles)} cannot be read instead: pickle files are never loaded; " if pickles else ""
-        raise AstreaError(f"{single} is missing", hint + AGAIN)
+        raise AstreaError(f"{single} is missing", pickles_hint(folder) + AGAIN)
     return [folder / name for name in sorted(set(_places(index).values()))]
 
 
@@ -66,7 +60,8 @@ def read_shapes(folder: Path) -> Shapes:
     found: Shapes = {}
     files = weight_files(folder)
     for path in files:
-        own = _shapes_in(path)
+        check_inside(path)
+        own = tensor_shapes(path, AGAIN)
         if twice := own.keys() & found.keys():
             raise AstreaError(f"{path} holds {min(twice)} once more", AGAIN)
         found |= own
@@ -76,22 +71,6 @@ def read_shapes(folder: Path) -> Shapes:
         if different := told ^ own.keys():
             raise AstreaError(f"{folder / INDEX} and {path.name} differ in {some(sorted(different))}", AGAIN)
     return found
-
-
-def _shapes_in(path: Path) -> Shapes:
-    check_inside(path)
-    try:
-        # The library says of a file that may not be read that there is none.
-        with open(path, "rb"):
-            pass
-        with safe_open(path, framework="pt") as file:
-            return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except PermissionError as error:
-        raise AstreaError(
-            f"{path} may not be read by you", f"ask its owner for permission: chmod a+r {path.name}"
-        ) from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise AstreaError(f"{path} is damaged, cut short or no safetensors file: {first_line(error)}", AGAIN) from error
 
 
 def check_shapes(path: Path, found: Shapes, wanted: Shapes, optional: set[str]) -> None:
