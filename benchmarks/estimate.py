@@ -44,6 +44,7 @@ from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.components import assemble
 from astrea.training.loop import build_optimizer, run_steps
+from astrea.training.trainable import train_only
 from astrea.training.trainer import Plan, plan_stages
 
 RESULTS = Path(__file__).resolve().parent / "results" / "estimate.json"
@@ -90,10 +91,8 @@ def measured(recipe: Recipe, stage: str, *, checkpointing: bool, samples: int) -
     with_gradient_checkpointing(ctx, checkpointing)
     plan, every = plan_of(recipe, stage)
     objective = plan.build(ctx)
-    learns = {id(parameter) for _, parameter, _ in objective.trainable()}
     modules = (ctx.model, ctx.contrast, ctx.words)
-    for parameter in (p for module in modules for p in module.parameters()):
-        parameter.requires_grad_(id(parameter) in learns)
+    train_only((parameter for _, parameter, _ in objective.trainable()), modules)
     fill_queue(ctx)
     ctx.model.train()
     optimizer = build_optimizer(objective, plan.schedule)

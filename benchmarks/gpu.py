@@ -43,6 +43,7 @@ from astrea.training.acceleration import accelerated
 from astrea.training.components import assemble, random_weights
 from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, build_optimizer, run_steps
+from astrea.training.trainable import train_only
 from astrea.training.trainer import plan_stages
 from astrea.world.dataset import WorldData, scenes_of
 from astrea.world.experts.truth import pixels_from_scenes
@@ -122,10 +123,8 @@ class Bench:
         self.data = {"cached": self.ctx.data, "live": Live(self.ctx.data, model.experts, pixels, device)}
         plan = plan_stages(recipe)[-1]
         self.schedule, self.objective = plan.schedule, plan.build(self.ctx)
-        learns = {id(parameter) for _, parameter, _ in self.objective.trainable()}
-        for module in (model, self.ctx.contrast, self.ctx.words):
-            for parameter in module.parameters():
-                parameter.requires_grad_(id(parameter) in learns)
+        learns = (parameter for _, parameter, _ in self.objective.trainable())
+        train_only(learns, (model, self.ctx.contrast, self.ctx.words))
         model.train()
         self.optimizer = build_optimizer(self.objective, self.schedule)
 

@@ -52,6 +52,7 @@ from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.stages.align import AlignObjective
 from astrea.training.stages.instruct import InstructObjective
+from astrea.training.trainable import train_only
 from astrea.world.dataset import WorldData, load_world, scenes_of
 from astrea.world.experts.truth import pixels_from_scenes
 
@@ -82,15 +83,13 @@ class StepTimer:
         self.schedule: Schedule = stage
         self.cached, self.states = ctx.data, ctx.kept_states
         self.uncached = Uncached(ctx.data, ctx.model.experts, pixels_N3HW)
-        self.learns = {id(parameter) for _, parameter, _ in objective.trainable()}
         self.freeze()
         self.optimizer = build_optimizer(objective, self.schedule)
 
     def freeze(self) -> None:
         """As training does: what does not learn in this stage costs no gradient."""
-        for module in (self.ctx.model, self.ctx.contrast, self.ctx.words):
-            for parameter in module.parameters():
-                parameter.requires_grad_(id(parameter) in self.learns)
+        learns = (parameter for _, parameter, _ in self.objective.trainable())
+        train_only(learns, (self.ctx.model, self.ctx.contrast, self.ctx.words))
 
     def run(self, steps: int, *, cache: bool) -> float:
         """Samples per second of steps 0 .. steps - 1."""

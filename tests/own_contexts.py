@@ -1,4 +1,4 @@
-"""Workshops on data files of one's own, for tests: fresh models whose experts have a say, and steps on them."""
+"""Training contexts on data files of one's own, for tests: fresh models whose experts have a say, and steps on them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from astrea.training.context import TrainingContext
 from astrea.training.distributed import SINGLE
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.stages.instruct import InstructObjective
+from astrea.training.trainable import train_only
 from listening import Said
 
 SEEING = {
@@ -51,11 +52,9 @@ def fusing(ctx: TrainingContext, name: str = "fuse") -> InstructObjective:
 
 def only_learning(ctx: TrainingContext, objective: Objective) -> set[str]:
     """Freeze the rest; the names of what learns."""
-    promised = {id(p): name for name, p, _ in objective.trainable()}
-    for module in (ctx.model, ctx.contrast, ctx.words):
-        for parameter in module.parameters():
-            parameter.requires_grad_(id(parameter) in promised)
-    return set(promised.values())
+    promised = {name: p for name, p, _ in objective.trainable()}
+    train_only(promised.values(), (ctx.model, ctx.contrast, ctx.words))
+    return set(promised)
 
 
 def learned(ctx: TrainingContext, objective: Objective, steps: int = 2, batch: int = 8) -> set[str]:

@@ -15,6 +15,7 @@ from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stages.instruct import InstructObjective
 from astrea.training.stopping import Interrupted
+from astrea.training.trainable import train_only
 from astrea.training.trainer import train
 from language_builders import FAMILIES, small_tokenizer
 
@@ -70,9 +71,7 @@ def test_with_low_rank_only_adapters_of_the_language_model_learn(around, world_d
     model, tokenizer = assemble(run, None)
     ctx = TrainingContext(run, model.train(), tokenizer, world_data)
     objective = InstructObjective(ctx, "tune", run.tune, offset=0)
-    learns = {id(p) for _, p, _ in objective.trainable()}
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in learns)
+    train_only((p for _, p, _ in objective.trainable()), (model,))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     schedule = run.tune.lasting(2)
     losses: list[float] = []

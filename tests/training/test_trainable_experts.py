@@ -27,6 +27,7 @@ from astrea.training.log import TrainLog
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stages.instruct import InstructObjective
 from astrea.training.stopping import Interrupted
+from astrea.training.trainable import train_only
 from astrea.training.trainer import train, train_with
 from expert_builders import OPTIONS, kind_of, small_checkpoint
 from own_contexts import SEEING, data_of, fresh
@@ -54,9 +55,7 @@ def ctx(make_run, world_data) -> TrainingContext:
 def tuning(ctx: TrainingContext) -> InstructObjective:
     """The objective of tune, and only what it trains wants gradients."""
     objective = InstructObjective(ctx, "tune", ctx.recipe.tune, offset=0)
-    learns = {id(p) for _, p, _ in objective.trainable()}
-    for parameter in ctx.model.parameters():
-        parameter.requires_grad_(id(parameter) in learns)
+    train_only((p for _, p, _ in objective.trainable()), (ctx.model,))
     return objective
 
 

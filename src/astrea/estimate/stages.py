@@ -22,6 +22,7 @@ from astrea.estimate.tracker import KINDS, MemoryTracker
 from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.plan import Plan
+from astrea.training.trainable import train_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class _Span:
 
 
 def stage_cost(ctx: TrainingContext, plan: Plan, *, every: int = 0) -> StageCost:
-    """What one stage costs. The shop's model has no numbers (`astrea.estimate.build`), or has them all.
+    """What one stage costs. The context's model has no numbers (`astrea.estimate.build`), or has them all.
 
     Args:
         every: steps between measurements of the experts' contributions; 0 = never.
@@ -107,8 +108,7 @@ def stage_cost(ctx: TrainingContext, plan: Plan, *, every: int = 0) -> StageCost
         objective = _Watched(inner, tracker)
         learns = {id(parameter): parameter for _, parameter, _ in objective.trainable()}
         modules = (ctx.model, ctx.contrast, ctx.words)
-        for parameter in (p for module in modules for p in module.parameters()):
-            parameter.requires_grad_(id(parameter) in learns)
+        train_only(learns.values(), modules)
         fill_queue(ctx)
         tracker.adopt(_state_of(modules), "weights")
         handles = [

@@ -36,7 +36,7 @@ from astrea.model.configuration import AstreaConfig
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.recipe import ExpertEntry, Recipe
-from astrea.training.components import SHIPPED, load_experts
+from astrea.training.components import SHIPPED, entries_of, load_experts
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.run_folder import locked_folder
@@ -88,45 +88,27 @@ def add_expert(
     """
     check(model, recipe, name, share, folder)
     torch.set_num_threads(recipe.threads)
-    with locked_folder(folder, report=report, leaves_lock=False):
-        return _add(model, processor, recipe, name, entry, folder, share=share, cache=cache, report=report)
-
-
-def _add(
-    model: AstreaForConditionalGeneration,
-    processor: AstreaProcessor,
-    recipe: Recipe,
-    name: str,
-    entry: ExpertEntry,
-    folder: Path,
-    *,
-    share: float,
-    cache: Path | None,
-    report: Reporter,
-) -> AddedExpert:
-    """`join`, once it is known that it can be, with the folder to oneself."""
     parts = SHIPPED if recipe.pretrain in ("shipped", "scratch") else Path(recipe.pretrain)
-    expanded, tokenizer = expand(model, processor.tokenizer, name, entry, parts=parts, seed=recipe.seed)
-    kept = FeatureCache(cache or folder.parent / "cache")
-    data = open_world(recipe).training_data(expanded.experts, cache=kept, report=report)
     alone = recipe.align.model_copy(update={"train": ("adapters",)})
-    entries = {
-        n: ExpertEntry(kind=e["kind"], options=e.get("options") or {}) for n, e in expanded.config.experts.items()
-    }
-    ctx = TrainingContext(recipe.model_copy(update={"experts": entries, "align": alone}), expanded, tokenizer, data)
-    align(ctx, name, kept, report)
-    expanded.eval()
-    heard = set_initial_weight(ctx, data, share)
-    write_model(ctx, folder)
-    joined = AddedExpert(expanded, tokenizer, heard, len(tokenizer) - len(processor.tokenizer))
-    facts = {"expert": {name: entry.model_dump()}, "share": heard, "words": joined.words, "steps": recipe.align.steps}
-    with file_guard(folder):
-        write_json_atomic(folder / "join.json", facts)
-    return joined
+    with locked_folder(folder, report=report, leaves_lock=False):
+        expanded, tokenizer = expand(model, processor.tokenizer, name, entry, parts=parts, seed=recipe.seed)
+        kept = FeatureCache(cache or folder.parent / "cache")
+        data = open_world(recipe).training_data(expanded.experts, cache=kept, report=report)
+        trained = recipe.model_copy(update={"experts": entries_of(expanded.config.experts), "align": alone})
+        ctx = TrainingContext(trained, expanded, tokenizer, data)
+        align(ctx, name, kept, report)
+        expanded.eval()
+        found = set_initial_weight(ctx, data, share)
+        write_model(ctx, folder)
+        words = len(tokenizer) - len(processor.tokenizer)
+        facts = {"expert": {name: entry.model_dump()}, "share": found, "words": words, "steps": recipe.align.steps}
+        with file_guard(folder):
+            write_json_atomic(folder / "join.json", facts)
+        return AddedExpert(expanded, tokenizer, found, words)
 
 
 def check(model: AstreaForConditionalGeneration, recipe: Recipe, name: str, share: float, folder: Path) -> None:
-    """Whether an expert of this name can join at all, before anything is computed.
+    """Whether an expert of this name can be added at all, before anything is computed.
 
     Raises:
         AstreaError: it cannot; says why.
@@ -190,7 +172,7 @@ def expand(
 
 
 def expanded_config(config: AstreaConfig, name: str, entry: dict[str, Any]) -> AstreaConfig:
-    """The configuration of the same model with one more expert, which has joined by alignment alone."""
+    """The configuration of the same model with one more expert, which is added by alignment alone."""
     described = copy.deepcopy(config.to_dict())
     described["experts"][name] = entry
     described["expert_names"] = [*config.expert_names, name]

@@ -109,6 +109,11 @@ def fill(
     module.load_state_dict(tensors, strict=False)
 
 
+def entries_of(experts: Mapping[str, Mapping[str, Any]]) -> dict[str, ExpertEntry]:
+    """A configuration's experts as the recipe writes them."""
+    return {name: ExpertEntry(kind=e["kind"], options=e.get("options") or {}) for name, e in experts.items()}
+
+
 def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], parts: Path | None) -> None:
     """Fill a bank's experts: from their checkpoints, and the compact ones from a parts folder (None: leave them
     fresh). Those that are only described keep their random weights; experts of any other kind bring their own.

@@ -24,9 +24,7 @@ from astrea.language.low_rank import merge
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import RECIPE
-from astrea.training.checkpoint import (
-    Checkpoint,
-)
+from astrea.training.checkpoint import Checkpoint
 from astrea.training.components import SHIPPED, Assembled, never_warmed_up, random_weights
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed, process_group
@@ -72,7 +70,7 @@ def train(
             processes of a run, they do so unasked.
         cache: where expert features are kept; ``folder.parent / "cache"`` by default.
         observe: called after every optimizer step, with gradients still there; its time is no training time. It must
-            leave the workshop and the random state as they are.
+            leave the context and the random state as they are.
 
     Raises:
         AstreaError: anything the user can correct, such as another run that is at work in the folder.
@@ -90,12 +88,12 @@ def train_with(
     recipe: Recipe,
     folder: Path,
     *,
-    resume: bool = False,
-    cache: Path | None = None,
-    observe: Observe | None = None,
-    report: Reporter = SILENT,
+    resume: bool,
+    cache: Path | None,
+    observe: Observe | None,
+    report: Reporter,
 ) -> None:
-    """`train`, as one of some processes."""
+    """`train`, as one of some processes, with the folder locked."""
     plans = check_plans(recipe, ranks)
     found = checkpoint_of(recipe, folder, resume, ranks, report)
     clock = {} if found is None else dict(found.state["seconds"])

@@ -34,11 +34,11 @@ from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.changes import changes_from
 from astrea.recipes.loader import shipped_recipes
-from astrea.recipes.recipe import Data, ExpertEntry, Recipe, World
+from astrea.recipes.recipe import Data, Recipe, World
 from astrea.recipes.renamed import with_new_names
 from astrea.recipes.saved import read_recipe
 from astrea.report.results import Results, parse_results
-from astrea.training.components import CARD, LANGUAGE, SHIPPED, fill, load_experts, read_card, save_part
+from astrea.training.components import CARD, LANGUAGE, SHIPPED, entries_of, fill, load_experts, read_card, save_part
 from astrea.world.evaluation.runner import look, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
@@ -104,11 +104,6 @@ def learned(model: AstreaForConditionalGeneration) -> nn.ModuleDict:
     """Everything but the experts, its tensors under the names that they have in the whole model."""
     inner = {name: child for name, child in model.model.named_children() if name != EXPERTS}
     return nn.ModuleDict({"model": nn.ModuleDict(inner), "lm_head": model.lm_head})
-
-
-def entries_of(experts: Mapping[str, Mapping[str, Any]]) -> dict[str, ExpertEntry]:
-    """A configuration's experts as the recipe writes them."""
-    return {name: ExpertEntry(kind=e["kind"], options=e.get("options") or {}) for name, e in experts.items()}
 
 
 def expert_parts(experts: Mapping[str, Mapping[str, Any]], parts: Path) -> dict[str, str]:
