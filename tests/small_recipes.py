@@ -11,6 +11,13 @@ SIZES = (
     "regularisation.contribution_every=2",
 )
 
+STAGES = [
+    *("align/captioning", "align/classification", "align/segmentation", "align/detection", "align/joint"),
+    "fuse",
+    "tune",
+]
+"""Of a run with the four compact experts."""
+
 SMALL = [
     *SIZES,
     "experts={captioning: {kind: captioning}, detection: {kind: detection}}",

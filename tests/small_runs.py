@@ -97,8 +97,8 @@ def world_data() -> WorldData:
 
 
 @pytest.fixture
-def make_shop(world_data: WorldData) -> Callable[..., TrainingContext]:
-    """Builds a fresh workshop of the base recipe with changes."""
+def make_context(world_data: WorldData) -> Callable[..., TrainingContext]:
+    """Builds a fresh training context of the base recipe with changes."""
 
     def make(**changes: Any) -> TrainingContext:
         run = small_run(**changes)

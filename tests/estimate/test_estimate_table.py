@@ -243,9 +243,9 @@ def test_bfloat16_is_made_believe_as_autocast_has_it(run):
     low = run.model_copy(update={"runtime": Runtime(device="cpu", precision="bf16")})
     torch.manual_seed(0)
     model, tokenizer = assemble(low, None)
-    real_shop = context_of(low, model, tokenizer, samples=SAMPLES)
+    real_context = context_of(low, model, tokenizer, samples=SAMPLES)
     with accelerated(model.language_model, low.runtime, torch.device("cpu")):
-        real = cost_of(real_shop, "tune")
+        real = cost_of(real_context, "tune")
     found = cost_of(fake_context(low, samples=SAMPLES), "tune")
     assert found.plain_step_flops == pytest.approx(real.plain_step_flops, rel=0.02)
     assert found.memory["optimizer"] == real.memory["optimizer"]

@@ -45,7 +45,7 @@ def world_data() -> WorldData:
 
 
 @pytest.fixture
-def make_shop(small_overrides: list[str], world_data: WorldData) -> Callable[[str], TrainingContext]:
+def make_context(small_overrides: list[str], world_data: WorldData) -> Callable[[str], TrainingContext]:
     """A small model with a strategy, assembled as a recipe would; nothing in its fusion is left at a zero start."""
 
     def make(name: str) -> TrainingContext:
@@ -67,8 +67,8 @@ def fuse(ctx: TrainingContext) -> InstructObjective:
 
 
 @every_strategy
-def test_a_training_step_reaches_all_of_the_fusion_and_no_expert(name, make_shop):
-    ctx = make_shop(name)
+def test_a_training_step_reaches_all_of_the_fusion_and_no_expert(name, make_context):
+    ctx = make_context(name)
     objective = fuse(ctx)
     loss, _ = objective.loss(objective.batch(0, 0, 8), 0)
     loss.backward()
@@ -88,8 +88,8 @@ def test_a_training_step_reaches_all_of_the_fusion_and_no_expert(name, make_shop
 
 
 @every_strategy
-def test_a_few_real_steps_stay_finite_and_move_the_fusion(name, make_shop):
-    ctx = make_shop(name)
+def test_a_few_real_steps_stay_finite_and_move_the_fusion(name, make_context):
+    ctx = make_context(name)
     objective, schedule = fuse(ctx), ctx.recipe.fuse.lasting(3)
     before = [p.clone() for p in ctx.model.fusion.parameters()]
     losses: list[float] = []
@@ -100,9 +100,9 @@ def test_a_few_real_steps_stay_finite_and_move_the_fusion(name, make_shop):
 
 @every_strategy
 @torch.no_grad()
-def test_a_batch_says_what_each_of_its_rows_says_alone(name, make_shop, world_data):
+def test_a_batch_says_what_each_of_its_rows_says_alone(name, make_context, world_data):
     """Questions of different lengths, pictures with different experts present."""
-    ctx = make_shop(name)
+    ctx = make_context(name)
     model = ctx.model.eval()
     answerer = Answerer(model, ctx.tokenizer)
     asked = ["what colour is the cat?", "how many suns are there in the picture?", "is there a cow?"]
@@ -125,8 +125,8 @@ def test_a_batch_says_what_each_of_its_rows_says_alone(name, make_shop, world_da
 
 @every_strategy
 @torch.no_grad()
-def test_nothing_of_an_absent_expert_gets_through(name, make_shop, world_data):
-    ctx = make_shop(name)
+def test_nothing_of_an_absent_expert_gets_through(name, make_context, world_data):
+    ctx = make_context(name)
     fusion = ctx.model.fusion.eval()
     whole = ctx.model.alignment({n: part.rows(slice(0, 4)) for n, part in world_data.features.items()})
     question = torch.randn(4, 1, whole.tokens.shape[-1], generator=torch.Generator().manual_seed(0))

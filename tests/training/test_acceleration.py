@@ -10,8 +10,8 @@ from astrea.recipes.recipe import Runtime
 from astrea.training.acceleration import accelerated, repeated
 
 
-def test_only_the_language_model_computes_in_bfloat16(make_shop):
-    ctx = make_shop()
+def test_only_the_language_model_computes_in_bfloat16(make_context):
+    ctx = make_context()
     language, cpu = ctx.model.language_model, torch.device("cpu")
     ids = torch.tensor([[5, 6, 7]])
     before = language(ids).logits
@@ -25,7 +25,7 @@ def test_only_the_language_model_computes_in_bfloat16(make_shop):
     assert "forward" not in vars(language)
 
 
-def test_compiled_blocks_say_the_same(make_shop, monkeypatch):
+def test_compiled_blocks_say_the_same(make_context, monkeypatch):
     """Through both ways in, whatever the length; gradients too."""
     # Traced as ever, but not made into machine code, which takes a compiler and half a minute.
     graphs = []
@@ -35,7 +35,7 @@ def test_compiled_blocks_say_the_same(make_shop, monkeypatch):
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    language = make_shop().model.language_model.train()
+    language = make_context().model.language_model.train()
 
     def said(length: int) -> list[torch.Tensor]:
         ids = torch.arange(3, 3 + 2 * length).view(2, length)
@@ -58,8 +58,8 @@ def test_compiled_blocks_say_the_same(make_shop, monkeypatch):
     assert not graphs
 
 
-def test_a_model_that_names_no_blocks_is_compiled_whole(make_shop, monkeypatch):
-    language = make_shop().model.language_model
+def test_a_model_that_names_no_blocks_is_compiled_whole(make_context, monkeypatch):
+    language = make_context().model.language_model
     monkeypatch.setattr(language, "_no_split_modules", None)
     with accelerated(language, Runtime(compile=True), torch.device("cpu")):
         assert language._compiled_call_impl is not None

@@ -22,8 +22,8 @@ def read(ctx: TrainingContext, scenes: list[int], which: list[int]) -> CaptionBa
     return CaptionBatch(torch.tensor(which), tokens, told.ids, samples.numbers + torch.tensor(which))
 
 
-def test_a_sentence_told_of_two_pictures_is_one_text(make_shop):
-    ctx = make_shop()
+def test_a_sentence_told_of_two_pictures_is_one_text(make_context):
+    ctx = make_context()
     sentence = ctx.data.captions[0][0]
     told = [[sentence] if scene in (3, 7) else texts for scene, texts in enumerate(ctx.data.captions)]
     twin = TrainingContext(ctx.recipe, ctx.model, ctx.tokenizer, WorldData(ctx.data.features, ctx.data.questions, told))
@@ -36,8 +36,8 @@ def test_a_sentence_told_of_two_pictures_is_one_text(make_shop):
     assert [twin.packer.ids(numbered[number]) for number in found.numbers.tolist()] == found.tokens
 
 
-def test_which_caption_is_read_changes_from_step_to_step(make_shop):
-    ctx = make_shop()
+def test_which_caption_is_read_changes_from_step_to_step(make_context):
+    ctx = make_context()
     samples = ctx.data.samples(torch.arange(60))
     one = ctx.captions(samples, "align", 0, 0).which
     assert torch.equal(one, ctx.captions(samples, "align", 0, 0).which)
@@ -45,8 +45,8 @@ def test_which_caption_is_read_changes_from_step_to_step(make_shop):
     assert set(one.tolist()) == {0, 1, 2}
 
 
-def test_text_states_do_not_depend_on_the_batch(make_shop):
-    ctx = make_shop()
+def test_text_states_do_not_depend_on_the_batch(make_context):
+    ctx = make_context()
     told = read(ctx, [0, 5, 9], [0, 1, 2])
     together = ctx.text_states(told, slice(0, 3))
     assert not together.requires_grad
@@ -55,8 +55,8 @@ def test_text_states_do_not_depend_on_the_batch(make_shop):
         assert torch.allclose(alone[0], together[row], atol=1e-5)
 
 
-def test_kept_states_are_what_the_language_model_says_and_only_while_it_is_frozen(make_shop, tmp_path):
-    ctx = make_shop(**LONG)
+def test_kept_states_are_what_the_language_model_says_and_only_while_it_is_frozen(make_context, tmp_path):
+    ctx = make_context(**LONG)
     told, everything = read(ctx, [3, 0, 11], [1, 2, 0]), slice(None)
     fresh = ctx.text_states(told, everything)
     events: list[str] = []
@@ -70,8 +70,8 @@ def test_kept_states_are_what_the_language_model_says_and_only_while_it_is_froze
     assert not torch.allclose(ctx.text_states(told, everything), fresh, atol=1e-3)
 
 
-def test_another_language_model_finds_no_states_of_this_one(make_shop, tmp_path):
-    ctx = make_shop(**LONG)
+def test_another_language_model_finds_no_states_of_this_one(make_context, tmp_path):
+    ctx = make_context(**LONG)
     for _ in range(2):  # the second time from the file
         ctx.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
     assert len(list(tmp_path.glob("*.json"))) == 1
@@ -91,14 +91,14 @@ def test_another_language_model_finds_no_states_of_this_one(make_shop, tmp_path)
         (LONG, True),
     ],
 )
-def test_only_states_that_a_loss_reads_are_computed_ahead(make_shop, tmp_path, align, kept):
-    ctx = make_shop(**align)
+def test_only_states_that_a_loss_reads_are_computed_ahead(make_context, tmp_path, align, kept):
+    ctx = make_context(**align)
     ctx.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
     assert (ctx.kept_states is not None) == kept
 
 
-def test_word_alignment_never_runs_the_language_model(make_shop, monkeypatch):
-    ctx = make_shop(align__losses={"word": 1.0, "agree": 0.1})
+def test_word_alignment_never_runs_the_language_model(make_context, monkeypatch):
+    ctx = make_context(align__losses={"word": 1.0, "agree": 0.1})
     monkeypatch.setattr(ctx, "states_of", lambda told: pytest.fail("the language model was asked"))
     objective = AlignObjective(ctx, joining="detection", aligned=["captioning"], offset=0)
     loss, figures = objective.loss(objective.batch(0, 0, 4), 0)
@@ -107,10 +107,10 @@ def test_word_alignment_never_runs_the_language_model(make_shop, monkeypatch):
     assert set(figures) == {"word", "agree"}
 
 
-def test_states_are_kept_in_the_precision_of_the_run(make_shop, tmp_path):
+def test_states_are_kept_in_the_precision_of_the_run(make_context, tmp_path):
     states = []
     for precision in ("fp32", "bf16"):
-        ctx = make_shop(**LONG, runtime={"precision": precision})
+        ctx = make_context(**LONG, runtime={"precision": precision})
         ctx.keep_states(FeatureCache(tmp_path), lambda *a: None, lambda event: None)
         states.append(ctx.kept_states)
     assert len(list(tmp_path.glob("*.json"))) == 2

@@ -265,8 +265,8 @@ def test_draws_for_some_rows_are_those_of_the_whole_batch(per_question):
     assert torch.equal(some, whole[2:4, :width])
 
 
-def test_blocks_that_cannot_be_sharded_are_told(make_shop):
-    language = make_shop().model.language_model
+def test_blocks_that_cannot_be_sharded_are_told(make_context):
+    language = make_context().model.language_model
     assert len(blocks_of(language)) == 2
     language.base_model.layers[0].mlp.to(torch.bfloat16)
     with pytest.raises(AstreaError, match="mixes") as caught:
@@ -277,8 +277,8 @@ def test_blocks_that_cannot_be_sharded_are_told(make_shop):
         blocks_of(language)
 
 
-def test_micro_steps_draw_each_their_own(make_shop):
-    ctx = make_shop()
+def test_micro_steps_draw_each_their_own(make_context):
+    ctx = make_context()
     drawn = [step_generator(ctx, "fuse", purpose, 3, micro) for purpose in ("lies", "residual") for micro in (0, 1)]
     first = [generator.initial_seed() for generator in drawn]
     assert len(set(first)) == 4

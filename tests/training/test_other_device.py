@@ -38,8 +38,8 @@ Steps = Callable[[TrainingContext], Figures]
 
 
 @pytest.fixture
-def make_own_shop(make_run: Callable[..., Recipe], world_data: WorldData) -> Callable[..., TrainingContext]:
-    """A fresh workshop on a device."""
+def make_context_on(make_run: Callable[..., Recipe], world_data: WorldData) -> Callable[..., TrainingContext]:
+    """A fresh training context on a device."""
 
     def make(device: torch.device, **changes: Any) -> TrainingContext:
         run = make_run(**{"regularisation": {"contribution_every": 2, "corruption": 0.1}, "experts": SEEING, **changes})
@@ -66,22 +66,24 @@ def same_on_both(make: Callable[[torch.device], TrainingContext], steps: Steps) 
     assert here == there
 
 
-def test_every_stage_with_every_ingredient(make_own_shop):
+def test_every_stage_with_every_ingredient(make_context_on):
     def steps(ctx: TrainingContext) -> Figures:
         return [told for plan in plan_stages(ctx.recipe) for told in steps_of(ctx, plan.build(ctx))]
 
-    same_on_both(make_own_shop, steps)
+    same_on_both(make_context_on, steps)
 
 
 @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "astrea"])
-def test_every_strategy(make_own_shop, strategy):
+def test_every_strategy(make_context_on, strategy):
     options = {"expert": "detection"} if strategy == "single" else {}
     model = {"strategy": strategy, "contrast_width": 16, "options": options}
-    same_on_both(lambda device: make_own_shop(device, model=model), lambda ctx: steps_of(ctx, fusing(ctx, "tune")))
+    same_on_both(lambda device: make_context_on(device, model=model), lambda ctx: steps_of(ctx, fusing(ctx, "tune")))
 
 
-def test_alignment_by_next_tokens(make_own_shop):
-    same_on_both(make_own_shop, lambda ctx: steps_of(ctx, NextTokenAlignObjective(ctx, joining="detection", offset=0)))
+def test_alignment_by_next_tokens(make_context_on):
+    same_on_both(
+        make_context_on, lambda ctx: steps_of(ctx, NextTokenAlignObjective(ctx, joining="detection", offset=0))
+    )
 
 
 def test_data_of_ones_own_and_experts_that_learn(make_run, tmp_path):
@@ -100,7 +102,7 @@ def test_data_of_ones_own_and_experts_that_learn(make_run, tmp_path):
     same_on_both(make, lambda ctx: steps_of(ctx, fusing(ctx, "tune")))
 
 
-def test_checkpoints_travel_between_devices(make_own_shop, tmp_path):
+def test_checkpoints_travel_between_devices(make_context_on, tmp_path):
     """Made after one step on either, they hold the same; and from one of the processor's it goes on elsewhere."""
 
     def begun(ctx: TrainingContext) -> tuple[Objective, torch.optim.Optimizer]:
@@ -120,17 +122,17 @@ def test_checkpoints_travel_between_devices(make_own_shop, tmp_path):
         save_checkpoint(tmp_path / name, 1, {**snapshot(ctx), "optimizer": tensors}, state, config_hash="")
         return load_checkpoint(tmp_path / name, on_warning=pytest.fail)
 
-    here = make_own_shop(HERE)
+    here = make_context_on(HERE)
     training = begun(here)
     go_on(training, 0)
     kept = saved(here, training[1], "here")
     with two_devices() as elsewhere:
-        there = make_own_shop(elsewhere)
+        there = make_context_on(elsewhere)
         theirs = begun(there)
         go_on(theirs, 0)
         for group, tensors in saved(there, theirs[1], "there").tensors.items():
             assert all(torch.equal(value, kept.tensors[group][name]) for name, value in tensors.items()), group
-        resumed = make_own_shop(elsewhere)
+        resumed = make_context_on(elsewhere)
         restore(resumed, kept)
         again = begun(resumed)
         restore_optimizer(again[1], kept.tensors["optimizer"], kept.state["optimizer"])
@@ -139,7 +141,7 @@ def test_checkpoints_travel_between_devices(make_own_shop, tmp_path):
     assert further == go_on(training, 1)
 
 
-def test_answers_vectors_and_likelihoods_of_a_model_in_training(make_own_shop, world_data):
+def test_answers_vectors_and_likelihoods_of_a_model_in_training(make_context_on, world_data):
     """Asked where the model is, told where the processor is."""
     features = {name: part.rows(slice(4)) for name, part in world_data.features.items()}
     asked, told = ["is the sun red?", "how many cats are there?"], ["a red sun.", "two cats."]
@@ -155,7 +157,7 @@ def test_answers_vectors_and_likelihoods_of_a_model_in_training(make_own_shop, w
         assert not any(isinstance(value, Far) for value in tensors.values())
         return [{"text": "|".join(answered.texts)}, {name: value.tolist() for name, value in tensors.items()}]
 
-    same_on_both(make_own_shop, seen)
+    same_on_both(make_context_on, seen)
 
 
 def test_answers(tiny_model, tiny_processor: AstreaProcessor, pictures):
@@ -173,11 +175,11 @@ def test_answers(tiny_model, tiny_processor: AstreaProcessor, pictures):
 
 
 @pytest.mark.parametrize("stage", ["align", "tune"])
-def test_how_often_a_step_waits_does_not_grow_with_the_batch(make_own_shop, stage):
+def test_how_often_a_step_waits_does_not_grow_with_the_batch(make_context_on, stage):
     """A GPU that several processes share answers late."""
     with two_devices() as elsewhere:
         # Contributions are measured group by group, and seldom.
-        ctx = make_own_shop(elsewhere, regularisation={"contribution_every": 9})
+        ctx = make_context_on(elsewhere, regularisation={"contribution_every": 9})
         plan = plan_stages(ctx.recipe)[0 if stage == "align" else -1]
         objective = plan.build(ctx)
         only_learning(ctx, objective)

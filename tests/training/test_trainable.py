@@ -8,8 +8,8 @@ import torch
 from astrea.training.trainable import describe_model, describe_trainable, parts_of, short, size
 
 
-def test_buffers_are_counted_and_never_learn(make_shop):
-    model = make_shop().model
+def test_buffers_are_counted_and_never_learn(make_context):
+    model = make_context().model
     norm = torch.nn.BatchNorm1d(7)  # 14 parameters; 7 means, 7 variances and a count that do not learn
     assert (size(norm), size(norm, learning=True)) == (29, 14)
     state = [tensor for part in parts_of(model).values() for tensor in (*part.parameters(), *part.buffers())]
@@ -22,8 +22,8 @@ def test_buffers_are_counted_and_never_learn(make_shop):
         )
 
 
-def test_what_learns_and_what_is_frozen(make_shop):
-    model = make_shop().model
+def test_what_learns_and_what_is_frozen(make_context):
+    model = make_context().model
     model.requires_grad_(False)
     whole = sum(size(part) for part in parts_of(model).values())
     assert describe_trainable(model) == f"learns: nothing; frozen: the other {short(whole)}"

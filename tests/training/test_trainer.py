@@ -1,3 +1,5 @@
+"""A run that is killed, stopped or fails, and is gone on with: it ends with the bits of one that nothing interrupts."""
+
 from __future__ import annotations
 
 import errno
@@ -28,16 +30,12 @@ from astrea.training.components import assemble, save_part
 from astrea.training.log import TrainLog
 from astrea.training.stages.instruct import InstructObjective
 from astrea.training.stopping import Interrupted
-from astrea.training.trainer import config_hash, plan_stages, train
+from astrea.training.trainer import train
 from astrea.world.pretrain import write_card
 from listening import Said
+from small_recipes import STAGES
 
 STEPS = 20
-STAGES = [
-    *("align/captioning", "align/classification", "align/segmentation", "align/detection", "align/joint"),
-    "fuse",
-    "tune",
-]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked runs")
 
 
@@ -161,52 +159,6 @@ def test_a_run_leaves_a_model_a_log_and_its_times(whole: Path, run: Recipe):
     assert all(value >= 0 for value in seconds.values())
     assert json.loads((whole / "model" / "recipe.json").read_text())["name"] == "tiny"
     assert steps_kept(whole) == [18, 20]
-
-
-def test_another_seed_gives_other_weights(recipe: Path, runs: Path):
-    found = []
-    for seed in (0, 1):
-        loaded = load_recipe(Recipe, str(recipe), ["align.steps=0", "fuse.steps=0", "tune.steps=1", f"seed={seed}"])
-        found.append(tensors(train(loaded, runs / f"seed-{seed}", report=Reporter()).parent))
-    # Not only what starts at random: the experts alone are the same, for they come from a file.
-    same = {name for name in found[0] if torch.equal(found[0][name], found[1][name])}
-    assert {name for name in found[0] if name.startswith("model.experts.")} <= same
-    assert "model.fusion.mixer.value.weight" not in same
-
-
-@pytest.mark.parametrize(
-    ("overrides", "moves"),
-    [
-        (["fuse.steps=0", "tune.steps=0"], ("alignment.",)),
-        (["align.steps=0", "tune.steps=0"], ("alignment.", "fusion.")),
-        (["align.steps=0", "fuse.steps=0"], ("alignment.", "fusion.", "language_model.")),
-    ],
-)
-def test_each_stage_moves_what_it_trains_and_nothing_else(recipe: Path, runs: Path, overrides, moves):
-    stage = load_recipe(Recipe, str(recipe), [*overrides, "regularisation.load_rate=0", "model.residual_end=1.0"])
-    start = assemble(stage, Path(stage.pretrain))[0].state_dict()
-    said = Said()
-    end = tensors(train(stage, runs / f"only-{len(moves)}", report=said).parent)
-    moved = {name for name in end if not torch.equal(start[name], end[name])}
-    assert moved
-    assert {name.split(".")[1] + "." for name in moved} == set(moves)
-    told = [line for line in said.lines if " learns: " in line][-1]
-    learned = told.split("; frozen: ")[0].split(" learns: ")[1]
-    assert "experts" not in learned
-    assert ("language model" in learned) == ("language_model." in moves)
-
-
-def test_stages_share_out_the_steps(run: Recipe, recipe: Path):
-    plans = plan_stages(run)
-    assert [plan.name for plan in plans] == STAGES
-    assert [plan.schedule.steps for plan in plans] == [2, 2, 2, 2, 2, 4, 6]
-    uneven = plan_stages(load_recipe(Recipe, str(recipe), ["align.steps=7", "fuse.steps=0"]))
-    assert sum(plan.schedule.steps for plan in uneven) == 7 + 6
-    assert "fuse" not in [plan.name for plan in uneven]
-    at_once = plan_stages(load_recipe(Recipe, str(recipe), ["align.progressive=false"]))
-    assert [(plan.name, plan.schedule.steps) for plan in at_once] == [("align/joint", 10), ("fuse", 4), ("tune", 6)]
-    assert config_hash(run) != config_hash(load_recipe(Recipe, str(recipe), ["seed=1"]))
-    assert config_hash(run) == config_hash(load_recipe(Recipe, str(recipe)))
 
 
 # Killed, stopped, torn

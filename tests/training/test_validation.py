@@ -62,7 +62,7 @@ def rows(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
 
 
-def shop_of(make_run, files: Path, tmp_path: Path) -> tuple[TrainingContext, Validation]:
+def context_for(make_run, files: Path, tmp_path: Path) -> tuple[TrainingContext, Validation]:
     run = make_run(data__validation=str(files / "held.jsonl"), data__validation_every=2, data__validation_records=8)
     model, tokenizer = fresh(run)
     ctx = TrainingContext(run, model, tokenizer, data_of([files / "train.jsonl"], model, tokenizer))
@@ -70,7 +70,7 @@ def shop_of(make_run, files: Path, tmp_path: Path) -> tuple[TrainingContext, Val
 
 
 def test_it_is_the_mean_loss_of_the_same_records_each_time(make_run, files, tmp_path):
-    ctx, validation = shop_of(make_run, files, tmp_path)
+    ctx, validation = context_for(make_run, files, tmp_path)
     loss = validation.loss()
     assert validation.loss() == loss
     assert 1 < loss < 20
@@ -84,7 +84,7 @@ def test_it_is_the_mean_loss_of_the_same_records_each_time(make_run, files, tmp_
 def test_measuring_changes_nothing_that_training_goes_by(make_run, files, tmp_path):
     ends = []
     for measures in (False, True):
-        ctx, validation = shop_of(make_run, files, tmp_path)
+        ctx, validation = context_for(make_run, files, tmp_path)
         torch.manual_seed(3)
         objective = fusing(ctx)
         schedule = Schedule(steps=3, batch=4, lr=1e-3, warmup=1)

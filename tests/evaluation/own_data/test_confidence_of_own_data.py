@@ -21,7 +21,7 @@ from listening import Said
 from own_contexts import SEEING, data_of, fresh
 
 
-def context_of(folder: Path, count: int, overrides: list[str]) -> TrainingContext:
+def context_for(folder: Path, count: int, overrides: list[str]) -> TrainingContext:
     rows = []
     for number in range(count):
         Image.fromarray(split_scene("train", number, 0).image).save(folder / f"{number}.png")
@@ -35,7 +35,7 @@ def context_of(folder: Path, count: int, overrides: list[str]) -> TrainingContex
 
 
 def test_its_own_pictures_are_familiar(tmp_path, small_overrides):
-    ctx = context_of(tmp_path, FEWEST + 5, small_overrides)
+    ctx = context_for(tmp_path, FEWEST + 5, small_overrides)
     doubt = doubt_of_records(ctx, Said())
     assert doubt is not None
     assert doubt.calibration is None
@@ -46,7 +46,7 @@ def test_its_own_pictures_are_familiar(tmp_path, small_overrides):
 
 
 def test_held_out_questions_say_how_sure_to_be(tmp_path, small_overrides):
-    ctx = context_of(tmp_path, FEWEST, small_overrides)
+    ctx = context_for(tmp_path, FEWEST, small_overrides)
     model = ctx.model.eval()
     processor = AstreaProcessor(AstreaImageProcessor(64), ctx.tokenizer, model.num_visual_tokens)
     familiar = doubt_of_records(ctx, Said())
@@ -65,4 +65,4 @@ def test_held_out_questions_say_how_sure_to_be(tmp_path, small_overrides):
 
 @pytest.mark.parametrize("count", [1, BATCH * 2])
 def test_of_a_few_nothing_is_said(tmp_path, small_overrides, count):
-    assert doubt_of_records(context_of(tmp_path, count, small_overrides), Said()) is None
+    assert doubt_of_records(context_for(tmp_path, count, small_overrides), Said()) is None

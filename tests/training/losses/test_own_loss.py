@@ -39,8 +39,8 @@ def tuning(ctx) -> InstructObjective:
 
 
 @pytest.mark.usefixtures("examples")
-def test_the_example_is_the_entropy_of_the_answers_and_learns(make_shop):
-    ctx = make_shop(tune__losses={"lm": 1.0, NAME: 0.5}, regularisation={"expert_dropout": 0.0})
+def test_the_example_is_the_entropy_of_the_answers_and_learns(make_context):
+    ctx = make_context(tune__losses={"lm": 1.0, NAME: 0.5}, regularisation={"expert_dropout": 0.0})
     objective = tuning(ctx)
     batch = objective.batch(0, 0, 4)
     loss, parts = objective.loss(batch, 0)
@@ -57,8 +57,8 @@ def test_the_example_is_the_entropy_of_the_answers_and_learns(make_shop):
 
 
 @pytest.mark.usefixtures("examples")
-def test_align_takes_a_loss_of_its_own_kind(make_shop):
-    ctx = make_shop(align__losses={"word": 1.0, "pooled_size:PooledSize": 0.5})
+def test_align_takes_a_loss_of_its_own_kind(make_context):
+    ctx = make_context(align__losses={"word": 1.0, "pooled_size:PooledSize": 0.5})
     objective = AlignObjective(ctx, joining="classification", aligned=["captioning"], offset=0)
     _, parts = objective.loss(objective.batch(0, 0, 4), 0)
     # What is pooled has length 1.
@@ -74,8 +74,8 @@ def test_align_takes_a_loss_of_its_own_kind(make_shop):
         ("no_such_module:Loss", "No module named 'no_such_module'"),
     ],
 )
-def test_what_is_no_loss_of_tune_is_named(make_shop, name, message):
-    ctx = make_shop(tune__losses={"lm": 1.0, name: 1.0})
+def test_what_is_no_loss_of_tune_is_named(make_context, name, message):
+    ctx = make_context(tune__losses={"lm": 1.0, name: 1.0})
     with pytest.raises(AstreaError, match=message) as caught:
         tuning(ctx)
     assert name in caught.value.message

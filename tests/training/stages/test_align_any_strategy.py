@@ -12,9 +12,9 @@ from astrea.training.trainable import train_only
 SMALL = {"contrast_width": 16, "adapter_hidden": 24}
 
 
-def aligned(make_shop, strategy: str, *, word_start: bool, steps: int = 10):
+def aligned(make_context, strategy: str, *, word_start: bool, steps: int = 10):
     """The losses of a few steps of alignment, and the context after them."""
-    ctx = make_shop(
+    ctx = make_context(
         model=SMALL | {"strategy": strategy, "word_start": word_start},
         align__losses={"word": 1.0, "itc": 0.1},
         align__lr=0.01,
@@ -31,9 +31,9 @@ def aligned(make_shop, strategy: str, *, word_start: bool, steps: int = 10):
 
 
 @pytest.mark.parametrize("strategy", ["mova", "switch"])
-def test_a_peer_is_aligned_as_astrea_is(make_shop, strategy):
-    losses, moved = aligned(make_shop, strategy, word_start=True)
-    others, others_moved = aligned(make_shop, "astrea", word_start=True)
+def test_a_peer_is_aligned_as_astrea_is(make_context, strategy):
+    losses, moved = aligned(make_context, strategy, word_start=True)
+    others, others_moved = aligned(make_context, "astrea", word_start=True)
     assert moved == others_moved
     assert any(name.startswith("model.alignment.adapters.classification.") for name in moved)
     assert not any("fusion" in name or "language_model" in name for name in moved)
@@ -41,4 +41,4 @@ def test_a_peer_is_aligned_as_astrea_is(make_shop, strategy):
     assert losses[0] == pytest.approx(others[0], rel=1e-4)
     assert sum(losses[-3:]) < sum(losses[:3])
     # Where adapters start at the words of their labels, the words of a caption find their tokens from the beginning.
-    assert losses[0] < aligned(make_shop, strategy, word_start=False, steps=1)[0][0]
+    assert losses[0] < aligned(make_context, strategy, word_start=False, steps=1)[0][0]

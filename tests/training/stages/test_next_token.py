@@ -27,8 +27,8 @@ NAMES = ["captioning", "classification", "segmentation", "detection"]
 
 
 @pytest.fixture
-def ctx(make_shop) -> TrainingContext:
-    return make_shop(align__kind="next_token", align__losses={}, align__lr=1e-2)
+def ctx(make_context) -> TrainingContext:
+    return make_context(align__kind="next_token", align__losses={}, align__lr=1e-2)
 
 
 def joins(ctx: TrainingContext, name: str, offset: int = 0) -> NextTokenAlignObjective:
@@ -135,8 +135,8 @@ def test_placeholders_for_the_whole_model_do_not_fit_one_expert(ctx):
         ctx.model(**packed.model_inputs(), features=features, fusion=OneExpert(3, 8))
 
 
-def test_the_stream_of_samples_goes_on_from_phase_to_phase(make_shop):
-    ctx = make_shop(align__kind="next_token", align__losses={}, align__accumulate=2)
+def test_the_stream_of_samples_goes_on_from_phase_to_phase(make_context):
+    ctx = make_context(align__kind="next_token", align__losses={}, align__accumulate=2)
     first = [joins(ctx, "captioning").batch(step, micro, 4).samples.ids for step in (0, 1) for micro in (0, 1)]
     later = joins(ctx, "classification", offset=2).batch(0, 0, 4).samples.ids
     seen = torch.cat([*first, later]).tolist()
@@ -155,8 +155,8 @@ def test_every_phase_is_an_experts_and_their_steps_are_the_stages(make_run):
     assert {plan.schedule.batch for plan in plans} == {8}
 
 
-def test_the_plan_builds_the_objective_of_each_phase(make_shop):
-    ctx = make_shop(align__kind="next_token", align__losses={}, align__steps=8)
+def test_the_plan_builds_the_objective_of_each_phase(make_context):
+    ctx = make_context(align__kind="next_token", align__losses={}, align__steps=8)
     built = [plan.build(ctx) for plan in plan_stages(ctx.recipe)[:4]]
     assert all(isinstance(objective, NextTokenAlignObjective) for objective in built)
     assert [objective.joining for objective in built] == NAMES
