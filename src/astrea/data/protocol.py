@@ -57,6 +57,15 @@ class Rows:
     shown: Tensor
     row: Tensor
 
+    def shown_in(self, rows: slice) -> slice:
+        """The pictures, of the N, that stand in some rows."""
+        return slice(int((self.row < rows.start).sum()), int((self.row < rows.stop).sum()))
+
+    @property
+    def labelled(self) -> float:
+        """Sum of the weights of all labels, by which their mean loss per token is divided."""
+        return float(((self.packed.labels[:, 1:] != -100) * self.packed.label_weights[:, 1:]).sum())
+
 
 class Ranks(Protocol):
     """The processes of a run as a data set sees them; see `astrea.training.distributed.Distributed`."""

@@ -7,12 +7,10 @@ the checkpoint's config.json in a folder or in the hub's cache. Nothing is fetch
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from astrea.common.config_only import read_architecture
@@ -23,22 +21,18 @@ from astrea.estimate.fake_tensors import fake_tensors, to_fake
 from astrea.experts.bank import expert_specs
 from astrea.experts.pretrained.captioning import CaptionCheckpoint
 from astrea.experts.pretrained.entry import from_architecture, from_folder
-from astrea.experts.protocol import ExpertFeatures, concat_features
 from astrea.language.checkpoint import prepare_tokenizer
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import Recipe
 from astrea.training.components import configure
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
-from astrea.world.dataset import WorldData, scenes_of
+from astrea.world.dataset import WorldData, features_of, scenes_of
 from astrea.world.experts.compact import COMPACT
-from astrea.world.experts.truth import pixels_from_scenes
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.world.scenes.captions import captions
 from astrea.world.scenes.questions import Balancer
-from astrea.world.scenes.scene import Scene
 
-PICTURES_AT_ONCE = 32
 SAMPLES = 32
 """Pictures that batches are drawn from, over and over: their texts are real, and texts are much alike."""
 
@@ -63,30 +57,20 @@ def context_of(
     scenes = list(scenes_of("train", samples, recipe.world))
     balancer, rng = Balancer(), random.Random(f"questions/{recipe.world.seed}")
     asked = [balancer.choose(scene, rng)[: recipe.data.questions_per_scene] for scene in scenes]
-    told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
+    texts = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
     if model.device.type != "meta":
-        data = WorldData(features_seen(model, scenes), asked, told, recipe.world)
+        data = WorldData(features_of(model.experts, scenes), asked, texts, recipe.world)
         return TrainingContext(recipe, model, tokenizer, data, Distributed(device=model.device.type))
     size = model.config.image_size
     with fake_tensors(), torch.no_grad():
         features = model.see(torch.empty(samples, 3, size, size, device="meta"))
     with fake_tensors():  # so that ids and counters stay there when all else goes
-        data = WorldData(features, asked, told, recipe.world)
+        data = WorldData(features, asked, texts, recipe.world)
         return TrainingContext(recipe, model, tokenizer, data, Distributed(device="meta"))
 
 
-@torch.no_grad()
-def features_seen(model: AstreaForConditionalGeneration, scenes: Sequence[Scene]) -> dict[str, ExpertFeatures]:
-    """What a model's experts see in drawn scenes, computed where the model is and kept on the processor."""
-    parts = []
-    for start in range(0, len(scenes), PICTURES_AT_ONCE):
-        seen = model.see(pixels_from_scenes(list(scenes[start : start + PICTURES_AT_ONCE])).to(model.device))
-        parts.append({name: features.map(Tensor.cpu) for name, features in seen.items()})
-    return concat_features(parts)
-
-
 def fake_model(recipe: Recipe) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
-    """The model of a recipe on the meta device. Raises as `absent_workshop` does."""
+    """The model of a recipe on the meta device. Raises as `fake_context` does."""
     with torch.device("meta"):
         model, tokenizer = _around(recipe)
     to_fake(model)

@@ -6,19 +6,19 @@ copies of their arguments, softmax and norms float32 ones, and all else takes ty
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedModel
 
 from astrea.recipes.recipe import Runtime
+from astrea.training.acceleration import forward_under
 
 LOW: frozenset[Callable[..., Any]] = frozenset(
     {F.linear, F.scaled_dot_product_attention, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm,
@@ -37,33 +37,13 @@ def computes_low(runtime: Runtime) -> bool:
 @contextmanager
 def lowered(language: PreTrainedModel, wanted: bool) -> Iterator[None]:
     """Inside, if that is wanted, the language model computes as `astrea.training.acceleration.accelerated` has it."""
-    # Captions are read by the inner model alone, answers through the outer one.
-    changed: set[nn.Module] = {language, language.base_model} if wanted else set()
-    before = {module: vars(module).get("forward") for module in changed}
-    for module in changed:
-        module.forward = _in_bfloat16(module.forward)
-    try:
+    with forward_under(language, Autocast) if wanted else nullcontext():
         yield
-    finally:
-        for module, forward in before.items():
-            if forward is None:
-                del module.forward
-            else:
-                module.forward = forward
 
 
 def recomputing() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """For gradient checkpointing: a block is computed again when `lowered` does not see it, and must be what it was."""
     return nullcontext(), Autocast()
-
-
-def _in_bfloat16(forward: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(forward)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with Autocast():
-            return forward(*args, **kwargs)
-
-    return wrapped
 
 
 class Autocast(TorchFunctionMode):

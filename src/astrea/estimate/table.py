@@ -79,7 +79,7 @@ def estimate(
         utilisation: share of a GPU's dense rate that training reaches.
 
     Raises:
-        AstreaError: as `astrea.estimate.build.absent_workshop` does.
+        AstreaError: as `astrea.estimate.build.fake_context` does.
     """
     report = report or Reporter()
     report.track(BUILDING, 0, 1)

@@ -1,14 +1,14 @@
 """How the language model computes: in bfloat16 where that is faster, and compiled if asked for.
 
-Only the language model's passes are changed. Adapters, fusion and trust stay in float32: an honest and a lying expert
+Only the language model's passes are changed. Adapters and fusion stay in float32: a reliable and a corrupted expert
 differ by a few hundredths of a cosine, which bfloat16 does not resolve.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,15 +22,26 @@ if TYPE_CHECKING:
 @contextmanager
 def accelerated(language: PreTrainedModel, runtime: Runtime, device: torch.device) -> Iterator[None]:
     """Inside the block the language model computes as the recipe's ``runtime`` says; its weights stay as they are."""
-    low = in_half(runtime, device)
+    autocast = functools.partial(torch.autocast, device.type, torch.bfloat16)
+    compiled = repeated(language) or [language] if runtime.compile else []
+    with forward_under(language, autocast) if in_half(runtime, device) else nullcontext():
+        for module in compiled:
+            module.compile(dynamic=True)
+        try:
+            yield
+        finally:
+            for module in compiled:
+                module._compiled_call_impl = None
+
+
+@contextmanager
+def forward_under(language: PreTrainedModel, context: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+    """Inside the block every forward pass of a language model runs in a ``context()`` of its own."""
     # Captions are read by the inner model alone, answers through the outer one.
-    changed: set[nn.Module] = {language, language.base_model} if low else set()
+    changed: set[nn.Module] = {language, language.base_model}
     before = {module: vars(module).get("forward") for module in changed}
     for module in changed:
-        module.forward = in_bfloat16(module.forward, device.type)
-    compiled = repeated(language) or [language] if runtime.compile else []
-    for module in compiled:
-        module.compile(dynamic=True)
+        module.forward = run_under(module.forward, context)
     try:
         yield
     finally:
@@ -39,8 +50,17 @@ def accelerated(language: PreTrainedModel, runtime: Runtime, device: torch.devic
                 del module.forward
             else:
                 module.forward = forward
-        for module in compiled:
-            module._compiled_call_impl = None
+
+
+def run_under(forward: Callable[..., Any], context: Callable[[], AbstractContextManager[Any]]) -> Callable[..., Any]:
+    """A forward pass that runs in a ``context()`` of its own."""
+
+    @functools.wraps(forward)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            return forward(*args, **kwargs)
+
+    return wrapped
 
 
 def in_half(runtime: Runtime, device: torch.device) -> bool:
@@ -53,14 +73,3 @@ def repeated(language: PreTrainedModel) -> list[nn.Module]:
     captions, which do not pass the outer model, are read by compiled blocks too. None where the model names none."""
     names = set(language._no_split_modules or ())
     return [module for module in language.modules() if type(module).__name__ in names]
-
-
-def in_bfloat16(forward: Any, kind: str) -> Any:
-    """A forward pass under autocast."""
-
-    @functools.wraps(forward)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(kind, torch.bfloat16):
-            return forward(*args, **kwargs)
-
-    return wrapped

@@ -30,7 +30,7 @@ class Validation:
     """Measures a run's held-out loss, and keeps the weights of `tune` with the lowest one where that is wanted.
 
     Args:
-        shop: the run's. data: held out. folder: where the best weights are kept.
+        ctx: the run's. data: held out. folder: where the best weights are kept.
 
     Attributes:
         seconds: spent here so far, which are none of training's.
@@ -87,10 +87,9 @@ class Validation:
         samples = self.data.draw(position, size, DRAW)
         which = torch.zeros(size, dtype=torch.long)
         rows = self.data.pack(ctx.packer, samples, which, per_question=ctx.model.fusion.per_question)
-        labels, weights = rows.packed.labels[:, 1:], rows.packed.label_weights[:, 1:]
-        labelled = float(((labels != -100) * weights).sum())
+        labelled = rows.labelled
         own = ctx.ranks.local_slice(len(rows.groups))
-        shown = rows.shown[int((rows.row < own.start).sum()) : int((rows.row < own.stop).sum())]
+        shown = rows.shown[rows.shown_in(own)]
         seen = ctx.encode_trainable(samples, learning=False)
         inputs = packed_rows(rows.packed, own).model_inputs()
         out = ctx.model(

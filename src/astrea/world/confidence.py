@@ -47,9 +47,9 @@ class Trial:
     answers: list[str]
     answerable: list[bool]
 
-    def right(self, told: list[str]) -> Tensor:
-        """(B,) bool: where nothing can be answered, any refusal is right."""
-        rows = zip(told, self.answers, self.answerable, strict=True)
+    def right(self, given: list[str]) -> Tensor:
+        """(B,) bool, of the answers ``given``: where nothing can be answered, any refusal is right."""
+        rows = zip(given, self.answers, self.answerable, strict=True)
         return torch.tensor([vqa_accuracy(t, [a]) > 0.5 if known else refuses(t) for t, a, known in rows])
 
 
@@ -67,7 +67,7 @@ def learn_doubt(
         pictures: how many training pictures are looked at, at least 8. questions: how many validation questions are
             answered, about as many.
     """
-    seen = features_of_scenes(model, list(scenes_of("train", pictures, world)))
+    seen = features_of(model.experts, list(scenes_of("train", pictures, world)))
     familiar = {name: learn_familiar(part) for name, part in seen.items()}
     trial = validation_trial(model, world, questions)
     found = measure(Answerer(model, tokenizer), familiar, trial.features, trial.questions, trial.pictures)
@@ -90,7 +90,7 @@ def validation_trial(model: AstreaForConditionalGeneration, world: World, questi
         asked += [(question.text, number, question.answer, True) for question in fair]
         vain = unanswerable(scene, rng)
         asked.append((vain.text, number, vain.answer, False))
-    features = features_of_scenes(model, scenes)
+    features = features_of(model.experts, scenes)
     strange = unfamiliar_pictures(max(1, questions // 12), world.canvas, world.seed)
     for place in range(len(strange)):
         for question in rng.sample(balancer.choose(rng.choice(scenes), rng), 2):
@@ -99,11 +99,6 @@ def validation_trial(model: AstreaForConditionalGeneration, world: World, questi
     columns = zip(*asked, strict=True)
     texts, places, answers, answerable = (list(column) for column in columns)
     return Trial(features, texts, places, answers, answerable)
-
-
-def features_of_scenes(model: AstreaForConditionalGeneration, scenes: list[Scene]) -> Features:
-    """What the experts see in drawn scenes."""
-    return features_of(model.experts, scenes)
 
 
 @torch.no_grad()

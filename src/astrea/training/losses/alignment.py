@@ -8,17 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from astrea.training.context import TrainingContext
 from astrea.training.losses.contrast import agreement
 from astrea.training.losses.protocol import AlignLoss, AlignStep
+from astrea.training.losses.queued_contrast import QueuedContrast
 
 
-class PictureCaptionContrast(AlignLoss):
+class PictureCaptionContrast(QueuedContrast, AlignLoss):
     """``itc``: momentum contrast of pictures with their captions."""
-
-    def __init__(self, ctx: TrainingContext) -> None:
-        super().__init__(ctx)
-        self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def __call__(self, step: AlignStep) -> Tensor:
         ctx, ranks, size = self.ctx, self.ctx.ranks, len(step.captions.tokens)
@@ -30,15 +26,9 @@ class PictureCaptionContrast(AlignLoss):
             matrix = slow({name: step.features[name] for name in step.learning})
             picture_key = ranks.gather(slow.picture_head(matrix.tokens, matrix.valid), size)
             text_key = ranks.gather(slow.text_head(states), size)
-        self.pending.append((picture_key, text_key, ids))
         recipe = ctx.recipe
         soft = recipe.contrast.soft_targets * min(1.0, step.number / max(1, recipe.align.steps))
-        return ctx.contrast.loss(step.picture, text, picture_key, text_key, ids, soft, own=step.local)
-
-    def after_step(self) -> None:
-        for keys in self.pending:
-            self.ctx.contrast.queue.push(*keys)
-        self.pending.clear()
+        return self.contrast(step.picture, text, picture_key, text_key, ids, soft, step.local)
 
 
 class AlignedAgreement(AlignLoss):

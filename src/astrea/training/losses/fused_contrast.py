@@ -7,18 +7,14 @@ from torch import Tensor
 
 from astrea.experts.protocol import index_select
 from astrea.model.outputs import AstreaOutput
-from astrea.training.context import TrainingContext
 from astrea.training.losses.protocol import InstructLoss
+from astrea.training.losses.queued_contrast import QueuedContrast
 from astrea.training.stages.batch import backfill, captions_at
 from astrea.training.stages.step import InstructStep
 
 
-class FusedContrast(InstructLoss):
+class FusedContrast(QueuedContrast, InstructLoss):
     """``itc`` of the stages fuse and tune. Keys are computed with every expert present, from uncorrupted features."""
-
-    def __init__(self, ctx: TrainingContext) -> None:
-        super().__init__(ctx)
-        self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def __call__(self, step: InstructStep, output: AstreaOutput) -> Tensor | None:
         batch = step.batch
@@ -37,11 +33,4 @@ class FusedContrast(InstructLoss):
             key = model.picture_vectors(index_select(step.features, shown), alignment=ctx.contrast.copy)
             picture_key = ranks.gather(key, size)
             text_key = ranks.gather(ctx.contrast.copy.text_head(states), size)
-        self.pending.append((picture_key, text_key, ids))
-        soft = ctx.recipe.contrast.soft_targets
-        return ctx.contrast.loss(picture, text, picture_key, text_key, ids, soft, own=local)
-
-    def after_step(self) -> None:
-        for keys in self.pending:
-            self.ctx.contrast.queue.push(*keys)
-        self.pending.clear()
+        return self.contrast(picture, text, picture_key, text_key, ids, ctx.recipe.contrast.soft_targets, local)

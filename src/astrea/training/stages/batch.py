@@ -9,46 +9,32 @@ from torch import Tensor
 
 from astrea.common.seeds import generator_for
 from astrea.data.packing import PackedBatch, Packer
-from astrea.data.protocol import Samples
+from astrea.data.protocol import Rows, Samples
 from astrea.experts.corruption import draw_experts
 from astrea.training.context import CaptionBatch, TrainingContext
 
 
 @dataclass(frozen=True, slots=True)
-class InstructBatch:
-    """Packed rows with the pictures that they show.
+class InstructBatch(Rows):
+    """Packed rows with the pictures that they show; a strategy whose tokens depend on the question gets a row for every
+    question.
 
     Letters: B samples, P pictures, R rows, N pictures as rows show them, S questions per row, E experts.
-    samples, captions: B samples and the text that is read of each. packed, groups, shown, row: see
-    `astrea.data.protocol.Rows`; a strategy whose tokens depend on the question gets a row for every question.
-    present: (P, E). corrupted: (P,) the expert whose features are replaced by wrong ones, -1 for none. micro: the
-    micro-step it is for.
+    samples, captions: B samples and the text that is read of each. present: (P, E). corrupted: (P,) the expert whose
+    features are replaced by wrong ones, -1 for none. micro: the micro-step it is for.
     """
 
     samples: Samples
     captions: CaptionBatch
-    packed: PackedBatch
-    groups: Tensor
-    shown: Tensor
-    row: Tensor
     present: Tensor
     corrupted: Tensor
     micro: int
-
-    def shown_in(self, rows: slice) -> slice:
-        """The pictures, of the N, that stand in some rows."""
-        return slice(int((self.row < rows.start).sum()), int((self.row < rows.stop).sum()))
 
     def complete(self) -> Tensor:
         """Rows (R,) with pictures, for which every expert is present and none is corrupted."""
         sound = (self.present.all(1) & (self.corrupted < 0))[self.shown]
         count = torch.bincount(self.row, minlength=len(self.groups))
         return (count > 0) & (torch.bincount(self.row[sound], minlength=len(self.groups)) == count)
-
-    @property
-    def labelled(self) -> float:
-        """Sum of the weights of all labels of the batch, by which its mean loss per token is divided."""
-        return float(((self.packed.labels[:, 1:] != -100) * self.packed.label_weights[:, 1:]).sum())
 
 
 def draw_batch(
@@ -71,7 +57,7 @@ def draw_batch(
     lost = draw_experts(samples.pictures, experts, settings.expert_dropout, generator)
     present = lost.unsqueeze(1) != torch.arange(experts)
     corrupted = draw_experts(samples.pictures, experts, settings.corruption, generator)
-    return InstructBatch(samples, captions, rows.packed, rows.groups, rows.shown, rows.row, present, corrupted, micro)
+    return InstructBatch(rows.packed, rows.groups, rows.shown, rows.row, samples, captions, present, corrupted, micro)
 
 
 def packed_rows(packed: PackedBatch, rows: slice | Tensor) -> PackedBatch:
