@@ -14,7 +14,7 @@ class Adapter(nn.Module):
 
     Where the expert's channels have names, `start_at_words` sets ``mixture`` to the language model's embeddings of
     those names: a token then starts as the probability-weighted mixture of its labels' words (our reading of the
-    paper's "alignment into the latent space of the VLM", see design). The residual MLP starts at zero there.
+    paper's "alignment into the latent space of the VLM"). The residual MLP starts at zero there.
     Without names both maps start at random.
     """
 

@@ -124,7 +124,7 @@ def load_checkpoint(folder: Path, *, config_hash: str | None = None, on_warning:
     Args:
         folder: the run's checkpoint folder.
         config_hash: when given, the configuration that the checkpoint must have been written with.
-        on_warning: told of each corrupt checkpoint that is passed over, with the file and the reason.
+        on_warning: called for each corrupt checkpoint that is passed over, with the file and the reason.
 
     Raises:
         AstreaError: there are checkpoints and none is valid, or the newest valid one is of another configuration.
@@ -209,14 +209,14 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _write_tensors(path: Path, named: Mapping[str, Tensor]) -> None:
     seen: set[int] = set()
-    full_tensor: dict[str, Tensor] = {}
+    separate: dict[str, Tensor] = {}
     for name, tensor in named.items():
         plain = tensor.detach().to("cpu").contiguous()
         storage = plain.untyped_storage()
         # safetensors refuses tensors that share memory (tied weights, views), so those are copied.
-        full_tensor[name] = plain.clone() if storage.data_ptr() in seen or storage.nbytes() != plain.nbytes else plain
+        separate[name] = plain.clone() if storage.data_ptr() in seen or storage.nbytes() != plain.nbytes else plain
         seen.add(storage.data_ptr())
-    save_file(full_tensor, path)
+    save_file(separate, path)
     shutil.copymode(path.with_name("state.json"), path)  # safetensors makes the file private to its owner
     _sync(path)
 

@@ -34,7 +34,7 @@ class CaptionBatch:
     """The text that is read of each of B samples.
 
     which: (B,) of its texts. tokens: its token ids. ids: (B, 2) sample id and text id, for the queue: the same sentence
-    told of two pictures is one text, and neither may be the other's negative. numbers: (B,) among every text of the
+    about two pictures is one text, and neither may be the other's negative. numbers: (B,) among every text of the
     data, or None.
     """
 
@@ -89,7 +89,7 @@ class TrainingContext:
         return {name: part.map(lambda value: value.to(self.ranks.device)) for name, part in features.items()}
 
     def encode_trainable(self, samples: Samples, *, learning: bool) -> dict[str, ExpertFeatures]:
-        """What the experts see now: those that learn in this run (`Run.learning_experts`) look at the pictures once
+        """What the experts see now: those that learn in this run (`Recipe.learning_experts`) look at the pictures once
         more; the others' features may have been kept.
 
         Args:

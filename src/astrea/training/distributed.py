@@ -212,7 +212,7 @@ def buckets(tensors: Sequence[Tensor], size: int = BUCKET) -> Iterator[list[Tens
 
 
 def is_main_process() -> bool:
-    """Whether this process is rank 0, or the only one; known before `join`."""
+    """Whether this process is rank 0, or the only one; known before `process_group` is entered."""
     return int(os.environ.get("RANK", 0)) == 0
 
 

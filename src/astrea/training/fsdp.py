@@ -121,7 +121,7 @@ def shard(language: PreTrainedModel, blocks: Sequence[nn.Module], ranks: Distrib
 
 
 def meta_copy(language: PreTrainedModel, blocks: Sequence[nn.Module]) -> PreTrainedModel:
-    """A copy that shares every parameter outside the blocks; those inside are without memory, until `fill`."""
+    """A copy that shares every parameter outside the blocks; those inside are without memory, until `load_full`."""
     inside = {id(p) for block in blocks for p in block.parameters()}
     memo: dict[int, Any] = {}
     for parameter in language.parameters():
@@ -134,7 +134,7 @@ def meta_copy(language: PreTrainedModel, blocks: Sequence[nn.Module]) -> PreTrai
 
 @torch.no_grad()
 def load_full(plain: PreTrainedModel, language: PreTrainedModel) -> None:
-    """Put what the sharded model has learned into its `hollow` copy."""
+    """Put what the sharded model has learned into its `meta_copy`."""
     for (name, parameter), (_, target) in zip(language.named_parameters(), plain.named_parameters(), strict=True):
         if is_sharded(parameter):
             module, _, leaf = name.rpartition(".")

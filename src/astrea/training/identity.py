@@ -48,9 +48,9 @@ def refuse_another(recipe: Recipe, path: Path) -> None:
     here, there = (one.model_dump(mode="json", exclude=no_part(recipe, other)) for one in (recipe, other))
     found = [f"{key} is {short(mine)} here and {short(theirs)} there" for key, mine, theirs in differences(here, there)]
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    told = "; ".join(found[:SHOWN]) or "the experts stand in another order"
+    shown = "; ".join(found[:SHOWN]) or "the experts stand in another order"
     raise AstreaError(
-        f"{path.parent} holds a run of another recipe: {told}{more}",
+        f"{path.parent} holds a run of another recipe: {shown}{more}",
         "go on with the run's own recipe (astrea train --resume), or choose another folder",
     )
 

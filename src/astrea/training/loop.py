@@ -102,15 +102,15 @@ def run_steps(
                 batch = batches.next()
                 loss, part = objective.loss(batch, step)
                 names.append(objective.describe(batch))
-                told = ranks.total({"loss": loss.item(), **part})
-                if not math.isfinite(told["loss"]):
+                whole = ranks.total({"loss": loss.item(), **part})
+                if not math.isfinite(whole["loss"]):
                     raise AstreaError(
-                        f"the loss is {told['loss']} at step {step}, micro-step {micro} (batch: {names[-1]}; {told})",
+                        f"the loss is {whole['loss']} at step {step}, micro-step {micro} (batch: {names[-1]}; {whole})",
                         "lower the learning rate, or look at these samples; the last checkpoint is untouched",
                     )
                 if loss.requires_grad:  # text without pictures may reach nothing that learns
                     (loss / schedule.accumulate).backward()
-                for key, value in told.items():
+                for key, value in whole.items():
                     figures[key] = figures.get(key, 0.0) + value / schedule.accumulate
             ranks.add_gradients(parameters)
             norm = clip_gradients(parameters, schedule.clip)

@@ -23,7 +23,7 @@ class Plan:
 
 
 def align_phases(recipe: Recipe) -> list[str | None]:
-    """Who joins in each phase of align; None = all experts together."""
+    """The expert that each phase of align adds; None = all experts together."""
     names: list[str | None] = list(recipe.experts)
     if recipe.align.kind == "next_token":
         return names

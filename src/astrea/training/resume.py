@@ -29,7 +29,7 @@ def has_checkpoints(folder: Path) -> bool:
 
 
 def goes_on(folder: Path, resume: bool, ranks: Distributed) -> bool:
-    """Whether to go on from a checkpoint: when told to, or when torchrun has restarted the processes of this run.
+    """Whether to go on from a checkpoint: when asked to, or when torchrun has restarted the processes of this run.
 
     A restart is one of the same job. A *first* start in a folder with checkpoints is refused and remembered, or else a
     restart after the refusal would quietly continue somebody's old run.

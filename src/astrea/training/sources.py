@@ -24,7 +24,7 @@ from astrea.recipes.recipe import Recipe
 from astrea.training.distributed import Distributed
 
 UNKNOWN = 0.05
-"""Share of words that the tokenizer does not know from which on one is told."""
+"""Share of words that the tokenizer does not know from which on a run says so."""
 
 
 def training_data(
@@ -111,8 +111,8 @@ def file_dataset(
 
 def tell_unknown(data: FileDataset, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, report: Reporter) -> None:
     """Say how many words of the data the language model has none for, if they are many."""
-    told = [tokenizer(text, add_special_tokens=False).input_ids for text in islice(data.scanned(recipe.seed), 500)]
-    tokens = [token for ids in told for token in ids]
+    texts = [tokenizer(text, add_special_tokens=False).input_ids for text in islice(data.scanned(recipe.seed), 500)]
+    tokens = [token for ids in texts for token in ids]
     unknown = sum(token == tokenizer.unk_token_id for token in tokens) / max(1, len(tokens))
     if unknown > UNKNOWN:
         report.say(

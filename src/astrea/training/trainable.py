@@ -10,7 +10,7 @@ from astrea.model.modeling import AstreaForConditionalGeneration
 
 
 def parts_of(model: AstreaForConditionalGeneration) -> dict[str, nn.Module]:
-    """A model's parts by the names that people are told."""
+    """A model's parts by the names that messages give them."""
     alignment = model.alignment
     return {
         "experts": model.experts,
@@ -35,8 +35,8 @@ def describe_model(model: AstreaForConditionalGeneration) -> str:
     adapters = sum(count for name, count in sizes.items() if name.startswith("adapter of "))
     shown = {name: count for name, count in sizes.items() if not name.startswith("adapter of ")}
     shown = {"experts": shown.pop("experts"), "adapters": adapters, **shown}
-    told = ", ".join(f"{name} {short(count)}" for name, count in shown.items())
-    return f"the model has {short(sum(sizes.values()))} parameters and buffers: {told}"
+    listed = ", ".join(f"{name} {short(count)}" for name, count in shown.items())
+    return f"the model has {short(sum(sizes.values()))} parameters and buffers: {listed}"
 
 
 def describe_trainable(model: AstreaForConditionalGeneration) -> str:

@@ -47,7 +47,7 @@ FORMAT = 3
 
 @dataclass(frozen=True)
 class WorldData:
-    """`astrea.data.worlds.WorldTrainingData`: features of N pictures, and what is asked and told about each; ``world``
+    """`astrea.data.worlds.WorldTrainingData`: features of N pictures, and each one's questions and captions; ``world``
     says how the pictures are drawn, for experts that learn and so look again."""
 
     features: dict[str, ExpertFeatures]
@@ -101,8 +101,8 @@ class WorldData:
         """See `TrainingData.pack`."""
         rows, groups = [], []
         for asked, texts, c in zip(samples.content, samples.texts, which.tolist(), strict=True):
-            told = Turn(CAPTION_PROMPT, texts[c], CAPTION_WEIGHT)
-            rows.append([*(Turn(q.text, q.answer) for q in asked), told])
+            caption = Turn(CAPTION_PROMPT, texts[c], CAPTION_WEIGHT)
+            rows.append([*(Turn(q.text, q.answer) for q in asked), caption])
             groups.append([self.groups.index(name) for name in (*(q.template for q in asked), "caption")])
         shown = list(range(len(rows)))
         if per_question:
@@ -183,8 +183,8 @@ def load_world(
         questions = [
             asked_otherwise(scene, asked, paraphrases, vain) for scene, asked in zip(scenes, questions, strict=True)
         ]
-    told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
-    return WorldData(features, questions, told, world)
+    texts = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
+    return WorldData(features, questions, texts, world)
 
 
 def asked_otherwise(scene: Scene, asked: list[Question], paraphrases: float, vain: float) -> list[Question]:

@@ -91,7 +91,7 @@ def train_expert(recipe: Recipe, folder: Path, name: str, report: Reporter) -> N
 
 
 def warm(recipe: Recipe, folder: Path, name: str, report: Reporter) -> None:
-    """Warm the language model on scenes told in words."""
+    """Train the language model on scenes described in words."""
     torch.manual_seed(recipe.seed)
     model = tiny_language_model(recipe.llm, tiny_tokenizer())
     (folder / GATE).unlink(missing_ok=True)  # it was another model's
@@ -127,14 +127,14 @@ def fit(
 
 
 def check_gate(recipe: Recipe, folder: Path, report: Reporter) -> None:
-    """Measure the language model on scenes told without a fault (once), and hold it to the gate."""
+    """Measure the language model on faultless descriptions of scenes (once), and hold it to the gate."""
     path = folder / GATE
     if not exists(path):
         model = tiny_language_model(recipe.llm, tiny_tokenizer())
         fill(model, folder / f"{LANGUAGE}.safetensors", LANGUAGE)
-        told = told_accuracy(warm_objective(recipe, model))
+        scores = told_accuracy(warm_objective(recipe, model))
         with file_guard(folder):
-            write_json_atomic(path, {"mean": sum(told.values()) / len(told), **told})
+            write_json_atomic(path, {"mean": sum(scores.values()) / len(scores), **scores})
     mean = read_json(path)["mean"]
     report.say(f"language model on ground-truth tokens: {mean:.1%}")
     if mean < recipe.pretraining.min_accuracy:

@@ -1,4 +1,4 @@
-"""Progressive pre-alignment: experts join the language model's space one at a time (see design).
+"""Progressive pre-alignment: experts are aligned with the language model's space one at a time.
 
 For the k-th expert only its adapter, the heads and the contrast's temperature learn; the language model is frozen:
 

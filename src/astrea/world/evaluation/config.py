@@ -55,10 +55,10 @@ def own_settings(folder: Path, image_size: int) -> list[str]:
     path = folder / RECIPE
     if not is_file(path):
         return [f"world.canvas={image_size}"]
-    told = read_json(path, MAX_JSON_BYTES)
+    saved = read_json(path, MAX_JSON_BYTES)
     return [
-        f"world={_part(World, told.get('world', {}), path, 'world')}",
-        f"data={_part(Data, told.get('data', {}), path, 'data')}",
+        f"world={_part(World, saved.get('world', {}), path, 'world')}",
+        f"data={_part(Data, saved.get('data', {}), path, 'data')}",
     ]
 
 

@@ -129,14 +129,14 @@ def run_captioning(answerer: Answerer, seen: Seen, task: str, outcome: Outcome, 
     pictures = None if blind else torch.arange(len(scenes))
     answered = answerer.answer([CAPTION_PROMPT] * len(scenes), seen.described[task], pictures, longest=CAPTION_LENGTH)
     scores = np.array([scene_f1(text, scene) for text, scene in zip(answered.texts, scenes, strict=True)])
-    told = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
+    truth = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
     outcome.scores[task] = 100 * float(scores.mean())
     outcome.per_item[task] = scores
     outcome.answers[task] = answered.texts
     outcome.secondary[task] = {
-        "cider_d": 100 * cider_d(answered.texts, told).corpus,
-        "bleu4": 100 * bleu(answered.texts, told)[3].corpus,
-        "rouge_l": 100 * rouge_l(answered.texts, told).corpus,
+        "cider_d": 100 * cider_d(answered.texts, truth).corpus,
+        "bleu4": 100 * bleu(answered.texts, truth)[3].corpus,
+        "rouge_l": 100 * rouge_l(answered.texts, truth).corpus,
     }
     if answered.shares is not None:
         outcome.shares[task] = answered.shares

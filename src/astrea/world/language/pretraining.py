@@ -1,8 +1,8 @@
-"""Warming the small language model on the text of the world, before it has ever seen a picture.
+"""Pretraining the small language model on the text of the world, before it has ever seen a picture.
 
-In life one starts from a pretrained language model. The tiny one learns its words, its facts and how to bind them from
-scenes *told in words*: the prefix is what faultless experts would say, every token the mixture of the language model's
-own word embeddings (see `LabelWords`). It is told wrongly or incompletely some of the time, as real experts would.
+In practice one starts from a pretrained language model. The tiny one learns its words, its facts and how to bind them
+from scenes *described in words*: the prefix is the output of faultless experts, every token the mixture of the language
+model's own word embeddings (see `LabelWords`). Some of the time it is wrong or incomplete, as that of real experts is.
 No expert's weights, no pixels and no test scene are involved.
 """
 
@@ -47,7 +47,7 @@ UNMATCHED = 0.2
 """Share of rows without word match."""
 
 APART = 0.2
-"""Share of rows whose prefix leaves it to the language model to join what experts say about one place."""
+"""Share of rows whose prefix leaves it to the language model to combine the tokens of one place."""
 
 NOTE_WEIGHT = 0.5
 
@@ -59,8 +59,8 @@ SIDE = 64.0
 class WarmBatch:
     """Packed rows and what their prefixes say.
 
-    told: features per expert, in their own channels. present: (B, E). joined: (B,) whether what is said about one place
-    is said together. matched: (B,) whether words find their tokens. source: which scenes, for error messages.
+    told: features per expert, in their own channels. present: (B, E). joined: (B,) whether the tokens of one place are
+    added up, as the mixer starts. matched: (B,) whether words find their tokens. source: which scenes, for messages.
     """
 
     packed: PackedBatch
@@ -131,7 +131,7 @@ def seen_from(one: SceneObject, other: SceneObject) -> str:
 
 
 def ideal_features(scenes: list[Scene]) -> dict[str, ExpertFeatures]:
-    """What faultless experts would say of these scenes."""
+    """The features of these scenes that faultless experts would give."""
     truth = collate_truth(scenes)
     told = {
         "captioning": CaptioningExpert.ideal([short_caption(scene) for scene in scenes]),
@@ -143,9 +143,9 @@ def ideal_features(scenes: list[Scene]) -> dict[str, ExpertFeatures]:
 
 
 def garble(features: ExpertFeatures, generator: torch.Generator, amount_of_it: float = 1.0) -> ExpertFeatures:
-    """Tell it wrongly now and then: tokens blurred with, or replaced by, those of other scenes; slots dropped.
+    """Corrupt features now and then: tokens blurred with, or replaced by, those of other scenes; slots dropped.
 
-    ``amount_of_it`` 0 tells it right, 1 wrongly as often as real experts might.
+    ``amount_of_it`` 0 changes nothing, 1 corrupts as often as real experts might.
     """
     tokens, sure = features.tokens, features.confidence
     batch, slots = sure.shape
@@ -160,7 +160,7 @@ def garble(features: ExpertFeatures, generator: torch.Generator, amount_of_it: f
 
 
 class WarmObjective(Objective):
-    """Next-token loss on answers and captions, given scenes told in the language model's own words.
+    """Next-token loss on answers and captions, given scenes described in the language model's own words.
 
     The question balancer remembers what it has asked, so batches must be taken in order: this one cannot be resumed.
     """
@@ -201,7 +201,7 @@ class WarmObjective(Objective):
         rows = [self.turns(scene, rng) for scene in scenes]
         generator = torch.Generator().manual_seed(rng.getrandbits(60))
         done = min(1.0, step / self.steps)
-        # First tell it right: binding is a phase transition, and faults only put it off. Then as real experts would.
+        # First without faults: binding is a phase transition, and they only put it off. Then as real experts would.
         fault = min(1.0, max(0.0, (done - 0.4) / 0.3))
         told = {name: garble(features, generator, fault) for name, features in ideal_features(scenes).items()}
         # Each row may lose one expert, or now and then all of them.
@@ -286,7 +286,7 @@ class WarmObjective(Objective):
 
 @torch.no_grad()
 def told_accuracy(objective: WarmObjective, scenes: int = 300, seed: int = 1) -> dict[str, float]:
-    """Share of right answers per VQA task on validation scenes told without a fault: the gate's figure."""
+    """Share of right answers per VQA task on faultless descriptions of validation scenes: the gate's figure."""
     objective.model.eval()
     balancer, rng = Balancer(strict=True), random.Random(seed)
     right: dict[str, list[float]] = {}
