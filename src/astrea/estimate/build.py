@@ -28,8 +28,7 @@ from astrea.training.components import configure
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
 from astrea.world.dataset import WorldData, features_of, scenes_of
-from astrea.world.experts.compact import COMPACT
-from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
+from astrea.world.language.tiny import TinyLanguage, tiny_language_model
 from astrea.world.scenes.captions import captions
 from astrea.world.scenes.questions import Balancer
 
@@ -175,8 +174,7 @@ def _around(recipe: Recipe) -> tuple[AstreaForConditionalGeneration, PreTrainedT
     """Astrea around a language model of which only the configuration is there. Where its tokenizer is not, the embedded
     world's stands in for it, which makes fewer tokens of the same texts."""
     text, entries = language_config(recipe), expert_entries(recipe)
-    declared: list[Any] = [expert for expert in expert_specs(entries).values() if expert not in COMPACT.values()]
-    stand_in = tiny_tokenizer([*COMPACT.values(), *declared])
+    stand_in = TinyLanguage().tokenizer(expert_specs(entries).values())
     own = own_tokenizer(recipe)
     tokenizer: PreTrainedTokenizerBase = stand_in if own is None else own
     if text is None:

@@ -139,11 +139,11 @@ def average_precision(score: Tensor, truth: Tensor) -> float:
 def judge_captioning(expert: Expert, scenes: Sequence[Scene]) -> Scores:
     """CIDEr-D (x100) of its short captions, and the share of printed words read right."""
     said = [reading.caption for reading in expert.readings(pixels_from_scenes(scenes).to(place_of(expert)))]
-    told = [[" ".join(short_caption(scene))] for scene in scenes]
+    truth = [[" ".join(short_caption(scene))] for scene in scenes]
     worded = [(s, scene.word) for s, scene in zip(said, scenes, strict=True) if scene.word]
     read = [s.endswith(f"sign {word}") for s, word in worded]
     return {
-        "CIDEr-D": 100 * cider_d(said, told).corpus,
+        "CIDEr-D": 100 * cider_d(said, truth).corpus,
         "word_accuracy": 100 * sum(read) / max(1, len(read)),
     }
 

@@ -81,9 +81,9 @@ def look(
     def features(scenes: list[Scene]) -> Features:
         if cache is None or not scenes:
             return features_of(model.experts, scenes)
-        told = report or Reporter()
+        reporter = report or Reporter()
         which = these_scenes(scenes)
-        return cached_features(model.experts, scenes, which, cache=cache, progress=told.track, notify=told.say)
+        return cached_features(model.experts, scenes, which, cache=cache, progress=reporter.track, notify=reporter.say)
 
     described = {task: features(scenes) for task, scenes in sets.described.items()}
     return Seen(sets, features(sets.scenes), described, features(sets.pool))

@@ -26,11 +26,11 @@ def scene_f1(caption: str, scene: Scene) -> float:
     # A relation can only be asked for where one can be told without ambiguity, and then one is enough.
     clear = bool(view.clear_relations())
     wanted = len(view) + clear + (scene.word is not None)
-    told = objects + (clear and relations > 0) + word
+    found = objects + (clear and relations > 0) + word
     true = objects + relations + word
-    if true == 0 or told == 0:
+    if true == 0 or found == 0:
         return 0.0
-    precision, recall = true / stated, told / wanted
+    precision, recall = true / stated, found / wanted
     return 2 * precision * recall / (precision + recall)
 
 

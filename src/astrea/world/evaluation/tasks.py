@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from astrea.common.errors import AstreaError
 from astrea.recipes.recipe import Data, World
-from astrea.world.dataset import scenes_of
+from astrea.world.dataset import scene_at, scenes_of
 from astrea.world.scenes.captions import captions
-from astrea.world.scenes.draw import draw_scene, split_scene, swap_attribute
+from astrea.world.scenes.draw import draw_scene, swap_attribute
 from astrea.world.scenes.questions import VQA_TASKS, Balancer, Question, build_questions
 from astrea.world.scenes.scene import Scene
 
@@ -68,24 +68,22 @@ def build_test_sets(world: World, data: Data, *, split: str = "test") -> TestSet
             if (i % 2 == 0) == (split == "test")
         ],
     }
-    pool, told = retrieval_pool(world, data.test_retrieval_groups, split)
+    pool, texts = retrieval_pool(world, data.test_retrieval_groups, split)
     balancer, rng = Balancer(), random.Random(world.seed)
     training = [q for scene in scenes_of("train", 600, world) for q in balancer.choose(scene, rng)]
-    return TestSets([scenes[i] for i in used], questions, described, pool, told, training)
+    return TestSets([scenes[i] for i in used], questions, described, pool, texts, training)
 
 
 def retrieval_pool(world: World, groups: int, split: str) -> tuple[list[Scene], list[str]]:
     """Groups of near-duplicates whose canonical captions all differ, within a group and between groups."""
     rng = random.Random(f"{world.seed}/{split}/retrieval")
     pool: list[Scene] = []
-    told: list[str] = []
+    texts: list[str] = []
     start = 10_000_001  # far from the scenes that questions are asked of
     for index in range(start, start + 200 * groups):
         if len(pool) == groups * GROUP_SIZE:
             break
-        first = split_scene(
-            split, index, world.seed, canvas=world.canvas, difficulty=world.difficulty, max_objects=world.max_objects
-        )
+        first = scene_at(split, index, world)
         group, said = [first], [captions(first, 1)[0]]
         for _ in range(12):
             if len(group) == GROUP_SIZE:
@@ -95,12 +93,12 @@ def retrieval_pool(world: World, groups: int, split: str) -> tuple[list[Scene], 
             if text not in said:
                 group.append(other)
                 said.append(text)
-        if len(group) == GROUP_SIZE and not set(said) & set(told):
+        if len(group) == GROUP_SIZE and not set(said) & set(texts):
             pool += group
-            told += said
+            texts += said
     if len(pool) < groups * GROUP_SIZE:
         raise AstreaError(
             f"this world has only {len(pool) // GROUP_SIZE} of {groups} retrieval groups whose captions all differ",
             "lower data.test_retrieval_groups, or raise world.max_objects",
         )
-    return pool, told
+    return pool, texts
