@@ -55,7 +55,7 @@ class MuonAdamW(torch.optim.AdamW):
             if parameter.grad is not None:
                 by_shape.setdefault(parameter.shape, []).append((parameter, parameter.grad))
         for shape, found in by_shape.items():
-            ahead = []
+            nesterov = []
             for parameter, gradient in found:
                 state = self.state[parameter]
                 if not state:
@@ -64,8 +64,8 @@ class MuonAdamW(torch.optim.AdamW):
                     state["momentum"] = torch.zeros_like(parameter)
                 state["step"] += 1
                 local(state["momentum"]).lerp_(local(gradient), 1 - MOMENTUM)
-                ahead.append(full_tensor(gradient).lerp(full_tensor(state["momentum"]), MOMENTUM))
-            update_NRC = orthogonalise(torch.stack(ahead))
+                nesterov.append(full_tensor(gradient).lerp(full_tensor(state["momentum"]), MOMENTUM))
+            update_NRC = orthogonalise(torch.stack(nesterov))
             size = group["lr"] * 0.2 * max(shape) ** 0.5
             for (parameter, _), update in zip(found, update_NRC, strict=True):
                 step = local(shard_like(update, parameter))

@@ -92,8 +92,8 @@ class MoAI(FusionStrategy):
         for layer in self.perceiver:
             latents_BAD, weight_BHAT = layer(latents_BAD, tokens, auxiliary_BT)
             masses.append(expert_mass(weight_BHAT, matrix.expert, matrix.experts))
-        told_B1 = auxiliary_BT.any(1, keepdim=True)
-        told_BA = told_B1.expand(-1, latents_BAD.shape[1])
+        any_B1 = auxiliary_BT.any(1, keepdim=True)
+        any_BA = any_B1.expand(-1, latents_BAD.shape[1])
         seen_BV = matrix.valid[:, self.own]
         asked_B11 = self.norm_question(question_BSD[:, :1])
         visual_BVD = self.slots + tokens[:, self.own]
@@ -101,8 +101,8 @@ class MoAI(FusionStrategy):
         gate_BV3 = self.gate(x).softmax(-1)
         readings = torch.stack(
             [
-                self.from_latents(x, self.norm_latents(latents_BAD), told_BA)[0],
-                self.from_question(x, asked_B11, torch.ones_like(told_B1))[0],
+                self.from_latents(x, self.norm_latents(latents_BAD), any_BA)[0],
+                self.from_question(x, asked_B11, torch.ones_like(any_B1))[0],
                 self.from_self(x, x, seen_BV)[0],
             ],
             -1,
@@ -111,11 +111,11 @@ class MoAI(FusionStrategy):
         spread_BE = torch.stack(masses).mean(0)
         spread_BE = spread_BE / spread_BE.sum(-1, keepdim=True).clamp_min(1e-12)
         borrowed_B1 = (gate_BV3[..., 0] * seen_BV).sum(-1, keepdim=True)
-        mass_BE = spread_BE * (told_BA.sum(-1, keepdim=True) + borrowed_B1)
+        mass_BE = spread_BE * (any_BA.sum(-1, keepdim=True) + borrowed_B1)
         own_E = torch.arange(matrix.experts, device=tokens.device) == self.visual
         mass_BE = mass_BE + own_E * (seen_BV.sum(-1, keepdim=True) - borrowed_B1)
         shares = shares_of(mass_BE, matrix.present).unsqueeze(1).expand(-1, question_BSD.shape[1], -1)
-        return VisualTokens(torch.cat([mixed_BVD, latents_BAD], 1), torch.cat([seen_BV, told_BA], 1), shares, None)
+        return VisualTokens(torch.cat([mixed_BVD, latents_BAD], 1), torch.cat([seen_BV, any_BA], 1), shares, None)
 
 
 class PerceiverLayer(nn.Module):

@@ -66,7 +66,6 @@ def make_scene(
     seed: int,
     *,
     canvas: int = 64,
-    allow_novel: bool | None = False,
     require_novel: bool = False,
     difficulty: float = 0.5,
     max_objects: int = 6,
@@ -76,7 +75,6 @@ def make_scene(
         plan_scene(
             seed,
             canvas=canvas,
-            allow_novel=allow_novel,
             require_novel=require_novel,
             difficulty=difficulty,
             max_objects=max_objects,

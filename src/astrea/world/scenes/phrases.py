@@ -87,9 +87,9 @@ class SceneView:
         names = ((i, self.name(i)) for i in range(len(self)))
         return [(i, name) for i, name in names if name is not None]
 
-    def holds(self, relation: str, a: int, b: int, margin: float = 0.0) -> bool:
-        """Whether object ``a`` is left/right/above/below of object ``b`` by more than ``margin`` steps."""
-        return self.distance(relation, a, b) > margin
+    def holds(self, relation: str, a: int, b: int) -> bool:
+        """Whether object ``a`` is left/right/above/below of object ``b``."""
+        return self.distance(relation, a, b) > 0
 
     def distance(self, relation: str, a: int, b: int) -> float:
         """How far ``a`` lies to that side of ``b``, in steps; negative on the other side."""

@@ -182,16 +182,16 @@ def _place(
     return placed
 
 
-def swap_attribute(spec: SceneSpec, rng: Random, *, allow_novel: bool = False) -> tuple[SceneSpec, str]:
+def swap_attribute(spec: SceneSpec, rng: Random) -> tuple[SceneSpec, str]:
     """A near-duplicate of ``spec`` that differs in one attribute, and which: 'colour', 'kind', 'place' or 'word'.
 
-    'place' turns a clear left/right or above/below of two different pictograms around. Without ``allow_novel`` no
-    object becomes a held-out pair. Background, noise and all else stay, pixel for pixel.
+    'place' turns a clear left/right or above/below of two different pictograms around. No object becomes a held-out
+    pair. Background, noise and all else stay, pixel for pixel.
     """
     attributes = ["colour", "kind", "place", "word"]
     while attributes:
         attribute = attributes.pop(below(rng, len(attributes)))
-        swapped = _SWAPS[attribute](spec, rng, allow_novel)
+        swapped = _SWAPS[attribute](spec, rng)
         if swapped is not None:
             return swapped, attribute
     raise ValueError("nothing in this scene can be swapped")
@@ -221,22 +221,18 @@ def _at(item: ObjectSpec, centre: tuple[int, int], canvas: int) -> ObjectSpec:
     return replace(item, x=x, y=y)
 
 
-def _swap_colour(spec: SceneSpec, rng: Random, allow_novel: bool) -> SceneSpec | None:
+def _swap_colour(spec: SceneSpec, rng: Random) -> SceneSpec | None:
     index = below(rng, len(spec.objects))
     item = spec.objects[index]
-    colours = [
-        colour
-        for colour in range(len(COLOURS))
-        if colour != item.colour and (allow_novel or not is_novel(item.kind, colour))
-    ]
+    colours = [colour for colour in range(len(COLOURS)) if colour != item.colour and not is_novel(item.kind, colour)]
     return _with(spec, {index: replace(item, colour=colours[below(rng, len(colours))])})
 
 
-def _swap_kind(spec: SceneSpec, rng: Random, allow_novel: bool) -> SceneSpec | None:
+def _swap_kind(spec: SceneSpec, rng: Random) -> SceneSpec | None:
     for _ in range(_TRIES):
         index, kind = below(rng, len(spec.objects)), below(rng, len(KINDS))
         item = spec.objects[index]
-        if kind == item.kind or (not allow_novel and is_novel(kind, item.colour)):
+        if kind == item.kind or is_novel(kind, item.colour):
             continue
         swapped = _with(spec, {index: _at(replace(item, kind=kind), _centre(item, spec.canvas), spec.canvas)})
         if _fits(swapped):
@@ -244,7 +240,7 @@ def _swap_kind(spec: SceneSpec, rng: Random, allow_novel: bool) -> SceneSpec | N
     return None
 
 
-def _swap_place(spec: SceneSpec, rng: Random, allow_novel: bool) -> SceneSpec | None:
+def _swap_place(spec: SceneSpec, rng: Random) -> SceneSpec | None:
     clear = 2 * spec.canvas // 8  # twice the distance of centres from which a relation is plain to see
     pairs = [(i, j) for i in range(len(spec.objects)) for j in range(len(spec.objects)) if i != j]
     while pairs:
@@ -283,7 +279,7 @@ def _turned(before: SceneSpec, after: SceneSpec, first: int, second: int, clear:
     return False
 
 
-def _swap_word(spec: SceneSpec, rng: Random, allow_novel: bool) -> SceneSpec | None:
+def _swap_word(spec: SceneSpec, rng: Random) -> SceneSpec | None:
     if spec.word is None:
         return None
     # Of the same length, so that the plate stays as it is.

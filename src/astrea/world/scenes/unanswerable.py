@@ -59,9 +59,7 @@ _TAKEN_FOR_GRANTED = {
 """Templates that take something for granted, and what: these can be asked in vain."""
 
 
-def unanswerable(
-    scene: Scene, rng: random.Random, *, reworded: float = 0.5, nouns: tuple[str, ...] = UNKNOWN_THINGS
-) -> Question:
+def unanswerable(scene: Scene, rng: random.Random, *, reworded: float = 0.5) -> Question:
     """One question that this scene does not answer: half of them about something that is not there.
 
     Args:
@@ -70,7 +68,7 @@ def unanswerable(
     makers: tuple[Callable[[], Question], ...] = (
         lambda: false_premise(scene, rng, reworded=reworded),
         lambda: false_premise(scene, rng, reworded=reworded),
-        lambda: about_unknown(scene, rng, nouns=nouns, reworded=reworded),
+        lambda: about_unknown(scene, rng, nouns=UNKNOWN_THINGS, reworded=reworded),
         lambda: out_of_scope(scene, rng),
     )
     return rng.choice(makers)()
