@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from astrea.experts.bank import COMPACT as NAMES
+from astrea.experts.bank import expert_class
 from astrea.experts.protocol import Expert
-from astrea.world.experts.captioning import CaptioningExpert
-from astrea.world.experts.classification import ClassificationExpert
-from astrea.world.experts.detection import DetectionExpert
-from astrea.world.experts.segmentation import SegmentationExpert
 
-COMPACT: Mapping[str, type[Expert]] = {
-    "captioning": CaptioningExpert,
-    "classification": ClassificationExpert,
-    "segmentation": SegmentationExpert,
-    "detection": DetectionExpert,
-}
-"""In the order in which they are aligned: nearest to language first (as `astrea.experts.bank.COMPACT`)."""
+COMPACT: Mapping[str, type[Expert]] = {kind: expert_class(kind, allow_import=False) for kind in NAMES}
+"""In the order in which they are aligned: nearest to language first."""
