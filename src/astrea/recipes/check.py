@@ -39,9 +39,9 @@ def _faults(recipe: Recipe) -> Iterator[tuple[Trail, str]]:
     keys: tuple[Literal["train", "validation"], ...] = ("train", "validation")
     for key in keys:
         alone = isinstance(getattr(recipe.data, key), str)
-        for number, entry in enumerate(recipe.data.entries(key)):
+        for number, file in enumerate(recipe.data.entries(key)):
             trail: Trail = ("data", key) if alone else ("data", key, number)
-            yield from ((trail, said) for said in _data_faults(entry))
+            yield from ((trail, said) for said in _data_faults(file))
     if recipe.data.images is not None and not exists(recipe.data.images):
         yield ("data", "images"), f"{recipe.data.images} does not exist"
 
