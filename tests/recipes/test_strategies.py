@@ -19,7 +19,7 @@ PEERS = [name for name in STRATEGIES if name != "astrea"]
 NEEDED = {"single": ["model.options={expert: detection}"]}
 """What a strategy must be told, if anything."""
 VALUES = {"mixer": "false", "residual": "true", "gate": "false", "gate_question": "false", "gate_confidence": "true"}
-COMMON = {"strategy", "options", "contrast_width", "adapter_hidden", "word_start", "pretrained_llm"}
+COMMON = {"strategy", "options", "findings", "contrast_width", "adapter_hidden", "word_start", "pretrained_llm"}
 """Keys of `Model` that mean something to every strategy."""
 
 
@@ -34,7 +34,7 @@ def test_every_key_of_the_model_is_somebodys():
 @pytest.mark.parametrize("key", [*sorted(COMMON - {"strategy", "options"}), *MODEL_KEYS])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_key_is_read_or_refused(name: str, key: str):
-    default = load_recipe(Recipe, "tiny").model.model_dump()[key]
+    default = getattr(load_recipe(Recipe, "tiny").model, key)
     words = chosen(name, f"model.{key}={json.dumps(default)}")
     if name == "astrea" or key in COMMON:
         assert getattr(load_recipe(Recipe, "tiny", words).model, key) == default

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
 from astrea.common.float32 import in_full
 from astrea.common.registry import Registry
 from astrea.experts.names import wrong_with
+from astrea.experts.phrases import read_phrases
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.kinds import CHECKPOINTS
 from astrea.experts.protocol import Expert, ExpertFeatures, Reading
@@ -40,7 +41,8 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
         allow_import: as in `Registry.find`.
 
     Raises:
-        AstreaError: unknown kind (lists the known ones), an import that fails, or a class that is no `Expert`.
+        AstreaError: unknown kind (lists the known ones), an import that fails, or a class that is no `Expert` or
+            declares what does not fit together.
     """
     if kind in CHECKPOINTS:
         return CHECKPOINTS[kind]
@@ -56,6 +58,7 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
             f"{len(declared[2] or ())} labels",
             "set all three as class attributes, with one label (or None) per channel",
         )
+    read_phrases(kind, found)
     missing = ", ".join(sorted(found.__abstractmethods__))
     if missing:
         raise AstreaError(f"expert {kind!r} does not define {missing}", "write the methods that astrea.Expert asks for")
@@ -93,6 +96,7 @@ class ExpertBank(nn.Module):
                 raise AstreaError(f"expert {name!r}: {error.message}", error.hint) from error
             except TypeError as error:
                 raise AstreaError(f"expert {name!r}: {error}", "check the expert's options in the recipe") from error
+            read_phrases(name, self[name])
         self.requires_grad_(False)
         self.eval()
         # Under this name transformers asks the parts of a model which of their tensors are to be saved only once.
@@ -114,6 +118,11 @@ class ExpertBank(nn.Module):
     def token_counts(self) -> list[int]:
         """How many tokens each expert declares."""
         return [self[name].num_tokens for name in self.names]
+
+    def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Let every expert know the language model's tokenizer."""
+        for name in self.names:
+            self[name].use_tokenizer(tokenizer)
 
     def forward(self, pixels_B3HW: Tensor, names: Sequence[str] | None = None) -> dict[str, ExpertFeatures]:
         """The features of every expert, or of those named, checked against what each declares."""

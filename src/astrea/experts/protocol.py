@@ -8,9 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +95,19 @@ class Expert(nn.Module, ABC):
         width: channels per token.
         labels: one word or phrase per channel, or None where a channel has no name. Where channels have names,
             the adapter starts as the weighted mixture of the language model's embeddings of those names.
+        slots: groups of channels that stand in phrases: name -> the first channel and the one behind the last.
+        phrases: how a finding is written for the language model, in words and slots; see `astrea.experts.phrases`.
     """
 
     num_tokens: int
     width: int
     labels: tuple[str | None, ...]
+    slots: Mapping[str, tuple[int, int]] = {}
+    phrases: tuple[str, ...] = ()
+
+    def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Called with the language model's tokenizer when a model is assembled or loaded: for experts whose slot
+        ``text`` holds ids of its word pieces. By default nothing happens."""
 
     @abstractmethod
     def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:

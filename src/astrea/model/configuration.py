@@ -10,6 +10,7 @@ from astrea.common.errors import AstreaError
 from astrea.language.question_span import check_span
 
 ATTENTION = ("eager", "sdpa")
+FINDINGS = ("tokens", "phrases", "written")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -31,6 +32,7 @@ class AstreaConfig(PreTrainedConfig):
         language_dtype: type of the language model's weights, such as "bfloat16"; None = that of all the others.
         low_rank: low-rank adapters in the language model, the fields of `astrea.language.low_rank_options.LowRank`;
             None = none.
+        findings: how experts' findings enter the language model: "tokens", "phrases" or "written".
         question_span: the tokens around a user's words, see `astrea.language.question_span`; None = not known.
 
     Raises:
@@ -63,6 +65,7 @@ class AstreaConfig(PreTrainedConfig):
         language_dtype: str | None = None,
         low_rank: dict[str, Any] | None = None,
         question_span: dict[str, Any] | None = None,
+        findings: str = "tokens",
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -90,6 +93,9 @@ class AstreaConfig(PreTrainedConfig):
         self.language_dtype = language_dtype
         self.low_rank = low_rank
         self.question_span = check_span(question_span)
+        if findings not in FINDINGS:
+            raise AstreaError(f"findings is {findings!r:.80}", f"use one of {', '.join(FINDINGS)}")
+        self.findings = findings
         kwargs["attn_implementation"] = kwargs.get("attn_implementation") or self.attention
         # transformers would take another name for code on the hub, and fetch it.
         if kwargs["attn_implementation"] not in (None, *ATTENTION) or self.attention not in (None, *ATTENTION):

@@ -79,6 +79,7 @@ def load_model(
     processor = read_processor(folder)
     model = _load_weights(folder, config, trust_remote_code)
     check_pair(folder, model, processor)
+    model.experts.use_tokenizer(processor.tokenizer)
     _try(folder, model)
     model.doubt = read_doubt(folder, widths_of(model))
     return placed(model, device), processor

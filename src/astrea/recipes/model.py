@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -17,6 +17,11 @@ class Model(Part):
 
     strategy: str = Field("astrea", description='a name (astrea.fusion.registry), or "module:Class"')
     options: dict[str, Any] = Field({}, description="of another strategy's constructor; Astrea's are the keys below")
+    findings: Literal["tokens", "phrases", "written"] = Field(
+        "tokens",
+        description="how a finding enters the language model: as one token; as a phrase of words and slots, read like "
+        "text (`Expert.phrases`); or written out as its likeliest words, in which nothing learns",
+    )
     word_match: float = Field(
         WORD_MATCH,
         ge=0,
@@ -51,7 +56,9 @@ class Model(Part):
     @model_serializer(mode="wrap")
     def _without_anothers(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Read back, keys that the strategy does not read would be refused.
-        other = () if self.strategy == ASTREA else MODEL_KEYS
+        other = set() if self.strategy == ASTREA else set(MODEL_KEYS)
+        # Where it is said, so that models from before there was a choice still compare.
+        other |= {"findings"} if self.findings == "tokens" else set()
         return {key: value for key, value in dump(self).items() if key not in other}
 
     def fusion(self) -> dict[str, Any]:

@@ -168,6 +168,7 @@ def configure(
         attention=recipe.llm.attention,
         language_dtype=None if recipe.llm.tiny else recipe.llm.dtype,
         low_rank=None if low_rank is None else low_rank.model_dump(mode="json"),
+        findings=recipe.model.findings,
     )
 
 
@@ -262,6 +263,7 @@ def put_together(recipe: Recipe, parts: Path | None) -> Assembled:
     if not whole:
         model.language_model.load_state_dict(language.state_dict())
     load_experts(model.experts, recipe.experts, parts)
+    model.experts.use_tokenizer(tokenizer)
     if recipe.model.word_start:
         for name in model.experts.names:
             labels = model.experts[name].labels

@@ -11,7 +11,10 @@ from astrea.model.loading import load_model
 from astrea.recipes.recipe import Recipe
 from astrea.training.components import Assembled, configure, put_together
 
-COMPARED = ("experts", "strategy", "fusion", "adapter_hidden", "contrast_width", "image_size", "attention", "low_rank")
+COMPARED = (
+    *("experts", "strategy", "fusion", "findings", "adapter_hidden", "contrast_width", "image_size", "attention"),
+    "low_rank",
+)
 """What a recipe says of the model, and has to say of the one it goes on from."""
 
 

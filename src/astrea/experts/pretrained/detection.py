@@ -100,7 +100,7 @@ class DetectionCheckpoint(CheckpointExpert):
         # YOLOS hands out the picture's own tokens too; its queries are the last ones.
         return probability, boxes, out.last_hidden_state[:, -queries:]
 
-    def slots(self, pixels_B3SS: Tensor) -> tuple[ExpertFeatures, Tensor]:
+    def best(self, pixels_B3SS: Tensor) -> tuple[ExpertFeatures, Tensor]:
         """The best queries as tokens, left to right, and their boxes (B, T, 4) in the same order."""
         probability_BQK, box_BQ4, hidden_BQH = self.encode(pixels_B3SS)
         score_BT, best_BT = probability_BQK.amax(-1).topk(self.num_tokens, 1)
@@ -113,10 +113,10 @@ class DetectionCheckpoint(CheckpointExpert):
         return features, in_order(box_BT4, box_order(box_BT4, sure_BT))
 
     def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
-        return self.slots(pixels_B3HW)[0]
+        return self.best(pixels_B3HW)[0]
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
-        features, boxes = self.slots(pixels_B3HW)
+        features, boxes = self.best(pixels_B3HW)
         found = []
         for row in range(len(boxes)):
             keep = features.confidence[row] > 0

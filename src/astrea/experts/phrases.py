@@ -1,0 +1,112 @@
+"""How an expert's finding is written for a language model: phrases of words and slots.
+
+``"{feature} {vertical} {horizontal} ;"`` is a phrase of three slots and one literal. A slot is a group of the expert's
+channels (`Expert.slots`), and what its channels are decides what it becomes:
+
+* words: every channel has a name in `Expert.labels`. One token, the mixture of the names' word embeddings.
+* feature: no channel has a name. One token, which the adapter makes of the channels.
+* text: the slot is called ``text``. Its channels are ids of the language model's own word pieces as whole numbers, -1
+  where there are fewer, and each is a token.
+
+Experts that know in two ways, by features and by words of their own, write a phrase for each, features first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from string import Formatter
+from typing import Literal
+
+from astrea.common.errors import AstreaError, shortened
+from astrea.experts.protocol import Expert
+
+TEXT = "text"
+"""The name of the slot that holds word pieces."""
+
+MOST_PHRASES = 2
+"""Features and own words: which of the two is dropped in training is one draw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A group of channels in a phrase: ``start`` is the first one, ``stop`` the one behind the last."""
+
+    name: str
+    start: int
+    stop: int
+    kind: Literal["words", "feature", "text"]
+
+
+Phrase = tuple[str | Slot, ...]
+"""Literal texts as they are written, spaces included, and slots, in reading order."""
+
+
+def read_phrases(name: str, expert: type[Expert] | Expert) -> tuple[Phrase, ...]:
+    """The phrases that an expert declares; none = it declares none.
+
+    Args:
+        name: of the expert, for messages.
+
+    Raises:
+        AstreaError: a slot lies outside of the channels or is half named, or a phrase is malformed, names a slot that
+            the expert does not have, uses a channel twice, or has no slot at all.
+    """
+    slots = {slot.name: slot for slot in _slots(name, expert)}
+    phrases = expert.phrases
+    if isinstance(phrases, str) or not all(isinstance(phrase, str) for phrase in phrases):
+        raise AstreaError(f"expert {name!r}: phrases is {shortened(repr(phrases))}", "give a tuple of texts")
+    if len(phrases) > MOST_PHRASES:
+        raise AstreaError(
+            f"expert {name!r} declares {len(phrases)} phrases; at most {MOST_PHRASES} are read",
+            "write one of its features and one of its own words",
+        )
+    return tuple(_read(name, phrase, slots) for phrase in phrases)
+
+
+def has_features(phrase: Phrase) -> bool:
+    """Whether a phrase tells what has no words."""
+    return any(isinstance(part, Slot) and part.kind == "feature" for part in phrase)
+
+
+def _slots(name: str, expert: type[Expert] | Expert) -> Iterator[Slot]:
+    for slot, channels in expert.slots.items():
+        whole = isinstance(channels, tuple) and len(channels) == 2 and all(type(at) is int for at in channels)
+        if not whole or not 0 <= channels[0] < channels[1] <= expert.width:
+            raise AstreaError(
+                f"expert {name!r}: slot {slot!r} is {shortened(repr(channels))}, and there are {expert.width} channels",
+                "a slot is its first channel and the one behind its last, such as (0, 80)",
+            )
+        named = [label is not None for label in expert.labels[slice(*channels)]]
+        if any(named) and (slot == TEXT or not all(named)):
+            raise AstreaError(
+                f"expert {name!r}: {sum(named)} of the {len(named)} channels of slot {slot!r} have names",
+                "channels of text have none; in any other slot either all have one or none has",
+            )
+        kind: Literal["words", "feature", "text"] = "text" if slot == TEXT else "words" if all(named) else "feature"
+        yield Slot(slot, channels[0], channels[1], kind)
+
+
+def _read(name: str, phrase: str, slots: dict[str, Slot]) -> Phrase:
+    where = f"expert {name!r}: the phrase {shortened(repr(phrase))}"
+    found: list[str | Slot] = []
+    try:
+        pieces = list(Formatter().parse(phrase))
+    except ValueError as error:
+        raise AstreaError(f"{where} cannot be read: {error}", "write a slot as {name}, and a brace twice") from error
+    for literal, field, spec, conversion in pieces:
+        if literal.strip():
+            found.append(literal)
+        if field is None:
+            continue
+        if field not in slots or spec or conversion:
+            known = ", ".join(slots) or "none"
+            raise AstreaError(f"{where} has no slot {field!r}", f"the expert's slots: {known}; write one as {{name}}")
+        found.append(slots[field])
+    used = [part for part in found if isinstance(part, Slot)]
+    if not used:
+        raise AstreaError(f"{where} has no slot", "write what the expert found as {name}")
+    channels = [channel for slot in used for channel in range(slot.start, slot.stop)]
+    if len(set(channels)) < len(channels):
+        raise AstreaError(f"{where} uses a channel twice", "every channel stands in one slot of a phrase")
+    return tuple(found)

@@ -1,0 +1,95 @@
+"""How experts declare phrases, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from astrea.common.errors import AstreaError
+from astrea.experts.bank import expert_class
+from astrea.experts.phrases import Slot, has_features, read_phrases
+from astrea.experts.protocol import Expert, ExpertFeatures
+
+FEATURE, THING = Slot("feature", 0, 3, "feature"), Slot("thing", 3, 5, "words")
+VERTICAL, TEXT = Slot("vertical", 5, 7, "words"), Slot("text", 7, 9, "text")
+
+
+class Seer(Expert):
+    """Two ways of knowing, and text."""
+
+    num_tokens = 2
+    width = 9
+    labels = (None, None, None, "cat", "dog", "top", "bottom", None, None)
+    slots = {"feature": (0, 3), "thing": (3, 5), "vertical": (5, 7), "text": (7, 9)}
+    phrases = ("{feature} {vertical} ;", 'a {thing} says "{text}"')
+
+    def forward(self, pixels_B3HW):
+        return ExpertFeatures(pixels_B3HW.new_zeros(len(pixels_B3HW), 2, 9), pixels_B3HW.new_ones(len(pixels_B3HW), 2))
+
+    def readings(self, pixels_B3HW):
+        return []
+
+
+class Outside(Seer):
+    slots = {**Seer.slots, "thing": (3, 10)}
+
+
+def test_a_phrase_is_words_and_slots():
+    first, second = read_phrases("seer", Seer)
+    assert first == (FEATURE, VERTICAL, " ;")
+    assert second == ("a ", THING, ' says "', TEXT, '"')
+    assert has_features(first)
+    assert not has_features(second)
+
+
+def test_an_expert_need_not_declare_any():
+    class Plain(Seer):
+        slots = {}
+        phrases = ()
+
+    assert read_phrases("plain", Plain) == ()
+
+
+def test_a_brace_can_be_written():
+    class Braces(Seer):
+        phrases = ("{{{thing}}}",)
+
+    assert read_phrases("seer", Braces) == (("{", THING, "}"),)
+
+
+@pytest.mark.parametrize(
+    ("slots", "phrases", "said"),
+    [
+        ({"thing": (3, 10)}, (), "slot 'thing' is (3, 10), and there are 9 channels"),
+        ({"thing": (-1, 2)}, (), "slot 'thing' is (-1, 2), and there are 9 channels"),
+        ({"thing": (3, 3)}, (), "slot 'thing' is (3, 3)"),
+        ({"thing": 3}, (), "slot 'thing' is 3"),
+        ({"thing": (3, "5")}, (), "slot 'thing' is (3, '5')"),
+        ({"thing": (2, 5)}, (), "2 of the 3 channels of slot 'thing' have names"),
+        ({"text": (3, 5)}, (), "2 of the 2 channels of slot 'text' have names"),
+        ({"thing": (3, 5)}, ("{thing} {colour}",), "has no slot 'colour'"),
+        ({"thing": (3, 5)}, ("{}",), "has no slot ''"),
+        ({"thing": (3, 5)}, ("{thing:>3}",), "has no slot 'thing'"),
+        ({"thing": (3, 5)}, ("{thing!r}",), "has no slot 'thing'"),
+        ({"thing": (3, 5)}, ("{thing",), "cannot be read"),
+        ({"thing": (3, 5)}, ("nothing",), "has no slot"),
+        ({"thing": (3, 5)}, ("",), "has no slot"),
+        ({"thing": (3, 5)}, ("{thing} {thing}",), "uses a channel twice"),
+        ({"thing": (3, 5), "animal": (4, 5)}, ("{thing} {animal}",), "uses a channel twice"),
+        ({"thing": (3, 5)}, "{thing}", "phrases is"),
+        ({"thing": (3, 5)}, (1,), "phrases is"),
+        ({"thing": (3, 5)}, ("{thing}",) * 3, "declares 3 phrases"),
+    ],
+)
+def test_what_does_not_fit_is_refused(slots, phrases, said):
+    wrong = type("Wrong", (Seer,), {"slots": slots, "phrases": phrases})
+    with pytest.raises(AstreaError) as caught:
+        read_phrases("seer", wrong)
+    assert said in caught.value.message
+    assert "'seer'" in caught.value.message
+    assert caught.value.hint
+
+
+def test_it_is_checked_when_the_class_is_looked_up():
+    assert expert_class(f"{__name__}:Seer", allow_import=True) is Seer
+    with pytest.raises(AstreaError, match="slot 'thing'"):
+        expert_class(f"{__name__}:Outside", allow_import=True)
