@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from astrea.common.errors import AstreaError
 from astrea.recipes import based, loader
 from astrea.recipes.loader import dump_recipe, load_recipe
+from astrea.recipes.tree import read_value
+from astrea.recipes.yaml import write as write_yaml
 
 
 class Strict(BaseModel):
@@ -148,6 +150,7 @@ def test_a_shipped_name_wins_over_a_file_of_that_name(tmp_path, monkeypatch):
         ("label: a\n? [1, 2]\n: 3\n", 2, ["a key is a sequence"], ""),
         ("a: 1\nb: [1\n", 3, ["not valid YAML"], ""),
         ("steps: 1\n---\nsteps: 2\n", 2, ["not valid YAML"], ""),
+        ("label: a\n\tb: 1\n", 2, ["not valid YAML"], ""),
         ("steps: 1\nlabel: !!python/object/apply:os.system [ls]\n", 2, ["tag", "os.system"], "Remove the tag"),
         ("label: !secret x\n", 1, ["tag '!secret'"], ""),
         ("steps: !!int many\n", 1, ["not a whole number"], ""),
@@ -176,6 +179,36 @@ def test_several_problems_are_told_at_once(write):
     assert error.message.count("\n") == 2
     many = refusal(write("".join(f"wild{n}: 1\n" for n in range(4000))))
     assert "and 3992 more" in many.message
+
+
+@pytest.mark.parametrize("text", ["%YAML 1.3\n---\nsteps: 1\n", "%YAML 9.9\n---\nsteps: 1\n"])
+def test_another_version_of_yaml_is_refused(write, text):
+    error = refusal(write(text))
+    assert "run.yaml" in error.message
+    assert "not valid YAML" in error.message
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        *[(text, text) for text in ("on", "no", "Yes", "n", "1:30", "2024-01-01", "<<", "=", "0b11", "1e", "-_", ".")],
+        *[("010", 10), ("0o17", 15), ("0x1f", 31), ("1_000", 1000), ("+3", 3), ("-0", 0)],
+        *[(".5e3", 500.0), ("1e3", 1000.0), ("1.", 1.0), ("-.inf", -math.inf), ("6.02E+23", 6.02e23)],
+        *[("TRUE", True), ("false", False), ("~", None), ("Null", None), ("", None), ("'1'", "1"), ("!!str 1", "1")],
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(said, value):
+    for version in ("", "%YAML 1.1\n---\n"):
+        read = read_value(f"{version}[{said}, {{a: {said}}}]" if said else f"{version}- \n- {{a: }}", "here")
+        assert read == [value, {"a": value}]
+        assert type(read[0]) is type(value)
+    assert read_value(write_yaml([value]), "here") == [value]
+
+
+def test_an_anchor_may_be_set_again_without_a_word(write, recwarn):
+    recipe = load_recipe(Recipe, write("label: &a x\nexperts: {b: &a {width: 3}, c: *a}\n"))
+    assert recipe.experts["b"] == recipe.experts["c"] == Expert(width=3)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "\ufeff"])

@@ -241,8 +241,10 @@ def test_a_command_line_that_says_too_little(tiny_folder, tmp_path, given, said)
 
 def test_options_are_read_as_yaml():
     assert dict(map(parsed, ["a=3", "b=x", "c=[1, 2]", "d=1.5"])) == {"a": 3, "b": "x", "c": [1, 2], "d": 1.5}
-    with pytest.raises(AstreaError, match="cannot be read"):
-        parsed("a=[1")
+    assert parsed("e=on") == ("e", "on")  # as in a recipe
+    for wrong in ("a=[1", "a=!!python/name:os.system", "a={b: 1, b: 2}"):
+        with pytest.raises(AstreaError, match=f"--option '{re.escape(wrong)}'"):
+            parsed(wrong)
 
 
 def test_root_of_a_rising_function():

@@ -11,8 +11,8 @@ import difflib
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import yaml
 from pydantic import BaseModel
+from ruamel.yaml.nodes import MappingNode
 
 from astrea.common.errors import AstreaError
 from astrea.common.paths import file_guard, is_file, is_folder, open_file
@@ -20,7 +20,7 @@ from astrea.recipes.schema import keys_of
 from astrea.recipes.strategies import leave_behind, strategy_of
 from astrea.recipes.trail import short
 from astrea.recipes.tree import Tree
-from astrea.recipes.yaml12 import MAX_BYTES, compose
+from astrea.recipes.yaml import MAX_BYTES, compose, kind_of
 
 SHIPPED = Path(__file__).parent
 BASE = "base"
@@ -82,10 +82,11 @@ def read_tree(path: Path, model: type[BaseModel]) -> Tree:
     root = compose(_read(path), str(path))
     if root is None:
         raise AstreaError(f"{path}: the recipe is empty", f"Write keys into it: {', '.join(keys_of(model)[:12])}.")
-    if not isinstance(root, yaml.MappingNode):
+    if not isinstance(root, MappingNode):
         where = f"{path}, line {root.start_mark.line + 1}"
-        kind: str = root.id  # type: ignore[attr-defined]
-        raise AstreaError(f"{where}: a recipe is a mapping, not a {kind}", "Write it as lines of 'key: value'.")
+        raise AstreaError(
+            f"{where}: a recipe is a mapping, not a {kind_of(root)}", "Write it as lines of 'key: value'."
+        )
     recipe.data = recipe.build(root, (), lambda node: f"{path}, line {node.start_mark.line + 1}")
     return recipe
 

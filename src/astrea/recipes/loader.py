@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from astrea.common.errors import AstreaError
@@ -16,7 +15,7 @@ from astrea.recipes.problems import explain
 from astrea.recipes.renamed import refuse_old_keys, rename_old_keys
 from astrea.recipes.strategies import forget_unread, leave_behind, strategy_of
 from astrea.recipes.tree import Tree
-from astrea.recipes.yaml12 import MAX_BYTES, MAX_NODES, Dumper
+from astrea.recipes.yaml import MAX_BYTES, MAX_NODES, write
 
 __all__ = ["dump_recipe", "load_recipe", "load_with_origins", "shipped_recipes"]
 
@@ -83,7 +82,7 @@ def dump_recipe(config: BaseModel) -> str:
         AstreaError: so much is in it that it could not be read back.
     """
     data = config.model_dump(mode="json", by_alias=True, round_trip=True)
-    text = yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=10**6)
+    text = write(data)
     if len(text.encode()) > MAX_BYTES:
         raise AstreaError(f"the recipe, every key written out, is larger than {MAX_BYTES // 1024} KiB", SHORTER)
     if count_nodes(data) > MAX_NODES:

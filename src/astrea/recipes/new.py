@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import yaml
-
-from astrea.recipes.yaml12 import Dumper
+from astrea.recipes.yaml import write
 
 TEMPLATE = """\
 # What is not said here is as in the recipe below; `astrea recipe show {path}` prints every key with its value,
@@ -62,4 +60,4 @@ def share_or_path(text: str) -> str:
 
 def scalar(text: str) -> str:
     """A text as YAML writes it in one line."""
-    return yaml.dump(text, Dumper=Dumper, width=10**6, allow_unicode=True, default_style=None).split("\n...")[0].strip()
+    return write(text).split("\n...")[0].strip()

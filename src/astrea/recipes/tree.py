@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
+from ruamel.yaml.nodes import Node, ScalarNode, SequenceNode
 
 from astrea.common.errors import AstreaError
 from astrea.recipes.schema import is_entry, models_at
 from astrea.recipes.trail import Trail, dotted, inside, short
-from astrea.recipes.yaml12 import MAX_BYTES, MAX_DEPTH, MAX_NODES, check_tag, clean, compose, scalar, too_large
+from astrea.recipes.yaml import MAX_BYTES, MAX_DEPTH, MAX_NODES, check_tag, clean, compose, kind_of, scalar, too_large
 
 
 class Tree:
@@ -22,23 +22,23 @@ class Tree:
         self.origins: dict[Trail, str] = {}
         self._visited = 0
 
-    def build(self, node: yaml.Node, trail: Trail, at: Callable[[yaml.Node], str]) -> Any:
+    def build(self, node: Node, trail: Trail, at: Callable[[Node], str]) -> Any:
         """Turns a node into data; ``at`` says where a node was written."""
         # Aliases share nodes, so visits are counted, not nodes; the depth stops an alias of itself.
         self._visited += 1
         if self._visited > MAX_NODES or len(trail) >= MAX_DEPTH:
             raise too_large(at(node))
         self.origins.setdefault(trail, at(node))
-        if isinstance(node, yaml.ScalarNode):
+        if isinstance(node, ScalarNode):
             return scalar(node, at(node))
         check_tag(node, at(node))
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, SequenceNode):
             return [self.build(item, (*trail, i), at) for i, item in enumerate(node.value)]
         data: dict[str, Any] = {}
         for key_node, value in node.value:
             here = at(key_node)
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise AstreaError(f"{here}: a key is a {key_node.id}", "Keys are plain words.")
+            if not isinstance(key_node, ScalarNode):
+                raise AstreaError(f"{here}: a key is a {kind_of(key_node)}", "Keys are plain words.")
             check_tag(key_node, here)
             key = clean(key_node.value, here)
             inner = (*trail, key)
@@ -138,3 +138,13 @@ def at(data: Any, trail: Trail) -> Any:
     for part in trail:
         data = data[part]
     return data
+
+
+def read_value(text: str, where: str) -> Any:
+    """The plain value that a text says in YAML, None where it is empty.
+
+    Raises:
+        AstreaError: it is no YAML, or not plain data; with ``where`` it was written.
+    """
+    node = compose(text, where)
+    return None if node is None else Tree().build(node, (), lambda _: where)

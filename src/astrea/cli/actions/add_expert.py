@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from astrea.common.errors import AstreaError
 from astrea.common.output import out, print_path
 from astrea.common.progress import TerminalReporter
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import ExpertEntry, Recipe
+from astrea.recipes.tree import read_value
 from astrea.training import add_expert as add_expert_module
 
 
@@ -49,12 +48,9 @@ def parsed(given: str) -> tuple[str, Any]:
     """KEY=VALUE, the value as YAML reads it, so that 3 is a number and [a, b] a list.
 
     Raises:
-        AstreaError: it is not of that form.
+        AstreaError: it is not of that form, or the value is no plain data.
     """
     key, equals, value = given.partition("=")
     if not key.isidentifier() or not equals:
         raise AstreaError(f"--option {given!r} does not say KEY=VALUE", "such as --option threshold=0.01")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise AstreaError(f"--option {given!r}: the value cannot be read", "quote it, or write it as YAML") from error
+    return key, read_value(value, f"--option {given!r}")
