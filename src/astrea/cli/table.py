@@ -27,8 +27,16 @@ RECIPE = (
     Command("new", "Write a small recipe for data of one's own, with comments.", "astrea.cli.commands.recipe:new"),
 )
 CACHE = (
-    Command("list", "List cached expert features: size and last use.", "astrea.cli.commands.cache:list_entries"),
-    Command("prune", "Remove cached expert features, those used longest ago first.", "astrea.cli.commands.cache:prune"),
+    Command(
+        "list",
+        "List cached expert features and dequantised language models: size and last use.",
+        "astrea.cli.commands.cache:list_entries",
+    ),
+    Command(
+        "prune",
+        "Remove cached features and language models, those used longest ago first.",
+        "astrea.cli.commands.cache:prune",
+    ),
 )
 COMMANDS = (
     Command(
@@ -52,7 +60,7 @@ COMMANDS = (
         "astrea.cli.commands.add_expert:add_expert",
         renamed="add-expert",
     ),
-    Command("cache", "List or remove cached expert features.", CACHE),
+    Command("cache", "List or remove cached expert features and language models.", CACHE),
     Command("estimate", "Say what a recipe costs: memory, GPU, time.", "astrea.cli.commands.estimate:estimate"),
     Command("ask", "Ask a question about a picture, and why this is the answer.", "astrea.cli.commands.ask:ask"),
     Command("index", "Index a folder of pictures, for `astrea retrieve`.", "astrea.cli.commands.retrieve:index"),

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from transformers import modeling_gguf_pytorch_utils
 from transformers.cache_utils import Cache, DynamicLayer, StaticCache, StaticLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 """What a model calls the cache that it takes and returns: "cache" since release 5.24, "past_key_values" before."""
+
+
+@contextmanager
+def gguf_progress(told: Callable[[int, int], None]) -> Iterator[None]:
+    """Inside, transformers tells ``told`` how many tensors of a GGUF file it has dequantised, and of how many, instead
+    of drawing a bar of its own that `quiet` does not reach."""
+
+    def bar(tensors: Iterable[Any], **_: Any) -> Iterator[Any]:
+        every = list(tensors)
+        for number, tensor in enumerate(every):
+            told(number, len(every))
+            yield tensor
+        told(len(every), len(every))
+
+    names = vars(modeling_gguf_pytorch_utils)
+    drawn = names.get("tqdm")
+    names["tqdm"] = bar
+    try:
+        yield
+    finally:
+        names["tqdm"] = drawn
 
 
 def cache_of(found: Any) -> Cache | None:

@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import atomic_path, sha256_file, write_json_atomic
-from astrea.common.paths import exists, read_bytes, size_of
+from astrea.common.kept_folders import RECORD, described
+from astrea.common.paths import exists, list_folder, read_bytes, size_of
 
 Features = dict[str, torch.Tensor]
 
@@ -33,7 +34,7 @@ MOST_ABOUT = 16 << 20
 """Bytes of the largest JSON file of an entry that is read."""
 
 _FORMAT = "astrea-features-1"
-_ENTRY_FILE = re.compile(r"([0-9a-f]{64})\.(?:safetensors|json)")
+_ENTRY_FILE = re.compile(r"([0-9a-f]{64})\.(?:safetensors|json|folder)")
 _LEFTOVER = re.compile(r"\.[0-9a-f]{64}\..*\.tmp")
 _LEFTOVER_AGE = 24 * 3600  # seconds; a younger one may belong to a process that is still writing it
 
@@ -64,13 +65,30 @@ def _log_event(event: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """One stored set of features. size: bytes of all its files. used: seconds since 1970 when it was last read or
-    written. files: the JSON file, which makes an entry whole, comes first."""
+    """One stored set of features, or one folder. size: bytes of all its files. used: seconds since 1970 when it was
+    last read or written. files: the JSON file, which makes an entry whole, comes first. what: in words, what it is."""
 
     name: str
     size: int
     used: float
     files: tuple[Path, ...]
+    what: str = "expert features"
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the files lie in, if the entry is one."""
+        return self.files[0].parent if self.files[0].name == RECORD else None
+
+    def remove(self) -> None:
+        """Remove it.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        for path in self.files:
+            path.unlink(missing_ok=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder)
 
 
 class FeatureCache:
@@ -146,8 +164,7 @@ class FeatureCache:
             if total - removed <= keep_bytes:
                 break
             with contextlib.suppress(OSError):
-                for path in entry.files:
-                    path.unlink(missing_ok=True)
+                entry.remove()
                 removed += entry.size
         return removed
 
@@ -157,15 +174,18 @@ class FeatureCache:
         with contextlib.suppress(OSError):
             for path in sorted(self.folder.iterdir()):
                 if match := _ENTRY_FILE.fullmatch(path.name):
-                    files.setdefault(match[1], []).append(path)
+                    files.setdefault(match[1], []).extend(_files_of(path))
                 elif _LEFTOVER.fullmatch(path.name) and time.time() - path.stat().st_mtime > _LEFTOVER_AGE:
                     shutil.rmtree(path, ignore_errors=True)
         entries = []
         for name, paths in files.items():
+            if not paths:
+                continue
             with contextlib.suppress(OSError):  # another process pruned it meanwhile
                 status = [path.stat() for path in paths]
                 used, size = max(s.st_mtime_ns for s in status) / 1e9, sum(s.st_size for s in status)
-                entries.append(CacheEntry(name, size, used, tuple(paths)))
+                about = {} if paths[0].name != RECORD else {"what": described(paths[0].parent)}
+                entries.append(CacheEntry(name, size, used, tuple(paths), **about))
         return entries
 
     def _tensors(self, entry: str) -> Path:
@@ -216,6 +236,14 @@ class FeatureCache:
                 },
             }
         write_json_atomic(self._about(entry), record)
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The files of one name of an entry: itself, or what a folder holds, its record first; none of a damaged one."""
+    if path.suffix != ".folder":
+        return [path]
+    held = list_folder(path) if path.is_dir() else []
+    return sorted(held, key=lambda one: one.name != RECORD) if path / RECORD in held else []
 
 
 def _check_record(record: object, key: dict[str, Any]) -> None:

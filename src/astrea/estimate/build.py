@@ -22,6 +22,7 @@ from astrea.experts.bank import expert_specs
 from astrea.experts.pretrained.captioning import CaptionCheckpoint
 from astrea.experts.pretrained.entry import from_architecture, from_folder
 from astrea.language.checkpoint import prepare_tokenizer
+from astrea.language.gguf import gguf_file, read_config, read_tokenizer
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import Recipe
 from astrea.training.components import configure
@@ -92,6 +93,8 @@ def language_config(recipe: Recipe) -> PreTrainedConfig | None:
         return read_architecture(language.architecture, "llm.architecture")
     if language.checkpoint is None:
         return None
+    if language.gguf:
+        return read_config(gguf_file(language.checkpoint))
     try:
         found: PreTrainedConfig | None = AutoConfig.from_pretrained(
             language.checkpoint, revision=language.revision, local_files_only=True, trust_remote_code=False
@@ -162,7 +165,10 @@ def own_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase | None:
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(language.checkpoint, revision=language.revision, **safe)
+            if language.gguf:
+                tokenizer = read_tokenizer(gguf_file(language.checkpoint))
+            else:
+                tokenizer = AutoTokenizer.from_pretrained(language.checkpoint, revision=language.revision, **safe)
     except Exception:  # there is none, or one that cannot be used: transformers raises nearly any type
         return None
     with torch.device("cpu"):

@@ -25,6 +25,7 @@ from astrea.common.weight_files import pickles_hint, tensor_shapes
 from astrea.language.attention import WARMED_UP
 from astrea.language.chat import settled_template
 from astrea.language.chat_format import ChatFormat
+from astrea.language.gguf_name import names_gguf
 from astrea.language.plain import Said, say_plain
 from astrea.language.requirements import check_language_model
 from astrea.language.tokenizer import IMAGE, PAD
@@ -153,6 +154,11 @@ def find_checkpoint(name: str, revision: str | None) -> Path:
         AstreaError: there is none, or the commit is not pinned.
     """
     refuse_url(name)
+    if names_gguf(name):
+        raise AstreaError(
+            f"{name} is a GGUF file, which only training reads",
+            "write it out as a folder with astrea.language.gguf.folder_from_gguf, and give that",
+        )
     folder = Path(name).expanduser()
     if is_folder(folder):
         return folder

@@ -10,6 +10,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.paths import exists, hint_for, is_file, missing
 from astrea.data.readers.sources import matching_files
 from astrea.experts.bank import expert_class
+from astrea.language.gguf_source import check_source
 from astrea.recipes.evaluation import TASKS
 from astrea.recipes.recipe import Recipe, TrainFile
 from astrea.recipes.trail import Trail, dotted
@@ -34,6 +35,10 @@ def _faults(recipe: Recipe) -> Iterator[tuple[Trail, str]]:
             TASKS.find(task.task, allow_import=True)
         except AstreaError as error:
             yield ("evaluation", "tasks", number), f"{error.message} -> {error.hint}"
+    try:
+        check_source(recipe.llm)
+    except AstreaError as error:
+        yield ("llm", "checkpoint"), f"{error.message} -> {error.hint}"
     if recipe.pretrain not in ("shipped", "scratch") and not is_file(f"{recipe.pretrain}/card.json"):
         yield ("pretrain",), f"{recipe.pretrain}/card.json {missing(f'{recipe.pretrain}/card.json')}"
     keys: tuple[Literal["train", "validation"], ...] = ("train", "validation")

