@@ -14,6 +14,7 @@ LONGEST = (
     "lab/arena/test_arena_run.py",
     "training/test_own_data.py",
     "training/test_distributed.py",
+    "training/test_trainable_experts.py",
     "cli/test_cli_runs.py",
     "estimate/test_estimate_table.py",
 )

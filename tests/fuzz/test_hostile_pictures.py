@@ -114,12 +114,14 @@ def test_limits_hold_and_say_why(case, monkeypatch):
     data = make()
     assert load_image(data).mode == "RGB"
     monkeypatch.setattr(image_limits, limit, value)
-    for refuse in (load_image, check_image):
-        with pytest.raises(AstreaError) as caught:
-            refuse(data, name="sample 3")
-        assert caught.value.message.startswith("sample 3 ")
-        assert said in caught.value.message
-        assert caught.value.hint
+    with pytest.raises(AstreaError) as caught:
+        load_image(data, name="sample 3")
+    assert caught.value.message.startswith("sample 3 ")
+    with pytest.raises(AstreaError) as checked:
+        check_image(data)
+    for refusal in (caught.value, checked.value):
+        assert said in refusal.message
+        assert refusal.hint
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -175,11 +175,12 @@ def test_guidance_pushes_away_from_what_is_said_without_the_picture(tiny_model, 
 @torch.no_grad()
 def test_a_pass_can_be_exported(tiny_model, batch):
     """All that follows the experts, who are convolutions and take long to trace."""
+    model = copy.deepcopy(tiny_model)  # export leaves weak references to weights, which then cannot change devices
 
     class Pass(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model, self.features = tiny_model, tiny_model.see(batch["pixel_values"])
+            self.model, self.features = model, model.see(batch["pixel_values"])
 
         def forward(self, **inputs):
             return self.model(**inputs, features=self.features, use_cache=False).logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-# As `dir(nn.ModuleDict())` has them, written out so that reading a recipe imports no torch.
+# As `dir(nn.ModuleDict())` has them with what transformers adds, written out so that reading a recipe imports no torch.
 TAKEN = frozenset({
     "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "clear", "compile",
     "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer", "get_extra_state",
@@ -14,8 +14,8 @@ TAKEN = frozenset({
     "register_backward_hook", "register_buffer", "register_forward_hook", "register_forward_pre_hook",
     "register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook",
     "register_load_state_dict_pre_hook", "register_module", "register_parameter", "register_state_dict_post_hook",
-    "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict",
-    "to", "to_empty", "train", "training", "type", "update", "values", "xpu", "zero_grad", "joint",
+    "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "smart_apply",
+    "state_dict", "to", "to_empty", "train", "training", "type", "update", "values", "xpu", "zero_grad", "joint",
 })  # fmt: skip
 """Names that torch's modules use for themselves, and the phase of alignment in which all experts learn together."""
 

@@ -90,10 +90,10 @@ def train_with(
     recipe: Recipe,
     folder: Path,
     *,
-    resume: bool,
-    cache: Path | None,
-    observe: Observe | None,
-    report: Reporter,
+    resume: bool = False,
+    cache: Path | None = None,
+    observe: Observe | None = None,
+    report: Reporter = SILENT,
 ) -> None:
     """`train`, as one of some processes, with the folder locked."""
     plans = check_plans(recipe, ranks)
