@@ -233,6 +233,46 @@ def test_prune_removes_the_least_recently_used(tmp_path: Path) -> None:
     assert FeatureCache(tmp_path / "none").prune(0) == 0
 
 
+def limited(folder: Path, most: int) -> Recorder:
+    recorder = Recorder(folder)
+    recorder.cache = FeatureCache(folder, most)
+    return recorder
+
+
+def test_what_was_used_longest_ago_makes_room_but_not_what_is_asked_for(tmp_path: Path) -> None:
+    keys = [{**KEY, "size": size} for size in (1, 2, 3, 4)]
+    for age, key in enumerate(keys[:2]):
+        Recorder(tmp_path).get(key)
+        for path in entry(tmp_path, key):
+            os.utime(path, (1000 + age, 1000 + age))
+    one = sum(path.stat().st_size for path in entry(tmp_path, keys[0]))
+    recorder = limited(tmp_path, 2 * one + one // 2)
+    recorder.get(keys[2])
+    assert [entry(tmp_path, key)[0].exists() for key in keys] == [False, True, True, False]
+    recorder.get(keys[1])  # asked for, therefore it stays
+    assert_same_bits(recorder.get(keys[3]), features())
+    assert [entry(tmp_path, key)[0].exists() for key in keys] == [False, True, True, False]
+    assert len(recorder.events) == 1
+    assert "runtime.feature_cache_gb" in recorder.events[0]
+
+
+def test_features_larger_than_the_cache_cost_nothing_that_is_there(tmp_path: Path) -> None:
+    Recorder(tmp_path).get()
+    recorder = limited(tmp_path, 1000)
+    recorder.get({"another": 1})
+    assert len(recorder.events) == 1
+    assert entry(tmp_path)[0].exists()
+
+
+def test_a_cache_of_no_size_is_neither_written_nor_read(tmp_path: Path) -> None:
+    Recorder(tmp_path).get()
+    before = sorted(tmp_path.iterdir())
+    recorder = limited(tmp_path, 0)
+    recorder.get()
+    recorder.get({"another": 1})
+    assert (recorder.computed, recorder.events, sorted(tmp_path.iterdir())) == (2, [], before)
+
+
 def test_prune_removes_old_leftovers_only(tmp_path: Path) -> None:
     old, young = (tmp_path / f".{'ab' * 32}.{name}.tmp" for name in ("old", "young"))
     for folder in (old, young):

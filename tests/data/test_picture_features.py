@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from astrea.data.picture_features import NAME, PictureFeatures, encode_once, expert_key, picture_key
+from astrea.data.feature_cache import PICTURES, FeatureCache
+from astrea.data.picture_features import PictureFeatures, encode_once, expert_key, picture_key
 from astrea.experts.protocol import ExpertFeatures
 
 ROOM = 10**8
@@ -50,7 +51,7 @@ def told() -> list[str]:
 
 @pytest.fixture
 def make(tmp_path, told):
-    return lambda most=ROOM: PictureFeatures(tmp_path / "cache", most, told.append)
+    return lambda most=ROOM: PictureFeatures(FeatureCache(tmp_path / "cache", most), told.append)
 
 
 @pytest.mark.parametrize("places", [True, False])
@@ -100,7 +101,7 @@ def test_what_is_damaged_is_looked_at_again(make, told, tmp_path, spoil):
     kept = make()
     encode_once(kept, ONE, keys(pixels), Eye(pixels))
     kept.close()
-    spoil(tmp_path / "cache" / NAME)
+    spoil(tmp_path / "cache" / PICTURES)
     eye = Eye(pixels)
     same(encode_once(make(), ONE, keys(pixels), eye), Eye(pixels)(torch.arange(3)))
     assert eye.shown == 3
@@ -110,7 +111,7 @@ def test_what_is_damaged_is_looked_at_again(make, told, tmp_path, spoil):
 @pytest.mark.parametrize("make_it", [Path.mkdir, os.mkfifo])
 def test_what_is_no_file_is_told_once_and_keeps_nobody_waiting(make, told, tmp_path, make_it):
     (tmp_path / "cache").mkdir()
-    make_it(tmp_path / "cache" / NAME)
+    make_it(tmp_path / "cache" / PICTURES)
     kept, pixels = make(), pictures(2)
     for _ in range(2):
         same(encode_once(kept, ONE, keys(pixels), Eye(pixels)), Eye(pixels)(torch.arange(2)))
@@ -131,6 +132,21 @@ def test_a_full_file_makes_room_once_and_then_says_so(make, told):
     assert 0 < again.shown < 40
     assert any("runtime.feature_cache_gb" in text for text in told)
     assert kept.path.stat().st_size <= 2 * room
+
+
+def test_both_kinds_of_features_share_one_limit(tmp_path, told):
+    cache, pixels = FeatureCache(tmp_path, 60_000), pictures(20)
+    drawn = {name: {"tokens": torch.zeros(8000)} for name in "ab"}  # 32 kB each
+    FeatureCache(tmp_path).get_or_compute({"drawn": "a"}, lambda: drawn["a"])
+    encode_once(PictureFeatures(cache, told.append), ONE, keys(pixels), Eye(pixels))
+    assert [entry.name for entry in cache.entries()] == [PICTURES]  # a run's own pictures, and nothing older
+    cache.get_or_compute({"drawn": "b"}, lambda: drawn["b"], on_event=told.append)
+    assert [entry.name for entry in cache.entries()] == [PICTURES]
+    assert len(told) == 1
+    later = FeatureCache(tmp_path, 60_000)  # another process, on drawn scenes
+    later.get_or_compute({"drawn": "b"}, lambda: drawn["b"], on_event=told.append)
+    assert [len(entry.name) for entry in later.entries()] == [64]
+    assert len(told) == 1
 
 
 def test_none_are_kept_where_none_are_wanted(make, tmp_path):

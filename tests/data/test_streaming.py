@@ -9,6 +9,7 @@ import torch
 from further_rows import CAPTIONS, SCENES, TEXT
 from PIL import Image
 
+from astrea.data.feature_cache import FeatureCache
 from astrea.data.packing import CAPTION_PROMPT, Packer
 from astrea.data.picture_features import PictureFeatures
 from astrea.data.streaming import filled_rows
@@ -214,7 +215,7 @@ def test_experts_look_at_each_picture_once(folder, built, tmp_path, monkeypatch)
         monkeypatch.setattr(expert, "forward", count)
 
     def seen() -> list[Any]:
-        kept = PictureFeatures(tmp_path, 10**8, pytest.fail)
+        kept = PictureFeatures(FeatureCache(tmp_path, 10**8), pytest.fail)
         data = data_of([folder / "mixed.jsonl"], model, tokenizer, kept=kept)
         ctx = TrainingContext(run, model, tokenizer, data)
         size = len(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from astrea.data.protocol import TrainingData
 from astrea.data.streaming import FileDataset
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
+from astrea.training.context import TrainingContext
 from astrea.training.distributed import SINGLE
-from astrea.training.sources import training_data
+from astrea.training.sources import open_cache, training_data
 from astrea.training.trainer import train
 from astrea.world.dataset import WorldData
 from listening import Said
@@ -96,6 +98,28 @@ def test_a_file_that_is_not_there_is_named(folder, opened):
         opened({"train": str(folder / "*.tar")})
     with pytest.raises(AstreaError, match="is not a folder"):
         opened({"train": str(folder / "train.jsonl"), "images": str(folder / "nowhere")})
+
+
+@pytest.mark.parametrize(("gb", "full", "stored"), [(0, False, False), (1e-6, True, False), (1.0, False, True)])
+@pytest.mark.parametrize("own_data", [False, True])
+def test_the_recipe_says_how_much_a_run_may_cache(folder, make_run, tmp_path, gb, full, stored, own_data):
+    data = {"train_scenes": 4} | ({"train": str(folder / "train.jsonl")} if own_data else {})
+    run = make_run(data=data, experts=SEEING, runtime={"feature_cache_gb": gb}, model__pretrained_llm=False)
+    said, cache = Said(), tmp_path / "cache"
+    if own_data:
+        model, tokenizer = fresh(run)
+        opened = training_data(run, model, tokenizer, SINGLE, cache=open_cache(run, cache), report=said)
+        TrainingContext(run, model, tokenizer, opened).encode(opened.draw(0, len(opened), 0))
+        assert cache.exists() == (gb > 0)
+        if gb:
+            (rows,) = sqlite3.connect(cache / "pictures.sqlite").execute("SELECT count(*) FROM seen").fetchone()
+            assert (rows > 0) == stored
+    else:
+        (tmp_path / "run" / "train.jsonl").mkdir(parents=True)  # the run fails as soon as its first step is logged
+        with pytest.raises(AstreaError, match=r"train\.jsonl"):
+            train(run, tmp_path / "run", cache=cache, report=said)
+        assert (cache.exists() and any(cache.iterdir())) == stored
+    assert ("runtime.feature_cache_gb" in said.text) == full
 
 
 def test_a_student_is_not_distilled_on_files(folder, make_run, tmp_path):

@@ -1,7 +1,8 @@
 """An on-disk cache for the features of frozen experts: computed once, checked at every use, never trusted blindly.
 
 One entry is two files, ``<fingerprint>.safetensors`` (the features) and ``<fingerprint>.json`` (what they are, their
-size and sha256). The features are written first, so the JSON file says that the entry is whole.
+size and sha256). The features are written first, so the JSON file says that the entry is whole. The file of single
+pictures' features (`astrea.data.picture_features`) lies in the same folder, counts as one entry, and shares the limit.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ MOST_ABOUT = 16 << 20
 
 _FORMAT = "astrea-features-1"
 _ENTRY_FILE = re.compile(r"([0-9a-f]{64})\.(?:safetensors|json|folder)")
+PICTURES = "pictures.sqlite"
+_PICTURE_FILES = {PICTURES, f"{PICTURES}-wal", f"{PICTURES}-shm"}
 _LEFTOVER = re.compile(r"\.[0-9a-f]{64}\..*\.tmp")
 _LEFTOVER_AGE = 24 * 3600  # seconds; a younger one may belong to a process that is still writing it
 
@@ -65,8 +68,9 @@ def _log_event(event: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """One stored set of features, or one folder. size: bytes of all its files. used: seconds since 1970 when it was
-    last read or written. files: the JSON file, which makes an entry whole, comes first. what: in words, what it is."""
+    """One stored set of features, the file of all single pictures' (``PICTURES``), or one folder. size: bytes of all
+    its files. used: seconds since 1970 when it was last read or written. files: the one that makes an entry whole
+    comes first. what: in words, what it is."""
 
     name: str
     size: int
@@ -95,10 +99,16 @@ class FeatureCache:
     """Features kept in ``folder``, which is made when the first entry is stored.
 
     Several processes may share a folder: files only ever appear whole, and each reader checks what it reads.
+
+    Args:
+        most: bytes that the folder's features may take together: entries that this process did not ask for make room,
+            those used longest ago first, and where that is not enough nothing more is stored. None: without a limit;
+            0: nothing is stored or read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, most: int | None = None) -> None:
+        self.folder, self.most = Path(folder), most
+        self.asked_for: set[str] = set()
 
     def get_or_compute(
         self,
@@ -128,14 +138,19 @@ class FeatureCache:
             Exception: whatever ``compute`` raises.
         """
         entry = fingerprint(key)
+        self.asked_for.add(entry)
         try:
-            stored = self._load(entry, key)
+            stored = None if self.most == 0 else self._load(entry, key)
         except _BadEntryError as error:
             on_event(f"The cached features {self._tensors(entry)} cannot be used ({error}); computing them again.")
             stored = None
         if stored is not None:
             return stored
         features = {name: tensor.detach().cpu().contiguous() for name, tensor in compute().items()}
+        if not self.has_room(sum(tensor.nbytes for tensor in features.values())):
+            if self.most:
+                on_event(self.full())
+            return features
         try:
             self._store(entry, key, features)
         except (OSError, SafetensorError, ValueError, RuntimeError) as error:
@@ -145,11 +160,34 @@ class FeatureCache:
             )
         return features
 
+    def has_room(self, wanted: int, pictures: int | None = None) -> bool:
+        """Whether so many bytes more may be stored, once entries that this process did not ask for made room.
+
+        Args:
+            pictures: bytes in use in the file of single pictures' features, for whoever knows better than its size.
+        """
+        if self.most is None:
+            return True
+        entries = [entry for entry in self.entries() if entry.folder is None]  # features alone
+        if pictures is not None:
+            entries = [replace(entry, size=pictures) if entry.name == PICTURES else entry for entry in entries]
+        excess = sum(entry.size for entry in entries) + wanted - self.most
+        others = [entry for entry in entries if entry.name not in self.asked_for]
+        return excess <= 0 or (sum(entry.size for entry in others) >= excess and _remove(others, excess) >= excess)
+
+    def full(self) -> str:
+        """What is said when there is no room."""
+        return (
+            f"{self.folder} has the {(self.most or 0) / 1e9:.3g} GB that it may have: features that are not in it are "
+            "computed every time (runtime.feature_cache_gb)"
+        )
+
     def prune(self, keep_bytes: int) -> int:
         """Remove the least recently used entries until what is left takes at most ``keep_bytes``.
 
-        Only files that this class writes are counted and removed, with what interrupted writes of over a day ago left
-        behind. A file that cannot be removed (in use, read-only folder) is left and still counts.
+        Only files that this class and `astrea.data.picture_features` write are counted and removed, with what
+        interrupted writes of over a day ago left behind. A file that cannot be removed (in use, read-only folder) is
+        left and still counts.
 
         Args:
             keep_bytes: the most that the entries may take together; 0 empties the cache.
@@ -158,15 +196,7 @@ class FeatureCache:
             The bytes removed, leftovers not counted.
         """
         entries = self.entries()
-        total = sum(entry.size for entry in entries)
-        removed = 0
-        for entry in sorted(entries, key=lambda entry: entry.used):
-            if total - removed <= keep_bytes:
-                break
-            with contextlib.suppress(OSError):
-                entry.remove()
-                removed += entry.size
-        return removed
+        return _remove(entries, sum(entry.size for entry in entries) - keep_bytes)
 
     def entries(self) -> list[CacheEntry]:
         """What is stored, in no particular order; leftovers of interrupted writes of over a day ago are removed."""
@@ -175,6 +205,8 @@ class FeatureCache:
             for path in sorted(self.folder.iterdir()):
                 if match := _ENTRY_FILE.fullmatch(path.name):
                     files.setdefault(match[1], []).extend(_files_of(path))
+                elif path.name in _PICTURE_FILES:
+                    files.setdefault(PICTURES, []).append(path)
                 elif _LEFTOVER.fullmatch(path.name) and time.time() - path.stat().st_mtime > _LEFTOVER_AGE:
                     shutil.rmtree(path, ignore_errors=True)
         entries = []
@@ -244,6 +276,18 @@ def _files_of(path: Path) -> list[Path]:
         return [path]
     held = list_folder(path) if path.is_dir() else []
     return sorted(held, key=lambda one: one.name != RECORD) if path / RECORD in held else []
+
+
+def _remove(entries: list[CacheEntry], excess: int) -> int:
+    """Remove the least recently used of some entries until at least so many bytes are gone; the bytes that are."""
+    removed = 0
+    for entry in sorted(entries, key=lambda entry: entry.used):
+        if removed >= excess:
+            break
+        with contextlib.suppress(OSError):
+            entry.remove()
+            removed += entry.size
+    return removed
 
 
 def _check_record(record: object, key: dict[str, Any]) -> None:

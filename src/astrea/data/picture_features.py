@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from astrea.common.errors import AstreaError
 from astrea.common.fingerprint import tensors_fingerprint
 from astrea.common.paths import exists, is_file
+from astrea.data.feature_cache import PICTURES, FeatureCache
 from astrea.experts.protocol import ExpertFeatures
 from astrea.experts.source_hash import source_hash
 
-NAME = "pictures.sqlite"
 FORMAT = 1
 """Version of the format: increase it when code makes other features of the same pixels and weights."""
 PATIENCE = 30
@@ -56,15 +56,16 @@ class PictureFeatures:
     """Features by expert and picture. Several processes may share a file.
 
     Args:
-        folder: made when the first features are stored. most: bytes that the file may take; when it is full, entries
-            of experts that this process does not ask for make room, and then nothing more is stored.
-        notify: called with one sentence when the file cannot be used or is full.
+        cache: in whose folder the file lies, made when the first features are stored, and whose limit holds. When that
+            is reached, rows of experts that this process does not ask for make room, then other entries, and then
+            nothing more is stored.
+        notify: called with one sentence when the file cannot be used or the cache is full.
     """
 
-    def __init__(self, folder: Path, most: int, notify: Callable[[str], None]) -> None:
-        self.path, self.most, self.notify = folder / NAME, most, notify
+    def __init__(self, cache: FeatureCache, notify: Callable[[str], None]) -> None:
+        self.cache, self.path, self.notify = cache, cache.folder / PICTURES, notify
         self.file: sqlite3.Connection | None = None
-        self.writes = self.reads = most > 0
+        self.writes = self.reads = cache.most != 0
         self.experts: set[bytes] = set()
 
     def get(self, expert: bytes, pictures: Sequence[bytes]) -> dict[bytes, ExpertFeatures]:
@@ -98,17 +99,14 @@ class PictureFeatures:
             self.file = None
 
     def _has_room(self, wanted: int) -> bool:
-        if self._bytes() + wanted <= self.most:
+        if self.cache.has_room(wanted, self._bytes()):
             return True
         marks = ", ".join("?" for _ in self.experts)
         self._run(lambda file: file.execute(f"DELETE FROM seen WHERE expert NOT IN ({marks})", tuple(self.experts)))
-        if self._bytes() + wanted <= self.most:
+        if self.cache.has_room(wanted, self._bytes()):
             return True
         self.writes = False
-        self.notify(
-            f"{self.path} has the {self.most / 1e9:.3g} GB that it may have: pictures that "
-            "are not in it are encoded every time (runtime.feature_cache_gb)"
-        )
+        self.notify(self.cache.full())
         return False
 
     def _bytes(self) -> int:
@@ -141,11 +139,13 @@ class PictureFeatures:
         if exists(self.path) and not is_file(self.path):
             raise AstreaError("it is no ordinary file")
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.cache.asked_for.add(PICTURES)
         file = sqlite3.connect(self.path, timeout=PATIENCE, check_same_thread=False)
         file.execute("PRAGMA journal_mode = WAL")  # others may read while one writes
         file.execute("PRAGMA synchronous = NORMAL")
         with file:
             file.execute(TABLE)
+        os.utime(self.path)  # the time of last use; reading alone would not change it
         return file
 
 

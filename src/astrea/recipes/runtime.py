@@ -31,7 +31,9 @@ class Runtime(Part):
         16.0,
         ge=0,
         le=1e6,
-        description="GB in the cache for what experts saw in pictures of one's own; 0 = they look anew every time",
+        description="GB (1e9 bytes) that the folder of cached features may take, those of drawn scenes and of one's "
+        "own pictures together: what was used longest ago makes room; 0 = nothing is stored or read, experts encode "
+        "every time",
     )
     tracker: tuple[Literal["jsonl", "tensorboard", "wandb", "trackio"], ...] = Field(
         ("jsonl",),

@@ -40,6 +40,7 @@ from astrea.training.components import SHIPPED, entries_of, load_experts
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.run_folder import locked_folder
+from astrea.training.sources import open_cache
 from astrea.training.stages.align import AlignObjective
 from astrea.training.trainable import describe_trainable, train_only
 from astrea.training.trainer import write_model
@@ -92,7 +93,7 @@ def add_expert(
     alone = recipe.align.model_copy(update={"train": ("adapters",)})
     with locked_folder(folder, report=report, leaves_lock=False):
         expanded, tokenizer = expand(model, processor.tokenizer, name, entry, parts=parts, seed=recipe.seed)
-        kept = FeatureCache(cache or folder.parent / "cache")
+        kept = open_cache(recipe, cache or folder.parent / "cache")
         data = open_world(recipe).training_data(expanded.experts, cache=kept, report=report)
         trained = recipe.model_copy(update={"experts": entries_of(expanded.config.experts), "align": alone})
         ctx = TrainingContext(trained, expanded, tokenizer, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
@@ -25,6 +26,11 @@ from astrea.training.distributed import Distributed
 
 UNKNOWN = 0.05
 """Share of words that the tokenizer does not know from which on a run says so."""
+
+
+def open_cache(recipe: Recipe, folder: Path) -> FeatureCache:
+    """The cache of experts' features in a folder, as large as the recipe lets it become."""
+    return FeatureCache(folder, int(recipe.runtime.feature_cache_gb * 1e9))
 
 
 def training_data(
@@ -103,7 +109,7 @@ def file_dataset(
         max_tokens=min(positions, recipe.data.max_tokens or sys.maxsize),
         row_tokens=recipe.data.row_tokens,
         threads=recipe.runtime.loaders,
-        kept=PictureFeatures(cache.folder, int(recipe.runtime.feature_cache_gb * 1e9), report.say),
+        kept=PictureFeatures(cache, report.say),
         ranks=ranks,
         report=report,
     )

@@ -34,7 +34,7 @@ from astrea.training.log import TrainLog
 from astrea.training.plan import Plan, plan_stages
 from astrea.training.resume import goes_on, has_checkpoints, newest, restore, start_alike
 from astrea.training.run_folder import locked_folder, write_recipe
-from astrea.training.sources import training_data, validation_data
+from astrea.training.sources import open_cache, training_data, validation_data
 from astrea.training.stage_runner import Observe, StageRunner
 from astrea.training.start import beginning
 from astrea.training.stopping import stop_on_signal
@@ -99,7 +99,7 @@ def train_with(
     plans = check_plans(recipe, ranks)
     found = checkpoint_of(recipe, folder, resume, ranks, report)
     clock = {} if found is None else dict(found.state["seconds"])
-    kept = FeatureCache(cache or folder.parent / "cache")
+    kept = open_cache(recipe, cache or folder.parent / "cache")
     made, ctx = prepare(ranks, recipe, folder, clock, kept, report)
     validation = validation_of(ctx, folder, kept, report)
     if found is not None:

@@ -37,6 +37,7 @@ from astrea.recipes.recipe import Recipe
 from astrea.recipes.renamed import with_old_names
 from astrea.training.components import CARD, SHIPPED
 from astrea.training.plan import plan_stages
+from astrea.training.sources import open_cache
 from astrea.training.stage_runner import NOT_TRAINING
 from astrea.training.trainer import train
 from astrea.world.evaluation.runner import Outcome, Seen, condition_scores, look, run_tasks, scene_of
@@ -143,7 +144,7 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
     tokenizer = processor.tokenizer
     # The sweep chooses settings, so it never sees the test set.
     split = "validation" if who.kind == "trial" else "test"
-    cache = FeatureCache(Path(spec["cache"]))
+    cache = open_cache(recipe, Path(spec["cache"]))
     seen = look(model, build_test_sets(recipe.world, recipe.data, split=split), cache, report)
     outcome = run_tasks(Answerer(model, tokenizer), seen, TASKS, blind=False, label="evaluate", report=report)
     names = model.experts.names
