@@ -117,6 +117,18 @@ def test_a_full_run_shows_everything(run: Path):
     assert len(page.all("img")) == 2
 
 
+def test_what_was_forgotten_is_shown_where_it_was_measured(run: Path):
+    assert not any("forgetting" in link.get("href", "") for link in page_of(run)[1].all("a"))
+    fact = {"question": "is <b>?", "right": "b", "before": "It is b.", "after": "orange", "loss_before": 1.5}
+    counts = {"questions": 10, "right_before": 9, "right_after": 4, "same": 3}
+    results = full_results() | {"forgetting": {**counts, "loss_before": 1.25, "loss_after": 2.5, "answers": [fact]}}
+    (run / "results.json").write_text(json.dumps(results))
+    _, page = page_of(run)
+    assert "loss 1.250 before training, 2.500 after (+100%); 9 right before, 4 after; 3 answers as before" in page.text
+    assert all(piece in page.text for piece in ("is <b>?", "It is b.", "orange", "1.50"))
+    assert any(link["href"] == "#forgetting" for link in page.all("a"))
+
+
 def test_the_page_stands_alone(run: Path):
     text, page = page_of(run)
     bare = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", text).replace("http://www.w3.org/2000/svg", "")

@@ -15,6 +15,7 @@ from astrea.common.progress import SILENT, Reporter
 from astrea.confidence.estimator import save_doubt
 from astrea.data.readers.sources import configured_sources
 from astrea.data.worlds import open_world
+from astrea.evaluation.forgetting import KEPT
 from astrea.evaluation.own_data.confidence import calibrated_on
 from astrea.evaluation.own_data.held_out import measure
 from astrea.evaluation.own_data.output import write_measured
@@ -82,7 +83,10 @@ def how_to_score(folder: Path) -> str:
 def about_run(recipe: Recipe, folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
     """What results say of the run that they are of."""
     seconds = read_json(folder / "seconds.json") if exists(folder / "seconds.json") else {}
+    language = read_json(folder / KEPT) if exists(folder / KEPT) else {}
+    forgetting = language.get("forgetting") if isinstance(language, dict) else None
     return {
+        **({} if forgetting is None else {"forgetting": forgetting}),
         "strategy": recipe.model.strategy,
         "seed": recipe.seed,
         "recipe": recipe.name,

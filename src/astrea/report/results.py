@@ -92,6 +92,53 @@ class Load(_Part):
     max_over_mean: Number = None
 
 
+class AnsweredFact(_Part):
+    """A plain question, the word that a right answer holds, and what was answered before and after training."""
+
+    question: str = ""
+    right: str = ""
+    before: str = ""
+    after: str = ""
+    loss_before: Number = None
+    loss_after: Number = None
+
+
+class Forgetting(_Part):
+    """How a pretrained language model answers plain questions without a picture: before training and after.
+
+    loss_before, loss_after: nats per token of the right answers. right_before, right_after, same: answers that hold the
+    right word, and that are what they were, of ``questions``.
+    """
+
+    questions: Number = None
+    loss_before: Number = None
+    loss_after: Number = None
+    right_before: Number = None
+    right_after: Number = None
+    same: Number = None
+    answers: list[AnsweredFact] = []
+
+    @property
+    def change(self) -> float | None:
+        """By which share the loss has changed."""
+        if not self.loss_before or self.loss_after is None:
+            return None
+        return self.loss_after / self.loss_before - 1
+
+    def sentence(self) -> str:
+        """For a person."""
+        change = "" if self.change is None else f" ({self.change:+.0%})"
+        return (
+            f"{self.questions or 0:.0f} plain facts without a picture: loss {_said(self.loss_before)} before training, "
+            f"{_said(self.loss_after)} after{change}; {self.right_before or 0:.0f} right before, "
+            f"{self.right_after or 0:.0f} after; {self.same or 0:.0f} answers as before"
+        )
+
+
+def _said(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
+
 class Results(_Part):
     """All of ``results.json``."""
 
@@ -112,6 +159,7 @@ class Results(_Part):
     conditions: Table[Number] = {}
     seconds: Table[Number] = {}
     params: Table[Number] = {}
+    forgetting: Forgetting | None = None
 
     @property
     def own_data(self) -> bool:

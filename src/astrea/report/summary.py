@@ -34,6 +34,16 @@ def terminal_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def forgetting_told(results: Mapping[str, Any]) -> str | None:
+    """What training has done to a pretrained language model, in a sentence; None where it was not measured.
+
+    Raises:
+        AstreaError: a field is of the wrong type (named).
+    """
+    found = parse_results(results, "the results").forgetting
+    return None if found is None else found.sentence()
+
+
 def _title(strategy: str | None, seed: int | str | None) -> Text | None:
     parts = [strategy or "", f"seed {seed}" if seed is not None else ""]
     return Text(", ".join(filter(None, parts))) if any(parts) else None

@@ -19,6 +19,7 @@ from astrea.common.quiet import quiet
 from astrea.confidence.estimator import Doubt, save_doubt
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.worlds import open_world
+from astrea.evaluation.forgetting import KEPT
 from astrea.evaluation.own_data.confidence import doubt_of_records
 from astrea.language.gguf_source import as_folder, pinned
 from astrea.language.low_rank import merge
@@ -31,6 +32,7 @@ from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed, process_group
 from astrea.training.identity import config_hash, refuse_another
 from astrea.training.log import TrainLog
+from astrea.training.plain_facts import recall_facts, tell_forgetting
 from astrea.training.plan import Plan, plan_stages
 from astrea.training.resume import goes_on, has_checkpoints, newest, restore, start_alike
 from astrea.training.run_folder import locked_folder, write_recipe
@@ -40,9 +42,6 @@ from astrea.training.start import beginning
 from astrea.training.stopping import stop_on_signal
 from astrea.training.trainable import describe_model
 from astrea.training.validation import Validation
-
-KEPT = "language.json"
-"""What a run's pretrained language model still says of plain sentences: assembled, and trained."""
 
 
 def is_finished(recipe: Recipe, folder: Path) -> bool:
@@ -101,6 +100,7 @@ def train_with(
     clock = {} if found is None else dict(found.state["seconds"])
     kept = open_cache(recipe, cache or folder.parent / "cache")
     made, ctx = prepare(ranks, recipe, folder, clock, kept, report)
+    known = recall_facts(ctx, report)
     validation = validation_of(ctx, folder, kept, report)
     if found is not None:
         restore(ctx, found)
@@ -123,6 +123,7 @@ def train_with(
     doubt = doubt_of_records(ctx, report)
     if ranks.is_main:
         write_finished(ctx, made, doubt, folder, clock, report)
+        tell_forgetting(ctx, known, folder, report)
 
 
 def check_plans(recipe: Recipe, ranks: Distributed) -> list[Plan]:
