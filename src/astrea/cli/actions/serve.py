@@ -1,0 +1,114 @@
+"""What serve does."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from astrea.common.devices import Device
+from astrea.common.errors import AstreaError
+from astrea.common.paths import file_guard
+from astrea.model.loaded import load
+from astrea.serving.app import application
+from astrea.serving.limits import Limits
+from astrea.serving.logs import LOGGER
+from astrea.serving.settings import Settings
+
+SHORTEST_KEY = 16
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
+
+
+def serve(
+    model: Path,
+    host: str,
+    port: int,
+    *,
+    name: str | None,
+    key_file: Path | None,
+    allowed: Sequence[str],
+    trace: Path | None,
+    caps: Mapping[str, Any],
+    device: Device,
+    trust_remote_code: bool,
+) -> None:
+    """Serve a model until the process is asked to end."""
+    key = None if key_file is None else read_key(key_file)
+    local = is_local(host)
+    if key is None and not local:
+        raise AstreaError(
+            f"--host {host} lets other machines ask, and there is no key",
+            "write a long random text into a file and give it as --api-key-file",
+        )
+    limits = Limits(**caps)
+    hosts = frozenset([*LOCAL, host.lower(), *map(str.lower, allowed)]) if key is None or allowed else None
+    if trace is not None:
+        with file_guard(trace):
+            trace.open("a").close()
+    loaded = load(model, device=device, trust_remote_code=trust_remote_code)
+    settings = Settings(name=name or model.resolve().name, key=key, hosts=hosts, trace=trace, limits=limits)
+    log_to_standard_error()
+    # uvicorn obeys both while it runs, and afterwards raises what came for whoever handled it before.
+    for asked_to_end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked_to_end, signal.SIG_IGN)
+    uvicorn.Server(uvicorn_config(application(loaded, settings), host, port, limits)).run()
+
+
+def uvicorn_config(app: Any, host: str, port: int, limits: Limits) -> uvicorn.Config:
+    """How uvicorn serves: it says nothing of itself or of requests, bounds headers, and on SIGTERM finishes what was
+    accepted, for which it waits as long as a request may take."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http="h11",
+        ws="none",
+        h11_max_incomplete_event_size=limits.header_bytes,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=int(limits.seconds) + 5,
+        backlog=256,
+    )
+
+
+def is_local(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_key(path: Path) -> str:
+    """The key in a file's first line.
+
+    Raises:
+        AstreaError: the file cannot be read, or the key is too short to be one.
+    """
+    with file_guard(path):
+        text = path.read_text(encoding="utf-8")
+    key = text.split("\n")[0].strip()
+    if len(key) < SHORTEST_KEY or not key.isascii():
+        raise AstreaError(
+            f"{path}: a key has at least {SHORTEST_KEY} letters, digits or marks of ASCII",
+            'make one: python -c "import secrets; print(secrets.token_urlsafe(32))"',
+        )
+    return key
+
+
+def log_to_standard_error() -> None:
+    """The server's log, and what uvicorn warns of."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    logging.getLogger("uvicorn.error").addHandler(handler)

@@ -1,0 +1,170 @@
+"""The routes of a server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from astrea.common.installation import __version__
+from astrea.model.loaded import LoadedModel
+from astrea.serving.answers import unless_gone
+from astrea.serving.chat import Chat
+from astrea.serving.conversation import Prompts
+from astrea.serving.engine import Engine
+from astrea.serving.errors import ApiError
+from astrea.serving.guard import Guard
+from astrea.serving.job import Job
+from astrea.serving.logs import Trace, log, log_failure
+from astrea.serving.metrics import Metrics
+from astrea.serving.pictures import PictureReader
+from astrea.serving.schema import ChatRequest
+from astrea.serving.settings import Settings
+
+
+class Server:
+    """A model being served: the engine, what it needs around it, and the routes that lead to it."""
+
+    def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
+        self.settings, self.metrics = settings, Metrics()
+        self.engine = Engine(loaded, settings.limits, self)
+        processor = loaded.processor
+        self.reader = PictureReader(processor.image_processor.image_size, settings.limits)
+        self.prompts = Prompts(processor, self.reader, tuple(loaded.model.experts.names), settings.limits)
+        self.trace = Trace(settings.trace)
+        self.created = int(time.time())
+
+    def step(self, running: int, waiting: int) -> None:
+        """The engine made a step."""
+        self.metrics.step(running, waiting)
+
+    def failed(self, error: Exception) -> None:
+        """Something failed in the engine."""
+        log_failure(error)
+
+    @asynccontextmanager
+    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+        """While open, requests can be answered; at its end, those that have been accepted are finished."""
+        await self.reader.start()
+        await asyncio.to_thread(self.engine.start)
+        log("ready", model=self.settings.name)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.engine.stop)
+            await self.reader.close()
+            self.trace.close()
+            log("stopped")
+
+    def answered(self, request: Request) -> Callable[[Job], None]:
+        """What is told of a request when its answers are there."""
+
+        def note(job: Job) -> None:
+            self.metrics.answered(job)
+            self.trace.write(request.state.request_id, job)
+
+        return note
+
+
+def application(loaded: LoadedModel, settings: Settings) -> Guard:
+    """The whole server as an ASGI application."""
+    server = Server(loaded, settings)
+    app = FastAPI(
+        title="Astrea",
+        version=__version__,
+        lifespan=server.running,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+    )
+    _errors(app)
+    _routes(app, server)
+    return Guard(app, settings, server.metrics)
+
+
+def _errors(app: FastAPI) -> None:
+    """Every error in the one form that clients of this interface read."""
+
+    @app.exception_handler(ApiError)
+    async def refuse(_: Request, error: ApiError) -> Response:
+        return JSONResponse(error.body, error.status, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        # Not what was given, which may be a picture; the places are keys of the interface's own.
+        first = error.errors()[0]
+        place = ".".join(str(step) for step in first["loc"] if step != "body")
+        told = ApiError(422, f"{place or 'the body'}: {first['msg']}", param=place[:100] or None)
+        return JSONResponse(told.body, told.status)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        told = ApiError(error.status_code, str(error.detail))
+        return JSONResponse(told.body, told.status, error.headers)
+
+
+def _routes(app: FastAPI, server: Server) -> None:
+    @app.post("/v1/chat/completions", response_model=None)
+    async def chat(request: Request, body: ChatRequest) -> Response:
+        """An answer to a conversation."""
+
+        async def begun() -> Chat:
+            check_model(server, body.model)
+            return await Chat.begin(server.engine, server.prompts, body, server.settings.name, server.answered(request))
+
+        if body.stream:
+            return StreamingResponse((await begun()).events(), media_type="text/event-stream")
+
+        async def whole() -> dict[str, Any]:
+            return await (await begun()).whole()
+
+        return JSONResponse(await unless_gone(whole(), request.receive))
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The one model that is served."""
+        return {"object": "list", "data": [model_card(server)]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        """What is known of a model."""
+        check_model(server, name)
+        return model_card(server)
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """Whether requests are answered."""
+        return {"status": "ok", "waiting": server.engine.waiting, "running": server.engine.running}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Counts and times, for Prometheus."""
+        shown = server.metrics.shown(server.engine.features.counts)
+        return Response(shown, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def check_model(server: Server, name: str) -> None:
+    """Whether a request names the model that is served; one that names none means it.
+
+    Raises:
+        ApiError: it does not.
+    """
+    if name not in ("", server.settings.name):
+        raise ApiError(404, f"the model served here is {server.settings.name!r}", param="model", code="model_not_found")
+
+
+def model_card(server: Server) -> dict[str, Any]:
+    """The model as the list of models has it."""
+    return {
+        "id": server.settings.name,
+        "object": "model",
+        "created": server.created,
+        "owned_by": "astrea",
+        "experts": list(server.prompts.experts),
+    }

@@ -1,0 +1,81 @@
+"""The process that decodes pictures, which may come from anyone: it has little memory, cannot write files, and answers
+with pixels or a sentence, never with objects. Run as ``python -m astrea.serving.decoder MEMORY``."""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+from typing import BinaryIO
+
+from PIL import Image
+
+from astrea.common.errors import AstreaError
+from astrea.data.images import load_image, to_square_array
+
+ASKED = struct.Struct("<IQdQ")
+"""Side of the square, most pixels, largest aspect, bytes of the file that follows."""
+
+TOLD = struct.Struct("<?Q")
+"""Whether it went well; bytes of the pixels or of the message that follows."""
+
+
+def square_of(data: bytes, side: int, most_pixels: int, aspect: float) -> bytes:
+    """A picture's file as the pixels of a square, (side, side, 3) bytes.
+
+    Raises:
+        AstreaError: it cannot be read, or is too large or too narrow.
+    """
+    picture = load_image(data, max_pixels=most_pixels, name="the picture")
+    if max(picture.size) > aspect * min(picture.size):
+        raise AstreaError(f"the picture is {picture.width:,} x {picture.height:,}: too narrow", "cut it")
+    return to_square_array(picture, side).tobytes()
+
+
+def answer(source: BinaryIO, target: BinaryIO) -> bool:
+    """Decode one picture; false when there are no more."""
+    head = source.read(ASKED.size)
+    if len(head) < ASKED.size:
+        return False
+    side, most_pixels, aspect, length = ASKED.unpack(head)
+    data = source.read(length)
+    try:
+        well, told = True, square_of(data, side, most_pixels, aspect)
+    except AstreaError as error:
+        well, told = False, error.message.encode("utf-8", "replace")
+    except MemoryError:
+        well, told = False, b"the picture needs more memory than it may have"
+    target.write(TOLD.pack(well, len(told)) + told)
+    target.flush()
+    return True
+
+
+def confine(memory: int) -> None:
+    """Give up what decoding a picture does not need: memory beyond so many bytes, writing files, opening more of them
+    than are open now."""
+    import resource
+
+    # Formats are known by modules that are loaded when the first picture comes; afterwards no file is opened.
+    Image.init()
+    for kind, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(kind, (most, most))
+    # Descriptors 0 to 2 are open; a limit of 3 lets no other be opened, neither files nor connections.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+
+
+def main() -> None:
+    """Decode pictures until there are no more."""
+    square_of(_sample(), 8, 100, 10.0)  # whatever is loaded late is loaded now
+    confine(int(sys.argv[1]))
+    while answer(sys.stdin.buffer, sys.stdout.buffer):
+        pass
+
+
+def _sample() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (9, 4)).save(file, "PNG")
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    main()

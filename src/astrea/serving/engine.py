@@ -1,0 +1,295 @@
+"""Continuous batching over one model: answers of many requests are decoded together, and new ones join between steps.
+
+The engine has one thread, in which the model runs and nothing else does. Others hand it jobs and get pieces of answers
+back through the function that a job carries.
+
+Letters: B answers that are being decoded, V words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import RepetitionPenaltyLogitsProcessor
+from transformers.cache_utils import Cache
+
+from astrea.common.errors import AstreaError
+from astrea.common.transformers_compat import CACHE
+from astrea.model.loaded import LoadedModel
+from astrea.serving.errors import busy, internal, refused, too_late
+from astrea.serving.features import FeatureCache, Picture
+from astrea.serving.job import Answer, Finished, Job
+from astrea.serving.limits import Limits
+from astrea.serving.prefill import Read, prefill
+from astrea.serving.sampling import choose
+from astrea.serving.slots import merged, picked
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Row:
+    """One answer that is being decoded. room: how many tokens may still follow. last: its newest token."""
+
+    job: Job
+    answer: Answer
+    room: int
+    last: int = 0
+
+
+class Engine:
+    """The model at work. `start` it, hand it jobs, `stop` it.
+
+    Args:
+        watch: told after every step how many answers are decoded together and how many requests wait; and of every
+            exception that nobody foresaw.
+    """
+
+    def __init__(self, loaded: LoadedModel, limits: Limits, watch: Watch) -> None:
+        self.model, self.processor = loaded
+        self.limits, self.watch = limits, watch
+        self.features: FeatureCache
+        self.ends = _ends(self.model)
+        self.most_positions: int | None = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        self._penalty = _penalty(self.model)
+        self._waiting: deque[Job] = deque()
+        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._rows: list[Row] = []
+        self._cache: Cache | None = None
+        self._thread = threading.Thread(target=self._run, name="astrea-engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work, once every part of the model has run once."""
+        self._thread.start()
+        self.call(self._warm).result()
+
+    def stop(self) -> None:
+        """Finish what runs and what waits, then end."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests have not begun to be read."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """How many answers are being decoded."""
+        return len(self._rows)
+
+    def submit(self, job: Job) -> None:
+        """Let a request be answered.
+
+        Raises:
+            ApiError: too many wait already, or the engine is stopping.
+        """
+        with self._changed:
+            if self._stopping or len(self._waiting) >= self.limits.waiting:
+                raise busy()
+            self._waiting.append(job)
+            self._changed.notify()
+
+    def call(self, work: Callable[[], Result]) -> Future[Result]:
+        """Run something in the engine's thread, between two steps."""
+        done: Future[Result] = Future()
+        with self._changed:
+            if self._stopping:
+                done.set_exception(busy())
+                return done
+            self._calls.append((work, done))
+            self._changed.notify()
+        return done
+
+    def readings(self, pictures: Sequence[Picture]) -> list[dict[str, dict[str, Any]]]:
+        """What every expert saw in pictures, as JSON. In the engine's thread."""
+        pixels = torch.stack([picture.pixels for picture in pictures]).to(self.model.device)
+        return [
+            {name: {**reading.as_dict(), "mask": mask_rows(reading.mask)} for name, reading in one.items()}
+            for one in self.model.experts.readings(pixels)
+        ]
+
+    def _warm(self) -> None:
+        size = self.processor.image_processor.image_size
+        self.features = FeatureCache(self.model.experts, size, self.model.device, self.limits.cache_bytes)
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while self._wait():
+                self._do_calls()
+                self._drop_unwanted()
+                self._admit()
+                if self._rows:
+                    self._guarded(self._step, [row.job for row in self._rows])
+                self.watch.step(self.running, self.waiting)
+
+    def _wait(self) -> bool:
+        """Until there is something to do; false when there is nothing and never will be."""
+        with self._changed:
+            while not (self._rows or self._waiting or self._calls):
+                if self._stopping:
+                    return False
+                self._changed.wait()
+        return True
+
+    def _do_calls(self) -> None:
+        while self._calls:
+            work, done = self._calls.popleft()
+            if not done.set_running_or_notify_cancel():
+                continue
+            try:
+                done.set_result(work())
+            except Exception as error:  # for whoever waits for the result
+                done.set_exception(error)
+
+    def _drop_unwanted(self) -> None:
+        """Requests that were cancelled, or whose time is over."""
+        now = time.monotonic()
+        for job in [*self._waiting, *dict.fromkeys(row.job for row in self._rows)]:
+            if job.cancelled or now > job.deadline:
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(job)
+                job.emit(Finished(None if job.cancelled else too_late()))
+                self._keep([row for row in self._rows if row.job is not job])
+
+    def _admit(self) -> None:
+        """Read as many waiting prompts as there is room for, a few together."""
+        while self._waiting:
+            jobs: list[Job] = []
+            width, answers = 0, len(self._rows)
+            while self._waiting:
+                job = self._waiting[0]
+                answers += len(job.answers)
+                width = max(width, len(job.prompt.ids))
+                full = answers > self.limits.running and (self._rows or jobs)
+                if full or (jobs and width * (len(jobs) + 1) > self.limits.prefill_tokens):
+                    break
+                jobs.append(self._waiting.popleft())
+            if not jobs:
+                return
+            self._read(jobs)
+
+    def _read(self, jobs: list[Job]) -> None:
+        """Read prompts together; if that fails, one by one, so that one bad request fails alone."""
+        try:
+            read = prefill(self.model, self.features, jobs, self.processor.tokenizer.pad_token_id or 0)
+        except Exception as error:
+            if len(jobs) == 1:
+                self._fail(jobs, error)
+                return
+            for job in jobs:
+                self._read([job])
+            return
+        self._guarded(lambda: self._begin(jobs, read), [*jobs, *(row.job for row in self._rows)])
+
+    def _begin(self, jobs: list[Job], read: Read) -> None:
+        """Let requests that have been read join those that are decoded."""
+        rows, places = [], []
+        for place, job in enumerate(jobs):
+            room = job.most if self.most_positions is None else self.most_positions - read.taken[place]
+            rows += [Row(job, answer, room) for answer in job.answers]
+            places += [place] * len(job.answers)
+        cache = picked(read.cache, places) if len(places) > len(jobs) else read.cache
+        self._say(rows, read.scores[torch.tensor(places, device=read.scores.device)])
+        going = [number for number, row in enumerate(rows) if row.answer.finish is None]
+        self._finish(rows)
+        if not going:
+            return
+        mine = cache if len(going) == len(rows) else picked(cache, going)
+        self._cache = mine if self._cache is None else merged([self._cache, mine])
+        self._rows = [*self._rows, *(rows[number] for number in going)]
+
+    def _step(self) -> None:
+        """One more token for every answer."""
+        ids = torch.tensor([[row.last] for row in self._rows], device=self.model.device)
+        nothing_asked = torch.zeros_like(ids, dtype=torch.bool)
+        out = self.model(input_ids=ids, question_mask=nothing_asked, use_cache=True, **{CACHE: self._cache})
+        rows = self._rows
+        self._say(rows, out.logits[:, -1].float())
+        self._keep([row for row in rows if row.answer.finish is None])
+        self._finish(rows)
+
+    def _say(self, rows: list[Row], scores_BV: Tensor) -> None:
+        """Choose a token for every row and hand it on."""
+        scores_BV[:, self.model.config.image_token_id] = -torch.inf
+        if self._penalty is not None:
+            for number, row in enumerate(rows):
+                said = torch.tensor([[*row.job.prompt.ids.tolist(), *row.answer.told]], device=scores_BV.device)
+                scores_BV[number] = self._penalty(said, scores_BV[number : number + 1])[0]
+        best = scores_BV.argmax(-1).tolist()
+        for number, row in enumerate(rows):
+            chosen = choose(scores_BV[number], best[number], row.job.sampling, row.answer.generator)
+            row.last, row.room = chosen.token, row.room - 1
+            row.job.say(row.answer, chosen, ends=chosen.token in self.ends, full=row.room <= 0)
+
+    def _finish(self, rows: list[Row]) -> None:
+        for job in dict.fromkeys(row.job for row in rows):
+            if all(answer.finish is not None for answer in job.answers):
+                job.emit(Finished())
+
+    def _keep(self, rows: list[Row]) -> None:
+        """Let the other rows leave."""
+        if len(rows) == len(self._rows):
+            return
+        kept = {id(row) for row in rows}
+        places = [place for place, row in enumerate(self._rows) if id(row) in kept]
+        self._cache = picked(self._cache, places) if places and self._cache is not None else None
+        self._rows = rows
+
+    def _guarded(self, work: Callable[[], None], jobs: list[Job]) -> None:
+        try:
+            work()
+        except Exception as error:  # such as memory that ran out: these requests fail, others do not
+            self._rows, self._cache = [], None
+            self._fail(jobs, error)
+
+    def _fail(self, jobs: list[Job], error: Exception) -> None:
+        """Tell those who wait; what a request did not cause is for the log."""
+        if not isinstance(error, AstreaError):
+            self.watch.failed(error)
+        told = refused(error) if isinstance(error, AstreaError) else internal()
+        for job in dict.fromkeys(jobs):
+            job.emit(Finished(told))
+
+
+def mask_rows(mask_HW: Tensor | None) -> list[str] | None:
+    """A mask of regions as text, a row per line of the picture and a letter per pixel: "." is background."""
+    if mask_HW is None:
+        return None
+    letters = ".ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    return ["".join(letters[min(region, len(letters) - 1)] for region in row) for row in mask_HW.tolist()]
+
+
+class Watch(Protocol):
+    """Who is told of an engine's work."""
+
+    def step(self, running: int, waiting: int) -> None:
+        """A step was made."""
+
+    def failed(self, error: Exception) -> None:
+        """Something happened that nobody foresaw."""
+
+
+def _ends(model: Any) -> frozenset[int]:
+    """The tokens that end an answer."""
+    ends = model.generation_config.eos_token_id
+    return frozenset([ends] if isinstance(ends, int) else ends or ())
+
+
+def _penalty(model: Any) -> RepetitionPenaltyLogitsProcessor | None:
+    """What ``generate`` does to the scores of words that were said before, if the model's folder asks for it."""
+    strength = model.generation_config.repetition_penalty
+    return None if strength in (None, 1.0) else RepetitionPenaltyLogitsProcessor(float(strength))

@@ -1,0 +1,88 @@
+"""Experts' outputs for pictures, each computed once: kept by the hash of the picture's file.
+
+Letters: N pictures, S side of the square picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from cachetools import LRUCache
+from torch import Tensor
+
+from astrea.experts.bank import ExpertBank
+from astrea.experts.protocol import ExpertFeatures
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of a request. key: hash of its file. pixels: (3, S, S) in 0..1."""
+
+    key: str
+    pixels: Tensor
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many times an expert was run, not run because its weight would be too small, and known already."""
+
+    run: int = 0
+    skipped: int = 0
+    cached: int = 0
+
+
+class FeatureCache:
+    """Features by picture and expert, those used longest ago dropped first. For one thread.
+
+    Args:
+        experts: in evaluation mode. size: S. most: bytes that the features may take.
+    """
+
+    def __init__(self, experts: ExpertBank, size: int, device: torch.device, most: int) -> None:
+        self.experts, self.device = experts, device
+        self.kept: LRUCache[tuple[str, str], ExpertFeatures] = LRUCache(most, getsizeof=_bytes)
+        self.counts = {name: Counts() for name in experts.names}
+        # What stands for an expert that was not asked: nothing but empty slots.
+        nothing = experts(torch.zeros(1, 3, size, size, device=device))
+        self.blank = {name: part.map(torch.zeros_like) for name, part in nothing.items()}
+
+    def of(self, pictures: Sequence[Picture], skipped: Sequence[Collection[str]]) -> dict[str, ExpertFeatures]:
+        """Features of N pictures. Each expert is run once, on those pictures that need it and are not known.
+
+        Args:
+            skipped: per picture, the experts that are not to be run.
+        """
+        return {name: self._of_expert(name, pictures, skipped) for name in self.experts.names}
+
+    def _of_expert(self, name: str, pictures: Sequence[Picture], skipped: Sequence[Collection[str]]) -> ExpertFeatures:
+        counts = self.counts[name]
+        found: dict[str, ExpertFeatures] = {}
+        missing: dict[str, Tensor] = {}
+        for picture, left_out in zip(pictures, skipped, strict=True):
+            if name in left_out:
+                counts.skipped += 1
+            elif (known := self.kept.get((picture.key, name))) is not None:
+                counts.cached += picture.key not in found
+                found[picture.key] = known
+            else:
+                missing[picture.key] = picture.pixels
+        if missing:
+            counts.run += len(missing)
+            seen = self.experts(torch.stack(list(missing.values())).to(self.device), [name])[name]
+            for row, key in enumerate(missing):
+                # A copy, or one picture would keep the whole batch in memory.
+                found[key] = seen.rows(slice(row, row + 1)).map(torch.clone)
+                if _bytes(found[key]) <= self.kept.maxsize:
+                    self.kept[key, name] = found[key]
+        rows = [
+            self.blank[name] if name in left_out else found[picture.key]
+            for picture, left_out in zip(pictures, skipped, strict=True)
+        ]
+        return ExpertFeatures.cat(rows)
+
+
+def _bytes(features: ExpertFeatures) -> int:
+    parts = [features.tokens, features.confidence, features.places]
+    return sum(part.numel() * part.element_size() for part in parts if part is not None)

@@ -1,0 +1,27 @@
+"""What one server is told at its start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from astrea.serving.limits import Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to serve a model.
+
+    name: what clients call the model. key: what every request must bring, or None.
+    hosts: the names under which the server may be addressed, or None for any; without a key, a page of somebody else's
+    could otherwise have a browser ask this machine's server under a name of its own.
+    skip_below: experts whose gate weight is expected to be lower are not run; 0 = all are.
+    trace: a JSONL file that gets a line per request, or None.
+    """
+
+    name: str
+    key: str | None = None
+    hosts: frozenset[str] | None = None
+    skip_below: float = 0.0
+    trace: Path | None = None
+    limits: Limits = field(default_factory=Limits)
