@@ -67,6 +67,22 @@ def load_image(
         return _decode(image, label, ours=True)
 
 
+def load_cut_out(path: Path) -> Image.Image:
+    """An image file with its transparency, under the same limits as `load_image`.
+
+    Returns:
+        The image, mode ``RGBA``.
+
+    Raises:
+        AstreaError: as `load_image`.
+    """
+    with _file_of(path, None) as (file, label), _opened(file, label, MAX_PIXELS) as image:
+        try:
+            return image.convert("RGBA")
+        except Exception as error:  # damaged data makes the decoders raise nearly any type
+            raise _damaged(label, error) from error
+
+
 def check_image(source: str | Path | bytes) -> None:
     """Whether `load_image` would begin to decode a file, by its structure and size alone.
 

@@ -13,7 +13,7 @@ import pytest
 from astrea.world.scenes.captions import captions, short_caption
 from astrea.world.scenes.draw import split_scene
 from astrea.world.scenes.questions import (
-    TEMPLATES,
+    DRAWN,
     VQA_TASKS,
     Balancer,
     Question,
@@ -182,7 +182,7 @@ def test_every_candidate_is_true(train: list[Scene], novel: list[Scene]) -> None
             assert question.answer == truth(question, scene), (question, scene.objects)
             assert question.task == question.template.split(".")[0]
             seen[question.template] += 1
-    assert set(seen) == {name for names in TEMPLATES.values() for name in names}
+    assert set(seen) == set(DRAWN.makers)
 
 
 def test_margins_scale_with_the_canvas() -> None:
@@ -228,7 +228,7 @@ def test_evaluation_set_is_full_balanced_and_true(test: list[Scene]) -> None:
         if name in YES_NO:
             assert set(answers) == {"yes", "no"}
             assert spread(answers) <= 1, name
-    for task, names in TEMPLATES.items():
+    for task, names in {task: DRAWN.of(task) for task in VQA_TASKS}.items():
         assert spread(Counter({name: counts[name].total() for name in names})) <= 12, task
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from astrea.world.scenes.phrases import CATEGORY_NOUNS, NOVEL_PHRASES, RELATIONS, SceneView, with_article
 from astrea.world.scenes.scene import Scene
@@ -16,11 +17,6 @@ from astrea.world.scenes.vocabulary import COLOURS, KINDS, SIZES, WORDS
 VQA_TASKS: tuple[str, ...] = (
     "existence", "counting", "attribute", "spatial", "logic", "reading", "knowledge", "area",
 )  # fmt: skip
-
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    task: tuple(name for name in MAKERS if name.startswith(task + ".")) for task in VQA_TASKS
-}
-"""The templates of each task."""
 
 CAPTION_WORDS = "a an the and is are there we see picture shows sign says reads printed word left right of above below"
 """Words of captions other than names; see `astrea.world.scenes.captions`."""
@@ -39,17 +35,59 @@ class Question:
     args: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
-def _render(template: str, args: tuple[str, ...], answer: str, rng: random.Random) -> Question:
-    wordings = WORDINGS[template]
-    wording = wordings[int(rng.random() * len(wordings))]
-    articles = {f"a{i}": with_article(arg) for i, arg in enumerate(args)} if "{a" in wording else {}
-    return Question(template.partition(".")[0], template, wording.format(*args, **articles), answer, args)
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """What a world asks of its scenes, and how.
+
+    wordings: of each template, "task.rest". makers: of each template, a view of a scene and a source of chance -> the
+    (answer, arguments) that are true of it. view: a scene as the makers read it. features: what a reader of the text
+    alone could hold on to in a question's arguments. article: a noun with "a" or "an" before it. tasks: in order.
+    """
+
+    wordings: Mapping[str, tuple[str, ...]]
+    makers: Mapping[str, Callable[[Any, random.Random], list[tuple[str, tuple[str, ...]]]]]
+    view: Callable[[Any], Any]
+    features: Callable[[tuple[str, ...]], list[object]]
+    article: Callable[[str], str] = with_article
+    tasks: tuple[str, ...] = VQA_TASKS
+
+    def of(self, task: str) -> list[str]:
+        """The templates of a task."""
+        return [name for name in self.makers if name.startswith(task + ".")]
+
+    def render(self, template: str, args: tuple[str, ...], answer: str, rng: random.Random) -> Question:
+        """A question in one of its template's wordings."""
+        wordings = self.wordings[template]
+        wording = wordings[int(rng.random() * len(wordings))]
+        articles = {f"a{i}": self.article(arg) for i, arg in enumerate(args)} if "{a" in wording else {}
+        return Question(template.partition(".")[0], template, wording.format(*args, **articles), answer, args)
+
+
+def _features(args: tuple[str, ...]) -> list[object]:
+    """Each word and its place, repeats, held-out pairs."""
+    found: list[object] = [(i, word) for i, arg in enumerate(args) for word in arg.split()]
+    if len(args) == 2:
+        first, second = args[0].split(), args[1].split()
+        if not set(first).isdisjoint(second):
+            found.append("repeat")
+        # Scenes like to repeat a category, so two present things are akin more often than a present and an absent one.
+        if first[-1] in _CATEGORY and _CATEGORY[first[-1]] == _CATEGORY.get(second[-1]):
+            found.append("kin")
+    if any(arg in NOVEL_PHRASES for arg in args):
+        found.append("novel")
+    return found
+
+
+DRAWN = Templates(WORDINGS, MAKERS, SceneView, _features)
+"""The questions about drawn scenes."""
 
 
 def candidates(scene: Scene, rng: random.Random) -> list[Question]:
     """Several true questions per task and template, with as many different answers as the scene allows."""
     view = SceneView(scene)
-    return [_render(name, args, answer, rng) for name, maker in MAKERS.items() for answer, args in maker(view, rng)]
+    return [
+        DRAWN.render(name, args, answer, rng) for name, maker in MAKERS.items() for answer, args in maker(view, rng)
+    ]
 
 
 class Balancer:
@@ -62,13 +100,15 @@ class Balancer:
     surplus: for training (not strict). The least-used answer on offer is taken, unless it is used more than this many
     times the mean of its template: a scene without a printed word can only answer "nothing", and more than half of
     all readings would be just that. None never skips.
+    templates: what is asked.
     """
 
     RARE = 0.004
     TEMPLATE_SLACK = 4
 
-    def __init__(self, strict: bool = False, surplus: float | None = 3.0) -> None:
+    def __init__(self, strict: bool = False, surplus: float | None = 3.0, templates: Templates = DRAWN) -> None:
         self.strict = strict
+        self.asked = templates
         self.surplus = surplus
         self._templates: Counter[str] = Counter()
         self._answers: dict[str, Counter[str]] = defaultdict(Counter)
@@ -78,12 +118,12 @@ class Balancer:
         self._words_with: Counter[tuple[str, object, str]] = Counter()
 
     def choose(
-        self, scene: Scene, rng: random.Random, tasks: Sequence[str] = VQA_TASKS, per_task: int = 1
+        self, scene: Any, rng: random.Random, tasks: Sequence[str] | None = None, per_task: int = 1
     ) -> list[Question]:
         """Up to ``per_task`` questions of each task, at most one of each template."""
-        view = SceneView(scene)
+        view = self.asked.view(scene)
         chosen: list[Question] = []
-        for task in tasks:
+        for task in self.asked.tasks if tasks is None else tasks:
             texts: set[str] = set()
             tried: set[str] = set()
             while len(texts) < per_task:
@@ -95,8 +135,8 @@ class Balancer:
                     chosen.append(question)
         return chosen
 
-    def _choose_one(self, task: str, view: SceneView, rng: random.Random, tried: set[str]) -> Question | None:
-        for template in sorted(TEMPLATES[task], key=lambda name: (self._templates[name], rng.random())):
+    def _choose_one(self, task: str, view: Any, rng: random.Random, tried: set[str]) -> Question | None:
+        for template in sorted(self.asked.of(task), key=lambda name: (self._templates[name], rng.random())):
             if template in tried:
                 continue
             if self.strict and self._templates[template] > self._least_template(task) + self.TEMPLATE_SLACK:
@@ -107,9 +147,9 @@ class Balancer:
                 return question
         return None
 
-    def _try(self, template: str, view: SceneView, rng: random.Random) -> Question | None:
+    def _try(self, template: str, view: Any, rng: random.Random) -> Question | None:
         options: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-        for answer, args in MAKERS[template](view, rng):
+        for answer, args in self.asked.makers[template](view, rng):
             options[answer].append(args)
         self._looked[template] += 1
         offered, used = self._offered[template], self._answers[template]
@@ -122,10 +162,10 @@ class Balancer:
         args = min(options[answer], key=lambda each: (self._excess(template, each, answer), rng.random()))
         self._templates[template] += 1
         used[answer] += 1
-        for feature in _features(args):
+        for feature in self.asked.features(args):
             self._words[template, feature] += 1
             self._words_with[template, feature, answer] += 1
-        return _render(template, args, answer, rng)
+        return self.asked.render(template, args, answer, rng)
 
     def _ahead(self, template: str, count: int) -> bool:
         """Whether an answer used ``count`` times must wait for the others of its template."""
@@ -140,7 +180,7 @@ class Balancer:
     def _least_template(self, task: str) -> int:
         """Uses of the least-used template that scenes do offer now and then."""
         counts = []
-        for name in TEMPLATES[task]:
+        for name in self.asked.of(task):
             offers = sum(self._offered[name].values())
             if not self._looked[name] or offers >= self.RARE * self._looked[name]:
                 counts.append(self._templates[name])
@@ -151,27 +191,12 @@ class Balancer:
         kinds_of_answer = len(self._offered[template])
         return sum(
             kinds_of_answer * self._words_with[template, feature, answer] - self._words[template, feature]
-            for feature in _features(args)
+            for feature in self.asked.features(args)
         )
 
 
-def _features(args: tuple[str, ...]) -> list[object]:
-    """What a reader of the text alone could hold on to: each word and its place, repeats, held-out pairs."""
-    found: list[object] = [(i, word) for i, arg in enumerate(args) for word in arg.split()]
-    if len(args) == 2:
-        first, second = args[0].split(), args[1].split()
-        if not set(first).isdisjoint(second):
-            found.append("repeat")
-        # Scenes like to repeat a category, so two present things are akin more often than a present and an absent one.
-        if first[-1] in _CATEGORY and _CATEGORY[first[-1]] == _CATEGORY.get(second[-1]):
-            found.append("kin")
-    if any(arg in NOVEL_PHRASES for arg in args):
-        found.append("novel")
-    return found
-
-
 def build_questions(
-    scenes: Iterable[Scene], n_per_task: int, seed: int, tasks: Sequence[str] = VQA_TASKS
+    scenes: Iterable[Any], n_per_task: int, seed: int, tasks: Sequence[str] | None = None, templates: Templates = DRAWN
 ) -> list[tuple[int, Question]]:
     """A balanced evaluation set: (position of the scene in ``scenes``, question), ``n_per_task`` of each task.
 
@@ -179,8 +204,8 @@ def build_questions(
     welcome. A finite one that runs out gives fewer.
     """
     rng = random.Random(seed)
-    balancer = Balancer(strict=True)
-    left = dict.fromkeys(tasks, n_per_task)
+    balancer = Balancer(strict=True, templates=templates)
+    left = dict.fromkeys(templates.tasks if tasks is None else tasks, n_per_task)
     built: list[tuple[int, Question]] = []
     if n_per_task < 1:
         return built
