@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from astrea import AstreaForConditionalGeneration, AstreaProcessor
 from astrea.model.loaded import LoadedModel
-from astrea.serving.app import application
+from astrea.serving.app import Server, application
 from astrea.serving.limits import Limits
 from astrea.serving.settings import Settings
 from serving_clients import asking
@@ -26,7 +26,7 @@ def loaded(tiny_model: AstreaForConditionalGeneration, tiny_processor: AstreaPro
 @pytest.fixture(scope="module")
 def client(loaded: LoadedModel) -> Iterator[TestClient]:
     """A server without a key, running."""
-    with TestClient(application(loaded, Settings(name="tiny", limits=SMALL))) as running:
+    with TestClient(application(Server(loaded, Settings(name="tiny", limits=SMALL)))) as running:
         yield running
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from astrea.model.loaded import LoadedModel
-from astrea.serving.app import application
+from astrea.serving.app import Server, application
 from astrea.serving.errors import ApiError, clean
 from astrea.serving.limits import Limits
 from astrea.serving.pictures import file_of
@@ -33,7 +33,7 @@ def locked(loaded: LoadedModel) -> Iterator[TestClient]:
         body_bytes=200_000, pixels=100_000, pictures=2, choices=2, messages=4, tokens=8, picture_bytes=60_000
     )
     settings = Settings(name="tiny", key=KEY, hosts=frozenset(["here"]), limits=limits)
-    with TestClient(application(loaded, settings), base_url="http://here") as running:
+    with TestClient(application(Server(loaded, settings)), base_url="http://here") as running:
         yield running
 
 

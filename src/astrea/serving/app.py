@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,9 +15,10 @@ from starlette.exceptions import HTTPException
 
 from astrea.common.installation import __version__
 from astrea.model.loaded import LoadedModel
-from astrea.serving.answers import unless_gone
-from astrea.serving.chat import Chat
+from astrea.serving.answers import Wanted, unless_gone
+from astrea.serving.chat import Chat, wanted_of
 from astrea.serving.conversation import Prompts
+from astrea.serving.embeddings import Embedder
 from astrea.serving.engine import Engine
 from astrea.serving.errors import ApiError
 from astrea.serving.guard import Guard
@@ -25,7 +26,10 @@ from astrea.serving.job import Job
 from astrea.serving.logs import Trace, log, log_failure
 from astrea.serving.metrics import Metrics
 from astrea.serving.pictures import PictureReader
-from astrea.serving.schema import ChatRequest
+from astrea.serving.reply import Reply, begin
+from astrea.serving.responses import Response as TextResponse
+from astrea.serving.responses import ResponsesRequest
+from astrea.serving.schema import ChatRequest, EmbeddingRequest
 from astrea.serving.settings import Settings
 
 
@@ -38,6 +42,7 @@ class Server:
         processor = loaded.processor
         self.reader = PictureReader(processor.image_processor.image_size, settings.limits)
         self.prompts = Prompts(processor, self.reader, tuple(loaded.model.experts.names), settings.limits)
+        self.embedder = Embedder(self.engine, self.reader)
         self.trace = Trace(settings.trace)
         self.created = int(time.time())
 
@@ -63,19 +68,24 @@ class Server:
             self.trace.close()
             log("stopped")
 
-    def answered(self, request: Request) -> Callable[[Job], None]:
-        """What is told of a request when its answers are there."""
+    async def reply(self, request: Request, body: ChatRequest | ResponsesRequest, wanted: Wanted) -> Reply:
+        """Hand a request to the engine.
+
+        Raises:
+            ApiError: something is wrong with it, or there is too much to do.
+        """
+        check_model(self, body.model)
 
         def note(job: Job) -> None:
             self.metrics.answered(job)
             self.trace.write(request.state.request_id, job)
 
-        return note
+        stream = await begin(self.engine, self.prompts, body.messages, body.astrea, wanted)
+        return Reply(self.engine, stream, self.settings.name, note)
 
 
-def application(loaded: LoadedModel, settings: Settings) -> Guard:
+def application(server: Server) -> Guard:
     """The whole server as an ASGI application."""
-    server = Server(loaded, settings)
     app = FastAPI(
         title="Astrea",
         version=__version__,
@@ -85,7 +95,7 @@ def application(loaded: LoadedModel, settings: Settings) -> Guard:
     )
     _errors(app)
     _routes(app, server)
-    return Guard(app, settings, server.metrics)
+    return Guard(app, server.settings, server.metrics)
 
 
 def _errors(app: FastAPI) -> None:
@@ -115,16 +125,25 @@ def _routes(app: FastAPI, server: Server) -> None:
         """An answer to a conversation."""
 
         async def begun() -> Chat:
-            check_model(server, body.model)
-            return await Chat.begin(server.engine, server.prompts, body, server.settings.name, server.answered(request))
+            return Chat(await server.reply(request, body, wanted_of(body, server.settings.limits)), body)
 
-        if body.stream:
-            return StreamingResponse((await begun()).events(), media_type="text/event-stream")
+        return await answer(request, begun, stream=bool(body.stream))
 
-        async def whole() -> dict[str, Any]:
-            return await (await begun()).whole()
+    @app.post("/v1/responses", response_model=None)
+    async def responses(request: Request, body: ResponsesRequest) -> Response:
+        """An answer to a conversation, as OpenAI's newer interface has it."""
 
-        return JSONResponse(await unless_gone(whole(), request.receive))
+        async def begun() -> TextResponse:
+            return TextResponse(await server.reply(request, body, body.wanted), body)
+
+        return await answer(request, begun, stream=bool(body.stream))
+
+    @app.post("/v1/embeddings", response_model=None)
+    async def embeddings(request: Request, body: EmbeddingRequest) -> Response:
+        """Vectors of texts and pictures."""
+        check_model(server, body.model)
+        work = server.embedder.answer(body, server.settings.name)
+        return JSONResponse(await unless_gone(work, request.receive))
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -147,6 +166,17 @@ def _routes(app: FastAPI, server: Server) -> None:
         """Counts and times, for Prometheus."""
         shown = server.metrics.shown(server.engine.features.counts)
         return Response(shown, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def answer(request: Request, begun: Callable[[], Awaitable[Chat | TextResponse]], *, stream: bool) -> Response:
+    """The response to a request that is to be begun: whole, unless the client goes, or as a stream."""
+    if stream:
+        return StreamingResponse((await begun()).events(), media_type="text/event-stream")
+
+    async def whole() -> dict[str, Any]:
+        return await (await begun()).whole()
+
+    return JSONResponse(await unless_gone(whole(), request.receive))
 
 
 def check_model(server: Server, name: str) -> None:

@@ -28,8 +28,11 @@ _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 KEPT_BYTES = 64 << 20
 
 
-def file_of(url: str, most: int) -> bytes:
+def file_of(url: str, most: int, param: str = "messages") -> bytes:
     """The file in a data URL.
+
+    Args:
+        param: the part of a request that errors name.
 
     Raises:
         ApiError: it is another kind of URL (nothing is fetched, and no file is opened), damaged or too large, or no
@@ -38,23 +41,23 @@ def file_of(url: str, most: int) -> bytes:
     head = _DATA_URL.match(url)
     if head is None:
         what = "pictures must be data URLs with base64 (data:image/png;base64,...); other URLs are not fetched"
-        raise ApiError(400, what, param="messages", code="invalid_image_url")
+        raise ApiError(400, what, param=param, code="invalid_image_url")
     if len(url) - head.end() > -(-most // 3) * 4:
-        raise _too_large(most)
+        raise _too_large(most, param)
     try:
         data = base64.b64decode(url[head.end() :], validate=True)
     except (binascii.Error, ValueError):
-        raise ApiError(400, "a picture is damaged base64", param="messages", code="invalid_image") from None
+        raise ApiError(400, "a picture is damaged base64", param=param, code="invalid_image") from None
     if len(data) > most:
-        raise _too_large(most)
+        raise _too_large(most, param)
     webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     if not (webp or data.startswith(_BEGINNINGS)):
-        raise ApiError(400, "a picture is no JPEG, PNG or WEBP file", param="messages", code="invalid_image_format")
+        raise ApiError(400, "a picture is no JPEG, PNG or WEBP file", param=param, code="invalid_image_format")
     return data
 
 
-def _too_large(most: int) -> ApiError:
-    return ApiError(413, f"a picture has more than {most:,} bytes", param="messages", code="image_too_large")
+def _too_large(most: int, param: str) -> ApiError:
+    return ApiError(413, f"a picture has more than {most:,} bytes", param=param, code="image_too_large")
 
 
 class PictureReader:

@@ -16,7 +16,7 @@ from astrea.common.devices import Device
 from astrea.common.errors import AstreaError
 from astrea.common.paths import file_guard
 from astrea.model.loaded import load
-from astrea.serving.app import application
+from astrea.serving.app import Server, application
 from astrea.serving.limits import Limits
 from astrea.serving.logs import LOGGER
 from astrea.serving.settings import Settings
@@ -57,7 +57,7 @@ def serve(
     # uvicorn obeys both while it runs, and afterwards raises what came for whoever handled it before.
     for asked_to_end in (signal.SIGINT, signal.SIGTERM):
         signal.signal(asked_to_end, signal.SIG_IGN)
-    uvicorn.Server(uvicorn_config(application(loaded, settings), host, port, limits)).run()
+    uvicorn.Server(uvicorn_config(application(Server(loaded, settings)), host, port, limits)).run()
 
 
 def uvicorn_config(app: Any, host: str, port: int, limits: Limits) -> uvicorn.Config:
