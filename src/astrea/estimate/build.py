@@ -17,6 +17,7 @@ from astrea.common.config_only import read_architecture
 from astrea.common.errors import AstreaError
 from astrea.common.paths import is_folder
 from astrea.common.quiet import quiet
+from astrea.data.packing import Turn
 from astrea.estimate.fake_tensors import fake_tensors, to_fake
 from astrea.experts.bank import expert_specs
 from astrea.experts.pretrained.captioning import CaptionCheckpoint
@@ -28,6 +29,7 @@ from astrea.recipes.recipe import Recipe
 from astrea.training.components import configure
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
+from astrea.training.plain_chat import PlainChat, plain_questions
 from astrea.world.dataset import WorldData, features_of, scenes_of
 from astrea.world.language.tiny import TinyLanguage, tiny_language_model
 from astrea.world.scenes.captions import captions
@@ -60,13 +62,20 @@ def context_of(
     texts = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
     if model.device.type != "meta":
         data = WorldData(features_of(model.experts, scenes), asked, texts, recipe.world)
-        return TrainingContext(recipe, model, tokenizer, data, Distributed(device=model.device.type))
+        return with_chat(TrainingContext(recipe, model, tokenizer, data, Distributed(device=model.device.type)))
     size = model.config.image_size
     with fake_tensors(), torch.no_grad():
         features = model.see(torch.empty(samples, 3, size, size, device="meta"))
     with fake_tensors():  # so that ids and counters stay there when all else goes
         data = WorldData(features, asked, texts, recipe.world)
-        return TrainingContext(recipe, model, tokenizer, data, Distributed(device="meta"))
+        return with_chat(TrainingContext(recipe, model, tokenizer, data, Distributed(device="meta")))
+
+
+def with_chat(ctx: TrainingContext) -> TrainingContext:
+    """The same with plain chat, where the recipe wants some: questions stand in for the answers to them."""
+    if ctx.recipe.data.text_share:
+        ctx.chat = PlainChat(tuple(Turn(question, question) for question in plain_questions()))
+    return ctx
 
 
 def fake_model(recipe: Recipe) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from astrea.data.packing import Packer, Turn, answer_losses
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.plain_answers import plain_answers
 from astrea.language.facts import FACTS, is_told
 from astrea.model.modeling import AstreaForConditionalGeneration
 
@@ -44,18 +44,16 @@ class Recalled:
 @torch.no_grad()
 def recall(model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> Recalled:
     """Ask a model the facts, without a picture. It is left in the mode that it was in; no random number is drawn."""
-    was_training = model.training
+    answers = plain_answers(model, tokenizer, [fact.question for fact in FACTS], longest=LONGEST)
     packer = Packer(tokenizer, model.num_visual_tokens)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            answers = Answerer(model, tokenizer).answer([fact.question for fact in FACTS], None, None, longest=LONGEST)
-            packed = packer.pack([[Turn(fact.question, fact.answer)] for fact in FACTS], pictures=False)
-            inputs = {name: value.to(model.device) for name, value in packed.model_inputs().items()}
-            logits_QLV = model(**inputs, use_cache=False).logits
-            losses_QS = answer_losses(logits_QLV, inputs["labels"], inputs["segments"], 1)
-    finally:
-        model.train(was_training)
-    return Recalled(tuple(losses_QS[:, 0].tolist()), tuple(answers.texts))
+    packed = packer.pack([[Turn(fact.question, fact.answer)] for fact in FACTS], pictures=False)
+    inputs = {name: value.to(model.device) for name, value in packed.model_inputs().items()}
+    was_training = model.training
+    model.eval()
+    logits_QLV = model(**inputs, use_cache=False).logits
+    model.train(was_training)
+    losses_QS = answer_losses(logits_QLV, inputs["labels"], inputs["segments"], 1)
+    return Recalled(tuple(losses_QS[:, 0].tolist()), tuple(answers))
 
 
 def compare(before: Recalled, after: Recalled) -> dict[str, Any]:

@@ -51,6 +51,10 @@ class TrainFile(Part):
     format: str | None = Field(None, description="null = found out from the file")
 
 
+LATER = ("paraphrases", "unanswerable", "text_share")
+"""Keys of `Data` that are not written where they are off."""
+
+
 class Data(Part):
     """How much of the world a run sees, or which data of one's own instead."""
 
@@ -86,6 +90,14 @@ class Data(Part):
         0.0, ge=0, lt=1, description='of the world: share of training questions answered "none" or "cannot tell"'
     )
 
+    text_share: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="share of a batch's samples, where a language model with a checkpoint learns, that are plain chat "
+        "without a picture, which it has made itself before: so that it forgets less",
+    )
+
     @model_validator(mode="after")
     def _is_of_the_world(self) -> Data:
         if self.train is not None and (self.paraphrases or self.unanswerable):
@@ -95,7 +107,7 @@ class Data(Part):
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What a run says nothing about is not written, so that it compares with those from before there was more.
-        return {key: value for key, value in dump(self).items() if value or key not in ("paraphrases", "unanswerable")}
+        return {key: value for key, value in dump(self).items() if value or key not in LATER}
 
     @model_validator(mode="after")
     def _a_share_of_something(self) -> Data:

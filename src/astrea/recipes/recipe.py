@@ -109,6 +109,12 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _chat_is_of_a_language_model_that_can(self) -> Recipe:
+        if self.data.text_share and self.llm.tiny:
+            raise ValueError("data.text_share is of language models with a checkpoint; the one built here has no chat")
+        return self
+
+    @model_validator(mode="after")
     def _experts_have_names(self) -> Recipe:
         teachers = () if self.distill is None else self.distill.teachers
         for name in (*self.experts, *teachers):

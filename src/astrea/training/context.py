@@ -25,6 +25,7 @@ from astrea.training.acceleration import accelerated, in_half
 from astrea.training.distributed import SINGLE, Distributed
 from astrea.training.losses.contrast import MomentumContrast
 from astrea.training.losses.words import WordContrast
+from astrea.training.plain_chat import PlainChat
 
 STATES_AT_ONCE = 128
 
@@ -52,6 +53,7 @@ class TrainingContext:
         words: the word-level loss.
         contributions: what each expert was worth so far; kept in checkpoints with the rest.
         kept_states: see `keep_states`.
+        chat: plain chat of the language model with itself, where the recipe wants some of it in batches.
         ranks: the processes that share the work. Samples are drawn on the processor, what is computed is on
             ``ranks.device``.
     """
@@ -78,6 +80,7 @@ class TrainingContext:
         scanned = (self.packer.ids(text) for text in data.scanned(recipe.seed))
         self.words = WordContrast(scanned, len(tokenizer)).to(ranks.device)
         self.kept_states: Tensor | None = None
+        self.chat: PlainChat | None = None
         model.fusion.start_training(len(data.groups))
 
     def encode(self, samples: Samples) -> dict[str, ExpertFeatures]:

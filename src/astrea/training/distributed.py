@@ -67,16 +67,20 @@ class Distributed:
         rank = self.rank if rank is None else rank
         return slice(count * rank // self.world, count * (rank + 1) // self.world)
 
-    def check_share(self, batch: int, key: str) -> None:
-        """Whether every rank gets a row of a batch.
+    def check_share(self, batch: int, key: str, chat: int = 0) -> None:
+        """Whether every rank gets a sample of a batch.
+
+        Args:
+            chat: so many samples may give way to plain chat (``data.text_share``).
 
         Raises:
-            AstreaError: there are fewer rows than ranks; names the recipe's ``key``.
+            AstreaError: there are fewer samples than ranks; names the recipe's ``key``.
         """
-        if batch < self.world:
+        if batch - chat < self.world:
+            taken = f", {chat} of it may be plain chat" if chat else ""
             raise AstreaError(
-                f"{key} is {batch}: a batch that small cannot be shared by {self.world} processes",
-                f"set {key} to {self.world} or more (batches are counted over all processes), or start fewer",
+                f"{key} is {batch}{taken}: a batch that small cannot be shared by {self.world} processes",
+                f"set {key} to {self.world + chat} or more (batches are counted over all processes), or start fewer",
             )
 
     def gather(self, own: Tensor, count: int) -> Tensor:

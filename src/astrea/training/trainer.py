@@ -32,6 +32,7 @@ from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed, process_group
 from astrea.training.identity import config_hash, refuse_another
 from astrea.training.log import TrainLog
+from astrea.training.plain_chat import most_chat, plain_chat
 from astrea.training.plain_facts import recall_facts, tell_forgetting
 from astrea.training.plan import Plan, plan_stages
 from astrea.training.resume import goes_on, has_checkpoints, newest, restore, start_alike
@@ -101,6 +102,7 @@ def train_with(
     kept = open_cache(recipe, cache or folder.parent / "cache")
     made, ctx = prepare(ranks, recipe, folder, clock, kept, report)
     known = recall_facts(ctx, report)
+    ctx.chat = plain_chat(recipe, ctx.model, ctx.tokenizer, folder, cache=kept.folder, ranks=ranks, report=report)
     validation = validation_of(ctx, folder, kept, report)
     if found is not None:
         restore(ctx, found)
@@ -139,7 +141,9 @@ def check_plans(recipe: Recipe, ranks: Distributed) -> list[Plan]:
         )
     plans = plan_stages(recipe)
     for plan in plans:
-        ranks.check_share(plan.schedule.batch, f"{plan.name.split('/')[0]}.batch")
+        stage, size = plan.name.split("/")[0], plan.schedule.batch
+        learns = "language_model" in getattr(recipe, stage).train
+        ranks.check_share(size, f"{stage}.batch", most_chat(recipe.data.text_share, size) if learns else 0)
     return plans
 
 

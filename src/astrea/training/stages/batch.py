@@ -7,11 +7,13 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from astrea.common.errors import AstreaError
 from astrea.common.seeds import generator_for
 from astrea.data.packing import PackedBatch, Packer
 from astrea.data.protocol import Rows, Samples
 from astrea.experts.corruption import draw_experts
 from astrea.training.context import CaptionBatch, TrainingContext
+from astrea.training.plain_chat import chat_rows, with_chat
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,26 @@ def draw_batch(
     start: int,
     size: int,
     per_question: bool,
+    chats: bool = False,
 ) -> InstructBatch:
-    """The batch of a micro-step: samples ``start .. start + size``, some with an expert missing or corrupted."""
-    samples = ctx.data.draw(start, size, ctx.recipe.seed)
+    """The batch of a micro-step: samples ``start .. start + size``, some with an expert missing or corrupted.
+
+    Args:
+        chats: the language model learns, so plain chat takes the place of some samples if the recipe wants that.
+
+    Raises:
+        AstreaError: the recipe wants plain chat, and the context has none.
+    """
+    chat = chat_rows(ctx.recipe, stage, step, micro, size) if chats else 0
+    samples = ctx.data.draw(start, size - min(chat, size - 1), ctx.recipe.seed)
     captions = ctx.captions(samples, stage, step, micro)
     rows = ctx.data.pack(packer, samples, captions.which, per_question=per_question)
+    if chat:
+        if ctx.chat is None:
+            raise AstreaError("data.text_share asks for plain chat, and none has been made", "set data.text_share=0")
+        drawn = generator_for(ctx.recipe.seed, stage, "chat", step, micro)
+        numbered = rows.packed.questions is not None
+        rows = with_chat(rows, ctx.chat.rows(packer, chat, drawn, conversations=numbered), packer.pad)
     generator = generator_for(ctx.recipe.seed, stage, "present", step, micro)
     experts, settings = len(ctx.model.experts.names), ctx.recipe.regularisation
     lost = draw_experts(samples.pictures, experts, settings.expert_dropout, generator)

@@ -69,9 +69,16 @@ class InstructObjective(Objective):
 
     def batch(self, step: int, micro: int, size: int) -> InstructBatch:
         start = (self.offset + step * self.stage.accumulate + micro) * size
-        per_question = self.fusion.per_question
         return draw_batch(
-            self.ctx, self.packer, self.name, step, micro, start=start, size=size, per_question=per_question
+            self.ctx,
+            self.packer,
+            self.name,
+            step,
+            micro,
+            start=start,
+            size=size,
+            per_question=self.fusion.per_question,
+            chats="language_model" in self.stage.train and self.ctx.recipe.data.text_share > 0,
         )
 
     def loss(self, batch: InstructBatch, step: int) -> tuple[Tensor, dict[str, float]]:
