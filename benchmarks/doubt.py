@@ -40,10 +40,10 @@ from astrea.data.images import to_square_array
 from astrea.evaluation.generate import Answerer
 from astrea.evaluation.signals import measure
 from astrea.experts.protocol import concat_features
+from astrea.model.components import CARD
 from astrea.model.loading import load_model
 from astrea.recipes.recipe import Data, World
-from astrea.training.components import CARD
-from astrea.world.bundled import SHIPPED_MODEL
+from astrea.world.bundled import BUNDLED_MODEL
 from astrea.world.confidence import Trial, features_of_pictures
 from astrea.world.dataset import features_of, scene_at
 from astrea.world.evaluation.runner import look
@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--test-questions", type=int, default=None, help="of each task; as the card says by default")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    card = json.loads(((SHIPPED_MODEL if options.model == "shipped" else Path(options.model)) / CARD).read_text())
+    card = json.loads(((BUNDLED_MODEL if options.model == "shipped" else Path(options.model)) / CARD).read_text())
     world, data = World.model_validate(card["recipe"]["world"]), Data.model_validate(card["recipe"]["data"])
     if options.test_questions is not None:
         data = data.model_copy(update={"test_questions": options.test_questions, "test_captions": 1})

@@ -42,7 +42,7 @@ from astrea.estimate.stages import StageCost, fill_queue, stage_cost, with_gradi
 from astrea.estimate.table import estimate
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.trainable import train_only
 from astrea.training.trainer import Plan, plan_stages

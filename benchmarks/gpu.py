@@ -40,7 +40,7 @@ from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe, Runtime, Schedule
 from astrea.training.acceleration import accelerated
-from astrea.training.components import assemble, random_weights
+from astrea.training.assembly import assemble, random_weights
 from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.trainable import train_only

@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 from astrea.estimate.table import short_count
 from astrea.lab.arena.lr_sweep import FACTORS
 from astrea.lab.arena.variants import CURVES, ablation_title, ablations
-from astrea.training.components import CARD
-from astrea.world.bundled import SHIPPED_MODEL
+from astrea.model.components import CARD
+from astrea.world.bundled import BUNDLED_MODEL
 from astrea.world.scenes.questions import VQA_TASKS
 
 ROOT = Path(__file__).parent.parent
@@ -354,7 +354,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
     "README.md": {
         "tasks": ("quickstart.json", tasks_table),
         "facts": ("quickstart.json", facts),
-        "shipped": (SHIPPED_MODEL / CARD, shipped_line),
+        "shipped": (BUNDLED_MODEL / CARD, shipped_line),
         "speed": ("train_speed.json", speed_line),
         "arena": ("arena/arena.json", headline),
     },

@@ -36,11 +36,12 @@ from astrea import AstreaForConditionalGeneration
 from astrea.common.files import write_json_atomic
 from astrea.common.provenance import commit, machine
 from astrea.language.gguf import folder_from_gguf, gguf_file
+from astrea.model.components import BUNDLED
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.components import SHIPPED, assemble
+from astrea.training.assembly import assemble
 from astrea.world.scenes.draw import split_scene
 
 RESULTS = Path(__file__).resolve().parent / "results" / "real_language.json"
@@ -78,7 +79,7 @@ def a_picture() -> Image.Image:
 
 def put_together(checkpoint: Path, *changes: str) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
     """The recipe's model before it has learned anything."""
-    model, tokenizer = assemble(load_recipe(Recipe, "tiny", recipe(checkpoint, *changes)), SHIPPED)
+    model, tokenizer = assemble(load_recipe(Recipe, "tiny", recipe(checkpoint, *changes)), BUNDLED)
     size = model.config.image_size
     return model.eval(), AstreaProcessor(AstreaImageProcessor(size), tokenizer, model.num_visual_tokens)
 

@@ -47,7 +47,7 @@ from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe, Schedule, Stage
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.training.context import TrainingContext
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.stages.align import AlignObjective

@@ -28,7 +28,7 @@ from astrea.data.packing import CAPTION_PROMPT, Packer, Turn
 from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.training.distributed import process_group
 from astrea.training.fsdp import full_tensor, sharded
 from astrea.training.loop import Objective, build_optimizer, run_steps

@@ -12,7 +12,7 @@ from astrea.data.packing import Packer
 from astrea.data.readers.sources import open_sources
 from astrea.data.streaming import FileDataset
 from astrea.recipes.recipe import Recipe, Schedule
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import SINGLE
 from astrea.training.loop import Objective, build_optimizer, run_steps

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from astrea import AstreaConfig, AstreaForConditionalGeneration, AstreaProcessor
+from astrea.model.components import LANGUAGE, save_component
 from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import LanguageModel, Recipe
-from astrea.training.components import LANGUAGE, assemble, save_part
+from astrea.training.assembly import assemble
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.world.pretrain import write_card
 from few_scenes import limit_scenes
@@ -136,8 +137,8 @@ def small_overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         for parameter in model.experts.parameters():
             parameter.mul_(2.5 if parameter.ndim == 4 else 1.0)  # as in `randomise`
     for name in model.experts.names:
-        save_part(model.experts[name], folder / f"{name}.safetensors")
-    save_part(model.language_model, folder / f"{LANGUAGE}.safetensors")
+        save_component(model.experts[name], folder / f"{name}.safetensors")
+    save_component(model.language_model, folder / f"{LANGUAGE}.safetensors")
     write_card(recipe, folder, judged=0)
     return [*SMALL, f"pretrain={folder}"]
 

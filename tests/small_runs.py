@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from astrea.recipes.recipe import Recipe
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.training.context import TrainingContext
 from astrea.world.dataset import WorldData
 from astrea.world.language.pretraining import ideal_features

@@ -47,11 +47,11 @@ def test_it_measures_and_writes(script, tmp_path, capsys):
 
 
 def test_the_committed_figures_are_this_model_s_and_hold():
-    from astrea.training.components import CARD
-    from astrea.world.bundled import SHIPPED_MODEL
+    from astrea.model.components import CARD
+    from astrea.world.bundled import BUNDLED_MODEL
 
     told = json.loads((BENCHMARKS / "results" / "doubt.json").read_text())
-    assert told["sha256"] == json.loads((SHIPPED_MODEL / CARD).read_text())["sha256"]
+    assert told["sha256"] == json.loads((BUNDLED_MODEL / CARD).read_text())["sha256"]
     assert told["questions"] == 200
     assert told["decision_accuracy"] >= 85
     errors = told["calibration_error"]

@@ -138,7 +138,7 @@ PROBES = {
     "read_text",
     "read_bytes",
 }
-OF_THE_PACKAGE = {"SHIPPED", "inspect.getfile", "INSTALLER", "direct_url.json"}
+OF_THE_PACKAGE = {"SHIPPED", "BUNDLED", "inspect.getfile", "INSTALLER", "direct_url.json"}
 """What comes with the package is there."""
 
 

@@ -19,7 +19,7 @@ from astrea.estimate.tracker import KINDS
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import ExpertEntry, Recipe, Runtime
 from astrea.training.acceleration import accelerated
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.training.trainer import plan_stages
 from small_recipes import SMALL
 

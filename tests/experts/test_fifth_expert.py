@@ -19,11 +19,11 @@ from astrea.common.progress import Reporter
 from astrea.evaluation.evaluate import evaluate_and_report
 from astrea.experts.bank import expert_class
 from astrea.experts.drawing import draw_readings
+from astrea.model.components import LANGUAGE, save_component
 from astrea.model.explanation import explain
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.components import LANGUAGE, save_part
 from astrea.training.trainer import train
 from astrea.world.experts.compact import COMPACT
 from astrea.world.experts.truth import pixels_from_scenes
@@ -68,8 +68,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     recipe = load_recipe(Recipe, str(RECIPE), [*SMALL, "align.progressive=true", f"pretrain={parts}"])
     torch.manual_seed(0)
     for kind, expert in COMPACT.items():
-        save_part(expert(), parts / f"{kind}.safetensors")
-    save_part(tiny_language_model(recipe.llm, tiny_tokenizer()), parts / f"{LANGUAGE}.safetensors")
+        save_component(expert(), parts / f"{kind}.safetensors")
+    save_component(tiny_language_model(recipe.llm, tiny_tokenizer()), parts / f"{LANGUAGE}.safetensors")
     write_card(recipe, parts, judged=0)
     return recipe
 
@@ -107,7 +107,7 @@ def test_every_stage_knows_the_new_expert(trained):
 def test_its_adapter_starts_at_words_the_language_model_knows(examples_on_path, recipe):
     from palette_expert import PaletteExpert
 
-    from astrea.training.components import assemble
+    from astrea.training.assembly import assemble
 
     model, tokenizer = assemble(recipe, Path(recipe.pretrain))
     ids = tokenizer(" ".join(PaletteExpert.labels), add_special_tokens=False).input_ids

@@ -24,7 +24,8 @@ from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Data, ExpertEntry, Recipe
 from astrea.training.add_expert import AddedExpert, add_expert
-from astrea.world.bundled import SHIPPED_MODEL, load_shipped, mean, subset_scores
+from astrea.world.bundle import mean, subset_scores
+from astrea.world.bundled import BUNDLED_MODEL, load_bundled
 from repository import EXAMPLES
 
 KIND = "photo_expert:PhotoExpert"
@@ -38,7 +39,7 @@ NAMED = {
 FEW = Data(train_scenes=6000, test_questions=12, test_captions=12, test_retrieval_groups=3)
 """Of the test split; `benchmarks/join.py` measures all of it."""
 
-needs_model = pytest.mark.skipif(not SHIPPED_MODEL.is_dir(), reason="this build ships no trained model (weights/model)")
+needs_model = pytest.mark.skipif(not BUNDLED_MODEL.is_dir(), reason="this build ships no trained model (weights/model)")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,7 +112,7 @@ def test_a_weights_file_that_would_run_code_is_refused(expert, tmp_path, monkeyp
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory) -> tuple[AddedExpert, Path, AstreaForConditionalGeneration]:
     """The model that ships, joined by the photo expert, which looks at small squares here so that it takes seconds."""
-    model, processor = load_shipped()
+    model, processor = load_bundled()
     settings = ["threads=1", "data.train_scenes=100", "data.questions_per_scene=4", "align.steps=20"]
     recipe = load_recipe(Recipe, "tiny", settings)
     folder = tmp_path_factory.mktemp("photo") / "model"
@@ -136,7 +137,7 @@ def test_the_old_model_is_in_the_new_one_bit_for_bit(grown):
 def test_the_scores_hardly_move(grown):
     joined, folder, old = grown
     world = load_recipe(Recipe, "tiny", []).world
-    _, processor = load_shipped()
+    _, processor = load_bundled()
     _, new_processor = load_model(folder, trust_remote_code=True)
     before = subset_scores(old, processor, world, FEW, report=Reporter())
     after = subset_scores(joined.model, new_processor, world, FEW, report=Reporter())

@@ -18,7 +18,7 @@ from astrea.evaluation.generate import Answerer
 from astrea.fusion.registry import STRATEGIES
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stages.instruct import InstructObjective

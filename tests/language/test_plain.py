@@ -11,7 +11,7 @@ from astrea.language.defaults import WORD_MATCH
 from astrea.language.plain import SENTENCES
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import LanguageModel, Recipe
-from astrea.training.components import never_warmed_up, put_together
+from astrea.training.assembly import never_warmed_up, put_together
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from shared_models import SMALL
 

@@ -75,7 +75,7 @@ def test_the_experts_of_small_are_as_large_as_their_files():
 def test_without_a_network_training_says_what_is_missing(monkeypatch):
     import huggingface_hub
 
-    from astrea.training.components import assemble
+    from astrea.training.assembly import assemble
 
     def offline(*_, **__):
         raise ConnectionError("no network")

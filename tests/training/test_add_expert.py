@@ -186,14 +186,14 @@ def test_the_same_recipe_gives_the_same_bits(tiny_model, tiny_processor, joined,
 
 
 def test_a_built_in_expert_comes_with_its_pretrained_weights(tiny_model, tiny_processor):
-    from astrea.training.components import SHIPPED
+    from astrea.model.components import BUNDLED
 
     entry = ExpertEntry(kind="detection")
     one, two = (
-        expand(tiny_model, tiny_processor.tokenizer, "again", entry, parts=parts, seed=1)[0]
+        expand(tiny_model, tiny_processor.tokenizer, "again", entry, components=parts, seed=1)[0]
         .experts["again"]
         .state_dict()
-        for parts in (SHIPPED, None)
+        for parts in (BUNDLED, None)
     )
     assert any(not torch.equal(one[name], two[name]) for name in one)
 

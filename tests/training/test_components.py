@@ -12,10 +12,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
+from astrea.model.components import CARD, LANGUAGE, load_component, read_card, save_component
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.recipe import LanguageModel
-from astrea.training.components import CARD, LANGUAGE, assemble, load_part, random_weights, read_card, save_part
+from astrea.training.assembly import assemble, random_weights
 from astrea.world.experts.compact import COMPACT
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 
@@ -46,17 +47,17 @@ def write_card(folder, **changes) -> None:
 @pytest.fixture
 def folder(tmp_path):
     torch.manual_seed(0)
-    save_part(small(), tmp_path / "small.safetensors")
+    save_component(small(), tmp_path / "small.safetensors")
     write_card(tmp_path)
     return tmp_path
 
 
 def test_a_part_comes_back_as_fp16_keeps_it(tmp_path):
     part = small()
-    save_part(part, tmp_path / "small.safetensors")
+    save_component(part, tmp_path / "small.safetensors")
     write_card(tmp_path)
     other = Small()
-    load_part(other, tmp_path, "small")
+    load_component(other, tmp_path, "small")
     for (name, old), new in zip(part.state_dict().items(), other.state_dict().values(), strict=True):
         assert old.dtype == new.dtype, name
         if old.is_floating_point():
@@ -72,12 +73,12 @@ def test_a_part_comes_back_as_fp16_keeps_it(tmp_path):
 def test_tied_weights_are_written_once_and_stay_tied(tmp_path):
     torch.manual_seed(0)
     model = tiny_language_model(SIZE, tiny_tokenizer())
-    save_part(model, tmp_path / "language.safetensors")
+    save_component(model, tmp_path / "language.safetensors")
     write_card(tmp_path)
     assert sum("embed_tokens" in k or "lm_head" in k for k in load_file(tmp_path / "language.safetensors")) == 1
     torch.manual_seed(1)
     other = tiny_language_model(SIZE, tiny_tokenizer())
-    load_part(other, tmp_path, LANGUAGE)
+    load_component(other, tmp_path, LANGUAGE)
     assert other.lm_head.weight is other.model.embed_tokens.weight
     assert torch.equal(other.lm_head.weight, model.lm_head.weight.half().float())
 
@@ -90,7 +91,7 @@ def test_an_altered_file_is_refused_by_name(folder):
     part = Small()
     before = {k: v.clone() for k, v in part.state_dict().items()}
     with pytest.raises(AstreaError) as caught:
-        load_part(part, folder, "small")
+        load_component(part, folder, "small")
     assert str(path) in caught.value.message
     assert "sha256" in caught.value.message
     assert "astrea pretrain" in caught.value.hint
@@ -99,20 +100,20 @@ def test_an_altered_file_is_refused_by_name(folder):
 
 def test_a_missing_part_is_named(folder):
     with pytest.raises(AstreaError, match=r"other\.safetensors.*missing"):
-        load_part(Small(), folder, "other")
+        load_component(Small(), folder, "other")
 
 
 def test_a_part_that_the_card_does_not_know_is_refused(folder):
     (folder / "other.safetensors").write_bytes((folder / "small.safetensors").read_bytes())
     with pytest.raises(AstreaError, match="sha256"):
-        load_part(Small(), folder, "other")
+        load_component(Small(), folder, "other")
 
 
 @pytest.mark.parametrize("module", [Small(5), nn.Linear(3, 4), nn.ModuleList([Small(), nn.Linear(1, 1)])])
 def test_another_size_is_refused(folder, module):
     before = {k: v.clone() for k, v in module.state_dict().items()}
     with pytest.raises(AstreaError) as caught:
-        load_part(module, folder, "small")
+        load_component(module, folder, "small")
     assert "does not fit" in caught.value.message
     assert str(folder / "small.safetensors") in caught.value.message
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
@@ -126,7 +127,7 @@ def test_a_card_that_cannot_be_read_is_named(folder, text):
     else:
         card.write_text(text)
     with pytest.raises(AstreaError) as caught:
-        load_part(Small(), folder, "small")
+        load_component(Small(), folder, "small")
     assert CARD in caught.value.message
     if text in (None, "{"):
         with pytest.raises(AstreaError, match="pretrain="):
@@ -142,8 +143,8 @@ def parts(tmp_path_factory):
     made = tmp_path_factory.mktemp("parts")
     torch.manual_seed(5)
     for kind, cls in COMPACT.items():
-        save_part(cls(), made / f"{kind}.safetensors")
-    save_part(tiny_language_model(SIZE, tiny_tokenizer()), made / f"{LANGUAGE}.safetensors")
+        save_component(cls(), made / f"{kind}.safetensors")
+    save_component(tiny_language_model(SIZE, tiny_tokenizer()), made / f"{LANGUAGE}.safetensors")
     write_card(made)
     return made
 

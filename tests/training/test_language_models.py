@@ -10,7 +10,7 @@ from astrea.common.progress import Reporter
 from astrea.data.packing import Packer
 from astrea.language.low_rank import is_adapter
 from astrea.model.loading import load_model
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stages.instruct import InstructObjective

@@ -15,11 +15,11 @@ from astrea.common.files import sha256_file
 from astrea.data.feature_cache import FeatureCache, fingerprint
 from astrea.evaluation.evaluate import results_of
 from astrea.lab.arena.collect import read_run
+from astrea.model.components import read_card
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import read_recipe
 from astrea.report.load import read_run as read_report
-from astrea.training.components import read_card
 from astrea.training.log import TrainLog
 
 KEY = {"a": 1}

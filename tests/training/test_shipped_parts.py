@@ -1,16 +1,17 @@
 """The parts that ship with the package: whole, small, what their card says, and fit for the tiny recipe."""
 
 from astrea.common.files import sha256_file
+from astrea.model.components import BUNDLED, read_card
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.components import SHIPPED, assemble, read_card
+from astrea.training.assembly import assemble
 from astrea.world.dataset import scenes_of
 from astrea.world.evaluation.experts import expert_scores
 
 
 def test_the_card_names_every_file_and_all_are_small():
-    card = read_card(SHIPPED)
-    files = {path.stem: path for path in SHIPPED.glob("*.safetensors")}
+    card = read_card(BUNDLED)
+    files = {path.stem: path for path in BUNDLED.glob("*.safetensors")}
     assert set(files) == set(card["sha256"])
     assert {name: sha256_file(path) for name, path in files.items()} == card["sha256"]
     assert sum(path.stat().st_size for path in files.values()) <= 8 * 2**20
@@ -19,7 +20,7 @@ def test_the_card_names_every_file_and_all_are_small():
 
 def test_the_shipped_experts_know_their_trade():
     recipe = load_recipe(Recipe, "tiny")
-    model, _ = assemble(recipe, SHIPPED)
+    model, _ = assemble(recipe, BUNDLED)
     scores, by_condition = expert_scores(model.experts, list(scenes_of("validation", 60, recipe.world)))
     assert scores["detection"]["AP50"] > 85
     assert scores["segmentation"]["mIoU"] > 75

@@ -11,7 +11,7 @@ from astrea.common.errors import AstreaError
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.components import put_together
+from astrea.training.assembly import put_together
 from astrea.training.start import beginning
 
 

@@ -20,7 +20,7 @@ from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import ExpertEntry, Recipe
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
 from astrea.training.log import TrainLog

@@ -21,12 +21,13 @@ import killed_runs
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
 from astrea.common.progress import Reporter
+from astrea.model.components import save_component
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training import checkpoint, stage_runner
 from astrea.training import trainer as run_module
-from astrea.training.components import assemble, save_part
+from astrea.training.assembly import assemble
 from astrea.training.log import TrainLog
 from astrea.training.stages.instruct import InstructObjective
 from astrea.training.stopping import Interrupted
@@ -282,7 +283,7 @@ def test_other_experts_are_refused(recipe, runs, tmp_path, monkeypatch):
     expert = assemble(loaded, parts)[0].experts["detection"]
     with torch.no_grad():
         expert.head.bias.add_(1)
-    save_part(expert, parts / "detection.safetensors")
+    save_component(expert, parts / "detection.safetensors")
     write_card(loaded, parts, judged=0)
     with pytest.raises(AstreaError, match="other experts"):
         train(loaded, runs / "other-experts", resume=True, report=Reporter())

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from astrea.common.progress import Reporter
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.training.identity import config_hash
 from astrea.training.plan import plan_stages
 from astrea.training.trainer import train

@@ -17,13 +17,16 @@ from safetensors.torch import load_file, save_file
 from astrea import AstreaError
 from astrea.common.files import sha256_file
 from astrea.confidence.estimator import save_doubt
+from astrea.model.components import CARD, LANGUAGE, save_component
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import Data, Recipe, World
-from astrea.training.components import CARD, LANGUAGE, assemble, save_part
+from astrea.training.assembly import assemble
+from astrea.world import bundle as writing
 from astrea.world import bundled as shipping
-from astrea.world.bundled import FILES, how_to_make, load_shipped, pack
+from astrea.world.bundle import FILES, bundle, how_to_make
+from astrea.world.bundled import load_bundled
 from astrea.world.confidence import learn_doubt
 from astrea.world.evaluation.tasks import TASKS
 from astrea.world.scenes.draw import split_scene
@@ -39,15 +42,15 @@ def small(small_overrides: list[str]) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def parts(small: Recipe) -> Path:
+def components(small: Recipe) -> Path:
     return Path(small.pretrain)
 
 
 @pytest.fixture(scope="module")
-def finished(small: Recipe, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(small: Recipe, components: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as training leaves it: what it learned is random, and so are its scores."""
     folder = tmp_path_factory.mktemp("finished")
-    model, tokenizer = assemble(small, parts)
+    model, tokenizer = assemble(small, components)
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -67,9 +70,9 @@ def finished(small: Recipe, parts: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def packed(finished: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed(finished: Path, components: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("packed") / "deep" / "model"
-    pack(finished, out, commit="abc1234", parts=parts, subset=FEW)
+    bundle(finished, out, commit="abc1234", components=components, subset=FEW)
     return out
 
 
@@ -80,11 +83,11 @@ def mine(packed: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def other_parts(parts: Path, tmp_path: Path) -> Callable[[str], Path]:
+def other_parts(components: Path, tmp_path: Path) -> Callable[[str], Path]:
     """Copies of the parts of which one (named) has other weights than it had, and a card that says so."""
 
     def make(name: str) -> Path:
-        folder = Path(shutil.copytree(parts, tmp_path / f"other {name}"))
+        folder = Path(shutil.copytree(components, tmp_path / f"other {name}"))
         path = folder / f"{name}.safetensors"
         tensors = load_file(path)
         first = next(key for key, tensor in tensors.items() if tensor.is_floating_point())
@@ -105,9 +108,9 @@ def change_json(path: Path, **changes: object) -> None:
 # There and back
 
 
-def test_every_tensor_comes_back_as_fp16_keeps_it(finished, packed, parts):
+def test_every_tensor_comes_back_as_fp16_keeps_it(finished, packed, components):
     run, _ = load_model(finished / "model")
-    model, _ = load_shipped(packed, parts=parts)
+    model, _ = load_bundled(packed, components=components)
     wanted, got = run.state_dict(), model.state_dict()
     assert wanted.keys() == got.keys()
     for name, tensor in wanted.items():
@@ -122,8 +125,8 @@ def test_every_tensor_comes_back_as_fp16_keeps_it(finished, packed, parts):
     assert model.generation_config.to_dict() == run.generation_config.to_dict()
 
 
-def test_the_answers_are_the_run_s_up_to_fp16(finished, packed, parts, pictures):
-    (run, processor), (model, its) = load_model(finished / "model"), load_shipped(packed, parts=parts)
+def test_the_answers_are_the_run_s_up_to_fp16(finished, packed, components, pictures):
+    (run, processor), (model, its) = load_model(finished / "model"), load_bundled(packed, components=components)
     text = f"<bos><image><user>{QUESTION}<assistant>"
     inputs, others = (p(images=[[i] for i in pictures], text=[text] * len(pictures)) for p in (processor, its))
     assert all(torch.equal(inputs[name], others[name]) for name in inputs)
@@ -142,9 +145,9 @@ def test_the_folder_is_small_and_holds_no_expert(finished, packed):
     assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float16}
 
 
-def test_loading_leaves_the_random_state_alone(packed, parts):
+def test_loading_leaves_the_random_state_alone(packed, components):
     before = torch.get_rng_state()
-    load_shipped(packed, parts=parts)
+    load_bundled(packed, components=components)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -177,18 +180,18 @@ def test_the_card_says_what_it_scores_and_where_it_is_weak(card):
     assert "retrieval" not in told
 
 
-def test_the_card_names_the_bytes_and_the_parts(card, packed, parts):
+def test_the_card_names_the_bytes_and_the_parts(card, packed, components):
     assert card["sha256"] == sha256_file(packed / "model.safetensors")
-    shipped = json.loads((parts / CARD).read_text())["sha256"]
+    shipped = json.loads((components / CARD).read_text())["sha256"]
     assert card["experts"] == {name: digest for name, digest in shipped.items() if name != LANGUAGE}
-    assert str(parts) not in (packed / CARD).read_text()
+    assert str(components) not in (packed / CARD).read_text()
 
 
-def test_the_card_s_subset_is_measured_on_the_packed_model(card, packed, parts, small):
-    model, processor = load_shipped(packed, parts=parts)
+def test_the_card_s_subset_is_measured_on_the_packed_model(card, packed, components, small):
+    model, processor = load_bundled(packed, components=components)
     subset = card["subset"]
     assert (subset["split"], Data.model_validate(subset["data"])) == ("test", FEW)
-    again = shipping.subset_scores(model, processor, small.world, FEW, report=shipping.Reporter())
+    again = writing.subset_scores(model, processor, small.world, FEW, report=writing.Reporter())
     assert subset["tasks"] == pytest.approx(again)
     assert tuple(again) == TASKS
     assert subset["average"] == pytest.approx(sum(again.values()) / 12)
@@ -197,55 +200,55 @@ def test_the_card_s_subset_is_measured_on_the_packed_model(card, packed, parts, 
 # What cannot be packed
 
 
-def test_a_run_that_is_not_finished(finished, parts, tmp_path):
+def test_a_run_that_is_not_finished(finished, components, tmp_path):
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     change_json(run / "results.json", tasks={"counting": {"score": 1.0}})
     with pytest.raises(AstreaError, match=r"results\.json has no score for existence"):
-        pack(run, tmp_path / "out", commit=None, parts=parts)
+        bundle(run, tmp_path / "out", commit=None, components=components)
     (run / "results.json").unlink()
     with pytest.raises(AstreaError, match=r"results\.json is missing") as caught:
-        pack(run, tmp_path / "out", commit=None, parts=parts)
+        bundle(run, tmp_path / "out", commit=None, components=components)
     assert "astrea train --resume" in caught.value.hint
     with pytest.raises(AstreaError, match="no run folder"):
-        pack(tmp_path / "none", tmp_path / "out", commit=None, parts=parts)
+        bundle(tmp_path / "none", tmp_path / "out", commit=None, components=components)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_holds_something(finished, parts, tmp_path):
+def test_a_folder_that_holds_something(finished, components, tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path, tmp_path / "file"):
         with pytest.raises(AstreaError, match="is not an empty folder"):
-            pack(finished, out, commit=None, parts=parts)
+            bundle(finished, out, commit=None, components=components)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_experts_that_do_not_ship(finished, other_parts, tmp_path):
     with pytest.raises(AstreaError, match=r"experts\.detection\..* is not what the parts in .* hold") as caught:
-        pack(finished, tmp_path / "out", commit=None, parts=other_parts("detection"))
+        bundle(finished, tmp_path / "out", commit=None, components=other_parts("detection"))
     assert "pretrain=shipped" in caught.value.hint
     assert not (tmp_path / "out").exists()
 
 
 def test_a_language_model_that_does_not_ship(finished, other_parts, tmp_path):
     with pytest.raises(AstreaError, match="its language model started from"):
-        pack(finished, tmp_path / "out", commit=None, parts=other_parts(LANGUAGE))
+        bundle(finished, tmp_path / "out", commit=None, components=other_parts(LANGUAGE))
 
 
-def test_an_expert_that_is_no_part(parts):
+def test_an_expert_that_is_no_part(components):
     with pytest.raises(AstreaError, match="'mine' is of kind 'student'"):
-        shipping.expert_parts({"mine": {"kind": "student"}}, parts)
+        shipping.expert_components({"mine": {"kind": "student"}}, components)
 
 
 # What cannot be loaded
 
 
-def test_tampered_weights(mine, parts):
+def test_tampered_weights(mine, components):
     path = mine / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(AstreaError, match=r"model\.safetensors: its sha256 is not the one that card\.json names"):
-        load_shipped(mine, parts=parts)
+        load_bundled(mine, components=components)
 
 
 @pytest.mark.parametrize(
@@ -257,42 +260,42 @@ def test_tampered_weights(mine, parts):
         (lambda t: t.update({ALPHA: torch.ones(5)}), rf"{ALPHA} is \[5\].*asks for \[4\]"),
     ],
 )
-def test_tensors_that_do_not_fit_are_named(mine, parts, change, said):
+def test_tensors_that_do_not_fit_are_named(mine, components, change, said):
     path = mine / "model.safetensors"
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
     change_json(mine / CARD, sha256=sha256_file(path))  # whoever did it minded the card
     with pytest.raises(AstreaError, match=said):
-        load_shipped(mine, parts=parts)
+        load_bundled(mine, components=components)
 
 
-def test_foreign_parts(packed, mine, other_parts, parts):
+def test_foreign_parts(packed, mine, other_parts, components):
     with pytest.raises(AstreaError, match=r"the part 'captioning' is not the one that .*card\.json names"):
-        load_shipped(packed, parts=other_parts("captioning"))
-    load_shipped(packed, parts=other_parts(LANGUAGE))  # which it does not need
+        load_bundled(packed, components=other_parts("captioning"))
+    load_bundled(packed, components=other_parts(LANGUAGE))  # which it does not need
     change_json(mine / CARD, experts=None)
     with pytest.raises(AstreaError, match="the part 'captioning' is not the one"):
-        load_shipped(mine, parts=parts)
+        load_bundled(mine, components=components)
 
 
-def test_a_part_whose_bytes_are_not_its_card_s(packed, parts, tmp_path):
-    mine = Path(shutil.copytree(parts, tmp_path / "mine"))
-    save_part(torch.nn.Linear(2, 2), mine / "detection.safetensors")
+def test_a_part_whose_bytes_are_not_its_card_s(packed, components, tmp_path):
+    mine = Path(shutil.copytree(components, tmp_path / "mine"))
+    save_component(torch.nn.Linear(2, 2), mine / "detection.safetensors")
     with pytest.raises(AstreaError, match=r"detection\.safetensors: its sha256"):
-        load_shipped(packed, parts=mine)
+        load_bundled(packed, components=mine)
 
 
 @pytest.mark.parametrize("name", [CARD, "config.json", "model.safetensors", "tokenizer.json"])
-def test_a_file_that_is_missing(mine, parts, name):
+def test_a_file_that_is_missing(mine, components, name):
     (mine / name).unlink()
     with pytest.raises(AstreaError, match=f"{name} is missing"):
-        load_shipped(mine, parts=parts)
+        load_bundled(mine, components=components)
 
 
 def test_a_build_without_a_model(tmp_path):
     with pytest.raises(AstreaError, match="ships no trained model") as caught:
-        load_shipped(tmp_path / "none")
+        load_bundled(tmp_path / "none")
     assert "astrea quickstart" in caught.value.hint
 
 
@@ -300,8 +303,8 @@ def test_a_build_without_a_model(tmp_path):
 
 
 @pytest.fixture
-def comes_with_the_package(monkeypatch, packed, parts) -> None:
-    monkeypatch.setattr(shipping, "load_shipped", partial(load_shipped, packed, parts=parts))
+def comes_with_the_package(monkeypatch, packed, components) -> None:
+    monkeypatch.setattr(shipping, "load_bundled", partial(load_bundled, packed, components=components))
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +347,7 @@ def test_a_folder_called_shipped_goes_first(astrea, comes_with_the_package, albu
 def test_without_a_shipped_model_it_says_so(astrea, monkeypatch, tmp_path, arguments):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (8, 8)).save("a.png")
-    monkeypatch.setattr(shipping, "load_shipped", partial(load_shipped, tmp_path / "none"))
+    monkeypatch.setattr(shipping, "load_bundled", partial(load_bundled, tmp_path / "none"))
     code, out, err = astrea(*arguments)
     assert (code, out) == (1, "")
     assert err.startswith("error: this build of Astrea ships no trained model")
@@ -360,13 +363,13 @@ def test_a_forgotten_or_surplus_argument_is_misuse(astrea, finished, command):
     assert astrea(command, "one", "two", "three", "four")[0] == 2
 
 
-def test_pack_as_a_command(astrea, finished, parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(shipping, "pack", partial(pack, parts=parts, subset=FEW))
+def test_pack_as_a_command(astrea, finished, components, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "bundle", partial(bundle, components=components, subset=FEW))
     code, out, err = astrea("pack", finished, "--out", tmp_path / "out")
     assert code == 0, err
     assert "average 95.5 in the run" in out
     assert str(tmp_path / "out") in out
-    load_shipped(tmp_path / "out", parts=parts)
+    load_bundled(tmp_path / "out", components=components)
     assert astrea("pack", finished, "--out", tmp_path / "out")[0] == 1
     assert astrea("pack", finished)[0] == 2
     assert "For developers" in astrea("pack", "--help")[1]
@@ -375,7 +378,7 @@ def test_pack_as_a_command(astrea, finished, parts, tmp_path, monkeypatch):
 # A run that went on from another model
 
 
-def test_its_card_tells_both_commands_and_what_it_knows_of_doubt_comes_along(finished, parts, small, tmp_path):
+def test_its_card_tells_both_commands_and_what_it_knows_of_doubt_comes_along(finished, components, small, tmp_path):
     first = Path(shutil.copytree(finished / "model", tmp_path / "first"))
     (first / "recipe.json").write_text(json.dumps(small.model_dump()))
     run = Path(shutil.copytree(finished, tmp_path / "run"))
@@ -384,7 +387,7 @@ def test_its_card_tells_both_commands_and_what_it_knows_of_doubt_comes_along(fin
     model, processor = load_model(run / "model")
     doubt = learn_doubt(model, processor.tokenizer, World(), pictures=8, questions=6)
     save_doubt(doubt, run / "model")
-    card = pack(run, tmp_path / "out", commit=None, parts=parts, subset=FEW)
+    card = bundle(run, tmp_path / "out", commit=None, components=components, subset=FEW)
     one, two, three = card["command"].split(" && ")
     assert one.endswith("--out FIRST")
     assert "FIRST/model" in two
@@ -394,7 +397,7 @@ def test_its_card_tells_both_commands_and_what_it_knows_of_doubt_comes_along(fin
     assert card["start"]["sha256"] == sha256_file(first / "model.safetensors")
     before = Recipe.model_validate(card["start"]["recipe"])
     assert how_to_make(Recipe.model_validate(card["recipe"]), before) == card["command"]
-    packed, _ = load_shipped(tmp_path / "out", parts=parts)
+    packed, _ = load_bundled(tmp_path / "out", components=components)
     assert packed.doubt is not None
     assert packed.doubt.familiar.keys() == doubt.familiar.keys()
     assert packed.doubt.calibration is not None

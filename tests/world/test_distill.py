@@ -19,11 +19,11 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
 from astrea.common.progress import Reporter
 from astrea.experts.protocol import ExpertFeatures
+from astrea.model.components import load_component, save_component
 from astrea.model.explanation import explain
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe, Schedule
-from astrea.training.components import load_part, save_part
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.partial_checkpoint import PartialCheckpoint
 from astrea.training.stopping import Interrupted
@@ -338,10 +338,10 @@ def test_another_student_than_the_checkpoints_is_refused(run, whole, tmp_path):
     shutil.copytree(whole, folder)
     kept, card = folder / "student" / "student.safetensors", folder / "student" / "card.json"
     other = StudentExpert()
-    load_part(other, folder / "student", "student")
+    load_component(other, folder / "student", "student")
     with torch.no_grad():
         other.place.add_(1)
-    save_part(other, kept)
+    save_component(other, kept)
     told = json.loads(card.read_text())
     told["sha256"]["student"] = sha256_file(kept)
     card.write_text(json.dumps(told))

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from astrea.common.progress import Reporter
-from astrea.training.components import LANGUAGE, assemble
+from astrea.model.components import LANGUAGE
+from astrea.training.assembly import assemble
 from astrea.training.trainer import train
 from astrea.world import pretrain as pretraining
 from astrea.world.experts.compact import COMPACT

@@ -9,15 +9,16 @@ from PIL import Image
 from skimage import data
 
 from astrea.common.progress import Reporter
+from astrea.model.components import CARD
 from astrea.model.explanation import explain
 from astrea.recipes.recipe import Data, Recipe, World
-from astrea.training.components import CARD
-from astrea.world.bundled import SHIPPED_MODEL, how_to_make, load_shipped, subset_scores
+from astrea.world.bundle import how_to_make, subset_scores
+from astrea.world.bundled import BUNDLED_MODEL, load_bundled
 from astrea.world.evaluation.tasks import TASKS
 from astrea.world.scenes.draw import split_scene
 from astrea.world.scenes.vocabulary import KINDS
 
-pytestmark = pytest.mark.skipif(not SHIPPED_MODEL.is_dir(), reason="this build ships no trained model (weights/model)")
+pytestmark = pytest.mark.skipif(not BUNDLED_MODEL.is_dir(), reason="this build ships no trained model (weights/model)")
 
 GOOD = 85
 """An average that is a claim of its own, and has to show on the subset too."""
@@ -25,12 +26,12 @@ GOOD = 85
 
 @pytest.fixture(scope="module")
 def card() -> dict:
-    return json.loads((SHIPPED_MODEL / CARD).read_text())
+    return json.loads((BUNDLED_MODEL / CARD).read_text())
 
 
 @pytest.fixture(scope="module")
 def shipped():
-    return load_shipped()
+    return load_bundled()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def average(scores: dict[str, float]) -> float:
 
 
 def test_it_is_small():
-    assert sum(path.stat().st_size for path in SHIPPED_MODEL.iterdir()) <= 8 * 2**20
+    assert sum(path.stat().st_size for path in BUNDLED_MODEL.iterdir()) <= 8 * 2**20
 
 
 def test_the_card_is_consistent(card):

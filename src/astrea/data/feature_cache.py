@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from astrea.common.errors import AstreaError
 from astrea.common.files import atomic_path, sha256_file, write_json_atomic
 from astrea.common.kept_folders import RECORD, described
-from astrea.common.paths import exists, list_folder, read_bytes, size_of
+from astrea.common.paths import exists, is_folder, list_folder, read_bytes, size_of
 
 Features = dict[str, torch.Tensor]
 
@@ -274,7 +274,7 @@ def _files_of(path: Path) -> list[Path]:
     """The files of one name of an entry: itself, or what a folder holds, its record first; none of a damaged one."""
     if path.suffix != ".folder":
         return [path]
-    held = list_folder(path) if path.is_dir() else []
+    held = list_folder(path) if is_folder(path) else []
     return sorted(held, key=lambda one: one.name != RECORD) if path / RECORD in held else []
 
 

@@ -26,7 +26,7 @@ from astrea.language.checkpoint import prepare_tokenizer
 from astrea.language.gguf import gguf_file, read_config, read_tokenizer
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import Recipe
-from astrea.training.components import configure
+from astrea.training.assembly import configure
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed
 from astrea.training.plain_chat import PlainChat, plain_questions

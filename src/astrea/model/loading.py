@@ -33,7 +33,7 @@ from astrea.model.layout import with_current_names
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 
-BUNDLED = "astrea.world.bundled:load_shipped"
+LOAD_BUNDLED = "astrea.world.bundled:load_bundled"
 """What loads the model that comes with the package; it reads its files with the functions below."""
 
 
@@ -57,7 +57,7 @@ def load_model(
     refuse_url(folder)
     name, folder = folder, Path(folder)
     if folder == Path(SHIPPED_NAME) and not is_folder(folder):
-        model, processor = load_object(BUNDLED)()
+        model, processor = load_object(LOAD_BUNDLED)()
         if model.config.question_span is None:  # packed before that was written down
             model.config.question_span = processor.chat.question_span
         return placed(model, device), processor

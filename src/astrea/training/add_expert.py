@@ -32,11 +32,12 @@ from astrea.experts.pretrained.entry import resolve
 from astrea.fusion.expand import expand_fusion
 from astrea.language.labels import LabelWords
 from astrea.language.new_words import grow_words, grown_tokenizer, in_known_words
+from astrea.model.components import BUNDLED
 from astrea.model.configuration import AstreaConfig
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.recipe import ExpertEntry, Recipe
-from astrea.training.components import SHIPPED, entries_of, load_experts
+from astrea.training.assembly import entries_of, load_experts
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.run_folder import locked_folder
@@ -89,10 +90,10 @@ def add_expert(
     """
     check(model, recipe, name, share, folder)
     torch.set_num_threads(recipe.threads)
-    parts = SHIPPED if recipe.pretrain in ("shipped", "scratch") else Path(recipe.pretrain)
+    components = BUNDLED if recipe.pretrain in ("shipped", "scratch") else Path(recipe.pretrain)
     alone = recipe.align.model_copy(update={"train": ("adapters",)})
     with locked_folder(folder, report=report, leaves_lock=False):
-        expanded, tokenizer = expand(model, processor.tokenizer, name, entry, parts=parts, seed=recipe.seed)
+        expanded, tokenizer = expand(model, processor.tokenizer, name, entry, components=components, seed=recipe.seed)
         kept = open_cache(recipe, cache or folder.parent / "cache")
         data = open_world(recipe).training_data(expanded.experts, cache=kept, report=report)
         trained = recipe.model_copy(update={"experts": entries_of(expanded.config.experts), "align": alone})
@@ -138,7 +139,7 @@ def expand(
     name: str,
     entry: ExpertEntry,
     *,
-    parts: Path | None = None,
+    components: Path | None = None,
     seed: int = 0,
 ) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
     """A copy of the model with one more expert at the end, not aligned yet, and a tokenizer that knows its words.
@@ -147,7 +148,7 @@ def expand(
     adapter starts at the words of its channels.
 
     Args:
-        parts: the folder that a compact expert is filled from; other experts bring their own weights.
+        components: the folder that a compact expert is filled from; other experts bring their own weights.
 
     Raises:
         AstreaError: the expert cannot be built, or the model's fusion cannot grow.
@@ -159,7 +160,7 @@ def expand(
     kept = {k: v for k, v in model.state_dict().items() if not k.startswith("model.fusion.")}
     new.load_state_dict(kept, strict=False)
     expand_fusion(model.fusion, new.fusion)
-    load_experts(new.experts, {name: entry}, parts)
+    load_experts(new.experts, {name: entry}, components)
     labels = new.experts[name].labels
     known = len(tokenizer)
     tokenizer, pieces = grown_tokenizer(tokenizer, labels)

@@ -1,4 +1,4 @@
-"""What the stages of a run start from: pretrained parts, or a finished model that the run goes on from."""
+"""What the stages of a run start from: pretrained components, or a finished model that the run goes on from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from astrea.data.worlds import open_world
 from astrea.experts.pretrained.entry import resolve
 from astrea.model.loading import load_model
 from astrea.recipes.recipe import Recipe
-from astrea.training.components import Assembled, configure, put_together
+from astrea.training.assembly import Assembled, configure, put_together
 
 COMPARED = (
     *("experts", "strategy", "fusion", "findings", "adapter_hidden", "contrast_width", "image_size", "attention"),
@@ -18,14 +18,14 @@ COMPARED = (
 """What a recipe says of the model, and has to say of the one it goes on from."""
 
 
-def beginning(recipe: Recipe, parts: Path | None) -> Assembled:
+def beginning(recipe: Recipe, components: Path | None) -> Assembled:
     """What a recipe's stages start from: `put_together`, or the finished model that ``run.start`` names; with the words
     of the questions that it will be asked.
 
     Raises:
         AstreaError: see `put_together` and `begun`.
     """
-    made = put_together(recipe, parts) if recipe.start is None else begun(recipe)
+    made = put_together(recipe, components) if recipe.start is None else begun(recipe)
     if recipe.data.train is not None:
         return made
     return made._replace(tokenizer=open_world(recipe).learn_vocabulary(made.model, made.tokenizer))

@@ -23,11 +23,12 @@ from astrea.evaluation.forgetting import KEPT
 from astrea.evaluation.own_data.confidence import doubt_of_records
 from astrea.language.gguf_source import as_folder, pinned
 from astrea.language.low_rank import merge
+from astrea.model.components import BUNDLED
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import RECIPE
+from astrea.training.assembly import Assembled, never_warmed_up, random_weights
 from astrea.training.checkpoint import Checkpoint
-from astrea.training.components import SHIPPED, Assembled, never_warmed_up, random_weights
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed, process_group
 from astrea.training.identity import config_hash, refuse_another
@@ -165,20 +166,22 @@ def prepare(
     ranks: Distributed, recipe: Recipe, folder: Path, clock: dict[str, float], cache: FeatureCache, report: Reporter
 ) -> tuple[Assembled, TrainingContext]:
     """What the stages start from: pretrained components, the model, the data with what the experts see in it."""
-    parts = SHIPPED if recipe.pretrain == "shipped" else Path(recipe.pretrain)
+    components = BUNDLED if recipe.pretrain == "shipped" else Path(recipe.pretrain)
     if recipe.pretrain == "scratch":
-        parts = folder / "parts"
+        components = folder / "parts"
         with timed(clock, "pretrain"), ranks.main_first():
             if ranks.is_main:
-                open_world(recipe).pretrain(parts, report=report)
+                open_world(recipe).pretrain(components, report=report)
     with ranks.main_first():
         local = as_folder(recipe.llm, cache.folder, report) if recipe.start is None else recipe.llm
-    made = load(recipe.model_copy(update={"llm": local}), parts, folder if ranks.is_main else None, report)
+    made = load(recipe.model_copy(update={"llm": local}), components, folder if ranks.is_main else None, report)
     model, tokenizer, _ = made
     if recipe.distill is not None:
         with ranks.main_first():
             student = folder / "student"
-            clock["distill"] = open_world(recipe).distill(model.experts, parts, student, cache=cache, report=report)
+            clock["distill"] = open_world(recipe).distill(
+                model.experts, components, student, cache=cache, report=report
+            )
     with timed(clock, "features"):
         data = training_data(recipe, model, tokenizer, ranks, cache=cache, report=report)
     return made, TrainingContext(recipe, model, tokenizer, data, ranks)
@@ -192,12 +195,12 @@ def timed(clock: dict[str, float], what: str) -> Iterator[None]:
     clock[what] = clock.get(what, 0.0) + time.perf_counter() - started
 
 
-def load(recipe: Recipe, parts: Path, folder: Path | None, report: Reporter) -> Assembled:
+def load(recipe: Recipe, components: Path, folder: Path | None, report: Reporter) -> Assembled:
     """What the stages start from, and what is said of it; ``folder``: of the run, for the process that leads."""
     if invented := random_weights(recipe):
         report.say(invented)
     report.track("loading the model", 0, 1)
-    made = beginning(recipe, parts)
+    made = beginning(recipe, components)
     report.track("loading the model", 1, 1)
     report.say(describe_model(made[0]))
     if lost := never_warmed_up(recipe, made[0].config.text_config):

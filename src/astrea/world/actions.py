@@ -11,7 +11,7 @@ from astrea.common.progress import TerminalReporter
 from astrea.common.provenance import commit
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.world import bundled
+from astrea.world import bundle
 from astrea.world.pretrain import parts_of
 from astrea.world.pretrain import pretrain as make_parts
 from astrea.world.scenes.draw import SPLITS, split_scene
@@ -52,7 +52,7 @@ def scenes(
 def pack(run: Path, folder: Path) -> None:
     """Pack a finished run's model, small, into a folder."""
     with TerminalReporter() as report:
-        card = bundled.pack(run, folder, commit=commit(), report=report)
+        card = bundle.bundle(run, folder, commit=commit(), report=report)
     whole, subset = card["scores"]["average"], card["subset"]["average"]
     out.print(f"average {whole:.1f} in the run, {subset:.1f} on the packed model's subset", highlight=False)
     print_path("packed", folder)

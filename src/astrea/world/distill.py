@@ -35,8 +35,9 @@ from astrea.experts.bank import ExpertBank
 from astrea.experts.pretrained.entry import resolve
 from astrea.experts.protocol import Expert, ExpertFeatures
 from astrea.experts.source_hash import source_hash
+from astrea.model.components import CARD, load_component, read_card, save_component
 from astrea.recipes.recipe import Distill, Recipe
-from astrea.training.components import CARD, load_experts, load_part, read_card, save_part
+from astrea.training.assembly import load_experts
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.partial_checkpoint import PartialCheckpoint
 from astrea.training.stopping import Interrupted, how_to_go_on, stop_on_signal
@@ -136,7 +137,7 @@ def teach(
     recipe: Recipe,
     plan: Distill,
     experts: ExpertBank,
-    parts: Path,
+    components: Path,
     folder: Path,
     *,
     cache: FeatureCache,
@@ -149,7 +150,7 @@ def teach(
     step; where it was is kept beside the student until that is taught. One that is killed begins to teach anew.
 
     Args:
-        parts: where the teachers' weights are.
+        components: where the teachers' weights are.
         folder: where the student is kept, with a card that says from what it was taught and what its bytes are.
 
     Raises:
@@ -158,7 +159,7 @@ def teach(
     """
     entries = {name: resolve(name, entry) for name, entry in plan.teachers.items()}
     teachers = ExpertBank(entries, allow_import=True)
-    load_experts(teachers, plan.teachers, parts)
+    load_experts(teachers, plan.teachers, components)
     student = experts[plan.student]
     origin = {
         "distill": plan.model_dump(mode="json"),
@@ -188,7 +189,7 @@ def teach(
             partial.remove()
         if stopping():
             raise Interrupted(f"stopped after distilling; {how_to_go_on(folder.parent)}")
-    load_part(student, folder, STUDENT)
+    load_component(student, folder, STUDENT)
     return seconds
 
 
@@ -197,7 +198,7 @@ def keep(student: nn.Module, folder: Path, card: dict[str, Any]) -> None:
     path = folder / f"{STUDENT}.safetensors"
     with file_guard(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        save_part(student, path)
+        save_component(student, path)
         write_json_atomic(folder / CARD, card | {"sha256": {STUDENT: sha256_file(path)}})
 
 
@@ -209,7 +210,7 @@ def taught_before(student: Expert, folder: Path, origin: dict[str, Any], report:
         card = read_card(folder)
         if card.get("origin") != json.loads(json.dumps(origin)):
             return None
-        load_part(student, folder, STUDENT)
+        load_component(student, folder, STUDENT)
     except AstreaError as error:
         report.say(f"the student cannot be used again ({error.message}); it is taught anew")
         return None

@@ -16,8 +16,8 @@ from astrea.common.files import sha256_file, write_json_atomic
 from astrea.common.paths import exists, file_guard, read_json
 from astrea.common.progress import SILENT, Reporter
 from astrea.common.provenance import commit
+from astrea.model.components import CARD, LANGUAGE, fill, made_with, save_component
 from astrea.recipes.recipe import PretrainPart, Recipe
-from astrea.training.components import CARD, LANGUAGE, fill, made_with, save_part
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.world.dataset import scenes_of
 from astrea.world.evaluation.experts import JUDGES, Scores
@@ -123,7 +123,7 @@ def fit(
 
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
     with file_guard(folder):
-        save_part(module, folder / f"{name}.safetensors", settings=settings_digest(recipe, name))
+        save_component(module, folder / f"{name}.safetensors", settings=settings_digest(recipe, name))
 
 
 def check_gate(recipe: Recipe, folder: Path, report: Reporter) -> None:

@@ -24,7 +24,7 @@ from astrea.model.folders.processor import read_processor
 from astrea.model.loading import load_model
 from astrea.recipes.saved import read_recipe
 from astrea.training import trainer as training
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.training.log import TrainLog
 from astrea.world.evaluation.tasks import TASKS
 from astrea.world.scenes.draw import split_scene

@@ -20,7 +20,7 @@ from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import LanguageModel, Recipe
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from expert_builders import MODELS, OPTIONS, loaded, small_checkpoint
 

@@ -15,7 +15,7 @@ from astrea.lab.arena.run import Run, digest, main, measure, packed_items, round
 from astrea.lab.arena.variants import Variant, variants
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.components import assemble
+from astrea.training.assembly import assemble
 from astrea.world.evaluation.tasks import TASKS
 
 

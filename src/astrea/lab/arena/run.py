@@ -31,11 +31,11 @@ from astrea.lab.arena.callback import TrainingCallback
 from astrea.lab.arena.cost import flops_of_experts, flops_per_sample, latency_ms
 from astrea.lab.arena.variants import CURVES, Variant
 from astrea.lab.probes.probes import load_with_entropy, probe
+from astrea.model.components import BUNDLED, CARD
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.renamed import with_old_names
-from astrea.training.components import CARD, SHIPPED
 from astrea.training.plan import plan_stages
 from astrea.training.sources import open_cache
 from astrea.training.stage_runner import NOT_TRAINING
@@ -111,7 +111,7 @@ def digest(recipe: Recipe) -> str:
     """
     parts = "scratch"
     if recipe.pretrain != "scratch":
-        card = (SHIPPED if recipe.pretrain == "shipped" else Path(recipe.pretrain)) / CARD
+        card = (BUNDLED if recipe.pretrain == "shipped" else Path(recipe.pretrain)) / CARD
         with file_guard(card):
             parts = sha256_file(card)
     # Without what stands at its default: a new key leaves the runs that were made before it as they are.

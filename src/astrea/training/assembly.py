@@ -1,23 +1,15 @@
-"""The pretrained parts: four compact experts and the small language model, as fp16 safetensors with a card.
-
-`astrea pretrain` writes such a folder, the package ships one, and a model is assembled from one.
-"""
+"""The model of a recipe, assembled from pretrained components and from checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from astrea.common.errors import AstreaError
-from astrea.common.files import atomic_path, sha256_file
-from astrea.common.paths import is_file, read_json
 from astrea.experts.bank import COMPACT, ExpertBank, expert_specs
 from astrea.experts.pretrained.entry import resolve
 from astrea.experts.pretrained.fresh import start_fresh
@@ -27,86 +19,10 @@ from astrea.language.chat_format import ChatFormat
 from astrea.language.checkpoint import language_from_architecture, load_language, settle_generation, warmed_up
 from astrea.language.labels import LabelWords
 from astrea.language.plain import Kept, Said, compare
+from astrea.model.components import LANGUAGE, load_component
 from astrea.model.configuration import AstreaConfig
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import ExpertEntry, Recipe
-
-SHIPPED = Path(__file__).parents[1] / "world" / "weights"
-CARD = "card.json"
-LANGUAGE = "language"
-
-
-def save_part(module: nn.Module, path: Path, *, settings: str = "") -> None:
-    """Write a part's weights as fp16 (whole numbers as they are); tied copies are written once.
-
-    Args:
-        settings: identifies what it was made with, for `made_with`.
-    """
-    tensors: dict[str, torch.Tensor] = {}
-    written: set[int] = set()
-    for name, value in module.state_dict().items():
-        if value.data_ptr() in written and value.numel():
-            continue
-        written.add(value.data_ptr())
-        tensors[name] = (value.half() if value.is_floating_point() else value).contiguous()
-    with atomic_path(path) as partial:
-        save_file(tensors, partial, metadata={"settings": settings} if settings else None)
-
-
-def made_with(path: Path) -> str | None:
-    """The ``settings`` that a part was saved with; None where nobody said.
-
-    Raises:
-        AstreaError: the file is no safetensors file.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("settings")
-    except (OSError, SafetensorError) as error:
-        raise AstreaError(f"{path}: {error}", "remove it: it is not a whole part") from error
-
-
-def load_part(module: nn.Module, folder: Path, name: str) -> None:
-    """Fill a module with a part's weights, checked against the folder's card.
-
-    Raises:
-        AstreaError: the file or the card is missing, altered, or of another size than the recipe asks for.
-    """
-    path = folder / f"{name}.safetensors"
-    hint = "make the parts again with `astrea pretrain`, or use pretrain=shipped"
-    card = read_card(folder)
-    if not is_file(path):
-        raise AstreaError(f"{path}: the pretrained part {name!r} is missing", hint)
-    if sha256_file(path) != card.get("sha256", {}).get(name):
-        raise AstreaError(f"{path}: its sha256 is not the one that {CARD} names", hint)
-    fill(module, path, name)
-
-
-def fill(
-    module: nn.Module,
-    path: Path,
-    name: str,
-    *,
-    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
-) -> None:
-    """Fill a module with a part's weights.
-
-    Args:
-        rename: what becomes of the names in the file.
-
-    Raises:
-        AstreaError: the file is of another size than the module.
-    """
-    tensors = rename(load_file(path))
-    tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-    own = module.state_dict()
-    there = {own[key].data_ptr() for key in tensors if key in own}
-    tied = {key for key in own if key not in tensors and own[key].data_ptr() in there}
-    wrong = [k for k in own if k not in tied and (k not in tensors or tensors[k].shape != own[k].shape)]
-    wrong += [k for k in tensors if k not in own]
-    if wrong:
-        raise AstreaError(f"{path}: does not fit this recipe's {name} ({wrong[0]})", "use the size that the card names")
-    module.load_state_dict(tensors, strict=False)
 
 
 def entries_of(experts: Mapping[str, Mapping[str, Any]]) -> dict[str, ExpertEntry]:
@@ -114,8 +30,8 @@ def entries_of(experts: Mapping[str, Mapping[str, Any]]) -> dict[str, ExpertEntr
     return {name: ExpertEntry(kind=e["kind"], options=e.get("options") or {}) for name, e in experts.items()}
 
 
-def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], parts: Path | None) -> None:
-    """Fill a bank's experts: from their checkpoints, and the compact ones from a parts folder (None: leave them
+def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], components: Path | None) -> None:
+    """Fill a bank's experts: from their checkpoints, and the compact ones from a folder of components (None: leave them
     fresh). Those that are only described keep their random weights; experts of any other kind bring their own.
 
     Raises:
@@ -126,25 +42,8 @@ def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], parts: Pa
             load_checkpoint(name, bank[name], entry)
         elif entry.architecture is not None:
             start_fresh(name, bank[name])
-        elif parts is not None and entry.kind in COMPACT:
-            load_part(bank[name], parts, entry.kind)
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The card beside the parts: command, commit, seeds, scores, sha256.
-
-    Raises:
-        AstreaError: no readable card.
-    """
-    path = folder / CARD
-    hint = "point pretrain= at a folder that `astrea pretrain` wrote"
-    try:
-        card = read_json(path, "card")
-    except AstreaError as error:
-        raise AstreaError(error.message, hint) from error
-    if not isinstance(card, dict) or not isinstance(card.get("sha256", {}), dict):
-        raise AstreaError(f"{path}: is not a card", hint)
-    return card
+        elif components is not None and entry.kind in COMPACT:
+            load_component(bank[name], components, entry.kind)
 
 
 def configure(
@@ -225,14 +124,15 @@ def never_warmed_up(recipe: Recipe, text: PreTrainedConfig) -> str | None:
     )
 
 
-def assemble(recipe: Recipe, parts: Path | None) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
+def assemble(recipe: Recipe, components: Path | None) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
     """`put_together` without what the language model said."""
-    return put_together(recipe, parts)[:2]
+    return put_together(recipe, components)[:2]
 
 
-def put_together(recipe: Recipe, parts: Path | None) -> Assembled:
-    """Build the model of a recipe; fill experts and language model from a parts folder (None: leave them fresh). A
-    language model with a checkpoint comes from there instead, and one that is only described has random weights.
+def put_together(recipe: Recipe, components: Path | None) -> Assembled:
+    """Build the model of a recipe; fill experts and language model from a folder of components (None: leave them
+    fresh). A language model with a checkpoint comes from there instead, and one that is only described has
+    random weights.
 
     Adapters start at the words of their expert's channels, after the language model's weights are in.
     """
@@ -249,8 +149,8 @@ def put_together(recipe: Recipe, parts: Path | None) -> Assembled:
         tokenizer = builtin.tokenizer(declared.values())
         if recipe.llm.tiny:
             language = builtin.model(recipe.llm)
-            if parts is not None and recipe.model.pretrained_llm:
-                load_part(language, parts, LANGUAGE)
+            if components is not None and recipe.model.pretrained_llm:
+                load_component(language, components, LANGUAGE)
             if len(tokenizer) > language.config.vocab_size:
                 language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         else:
@@ -262,7 +162,7 @@ def put_together(recipe: Recipe, parts: Path | None) -> Assembled:
     model = AstreaForConditionalGeneration(config, allow_import=True, language_model=language if whole else None)
     if not whole:
         model.language_model.load_state_dict(language.state_dict())
-    load_experts(model.experts, recipe.experts, parts)
+    load_experts(model.experts, recipe.experts, components)
     model.experts.use_tokenizer(tokenizer)
     if recipe.model.word_start:
         for name in model.experts.names:
