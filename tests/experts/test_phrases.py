@@ -63,6 +63,8 @@ def test_a_brace_can_be_written():
         ({"thing": (-1, 2)}, (), "slot 'thing' is (-1, 2), and there are 9 channels"),
         ({"thing": (3, 3)}, (), "slot 'thing' is (3, 3)"),
         ({"thing": 3}, (), "slot 'thing' is 3"),
+        ({"a.b": (3, 5)}, (), "'a.b' is no name for a slot"),
+        ({"values": (3, 5)}, (), "'values' is no name for a slot"),
         ({"thing": (3, "5")}, (), "slot 'thing' is (3, '5')"),
         ({"thing": (2, 5)}, (), "2 of the 3 channels of slot 'thing' have names"),
         ({"text": (3, 5)}, (), "2 of the 2 channels of slot 'text' have names"),

@@ -30,6 +30,9 @@ class ExpertMatrix:
     tokens: (B, T, D). confidence: (B, T) in 0..1. valid: (B, T) bool, false for empty slots and absent experts.
     present: (B, E) bool. expert: (T,) long, which expert a token comes from.
     places: (B, T, 2) where each token looks, x and y as shares of the picture; NaN for tokens without a place.
+    The rest is of findings that enter as phrases, and None where each is one token. ids: (B, T) long, the language
+    model's own word that a token is, -1 for none. features: (T,) bool, tokens that are made of channels without names.
+    phrase: (T,) long, which of its expert's phrases a token stands in.
     """
 
     tokens: Tensor
@@ -38,6 +41,9 @@ class ExpertMatrix:
     present: Tensor
     expert: Tensor
     places: Tensor
+    ids: Tensor | None = None
+    features: Tensor | None = None
+    phrase: Tensor | None = None
 
     @property
     def experts(self) -> int:
@@ -48,6 +54,14 @@ class ExpertMatrix:
         """The same pictures with some experts taken away: their tokens are masked, nothing else changes."""
         present = self.present & present_BE
         return replace(self, present=present, valid=self.valid & present[:, self.expert])
+
+    def without_phrases(self, lost_BE: Tensor) -> ExpertMatrix:
+        """The same pictures without one phrase of some experts (its number, -1 = none), where that leaves another."""
+        assert self.phrase is not None
+        gone_BT = lost_BE[:, self.expert] == self.phrase
+        member_TE = torch.nn.functional.one_hot(self.expert, self.experts).to(self.tokens.dtype)
+        left_BE = ((self.valid & ~gone_BT).to(self.tokens.dtype) @ member_TE) > 0
+        return replace(self, valid=self.valid & ~(gone_BT & left_BE[:, self.expert]))
 
     def summary(self) -> tuple[Tensor, Tensor]:
         """Per expert, the confidence-weighted mean token (B, E, D) and the mean confidence (B, E); zeros if absent."""

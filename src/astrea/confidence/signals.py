@@ -69,7 +69,7 @@ def reliable_experts(
     trust = getattr(model.fusion, "trust", None)
     if trust is None:
         return present_NE
-    matrix = model.alignment(features, present_NE)
+    matrix = model.with_words(model.alignment(features, present_NE))
     return select_reliable(trust, matrix, model.fusion.trained(matrix))  # type: ignore[operator]
 
 

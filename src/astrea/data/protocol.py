@@ -92,6 +92,10 @@ class TrainingData(Protocol):
     """
 
     @property
+    def names(self) -> Sequence[str]:
+        """What things are called, in as many words as that takes ("fire engine"); none where the data does not say."""
+
+    @property
     def groups(self) -> Sequence[str]:
         """Names of the groups of questions whose contributions are measured apart."""
 

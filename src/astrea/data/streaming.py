@@ -61,6 +61,9 @@ class FileDataset:
         AstreaError: there is no record.
     """
 
+    names: Sequence[str] = ()
+    """Files say of no words that they are one name."""
+
     def __init__(
         self,
         sources: Sequence[Source],

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from astrea.alignment.phrase_ids import spell
 from astrea.common.config_only import read_architecture
 from astrea.common.errors import AstreaError
 from astrea.common.paths import is_folder
@@ -203,7 +204,8 @@ def _around(recipe: Recipe) -> tuple[AstreaForConditionalGeneration, PreTrainedT
         )
     image_token_id: Any = tokenizer.convert_tokens_to_ids("<image>")
     try:
-        config = configure(recipe, entries, text, image_token_id)
+        phrase_ids = spell(recipe.model.findings, expert_specs(entries), tokenizer, 1.0)
+        config = configure(recipe, entries, text, image_token_id, phrase_ids)
         return AstreaForConditionalGeneration(config, allow_import=True), tokenizer
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise AstreaError(

@@ -19,6 +19,7 @@ from string import Formatter
 from typing import Literal
 
 from astrea.common.errors import AstreaError, shortened
+from astrea.experts.names import wrong_with
 from astrea.experts.protocol import Expert
 
 TEXT = "text"
@@ -52,7 +53,7 @@ def read_phrases(name: str, expert: type[Expert] | Expert) -> tuple[Phrase, ...]
         AstreaError: a slot lies outside of the channels or is half named, or a phrase is malformed, names a slot that
             the expert does not have, uses a channel twice, or has no slot at all.
     """
-    slots = {slot.name: slot for slot in _slots(name, expert)}
+    slots = slots_of(name, expert)
     phrases = expert.phrases
     if isinstance(phrases, str) or not all(isinstance(phrase, str) for phrase in phrases):
         raise AstreaError(f"expert {name!r}: phrases is {shortened(repr(phrases))}", "give a tuple of texts")
@@ -69,8 +70,22 @@ def has_features(phrase: Phrase) -> bool:
     return any(isinstance(part, Slot) and part.kind == "feature" for part in phrase)
 
 
+def slots_of(name: str, expert: type[Expert] | Expert) -> dict[str, Slot]:
+    """The slots that an expert declares, by name.
+
+    Raises:
+        AstreaError: see `read_phrases`.
+    """
+    return {slot.name: slot for slot in _slots(name, expert)}
+
+
 def _slots(name: str, expert: type[Expert] | Expert) -> Iterator[Slot]:
     for slot, channels in expert.slots.items():
+        if wrong_with(slot) is not None:
+            raise AstreaError(
+                f"expert {name!r}: {shortened(repr(slot))} is no name for a slot",
+                "use a word of letters, such as thing",
+            )
         whole = isinstance(channels, tuple) and len(channels) == 2 and all(type(at) is int for at in channels)
         if not whole or not 0 <= channels[0] < channels[1] <= expert.width:
             raise AstreaError(

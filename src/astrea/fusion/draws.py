@@ -1,6 +1,6 @@
 """What is drawn per row, when a process has only some rows of the batch: the same as if it had them all.
 
-Letters: B rows, S questions per row.
+Letters: B rows, S questions per row, E experts.
 """
 
 from __future__ import annotations
@@ -40,3 +40,14 @@ def rand_rows(*shape: int, generator: torch.Generator, per_question: bool = Fals
     drawn = torch.rand((generator.batch, *rest), generator=generator, device=generator.device)
     mine = drawn[generator.start : generator.start + shape[0]]
     return mine[:, : shape[1]] if per_question else mine
+
+
+def draw_phrases(present_BE: Tensor, chance: float, generator: torch.Generator) -> Tensor:
+    """Which of an expert's two phrases each picture does without: (B, E), 0 or 1, and -1 for neither.
+
+    Args:
+        chance: that there is one; either is as likely.
+    """
+    draw = rand_rows(*present_BE.shape, generator=generator).to(present_BE.device)
+    lost = torch.full_like(present_BE, -1, dtype=torch.long).masked_fill(draw < chance, 1)
+    return lost.masked_fill(draw < chance / 2, 0)

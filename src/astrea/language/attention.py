@@ -3,7 +3,8 @@
 Letters: B rows, H attention heads, L keys, K queries (the last K of the L), S question segments.
 
 A picture takes *one* position, whatever its number of tokens: visual tokens are a set (their place is in their
-content), so taking an expert away moves nothing. Within a picture attention goes both ways.
+content), so taking an expert away moves nothing. Within a picture attention goes both ways. Findings that are phrases
+are read like text instead: in order, each token with a position of its own, none for tokens that are not read.
 
 Several questions can share one picture in one row ("packed"): ``segments`` is 0 for the shared prefix, s >= 1 for the
 s-th question with its answer, -1 for padding. A question sees the prefix and itself, as if it were alone. A segment may
@@ -33,10 +34,23 @@ def picture_blocks(is_image_BL: Tensor, size: int | None = None) -> Tensor:
     return picture_starts(is_image_BL, size).long().cumsum(1) * is_image_BL
 
 
-def position_ids(is_image_BL: Tensor, real_BL: Tensor, segments_BL: Tensor | None, size: int | None = None) -> Tensor:
+def position_ids(
+    is_image_BL: Tensor,
+    real_BL: Tensor,
+    segments_BL: Tensor | None,
+    size: int | None = None,
+    *,
+    read_BL: Tensor | None = None,
+) -> Tensor:
     """Positions (B, L): text counts one each, a picture one in all, padding nothing; packed segments all start behind
-    the shared prefix. ``size`` as in `picture_starts`."""
-    steps = ((~is_image_BL & real_BL) | picture_starts(is_image_BL, size)).long()
+    the shared prefix.
+
+    Args:
+        size: as in `picture_starts`.
+        read_BL: where pictures are read like text, which of their tokens are; each of these counts one.
+    """
+    seen_BL = picture_starts(is_image_BL, size) if read_BL is None else is_image_BL & read_BL
+    steps = ((~is_image_BL & real_BL) | seen_BL).long()
     if segments_BL is None:
         return (steps.cumsum(1) - 1).clamp_min(0)
     prefix = (steps * (segments_BL == 0)).cumsum(1)
@@ -44,7 +58,7 @@ def position_ids(is_image_BL: Tensor, real_BL: Tensor, segments_BL: Tensor | Non
     # Count from the start of one's own segment: subtract what all earlier segments took.
     first = torch.nn.functional.pad(segments_BL, (1, 0), value=0)[:, :-1] != segments_BL
     # Where a segment begins with a picture, that picture is a step of its own like any word.
-    before = torch.where(first & (segments_BL > 0), total - 1, 0).cummax(1).values
+    before = torch.where(first & (segments_BL > 0), total - steps, 0).cummax(1).values
     own = torch.where(segments_BL > 0, total - before, 0)
     return (prefix + own - 1).clamp_min(0)
 
@@ -60,6 +74,7 @@ def attention_mask(
     dtype: torch.dtype,
     questions_BL: Tensor | None = None,
     cross_only_BL: Tensor | None = None,
+    in_order: bool = False,
 ) -> Tensor:
     """Additive mask (B, 1, K, L), or (B, H, K, L) with a match per head, for the last ``queries`` positions.
 
@@ -71,6 +86,7 @@ def attention_mask(
         match_BHKL: what each text query adds to its score of key l by itself, per head (word match; 0 for text keys).
         questions_BL: which question (1..S) a token belongs to, 0 for none; None = its segment.
         cross_only_BL: visual tokens that text reads and other visual tokens do not, bool; None = none.
+        in_order: visual tokens read only what stands before them, as text does.
     """
     length = real_BL.shape[1]
     keys = torch.arange(length, device=real_BL.device)
@@ -78,7 +94,8 @@ def attention_mask(
     seen = (keys[None, :] <= rows[:, None]).unsqueeze(0)
     if blocks_BL is not None:
         mine = blocks_BL[:, length - queries :, None]
-        seen = seen | ((mine == blocks_BL[:, None, :]) & (mine > 0))
+        if not in_order:
+            seen = seen | ((mine == blocks_BL[:, None, :]) & (mine > 0))
         if cross_only_BL is not None:
             seen = seen & ~(cross_only_BL[:, None, :] & (mine > 0))
     if segments_BL is not None:

@@ -7,6 +7,7 @@ picture, S questions per row, D language-model width, P contrast width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Unpack
 
 import torch
@@ -17,10 +18,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import can_return_tuple
 
 from astrea.alignment.alignment import Alignment
+from astrea.alignment.matrix import ExpertMatrix
+from astrea.alignment.phrase_ids import check_phrase_ids
+from astrea.alignment.phrases import phrase_adapter
 from astrea.common.errors import AstreaError
 from astrea.common.float32 import in_full, wide
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
+from astrea.fusion.draws import draw_phrases
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens
 from astrea.fusion.registry import build_strategy
 from astrea.language.low_rank import inject
@@ -65,14 +70,9 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         self.windows = windows_of(config.text_config)
         self.experts = ExpertBank(config.experts, allow_import=allow_import)
         width = config.text_config.hidden_size
-        self.alignment = Alignment(
-            {name: (self.experts[name].num_tokens, self.experts[name].width) for name in self.experts.names},
-            hidden=config.adapter_hidden,
-            model_width=width,
-            contrast=config.contrast_width,
-        )
+        self.alignment = build_alignment(config, self.experts)
         layout = Layout(
-            width, tuple(self.experts.names), tuple(self.experts.token_counts), config.text_config.num_attention_heads
+            width, tuple(self.experts.names), tuple(self.alignment.counts), config.text_config.num_attention_heads
         )
         self.fusion = build_strategy(config.strategy, layout, config.fusion, allow_import=allow_import)
         alone = language_model is None
@@ -127,6 +127,24 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
             found: dict[str, ExpertFeatures] = self.experts(pixel_values)
             return found
 
+    def with_words(self, matrix: ExpertMatrix) -> ExpertMatrix:
+        """The expert matrix with the embeddings of those tokens that are the language model's own words.
+
+        Raises:
+            AstreaError: an expert names a word that the language model does not have.
+        """
+        if matrix.ids is None:
+            return matrix
+        embedding, words = self.get_input_embeddings(), self.config.text_config.vocab_size
+        if not torch.compiler.is_compiling() and int(matrix.ids.max()) >= words:
+            raise AstreaError(
+                f"an expert reads the word piece {int(matrix.ids.max())}, the language model knows {words}",
+                "give it the language model's own tokenizer (astrea.Expert.use_tokenizer)",
+            )
+        rows = embedding(matrix.ids.clamp_min(0)).to(matrix.tokens.dtype)
+        own = (matrix.ids >= 0).unsqueeze(-1)
+        return replace(matrix, tokens=matrix.tokens + torch.where(own, rows, 0))
+
     def fuse(
         self,
         features: Features,
@@ -134,9 +152,16 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         question_NSD: Tensor,
         generator: torch.Generator | None,
         fusion: FusionStrategy | None = None,
+        phrase_dropout: float = 0.0,
     ) -> VisualTokens:
-        """Alignment and fusion (the model's own, or another one's) of pictures whose questions are (N, S, D)."""
-        matrix = in_full(self.alignment, features, present)
+        """Alignment and fusion (the model's own, or another one's) of pictures whose questions are (N, S, D).
+
+        Args:
+            phrase_dropout: see `astrea.model.inputs.Options`; of effect only with a generator.
+        """
+        matrix = self.with_words(in_full(self.alignment, features, present))
+        if matrix.phrase is not None and phrase_dropout and generator is not None:
+            matrix = matrix.without_phrases(draw_phrases(matrix.present, phrase_dropout, generator))
         question_NSD = question_NSD.to(matrix.tokens.dtype)
         found: VisualTokens = in_full(self.fusion if fusion is None else fusion, matrix, question_NSD, generator)
         return found
@@ -182,8 +207,11 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         if features is not None or not past:
             rows = rows_of_pictures(is_image, features, fusion.num_tokens)
         if features is not None and rows is not None:
-            visual = self.fuse(features, inputs.present, text.mean_questions()[rows], inputs.generator, fusion)
-        reading = read(text, visual, rows, fusion.word_match, fusion.num_tokens, known)
+            visual = self.fuse(
+                features, inputs.present, text.mean_questions()[rows], inputs.generator, fusion, inputs.phrase_dropout
+            )
+        in_order = self.config.findings != "tokens"
+        reading = read(text, visual, rows, fusion.word_match, fusion.num_tokens, known, in_order=in_order)
         self._check_length(reading.keys.positions.shape[1], reading.positions)
         return Step(reading, cache, use_cache, visual)
 
@@ -252,6 +280,35 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         step = self.step(inputs)
         out = self.language_model(**step.arguments(self.windows), **self.wanted(kwargs))
         return AstreaModelOutput(last_hidden_state=out.last_hidden_state, **step.outputs(out))
+
+
+def build_alignment(config: AstreaConfig, experts: ExpertBank) -> Alignment:
+    """Fresh adapters and heads, as the configuration asks for.
+
+    Raises:
+        AstreaError: findings are to enter as phrases, and the configuration does not say which.
+    """
+    ids = check_phrase_ids(config.phrase_ids, config.text_config.vocab_size)
+    width, phrases = config.text_config.hidden_size, None
+    if config.findings != "tokens":
+        if ids is None:
+            raise AstreaError(
+                f"findings is {config.findings!r}, and the configuration has no phrase_ids",
+                "assemble the model from a recipe with model.findings; config.json then has them",
+            )
+        phrases = {
+            name: phrase_adapter(
+                name, experts[name], ids, config.findings, hidden=config.adapter_hidden, model_width=width
+            )
+            for name in experts.names
+        }
+    return Alignment(
+        {name: (experts[name].num_tokens, experts[name].width) for name in experts.names},
+        hidden=config.adapter_hidden,
+        model_width=width,
+        contrast=config.contrast_width,
+        phrases=phrases,
+    )
 
 
 def build_language_model(config: AstreaConfig) -> PreTrainedModel:

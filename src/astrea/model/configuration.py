@@ -6,11 +6,11 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from astrea.alignment.phrase_ids import FINDINGS, check_phrase_ids
 from astrea.common.errors import AstreaError
 from astrea.language.question_span import check_span
 
 ATTENTION = ("eager", "sdpa")
-FINDINGS = ("tokens", "phrases", "written")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -33,6 +33,8 @@ class AstreaConfig(PreTrainedConfig):
         low_rank: low-rank adapters in the language model, the fields of `astrea.language.low_rank_options.LowRank`;
             None = none.
         findings: how experts' findings enter the language model: "tokens", "phrases" or "written".
+        phrase_ids: the experts' phrases in tokens, the fields of `astrea.alignment.phrase_ids.PhraseIds`; None where
+            findings enter as tokens.
         question_span: the tokens around a user's words, see `astrea.language.question_span`; None = not known.
 
     Raises:
@@ -66,6 +68,7 @@ class AstreaConfig(PreTrainedConfig):
         low_rank: dict[str, Any] | None = None,
         question_span: dict[str, Any] | None = None,
         findings: str = "tokens",
+        phrase_ids: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -96,6 +99,8 @@ class AstreaConfig(PreTrainedConfig):
         if findings not in FINDINGS:
             raise AstreaError(f"findings is {findings!r:.80}", f"use one of {', '.join(FINDINGS)}")
         self.findings = findings
+        check_phrase_ids(phrase_ids, getattr(self.text_config, "vocab_size", 0))
+        self.phrase_ids = phrase_ids
         kwargs["attn_implementation"] = kwargs.get("attn_implementation") or self.attention
         # transformers would take another name for code on the hub, and fetch it.
         if kwargs["attn_implementation"] not in (None, *ATTENTION) or self.attention not in (None, *ATTENTION):

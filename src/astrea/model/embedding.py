@@ -30,6 +30,7 @@ class Embedding:
     num_visual_tokens: Any
     see: Any
     fuse: Any
+    with_words: Any
     get_input_embeddings: Any
     _check_length: Any
 
@@ -69,7 +70,7 @@ class Embedding:
             alignment: the momentum copy instead of the model's own adapters and heads.
         """
         alignment = alignment or self.alignment
-        matrix = in_full(alignment, features, present)
+        matrix = self.with_words(in_full(alignment, features, present))
         nothing = matrix.tokens.new_zeros(len(matrix.tokens), 1, matrix.tokens.shape[-1])
         fused = in_full(self.fusion, matrix, nothing)
         found: Tensor = in_full(alignment.picture_head, fused.tokens, fused.valid)

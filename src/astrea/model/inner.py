@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from astrea.alignment.alignment import Alignment
+from astrea.alignment.matrix import ExpertMatrix
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.protocol import FusionStrategy, VisualTokens
@@ -78,6 +79,9 @@ class Inner:
 
     def see(self, pixel_values: Tensor | None) -> dict[str, ExpertFeatures]:
         return self.model.see(pixel_values)
+
+    def with_words(self, matrix: ExpertMatrix) -> ExpertMatrix:
+        return self.model.with_words(matrix)
 
     def fuse(self, *args: Any, **kwargs: Any) -> VisualTokens:
         return self.model.fuse(*args, **kwargs)

@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
         the batch's mean, so that parts add up, and 0 if no token here has a label. (The name is that of transformers,
         whose Trainer passes it.)
     generator: drives the stochastic residual; None = evaluation.
+    phrase_dropout: with a generator, the chance that a picture is read without one of an expert's two phrases.
     fusion: fuses instead of the model's own strategy; M is then its ``num_tokens``. For a training stage that reads
         less than the whole model does; decoding with a cache is not provided for.
     output_attentions, output_hidden_states: what else the language model returns; None = as the configuration says.
@@ -42,6 +43,7 @@ class Options(TypedDict, total=False):
     label_weights: Tensor | None
     num_items_in_batch: Tensor | float | None
     generator: torch.Generator | None
+    phrase_dropout: float
     fusion: FusionStrategy | None
     output_attentions: bool | None
     output_hidden_states: bool | None
@@ -65,6 +67,7 @@ class Inputs:
     segments: Tensor | None = None
     questions: Tensor | None = None
     generator: torch.Generator | None = None
+    phrase_dropout: float = 0.0
     fusion: FusionStrategy | None = None
 
     @classmethod

@@ -72,6 +72,8 @@ def read(
     gamma_H: Tensor | None,
     tokens: int,
     known: Keys | None,
+    *,
+    in_order: bool = False,
 ) -> Reading:
     """Put pictures in the place of their placeholders.
 
@@ -80,12 +82,18 @@ def read(
         gamma_H: strength of the word match per head, or None.
         tokens: how many placeholders a picture takes.
         known: the keys that are in the cache already, or None.
+        in_order: visual tokens are read like text, one after another, and not as a set.
     """
     length, past = text.is_image.shape[1], 0 if known is None else known.positions.shape[1]
-    new, embeds, bias_BSL, cross_only_BL = _seen(text, visual, rows_N, tokens, matched=gamma_H is not None)
+    new, embeds, bias_BSL, cross_only_BL = _seen(
+        text, visual, rows_N, tokens, matched=gamma_H is not None, in_order=in_order
+    )
     exact = wide(embeds.dtype)
     if known is not None:
-        new = Keys(new.readable, new.bias, new.words, new.positions + known.positions[:, -1:] + 1, new.asked)
+        behind = known.positions[:, -1:] + 1
+        if in_order:  # what is not read has no position of its own, not even the first
+            behind = behind * known.readable.any(1, keepdim=True)
+        new = Keys(new.readable, new.bias, new.words, new.positions + behind, new.asked)
         bias_BSL = torch.cat([known.bias.unsqueeze(1), new.bias.unsqueeze(1)], 2)
     keys = new if known is None else known.then(new)
     readable = keys.readable
@@ -104,18 +112,22 @@ def read(
         dtype=embeds.dtype,
         questions_BL=text.questions,
         cross_only_BL=None if cross_only_BL is None else pad(cross_only_BL, (past, 0)),
+        in_order=in_order,
     )
     return Reading(embeds, mask, new.positions, keys)
 
 
 def _seen(
-    text: Text, visual: VisualTokens | None, rows_N: Tensor | None, tokens: int, *, matched: bool
+    text: Text, visual: VisualTokens | None, rows_N: Tensor | None, tokens: int, *, matched: bool, in_order: bool
 ) -> tuple[Keys, Tensor, Tensor | None, Tensor | None]:
     """The new keys, embeddings with pictures in them, what each question adds to its scores (B, S, L) or None, and
     which tokens other visual tokens do not read (B, L) or None."""
     embeds, is_image, real = text.embeds, text.is_image, text.real
     exact = wide(embeds.dtype)
-    positions = position_ids(is_image, real, text.segments, tokens)
+    read = None
+    if in_order:
+        read = is_image if visual is None else torch.zeros_like(is_image).masked_scatter(is_image, visual.valid)
+    positions = position_ids(is_image, real, text.segments, tokens, read_BL=read)
     none = embeds.new_zeros(*is_image.shape, dtype=exact)
     if visual is None or rows_N is None:
         return Keys(real, none, None, positions, text.asked), embeds, None, None

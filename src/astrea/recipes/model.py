@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_se
 
 from astrea.fusion.registry import ASTREA
 from astrea.language.defaults import WORD_MATCH
-from astrea.recipes.part import Part
+from astrea.recipes.part import BadKey, Part
 from astrea.recipes.strategies import MODEL_KEYS, check_model
 
 
@@ -31,7 +31,7 @@ class Model(Part):
     contrast_width: PositiveInt = 64
     adapter_hidden: PositiveInt = 128
     word_start: bool = Field(True, description="adapters start at the language model's embeddings of their labels")
-    mixer: bool = True
+    mixer: bool = Field(True, description="off where findings are phrases and nothing is said")
     residual: bool = Field(False, description="stochastic residual connections, as the paper has them")
     residual_start: float = Field(1.0, ge=0, le=1, description="probability p_0 of the stochastic residual")
     residual_end: float = Field(0.85, ge=0, le=1, description="probability p_1, reached at the end of `fuse`")
@@ -39,7 +39,11 @@ class Model(Part):
     gate_tau: float = Field(1.0, gt=0)
     gate_question: bool = True
     gate_confidence: bool = False
-    reliability: bool = Field(True, description="experts that the others do not echo are not believed")
+    reliability: bool = Field(
+        True,
+        description="experts that the others do not echo are not believed; off where findings are phrases and nothing "
+        "is said",
+    )
     prune_share: float = Field(
         0.0, ge=0, lt=1, description="share of training questions that read only their best tokens"
     )
@@ -47,6 +51,20 @@ class Model(Part):
         0.0, ge=0, description="at evaluation, tokens that promise less are not read; 1 = what an equal share promises"
     )
     pretrained_llm: bool = Field(True, description="start from the pretrained language model; false = from nothing")
+
+    @model_validator(mode="after")
+    def _phrases_stay_as_they_are(self) -> Self:
+        if self.findings == "tokens" or self.strategy != ASTREA:
+            return self
+        if self.word_match and "word_match" in self.model_fields_set:
+            said = f"there is none where findings enter as {self.findings}; set model.word_match=0"
+            raise BadKey(("word_match",), said)
+        # Words that a language model knows are not to be mixed with others, nor compared to see who agrees: any two
+        # experts say "left" and "top".
+        for key, off in (("word_match", 0.0), ("mixer", False), ("reliability", False)):
+            if key not in self.model_fields_set:
+                object.__setattr__(self, key, off)
+        return self
 
     @model_validator(mode="after")
     def _is_read_by_the_strategy(self) -> Self:
@@ -64,7 +82,9 @@ class Model(Part):
     def fusion(self) -> dict[str, Any]:
         """Options of the strategy's constructor."""
         if self.strategy != ASTREA:
-            return dict(self.options)
+            # What stands for a position where all visual tokens share one; those of phrases have their own.
+            ordered = self.strategy == "sequence_concat" and self.findings != "tokens"
+            return ({"slot_embedding": False} if ordered else {}) | self.options
         return {
             "mixer": self.mixer,
             "residual": self.residual,
@@ -96,6 +116,13 @@ class Regularisation(Part):
     expert_dropout: float = Field(0.3, ge=0, lt=1, description="chance that a training picture loses one expert")
     corruption: float = Field(
         0.0, ge=0, lt=1, description="chance that an expert tells a training picture confidently wrong"
+    )
+    phrase_dropout: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="chance that a training picture is read without one of the two phrases of an expert that has two "
+        "(its features, its own words), so that neither is forgotten; findings as phrases",
     )
     load_rate: float = Field(0.02, ge=0, description="eta of the load bias; 0 = off")
     contribution_every: int = Field(5, ge=0, description="steps between counterfactual passes; 0 = off")

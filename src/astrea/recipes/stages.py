@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from astrea.common.registry import Registry
 from astrea.recipes.part import BadKey, Part
@@ -52,10 +59,18 @@ class Losses(Part):
 
     lm: float = Field(0.0, ge=0)
     word: float = Field(0.0, ge=0)
+    caption_words: float = Field(
+        0.0, ge=0, description="whole words of captions against tokens of features; no pass of the language model"
+    )
     itc: float = Field(0.0, ge=0)
     agree: float = Field(0.0, ge=0, description="lambda: contrast with the experts already aligned")
     contribution: float = Field(0.0, ge=0)
     reliability: float = Field(0.0, ge=0, description="telling corrupted experts from reliable ones")
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Not where it is off, so that runs from before there was one still compare.
+        return {key: value for key, value in dump(self).items() if key != "caption_words" or value}
 
     @property
     def weights(self) -> dict[str, float]:
@@ -84,7 +99,7 @@ class Stage(Schedule):
         3.0, ge=0, description="learning rate of the language model's hidden matrices over lr, by Muon; 0 = AdamW"
     )
 
-    OTHERS: ClassVar[tuple[str, ...]] = ("word", "agree")
+    OTHERS: ClassVar[tuple[str, ...]] = ("word", "caption_words", "agree")
     """Losses of other stages."""
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from astrea.alignment.phrase_ids import spell
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
 from astrea.common.folder_lock import LOCK
@@ -27,6 +28,7 @@ from astrea.common.progress import SILENT, Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.worlds import WorldTrainingData, open_world
 from astrea.evaluation.generate import Answerer
+from astrea.experts.bank import expert_specs
 from astrea.experts.names import wrong_with
 from astrea.experts.pretrained.entry import resolve
 from astrea.fusion.expand import expand_fusion
@@ -153,7 +155,7 @@ def expand(
     Raises:
         AstreaError: the expert cannot be built, or the model's fusion cannot grow.
     """
-    config = expanded_config(model.config, name, resolve(name, entry))
+    config = expanded_config(model.config, name, resolve(name, entry), tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for the newcomer's adapter, where its channels have no names
         new = AstreaForConditionalGeneration(config, allow_import=True)
@@ -161,6 +163,7 @@ def expand(
     new.load_state_dict(kept, strict=False)
     expand_fusion(model.fusion, new.fusion)
     load_experts(new.experts, {name: entry}, components)
+    new.experts.use_tokenizer(tokenizer)
     labels = new.experts[name].labels
     known = len(tokenizer)
     tokenizer, pieces = grown_tokenizer(tokenizer, labels)
@@ -173,12 +176,20 @@ def expand(
     return new.eval(), tokenizer
 
 
-def expanded_config(config: AstreaConfig, name: str, entry: dict[str, Any]) -> AstreaConfig:
+def expanded_config(
+    config: AstreaConfig, name: str, entry: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> AstreaConfig:
     """The configuration of the same model with one more expert, which is added by alignment alone."""
     described = copy.deepcopy(config.to_dict())
     described["experts"][name] = entry
     described["expert_names"] = [*config.expert_names, name]
     described["fusion"]["joined"] = [*described["fusion"].get("joined", ()), name]
+    if config.phrase_ids is not None:
+        known = described["phrase_ids"]
+        own = spell(config.findings, expert_specs({name: entry}), tokenizer, known["scale"])
+        assert own is not None
+        for what, of_newcomer in own.model_dump(mode="json", exclude={"scale"}).items():
+            known[what] |= of_newcomer
     return AstreaConfig.from_dict(described)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from astrea.alignment.phrase_ids import PhraseIds, spell, word_scale
 from astrea.experts.bank import COMPACT, ExpertBank, expert_specs
 from astrea.experts.pretrained.entry import resolve
 from astrea.experts.pretrained.fresh import start_fresh
@@ -47,12 +48,16 @@ def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], component
 
 
 def configure(
-    recipe: Recipe, experts: Mapping[str, Mapping[str, Any]], text: PreTrainedConfig, image_token_id: int
+    recipe: Recipe,
+    experts: Mapping[str, Mapping[str, Any]],
+    text: PreTrainedConfig,
+    image_token_id: int,
+    phrase_ids: PhraseIds | None = None,
 ) -> AstreaConfig:
     """The configuration of a recipe's model.
 
     Args:
-        experts: what `AstreaConfig.experts` says of them. text: the language model's.
+        experts: what `AstreaConfig.experts` says of them. text: the language model's. phrase_ids: what `spell` made.
     """
     low_rank = recipe.llm.low_rank
     return AstreaConfig(
@@ -68,6 +73,7 @@ def configure(
         language_dtype=None if recipe.llm.tiny else recipe.llm.dtype,
         low_rank=None if low_rank is None else low_rank.model_dump(mode="json"),
         findings=recipe.model.findings,
+        phrase_ids=None if phrase_ids is None else phrase_ids.model_dump(mode="json"),
     )
 
 
@@ -157,7 +163,11 @@ def put_together(recipe: Recipe, components: Path | None) -> Assembled:
             language = language_from_architecture(recipe.llm, len(tokenizer))
     whole = not recipe.llm.tiny or recipe.llm.low_rank is not None
     image_token_id: Any = tokenizer.convert_tokens_to_ids("<image>")
-    config = configure(recipe, entries, language.config, image_token_id)
+    phrase_ids = None
+    if recipe.model.findings != "tokens":
+        scale = word_scale(language.get_input_embeddings(), len(tokenizer))
+        phrase_ids = spell(recipe.model.findings, declared, tokenizer, scale)
+    config = configure(recipe, entries, language.config, image_token_id, phrase_ids)
     config.question_span = ChatFormat(tokenizer).question_span
     model = AstreaForConditionalGeneration(config, allow_import=True, language_model=language if whole else None)
     if not whole:

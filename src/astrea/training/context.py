@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from astrea.data.packing import Packer
 from astrea.data.protocol import Samples, TrainingData
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
+from astrea.language.whole_words import WholeWords, table_mean, word_vectors
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.acceleration import accelerated, in_half
@@ -82,6 +84,17 @@ class TrainingContext:
         self.kept_states: Tensor | None = None
         self.chat: PlainChat | None = None
         model.fusion.start_training(len(data.groups))
+
+    @cached_property
+    def whole_words(self) -> tuple[WholeWords, Tensor, Tensor]:
+        """The whole words of the training data's texts; the mean of the language model's table (D,) and the words'
+        centred vectors (V, D), where the model is."""
+        texts = self.data.every_text()
+        scanned = self.data.scanned(self.recipe.seed) if texts is None else (one for some in texts for one in some)
+        words = WholeWords(scanned, self.data.names)
+        embedding = self.model.get_input_embeddings()
+        mean = table_mean(embedding, len(self.tokenizer), self.ranks.device)
+        return words, mean, word_vectors(words.words, self.tokenizer, embedding, mean)
 
     def encode(self, samples: Samples) -> dict[str, ExpertFeatures]:
         """What the experts see in the samples' pictures, where the model is, as long as none of them has learned."""

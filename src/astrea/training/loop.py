@@ -30,6 +30,11 @@ class Objective(ABC):
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         """(name, parameter, learning-rate scale) of everything that learns in this stage."""
 
+    @property
+    def idle(self) -> bool:
+        """Whether no step would teach anything, so that none need be taken; the same on every process."""
+        return False
+
     def is_hidden(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether a parameter is a matrix between hidden states of the language model (neither words nor heads)."""
         return False

@@ -73,6 +73,10 @@ class StageRunner:
         written in it. Leaves a checkpoint that points at the next stage."""
         ctx = self.ctx
         objective = self.begin(plan)
+        if objective.idle:
+            self.report.say(f"{plan.name}: nothing to learn, so no step is taken")
+            _Steps(self, plan, number, before, None).save(number + 1, 0)
+            return
         with sharded(ctx.model, ctx.ranks, ctx.recipe.runtime.llm == "fsdp"):
             optimizer = build_optimizer(objective, plan.schedule)
             if found is not None:
@@ -103,7 +107,9 @@ class StageRunner:
 class _Steps:
     """What happens after each step of one stage, and its part of the clock."""
 
-    def __init__(self, runner: StageRunner, plan: Plan, number: int, before: int, optimizer: torch.optim.AdamW) -> None:
+    def __init__(
+        self, runner: StageRunner, plan: Plan, number: int, before: int, optimizer: torch.optim.AdamW | None
+    ) -> None:
         self.runner, self.plan, self.number, self.before, self.optimizer = runner, plan, number, before, optimizer
         self.name = plan.name.split("/")[0]
         self.spent, self.began = runner.clock.get(self.name, 0.0), time.perf_counter()

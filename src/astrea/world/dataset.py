@@ -55,6 +55,11 @@ class WorldData:
     captions: list[list[str]]
     world: World = field(default_factory=World)
 
+    @property
+    def names(self) -> Sequence[str]:
+        """None: the world's things are called by one word each."""
+        return ()
+
     def __len__(self) -> int:
         return len(self.questions)
 

@@ -23,7 +23,7 @@ class PictureCaptionContrast(QueuedContrast, AlignLoss):
         text = ctx.model.alignment.text_head(states)
         with torch.no_grad():
             slow = ctx.contrast.copy
-            matrix = slow({name: step.features[name] for name in step.learning})
+            matrix = ctx.model.with_words(slow({name: step.features[name] for name in step.learning}))
             picture_key = ranks.gather(slow.picture_head(matrix.tokens, matrix.valid), size)
             text_key = ranks.gather(slow.text_head(states), size)
         recipe = ctx.recipe
@@ -39,7 +39,7 @@ class AlignedAgreement(AlignLoss):
             return None
         ctx, alignment = self.ctx, self.ctx.model.alignment
         with torch.no_grad():
-            others = alignment({name: step.features[name] for name in step.aligned})
+            others = ctx.model.with_words(alignment({name: step.features[name] for name in step.aligned}))
             pooled = [
                 alignment.picture_head(others.tokens, alignment.only(others, alignment.names.index(name)))
                 for name in step.aligned

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
+from astrea.alignment.heads import PictureHead
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.data.protocol import Samples
 from astrea.experts.protocol import ExpertFeatures
@@ -43,13 +45,14 @@ class InstructLoss(Loss, ABC):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AlignStep:
     """One micro-step of alignment by contrast.
 
     Letters: B samples of the whole batch, each with one picture; B' the local ones; P contrast width.
     samples, captions: of the whole batch. local: which of them are this process's. features: what the experts saw in
     the B' pictures. matrix, picture: of the experts that learn, with gradient: their tokens, and (B', P) pooled.
+    head: makes ``picture`` of ``matrix`` when a loss asks for it.
     aligned: names of the experts that are aligned already. number: steps of the whole stage before this one.
     """
 
@@ -58,14 +61,24 @@ class AlignStep:
     local: slice
     features: Mapping[str, ExpertFeatures]
     matrix: ExpertMatrix
-    picture: Tensor
+    head: PictureHead
     learning: tuple[str, ...]
     aligned: tuple[str, ...]
     number: int
 
+    @cached_property
+    def picture(self) -> Tensor:
+        """The pooled pictures (B', P)."""
+        found: Tensor = self.head(self.matrix.tokens, self.matrix.valid)
+        return found
+
 
 class AlignLoss(Loss, ABC):
     """A loss of the stage ``align`` (by contrast)."""
+
+    def teaches(self, names: Sequence[str]) -> bool:
+        """Whether these experts can learn anything from it; the same on every process."""
+        return True
 
     @abstractmethod
     def __call__(self, step: AlignStep) -> Tensor | None:

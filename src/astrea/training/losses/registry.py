@@ -18,6 +18,7 @@ REGISTRIES: Mapping[type[Loss], Registry] = {
             "itc": "astrea.training.losses.alignment:PictureCaptionContrast",
             "agree": "astrea.training.losses.alignment:AlignedAgreement",
             "word": "astrea.training.losses.alignment:CaptionWords",
+            "caption_words": "astrea.training.losses.whole_words:WholeWordContrast",
         },
         LOSSES.group,
     ),
@@ -28,7 +29,7 @@ REGISTRIES: Mapping[type[Loss], Registry] = {
 
 ELSEWHERE = {
     AlignLoss: frozenset({"lm", "contribution", "reliability"}),
-    InstructLoss: frozenset({"lm", "word", "agree", "contribution", "reliability"}),
+    InstructLoss: frozenset({"lm", "word", "caption_words", "agree", "contribution", "reliability"}),
 }
 """Names in recipes that are no plug-in of such a stage: the model's own loss, and those of fusion strategies, which
 compute the ones that they have (`FusionStrategy.losses`)."""

@@ -2,7 +2,8 @@
 
 For the k-th expert only its adapter, the heads and the contrast's temperature learn; the language model is frozen:
 
-    L_k = word * L_word + itc * ITC(p(X_k), t) + agree * ITC(p(X_k), stop_grad(mean of the experts already aligned))
+    L_k = word * L_word + caption_words * L_whole_words
+          + itc * ITC(p(X_k), t) + agree * ITC(p(X_k), stop_grad(mean of the experts already aligned))
 """
 
 from __future__ import annotations
@@ -37,8 +38,12 @@ class AlignObjective(Objective):
         self.losses = build_losses(AlignLoss, self.weights, ctx)  # type: ignore[type-abstract]
         if not self.losses or set(self.losses) == {"agree"}:
             raise AstreaError(
-                "align has no loss", "give align.losses.word or align.losses.itc a weight, or set steps: 0"
+                "align has no loss", "give align.losses.caption_words, word or itc a weight, or set steps: 0"
             )
+
+    @property
+    def idle(self) -> bool:
+        return not any(loss.teaches(self.names) for loss in self.losses.values())
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         alignment = self.ctx.model.alignment
@@ -62,10 +67,19 @@ class AlignObjective(Objective):
         ctx, alignment = self.ctx, self.ctx.model.alignment
         local = ctx.ranks.local_slice(len(captions.tokens))
         features = index_select(ctx.encode(samples), local)
-        matrix = alignment({name: features[name] for name in self.names})
-        picture = alignment.picture_head(matrix.tokens, matrix.valid)
+        matrix = ctx.model.with_words(alignment({name: features[name] for name in self.names}))
         aligned = tuple(self.aligned) if self.joining else ()
-        here = AlignStep(samples, captions, local, features, matrix, picture, self.names, aligned, self.offset + step)
+        here = AlignStep(
+            samples=samples,
+            captions=captions,
+            local=local,
+            features=features,
+            matrix=matrix,
+            head=alignment.picture_head,
+            learning=self.names,
+            aligned=aligned,
+            number=self.offset + step,
+        )
         found = {name: loss(here) for name, loss in self.losses.items()}
         parts = {name: self.weights[name] * part for name, part in found.items() if part is not None}
         return sum(parts.values()), {name: part.item() for name, part in parts.items()}  # type: ignore[return-value]

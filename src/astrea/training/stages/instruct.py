@@ -96,6 +96,7 @@ class InstructObjective(Objective):
             features=features,
             present=present,
             generator=generator,
+            phrase_dropout=ctx.recipe.regularisation.phrase_dropout,
             num_items_in_batch=batch.labelled,
             use_cache=False,
         )

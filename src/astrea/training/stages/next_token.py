@@ -50,8 +50,9 @@ class NextTokenAlignObjective(InstructObjective):
         stage = ctx.recipe.align
         super().__init__(ctx, f"align/{joining}", stage, offset=offset * stage.accumulate, weights={"lm": 1.0})
         self.joining = joining
-        experts = ctx.model.experts
-        self.fusion = OneExpert(experts.names.index(joining), experts[joining].num_tokens)
+        alignment = ctx.model.alignment
+        index = alignment.names.index(joining)
+        self.fusion = OneExpert(index, alignment.counts[index])
         self.packer = Packer(ctx.tokenizer, self.fusion.num_tokens)
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:

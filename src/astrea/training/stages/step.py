@@ -89,7 +89,9 @@ class InstructStep:
 
     @torch.no_grad()
     def align(self, features: Mapping[str, ExpertFeatures], present_BE: Tensor) -> ExpertMatrix:
-        return self.ctx.model.alignment(features, present_BE)  # type: ignore[no-any-return]
+        model = self.ctx.model
+        matrix: ExpertMatrix = model.with_words(model.alignment(features, present_BE))
+        return matrix
 
     def leave_one_out(self, rows: int) -> Tensor:
         return leave_one_out(self.ctx, self.batch, self.features, rows)

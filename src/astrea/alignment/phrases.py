@@ -1,0 +1,302 @@
+"""Adapters that write a finding as a phrase: several tokens in the language model's own grammar instead of one sum.
+
+"[feature] top left ;" says what one vector of a sum of words says, and a language model reads it like any text. The
+tokens of words that are written as they are (literal texts, word pieces, names) are only named here, by id: their
+embeddings are the language model's, which knows them.
+
+Letters: B pictures, T findings of this expert, C its width, K tokens of a finding, D language-model width, N channels
+of a slot, P pieces of the longest name, R channels of the residual.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from astrea.alignment.adapter import Adapter
+from astrea.alignment.phrase_ids import Ids, PhraseIds, SpelledPhrase
+from astrea.experts.phrases import Slot
+from astrea.experts.protocol import Expert
+
+FREQUENCIES = 5
+"""Octaves in which a place is written for the residual: half a picture to a thirty-second."""
+
+NONE = -1
+"""The id where there is no token of the language model's own."""
+
+SHORTEST = 1e-6
+"""Mixtures of words that are shorter than this are left as short, so that nothing is divided by zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhraseTokens:
+    """The tokens of an expert's findings, finding by finding.
+
+    tokens: (B, T * K, D), what is to be added to the embeddings of ``ids``. ids: (B, T * K) long, `NONE` for tokens
+    that are no words of the language model's own. read: (B, T * K) bool, false where there is nothing to read.
+    """
+
+    tokens: Tensor
+    ids: Tensor
+    read: Tensor
+
+
+class WordMixture(nn.Module):
+    """A slot whose channels have names: the mixture of their words, as long as one word."""
+
+    def __init__(self, channels: int, model_width: int, scale: float) -> None:
+        super().__init__()
+        self.mixture = nn.Linear(channels, model_width, bias=False)
+        self.scale = scale
+
+    def forward(self, weight_BTN: Tensor) -> Tensor:
+        return as_long_as(self.mixture(weight_BTN), self.scale)
+
+
+class FeatureToken(nn.Module):
+    """A slot whose channels have no names: what an MLP makes of them, as long as one word."""
+
+    def __init__(self, channels: int, hidden: int, model_width: int, scale: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, model_width)
+        )
+        self.scale = scale
+
+    def forward(self, features_BTN: Tensor) -> Tensor:
+        return as_long_as(self.layers(features_BTN), self.scale)
+
+
+class PhraseAdapter(nn.Module):
+    """Every finding as its expert's phrases, one after another.
+
+    What no slot says (the exact place, the confidence, channels that stand in no phrase) is a residual of each phrase's
+    first slot; it starts at nothing. A phrase whose first slot says nothing (no weight on any name, no text) is not
+    read.
+
+    Attributes:
+        count: K. features: K booleans, which tokens are made of channels without names. phrase: K numbers, which of
+            the expert's phrases a token is of.
+    """
+
+    def __init__(
+        self, phrases: Sequence[SpelledPhrase], width: int, *, hidden: int, model_width: int, scale: float
+    ) -> None:
+        super().__init__()
+        self.phrases, self.model_width = tuple(phrases), model_width
+        slots = {part.name: part for phrase in phrases for part in phrase if isinstance(part, Slot)}
+        self.slots = nn.ModuleDict()
+        for slot in slots.values():
+            channels = slot.stop - slot.start
+            if slot.kind == "words":
+                self.slots[slot.name] = WordMixture(channels, model_width, scale)
+            elif slot.kind == "feature":
+                self.slots[slot.name] = FeatureToken(channels, hidden, model_width, scale)
+        said = {channel for slot in slots.values() for channel in range(slot.start, slot.stop)}
+        self.rest = [channel for channel in range(width) if channel not in said]
+        self.residuals = nn.ModuleList(
+            nn.Linear(4 * FREQUENCIES + 1 + len(self.rest), model_width) for _ in self.phrases
+        )
+        for residual in self.residuals:
+            nn.init.zeros_(residual.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(residual.bias)  # type: ignore[arg-type]
+        self.features = [f for phrase in phrases for part in phrase for f in _made_of_features(part)]
+        self.phrase = [number for number, phrase in enumerate(phrases) for part in phrase for _ in range(_length(part))]
+        self.count = len(self.phrase)
+
+    @torch.no_grad()
+    def start_at_words(self, words_CD: Tensor) -> None:
+        """Start every slot with names at the mixture of their word embeddings (C, D)."""
+        for slot in (part for phrase in self.phrases for part in phrase if isinstance(part, Slot)):
+            if slot.kind == "words":
+                mixture: nn.Linear = self.slots[slot.name].mixture  # type: ignore[assignment]
+                mixture.weight.copy_(words_CD[slot.start : slot.stop].T)
+
+    def forward(self, features_BTC: Tensor, confidence_BT: Tensor, places_BT2: Tensor) -> PhraseTokens:
+        """The tokens.
+
+        Args:
+            features_BTC: ids of word pieces as exact as the expert gave them.
+            places_BT2: NaN for findings without a place.
+        """
+        dtype = next(self.parameters()).dtype
+        x_BTC = features_BTC.to(dtype)
+        rest = [place_code(places_BT2.to(dtype)), confidence_BT.to(dtype).unsqueeze(-1), x_BTC[..., self.rest]]
+        rest_BTR = torch.cat(rest, -1)
+        made = [
+            self._write(phrase, residual(rest_BTR), features_BTC, x_BTC)
+            for phrase, residual in zip(self.phrases, self.residuals, strict=True)
+        ]
+        return joined(made)
+
+    def _write(
+        self, phrase: SpelledPhrase, residual_BTD: Tensor, features_BTC: Tensor, x_BTC: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One phrase of every finding: tokens (B, T, k, D), ids and whether they are read (B, T, k)."""
+        columns: list[tuple[Tensor, Tensor, Tensor]] = []
+        for part in phrase:
+            if not isinstance(part, Slot):
+                columns.append(literal(part, x_BTC, self.model_width))
+            elif part.kind == "text":
+                columns.append(pieces(features_BTC[..., part.start : part.stop], x_BTC, self.model_width))
+            else:
+                channels = x_BTC[..., part.start : part.stop]
+                token = self.slots[part.name](channels).unsqueeze(2)
+                said = (channels != 0).any(-1, keepdim=True) | (part.kind == "feature")
+                columns.append((token, torch.full_like(said, NONE, dtype=torch.long), said))
+        return as_phrase(phrase, columns, residual_BTD)
+
+
+class WrittenAdapter(nn.Module):
+    """Every finding written out in words: of every slot the likeliest name. Nothing in it learns.
+
+    Args:
+        names: by slot, the tokens of every channel's name.
+
+    Attributes: see `PhraseAdapter`.
+    """
+
+    def __init__(
+        self, phrases: Sequence[SpelledPhrase], names: dict[str, tuple[Ids, ...]], *, model_width: int
+    ) -> None:
+        super().__init__()
+        self.phrases, self.model_width = tuple(phrases), model_width
+        longest = {slot: max(map(len, some)) for slot, some in names.items()}
+        # Lists, no buffers: a model that is loaded leaves buffers that are in no file uninitialised.
+        self.names = {
+            slot: [[*ids, *[NONE] * (longest[slot] - len(ids))] for ids in some] for slot, some in names.items()
+        }
+
+        def length(part: Slot | Ids) -> int:
+            return longest.get(part.name, _length(part)) if isinstance(part, Slot) else _length(part)
+
+        lengths = [[length(part) for part in phrase] for phrase in phrases]
+        self.phrase = [number for number, some in enumerate(lengths) for _ in range(sum(some))]
+        self.count = len(self.phrase)
+        self.features = [False] * self.count
+
+    def start_at_words(self, words_CD: Tensor) -> None:
+        """Nothing to start."""
+
+    def forward(self, features_BTC: Tensor, confidence_BT: Tensor, places_BT2: Tensor) -> PhraseTokens:
+        """The tokens, as `PhraseAdapter` gives them."""
+        made = []
+        for phrase in self.phrases:
+            columns = []
+            for part in phrase:
+                if not isinstance(part, Slot):
+                    columns.append(literal(part, features_BTC, self.model_width))
+                    continue
+                channels = features_BTC[..., part.start : part.stop]
+                if part.kind == "words":
+                    names_NP = torch.tensor(self.names[part.name], device=channels.device)
+                    channels = names_NP[channels.argmax(-1)].masked_fill((channels == 0).all(-1, keepdim=True), NONE)
+                columns.append(pieces(channels, features_BTC, self.model_width))
+            made.append(as_phrase(phrase, columns, None))
+        if made:
+            return joined(made)
+        nothing = features_BTC.new_zeros(len(features_BTC), 0)
+        return PhraseTokens(nothing.unsqueeze(-1).expand(-1, -1, self.model_width), nothing.long(), nothing.bool())
+
+
+class WordLongAdapter(nn.Module):
+    """One token a finding, as long as a word: for experts without phrases among others that have some."""
+
+    count = 1
+
+    def __init__(self, width: int, *, hidden: int, model_width: int, scale: float) -> None:
+        super().__init__()
+        self.adapter, self.scale = Adapter(width, hidden, model_width), scale
+        self.features, self.phrase = [True], [0]
+
+    def start_at_words(self, words_CD: Tensor) -> None:
+        """As `Adapter.start_at_words`."""
+        self.adapter.start_at_words(words_CD)
+
+    def forward(self, features_BTC: Tensor, confidence_BT: Tensor, places_BT2: Tensor) -> PhraseTokens:
+        """The tokens, as `PhraseAdapter` gives them."""
+        tokens = as_long_as(self.adapter(features_BTC.to(self.adapter.mixture.weight.dtype)), self.scale)
+        ids = torch.full(tokens.shape[:2], NONE, device=tokens.device)
+        return PhraseTokens(tokens, ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+Phrased = PhraseAdapter | WrittenAdapter | WordLongAdapter
+"""Whatever makes phrases of findings."""
+
+
+def phrase_adapter(
+    name: str, expert: Expert, ids: PhraseIds, findings: str, *, hidden: int, model_width: int
+) -> Phrased:
+    """The adapter of an expert whose findings enter as phrases, or written out.
+
+    Raises:
+        AstreaError: see `PhraseIds.of`.
+    """
+    phrases = ids.of(name, expert)
+    if findings == "written":
+        return WrittenAdapter(phrases, ids.names.get(name, {}), model_width=model_width)
+    if not phrases:
+        return WordLongAdapter(expert.width, hidden=hidden, model_width=model_width, scale=ids.scale)
+    return PhraseAdapter(phrases, expert.width, hidden=hidden, model_width=model_width, scale=ids.scale)
+
+
+def as_long_as(tokens: Tensor, scale: float) -> Tensor:
+    """Vectors in their directions, with the length of a word."""
+    return F.normalize(tokens, dim=-1, eps=SHORTEST * scale) * scale
+
+
+def place_code(places_BT2: Tensor) -> Tensor:
+    """Sines and cosines of a place: (B, T, 2) -> (B, T, 4 * `FREQUENCIES`); zeros where there is none."""
+    octaves = 2.0 ** torch.arange(FREQUENCIES, device=places_BT2.device, dtype=places_BT2.dtype) * math.pi
+    angle = (places_BT2.nan_to_num(0.0).unsqueeze(-1) * octaves).flatten(-2)
+    known_BT1 = ~places_BT2.isnan().any(-1, keepdim=True)
+    return torch.cat([angle.sin(), angle.cos()], -1) * known_BT1
+
+
+def literal(ids: Ids, like_BTC: Tensor, model_width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A literal text behind every finding."""
+    row = torch.tensor(ids, device=like_BTC.device).expand(*like_BTC.shape[:2], -1)
+    return pieces(row, like_BTC, model_width)
+
+
+def pieces(ids_BTk: Tensor, like_BTC: Tensor, model_width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Word pieces of every finding, `NONE` where there are fewer."""
+    ids_BTk = ids_BTk.round().long() if ids_BTk.is_floating_point() else ids_BTk
+    read_BTk = ids_BTk >= 0
+    tokens = like_BTC.new_zeros(*ids_BTk.shape, model_width)
+    return tokens, ids_BTk.masked_fill(~read_BTk, NONE), read_BTk
+
+
+def as_phrase(
+    phrase: SpelledPhrase, columns: Sequence[tuple[Tensor, Tensor, Tensor]], residual_BTD: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The parts of a phrase one after another; nothing is read where its first slot says nothing."""
+    first = next(number for number, part in enumerate(phrase) if isinstance(part, Slot))
+    tokens, ids, read = (list(each) for each in zip(*columns, strict=True))
+    said_BT1 = read[first][..., :1]
+    if residual_BTD is not None:
+        rest = tokens[first][:, :, 1:]
+        tokens[first] = torch.cat([tokens[first][:, :, :1] + residual_BTD.unsqueeze(2), rest], 2)
+    return torch.cat(tokens, 2), torch.cat(ids, 2), torch.cat(read, 2) & said_BT1
+
+
+def joined(phrases: Sequence[tuple[Tensor, Tensor, Tensor]]) -> PhraseTokens:
+    """The phrases of every finding one after another, finding by finding."""
+    tokens, ids, read = (torch.cat(each, 2).flatten(1, 2) for each in zip(*phrases, strict=True))
+    return PhraseTokens(tokens, ids, read)
+
+
+def _length(part: Slot | Ids) -> int:
+    """How many tokens a part of a phrase is."""
+    if isinstance(part, Slot):
+        return part.stop - part.start if part.kind == "text" else 1
+    return len(part)
+
+
+def _made_of_features(part: Slot | Ids) -> list[bool]:
+    return [isinstance(part, Slot) and part.kind == "feature"] * _length(part)

@@ -1,0 +1,153 @@
+"""Alignment by the words of captions: what it teaches, to whom, and that no pass of the language model is needed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from astrea.alignment.phrases import PhraseAdapter
+from astrea.experts.protocol import ExpertFeatures, index_select
+from astrea.training.assembly import assemble
+from astrea.training.context import TrainingContext
+from astrea.training.loop import build_optimizer, run_steps
+from astrea.training.losses.protocol import AlignStep
+from astrea.training.plan import plan_stages
+from astrea.training.stages.align import AlignObjective
+from astrea.training.trainable import train_only
+from astrea.world.dataset import WorldData
+from phrase_experts import EXPERTS, Seer, seen
+from small_runs import small_run
+
+NAMES = ("cat", "dog", "umbrella", "sun", "sea", "tree")
+PICTURES = 60
+LOSSES = {"caption_words": 1.0}
+
+
+def data(tokenizer) -> WorldData:
+    """Pictures of two things each, told in captions; features are the things' own, a little noisy, in any slot."""
+    generator = torch.Generator().manual_seed(0)
+    looks = torch.randn(len(NAMES), 5, generator=generator)
+    one, captions = seen(tokenizer), []
+    shown = torch.stack([torch.randperm(len(NAMES), generator=generator)[:2] for _ in range(PICTURES)])
+    features = {name: part.rows(torch.zeros(PICTURES, dtype=torch.long)) for name, part in one.items()}
+    things = torch.zeros(PICTURES, Seer.num_tokens, Seer.width)
+    things[:, :2, :5] = looks[shown] + 0.05 * torch.randn(PICTURES, 2, 5, generator=generator)
+    sure = torch.tensor([1.0, 1.0, 0.0]).expand(PICTURES, -1)
+    features["things"] = ExpertFeatures(things, sure, torch.rand(PICTURES, 3, 2, generator=generator))
+    for a, b in shown.tolist():
+        captions.append([f"a {NAMES[a]} and a {NAMES[b]}.", f"the {NAMES[b]}s are here."])
+    return WorldData(features, [[] for _ in captions], captions)
+
+
+@pytest.fixture(scope="module")
+def make(language_checkpoint):
+    def build(findings: str = "phrases", **changes) -> TrainingContext:
+        model = {"contrast_width": 16, "adapter_hidden": 24, "findings": findings}
+        align = {"align__losses": LOSSES, "align__steps": 40, "align__lr": 5e-3} | changes
+        run = small_run(
+            experts=EXPERTS, model=model, llm={"checkpoint": str(language_checkpoint("llama_tied"))}, **align
+        )
+        made, tokenizer = assemble(run, None)
+        return TrainingContext(run, made.train(), tokenizer, data(tokenizer))
+
+    return build
+
+
+def trained(ctx: TrainingContext, joining: str | None, steps: int) -> list[float]:
+    objective = AlignObjective(ctx, joining=joining, aligned=[], offset=0)
+    train_only((p for _, p, _ in objective.trainable()), (ctx.model, ctx.contrast, ctx.words))
+    schedule, losses = ctx.recipe.align.lasting(steps), []
+    run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=lambda _, f: losses.append(f["loss"]))
+    return losses
+
+
+def test_features_learn_the_words_of_captions_without_the_language_model(make, monkeypatch):
+    ctx = make()
+    monkeypatch.setattr(ctx.model.model.language_model, "forward", None)
+    before = {name: value.clone() for name, value in ctx.model.alignment.state_dict().items()}
+    losses = trained(ctx, "things", 40)
+    least = math.log(2)  # of two words that are as likely
+    assert sum(losses[-5:]) / 5 - least < 0.3 * (sum(losses[:5]) / 5 - least)
+    # Every token is nearest to the word of its own thing, though no caption said which is which.
+    words, mean, vectors = ctx.whole_words
+    matrix = ctx.model.alignment(ctx.data.features)
+    unit = F.normalize(matrix.tokens[:, matrix.features & (matrix.expert == 0)] - mean, dim=-1)
+    known = [words.index[name] for name in NAMES]
+    found = (unit @ vectors[known].T).argmax(-1)[:, :2]
+    told = [sorted(name for name in NAMES if name in texts[0]) for texts in ctx.data.captions]
+    right = [sorted(NAMES[i] for i in row) == names for row, names in zip(found.tolist(), told, strict=True)]
+    assert sum(right) > 0.7 * PICTURES  # by chance 1 in 15
+    after = ctx.model.alignment.state_dict()
+    learned = "adapters.things.slots.feature.layers.3.weight"
+    assert not torch.equal(after[learned], before[learned])
+    for name, value in before.items():
+        # All else keeps its direction, which is all that counts of a mixture of words: weights decay.
+        if not name.startswith(("adapters.things.slots.feature", "adapters.things.residuals.0")):
+            torch.testing.assert_close(F.normalize(after[name].flatten(), dim=0), F.normalize(value.flatten(), dim=0))
+
+
+def test_experts_of_words_alone_have_nothing_to_learn(make):
+    ctx = make()
+    idle = {name: AlignObjective(ctx, joining=name, aligned=[], offset=0).idle for name in EXPERTS}
+    assert idle == {"things": False, "signs": True, "lines": False}
+    assert not AlignObjective(ctx, joining=None, aligned=[], offset=0).idle
+    # Another loss may teach them.
+    more = make(align__losses=LOSSES | {"itc": 0.1})
+    assert not AlignObjective(more, joining="signs", aligned=[], offset=0).idle
+
+
+def test_the_phases_are_one_expert_after_another_and_all_together(make):
+    names = [plan.name for plan in plan_stages(make().recipe) if plan.name.startswith("align")]
+    assert names == ["align/things", "align/signs", "align/lines", "align/joint"]
+
+
+def test_single_tokens_learn_from_words_too(make):
+    ctx = make("tokens")
+    losses = trained(ctx, "things", 30)
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def step_of(ctx: TrainingContext, local: slice) -> AlignStep:
+    samples = ctx.data.draw(0, 8, 0, pairs=True)
+    captions = ctx.captions(samples, "align", 0, 0)
+    features = index_select(ctx.encode(samples), local)
+    matrix = ctx.model.alignment({"things": features["things"]})
+    head = ctx.model.alignment.picture_head
+    return AlignStep(samples, captions, local, features, matrix, head, ("things",), (), 0)
+
+
+def test_parts_of_a_batch_add_up(make):
+    ctx = make()
+    (loss,) = AlignObjective(ctx, joining="things", aligned=[], offset=0).losses.values()
+    whole = loss(step_of(ctx, slice(0, 8)))
+    parts = [loss(step_of(ctx, local)) for local in (slice(0, 3), slice(3, 8))]
+    torch.testing.assert_close(sum(parts), whole)
+    assert whole > 0.1
+
+
+def test_pictures_without_words_or_findings_count_for_nothing(make):
+    ctx = make()
+    (loss,) = AlignObjective(ctx, joining="things", aligned=[], offset=0).losses.values()
+    step = step_of(ctx, slice(0, 8))
+    silent = replace(step.samples, texts=[["a"], *step.samples.texts[1:]])
+    blind = replace(step.matrix, valid=step.matrix.valid & (torch.arange(8) > 0).unsqueeze(1))
+    first = loss(step) - loss(replace(step, matrix=blind))
+    assert first > 0
+    # Without words it is no picture of the batch; without findings it is, and has no loss.
+    torch.testing.assert_close(loss(replace(step, samples=silent)) * 7, loss(replace(step, matrix=blind)) * 8)
+    none = replace(step.samples, texts=[["a"]] * 8)
+    assert loss(replace(step, samples=none)) == 0
+
+
+def test_a_token_of_words_does_not_count(make):
+    """Literal words, places and names are words already: only what features make is compared with captions."""
+    ctx = make()
+    (loss,) = AlignObjective(ctx, joining="things", aligned=[], offset=0).losses.values()
+    step = step_of(ctx, slice(0, 8))
+    other = torch.where(step.matrix.features.view(1, -1, 1), step.matrix.tokens, torch.randn_like(step.matrix.tokens))
+    torch.testing.assert_close(loss(replace(step, matrix=replace(step.matrix, tokens=other))), loss(step))
+    assert isinstance(ctx.model.alignment.adapters["things"], PhraseAdapter)
