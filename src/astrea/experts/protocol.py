@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,16 @@ class Expert(nn.Module, ABC):
     labels: tuple[str | None, ...]
     slots: Mapping[str, tuple[int, int]] = {}
     phrases: tuple[str, ...] = ()
+
+    @classmethod
+    def kept_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What a model's configuration keeps of a recipe's options; by default the same. An expert may add what it must
+        know of its weights in order to be built without them.
+
+        Raises:
+            AstreaError: the weights are not installed.
+        """
+        return dict(options)
 
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Called with the language model's tokenizer when a model is assembled or loaded: for experts whose slot

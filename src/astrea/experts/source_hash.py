@@ -17,9 +17,11 @@ from astrea.experts.protocol import Expert
 
 def source_hash(cls: type) -> str:
     """sha256 of the files that define an expert's class and what it inherits: an expert may change without any weight
-    of it changing. Of one that holds a checkpoint, all that experts with checkpoints are made of."""
+    of it changing. Of one that holds a checkpoint, or comes from a package, all that such experts are made of."""
     files = {inspect.getsourcefile(base) or "" for base in cls.__mro__ if issubclass(base, Expert)}
     versions = []
+    if cls.__module__.startswith("astrea.experts.packaged."):
+        files |= {str(path) for path in Path(inspect.getfile(cls)).parent.glob("*.py")}
     if issubclass(cls, CheckpointExpert):
         files |= {str(path) for path in Path(inspect.getfile(CheckpointExpert)).parent.glob("*.py")}
         files.add(inspect.getfile(Network))

