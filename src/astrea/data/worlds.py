@@ -1,12 +1,13 @@
 """Worlds: what a recipe without data files trains and is evaluated on.
 
-A world makes or reads its own pictures, questions and captions; `astrea.world.drawn` is the one that is built in. One
-from another package needs a subclass of `World` and a line in the recipe: ``world.kind``.
+A world makes or reads its own pictures, questions and captions; `astrea.world.drawn` and `astrea.world.photographs` are
+built in. One from another package needs a subclass of `World` and a line in the recipe: ``world.kind``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     from astrea.model.processing import AstreaProcessor
     from astrea.recipes.recipe import Recipe
 
-WORLDS = Registry("world", {"drawn": "astrea.world.drawn:DrawnWorld"}, group="astrea.worlds")
+BUILT_IN = {
+    "drawn": "astrea.world.drawn:DrawnWorld",
+    "photographs": "astrea.world.photographs.world:PhotographWorld",
+}
+WORLDS = Registry("world", BUILT_IN, group="astrea.worlds")
 
 
 class WorldTrainingData(TrainingData, Protocol):
@@ -77,6 +82,29 @@ class World(ABC):
         Returns:
             What ``results.json`` holds (`astrea.report.results.Results`); scores 0..100.
         """
+
+    def measure(
+        self,
+        model: AstreaForConditionalGeneration,
+        processor: AstreaProcessor,
+        *,
+        tasks: Sequence[str],
+        masking: bool = False,
+        split: str = "test",
+        report: Reporter = SILENT,
+    ) -> dict[str, Any]:
+        """`evaluate` on some tasks, without sample pictures, of any model: what `astrea evaluate` does.
+
+        Args:
+            tasks: names. masking: also without each expert in turn.
+
+        Raises:
+            AstreaError: this world has no tasks that can be chosen among.
+        """
+        raise AstreaError(
+            f"the tasks of the world {self.recipe.world.kind!r} cannot be measured apart from a run",
+            "evaluate the run's folder as a whole",
+        )
 
     def learn_vocabulary(
         self, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase

@@ -1,31 +1,27 @@
-"""The embedded world as training data: frozen expert features (cached) beside questions and captions.
+"""The drawn world as training data: frozen expert features (cached) beside questions and captions.
 
-Letters: N scenes, T tokens of one expert, C its width.
+Letters: B scenes, S side of the canvas.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from astrea.common.fingerprint import tensors_fingerprint
 from astrea.common.progress import ProgressCallback
-from astrea.common.seeds import sample_indices
 from astrea.data.feature_cache import FeatureCache
-from astrea.data.packing import CAPTION_PROMPT, Packer, Turn
-from astrea.data.protocol import Rows, Samples
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures, concat_features
-from astrea.experts.source_hash import source_hash
 from astrea.recipes.recipe import World
 from astrea.world.experts.truth import pixels_from_scenes
+from astrea.world.scene_data import SceneData, as_tensors, expert_key
 from astrea.world.scenes.captions import captions
 from astrea.world.scenes.draw import split_scene
 from astrea.world.scenes.paraphrases import reworded
@@ -37,31 +33,17 @@ from astrea.world.scenes.unanswerable import UNANSWERABLE, unanswerable
 GROUPS = (*WORDINGS, "caption")
 """Kinds of questions, for each of which it is measured what experts contribute."""
 
-CAPTION_WEIGHT = 0.5
-"""Of a caption's tokens in the loss: captions are longer than answers."""
-
 CHUNK = 100
 FORMAT = 3
 """Of cached features; to be raised whenever code makes other features of the same weights."""
 
 
 @dataclass(frozen=True)
-class WorldData:
-    """`astrea.data.worlds.WorldTrainingData`: features of N pictures, and each one's questions and captions; ``world``
-    says how the pictures are drawn, for experts that learn and so look again."""
+class WorldData(SceneData):
+    """`astrea.data.worlds.WorldTrainingData` of drawn scenes; ``world`` says how they are drawn, for experts that learn
+    and so look again."""
 
-    features: dict[str, ExpertFeatures]
-    questions: list[list[Question]]
-    captions: list[list[str]]
     world: World = field(default_factory=World)
-
-    @property
-    def names(self) -> Sequence[str]:
-        """None: the world's things are called by one word each."""
-        return ()
-
-    def __len__(self) -> int:
-        return len(self.questions)
 
     @cached_property
     def groups(self) -> Sequence[str]:
@@ -69,72 +51,9 @@ class WorldData:
         vain = any(question.template == UNANSWERABLE for asked in self.questions for question in asked)
         return (*GROUPS, UNANSWERABLE) if vain else GROUPS
 
-    def rows(self, index: Tensor) -> dict[str, ExpertFeatures]:
-        """Features of some pictures."""
-        return {name: part.rows(index) for name, part in self.features.items()}
-
-    def samples(self, index: Tensor) -> Samples:
-        """The scenes of these numbers (B,); each is one picture."""
-        texts = [self.captions[i] for i in index.tolist()]
-        return Samples(
-            names=[f"train scene {i}" for i in index.tolist()],
-            ids=index,
-            texts=texts,
-            first=torch.arange(len(index)),
-            pictures=len(index),
-            encode=lambda names=tuple(self.features): {name: self.features[name].rows(index) for name in names},
-            pixels=lambda: self.pictures(index),
-            numbers=self.first_text[index],
-            content=[self.questions[i] for i in index.tolist()],
-        )
-
     def pictures(self, index: Tensor) -> Tensor:
         """The scenes of these numbers (B,) as pictures (B, 3, S, S), drawn now."""
         return pixels_from_scenes([scene_at("train", number, self.world) for number in index.tolist()])
-
-    @cached_property
-    def first_text(self) -> Tensor:
-        """(N,) the number of each scene's first caption among all of them."""
-        counts = torch.tensor([len(texts) for texts in self.captions])
-        return counts.cumsum(0) - counts
-
-    def draw(self, position: int, size: int, seed: int, *, pairs: bool = False) -> Samples:
-        """See `TrainingData.draw`."""
-        return self.samples(sample_indices(len(self), size, position, seed))
-
-    def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
-        """See `TrainingData.pack`."""
-        rows, groups = [], []
-        for asked, texts, c in zip(samples.content, samples.texts, which.tolist(), strict=True):
-            caption = Turn(CAPTION_PROMPT, texts[c], CAPTION_WEIGHT)
-            rows.append([*(Turn(q.text, q.answer) for q in asked), caption])
-            groups.append([self.groups.index(name) for name in (*(q.template for q in asked), "caption")])
-        shown = list(range(len(rows)))
-        if per_question:
-            shown = [at for at, turns in enumerate(rows) for _ in turns]
-            rows, groups = [[turn] for turns in rows for turn in turns], [[g] for row in groups for g in row]
-        most = max(map(len, groups))
-        padded = [row + [-1] * (most - len(row)) for row in groups]
-        return Rows(packer.pack(rows), torch.tensor(padded), torch.tensor(shown), torch.arange(len(rows)))
-
-    def more_pictures(self, samples: Samples, count: int, generator: torch.Generator) -> tuple[Samples, Tensor]:
-        """Any pictures: features are at hand."""
-        index = torch.randint(0, len(self), (count,), generator=generator)
-        return self.samples(index), torch.arange(count)
-
-    def questions_about(self, pictures: int) -> tuple[list[str], dict[str, ExpertFeatures]]:
-        """See `WorldTrainingData.questions_about`."""
-        rows = [row for row in range(min(pictures, len(self))) for _ in self.questions[row]]
-        asked = [question.text for questions in self.questions[:pictures] for question in questions]
-        return asked, self.rows(torch.tensor(rows))
-
-    def scanned(self, seed: int) -> Iterable[str]:
-        """See `TrainingData.scanned`."""
-        return (text for texts in self.captions for text in texts)
-
-    def every_text(self) -> Sequence[Sequence[str]]:
-        """Every caption of every scene."""
-        return self.captions
 
 
 def scenes_of(split: str, count: int, world: World) -> Iterator[Scene]:
@@ -250,17 +169,9 @@ def cached_features(
                 for start in range(0, count, CHUNK):
                     parts.append(expert(pixels_from_scenes(scenes[start : start + CHUNK]).to(place)).map(Tensor.cpu))
                     progress(f"encoding with {name}", min(start + CHUNK, count), count)
-            whole = ExpertFeatures.cat(parts)
-            return {f.name: getattr(whole, f.name) for f in fields(whole) if getattr(whole, f.name) is not None}
+            return as_tensors(ExpertFeatures.cat(parts))
 
-        key = {
-            "format": FORMAT,
-            "expert": f"{type(expert).__module__}.{type(expert).__qualname__}",
-            "source": source_hash(type(expert)),
-            "options": bank.options[name],
-            "weights": tensors_fingerprint(expert.state_dict()),
-            **which,
-        }
+        key = {"format": FORMAT, **expert_key(bank, name), **which}
         found = cache.get_or_compute(key, compute, on_event=notify)
         features[name] = ExpertFeatures(**found)
     return features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from astrea.world.dataset import WorldData, load_world
 from astrea.world.distill import teach
 from astrea.world.evaluation.runner import evaluate
 from astrea.world.evaluation.samples import write_samples
+from astrea.world.evaluation.tasks import TASKS
 from astrea.world.language.wordings import learn_wordings
 from astrea.world.pretrain import pretrain
 
@@ -51,6 +53,22 @@ class DrawnWorld(World):
         pictures = max(8, min(PICTURES, self.recipe.data.train_scenes))
         questions = min(QUESTIONS, 6 * self.recipe.data.test_questions)
         return learn_doubt(model, tokenizer, self.recipe.world, pictures=pictures, questions=questions)
+
+    def measure(
+        self,
+        model: AstreaForConditionalGeneration,
+        processor: AstreaProcessor,
+        *,
+        tasks: Sequence[str] = TASKS,
+        masking: bool = False,
+        split: str = "test",
+        report: Reporter = SILENT,
+    ) -> dict[str, Any]:
+        found, _, _ = evaluate(
+            model, processor.tokenizer, self.recipe.world, self.recipe.data, tasks=tasks, masking=masking, split=split,
+            report=report,
+        )  # fmt: skip
+        return found
 
     def evaluate(
         self,

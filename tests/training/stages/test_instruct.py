@@ -9,7 +9,8 @@ from astrea.data.packing import Turn
 from astrea.fusion.calibration import Calibration
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.stages.step import InstructStep
-from astrea.world.dataset import CAPTION_WEIGHT, GROUPS
+from astrea.world.dataset import GROUPS
+from astrea.world.scene_data import CAPTION_WEIGHT
 from objective_steps import only, take_steps
 from own_contexts import fusing
 

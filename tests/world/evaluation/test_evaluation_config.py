@@ -9,10 +9,17 @@ import pytest
 from astrea.common.errors import AstreaError
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Data, Recipe, World
-from astrea.world.evaluation.config import learned_from_others, measured_on
+from astrea.world.evaluation import config
+from astrea.world.evaluation.config import learned_from_others
 
 TINY = load_recipe(Recipe, "tiny")
 OWN = ["world.canvas=96", "world.difficulty=0.1", "world.seed=3", "data.test_questions=7", "data.train_scenes=12"]
+
+
+def measured_on(*given: Any, **more: Any) -> tuple[World, Data]:
+    """What counts of the recipe: its world, and how much of it."""
+    recipe = config.measured_on(*given, **more)
+    return recipe.world, recipe.data
 
 
 def trained(folder: Path, recipe: Any) -> Path:

@@ -8,7 +8,7 @@ from astrea.common.errors import AstreaError
 from astrea.recipes.recipe import Data, World
 from astrea.report.results import TASKS as REPORTED
 from astrea.world.evaluation import tasks
-from astrea.world.evaluation.tasks import GROUP_SIZE, TASKS, TestSets, build_test_sets, retrieval_pool
+from astrea.world.evaluation.tasks import GROUP_SIZE, TASKS, TestSets, build_test_sets, drawn_source, retrieval_pool
 from astrea.world.scenes.captions import captions
 from astrea.world.scenes.draw import draw_scene
 from astrea.world.scenes.questions import VQA_TASKS, majority_baseline
@@ -107,12 +107,12 @@ def test_the_sets_are_always_the_same_and_another_world_has_others(sets):
     assert again.pool_captions == sets.pool_captions
     assert again.training_questions == sets.training_questions
     assert pixels(all_scenes(again)) == pixels(all_scenes(sets))
-    other, _ = retrieval_pool(World(seed=1), 6, "test")
+    other, _ = retrieval_pool(drawn_source(World(seed=1)), 6, "test")
     assert not set(pixels(other)) & set(pixels(sets.pool))
 
 
 def test_more_questions_do_not_change_the_pool(sets):
-    assert retrieval_pool(World(), 4, "test")[1] == sets.pool_captions[: 4 * GROUP_SIZE]
+    assert retrieval_pool(drawn_source(World()), 4, "test")[1] == sets.pool_captions[: 4 * GROUP_SIZE]
 
 
 def test_a_blind_guess_earns_little(sets):
@@ -126,9 +126,9 @@ def test_a_blind_guess_earns_little(sets):
 
 
 def test_a_world_too_small_for_the_pool_is_an_error(monkeypatch):
-    assert len(retrieval_pool(World(max_objects=1), 2, "test")[0]) == 2 * GROUP_SIZE
+    assert len(retrieval_pool(drawn_source(World(max_objects=1)), 2, "test")[0]) == 2 * GROUP_SIZE
     monkeypatch.setattr(tasks, "captions", lambda scene, n: ["the same"])
     monkeypatch.setattr(tasks, "draw_scene", lambda spec: None)
     with pytest.raises(AstreaError, match="only 0 of 1 retrieval groups") as caught:
-        retrieval_pool(World(), 1, "test")
+        retrieval_pool(drawn_source(World()), 1, "test")
     assert "test_retrieval_groups" in caught.value.hint

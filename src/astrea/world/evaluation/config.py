@@ -23,10 +23,8 @@ OWN_DATA = {"train", "images", "validation", "keep_best"}
 """Keys of `Data` that say which data of one's own a model was trained on: nothing that the world is tested by."""
 
 
-def measured_on(
-    folder: Path, image_size: int, *, recipe: str | None = None, overrides: Sequence[str] = ()
-) -> tuple[World, Data]:
-    """The world, and how much of it, that a model is tested on.
+def measured_on(folder: Path, image_size: int, *, recipe: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe whose ``world`` and ``data`` a model is tested on; its other parts say nothing about the model.
 
     Args:
         folder: the model's. Its recipe decides; where it has none, the shipped one does, in pictures of the model's
@@ -46,7 +44,7 @@ def measured_on(
             f"the world would be drawn in pictures of {loaded.world.canvas} pixels, the model looks at {image_size}",
             f"set world.canvas={image_size}",
         )
-    return loaded.world, loaded.data
+    return loaded
 
 
 def own_settings(folder: Path, image_size: int) -> list[str]:

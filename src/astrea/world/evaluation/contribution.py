@@ -18,9 +18,7 @@ from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Packer, Turn, answe
 from astrea.evaluation.generate import Features
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.world.evaluation.runner import Seen, scene_of
-from astrea.world.scenes.captions import captions
 from astrea.world.scenes.questions import VQA_TASKS
-from astrea.world.scenes.vocabulary import CONDITIONS
 
 MIN_ITEMS = 5
 """Cells with fewer items say too little to be ranked."""
@@ -42,7 +40,7 @@ def turns_of(seen: Seen, task: str) -> list[tuple[int, Turn]]:
         mine = [item for item in seen.sets.questions if item.question.task == task]
         return [(item.scene, Turn(item.question.text, item.question.answer)) for item in mine]
     scenes = seen.sets.described[task]
-    return [(index, Turn(CAPTION_PROMPT, captions(scene, 1)[0])) for index, scene in enumerate(scenes)]
+    return [(index, Turn(CAPTION_PROMPT, seen.suite.references(scene, 0)[0])) for index, scene in enumerate(scenes)]
 
 
 def pictures_of(seen: Seen, task: str) -> Features:
@@ -131,10 +129,10 @@ def _losses(
 
 def _by_condition(seen: Seen, task: str) -> Iterator[tuple[str, Tensor]]:
     """The conditions that pictures of a task have, each with its items (Q,) bool."""
-    condition_Q = torch.tensor([scene.condition for scene in scene_of(seen, task)])
-    for index, name in enumerate(CONDITIONS):
-        if bool((condition_Q == index).any()):
-            yield name, condition_Q == index
+    conditions = [seen.suite.condition(scene) for scene in scene_of(seen, task)]
+    for name in seen.suite.conditions:
+        if name in conditions:
+            yield name, torch.tensor([each == name for each in conditions])
 
 
 def cell_means(seen: Seen, values: Mapping[str, Tensor], names: Sequence[str]) -> Cells:

@@ -9,9 +9,9 @@ from typing import Any
 from astrea.common.errors import AstreaError
 from astrea.common.installation import SHIPPED_NAME
 from astrea.common.progress import SILENT, Reporter
+from astrea.data.worlds import open_world
 from astrea.model.loaded import LoadedModel
 from astrea.world.evaluation.config import learned_from_others, measured_on
-from astrea.world.evaluation.runner import evaluate
 from astrea.world.evaluation.tasks import TASKS
 
 SPLITS = ("test", "validation")
@@ -38,17 +38,15 @@ def evaluate_on_tasks(
     """
     chosen = check_names(tasks, split)
     folder = Path(loaded.model.name_or_path or SHIPPED_NAME)
-    world, sizes = measured_on(folder, loaded.model.config.image_size, recipe=recipe, overrides=overrides)
+    measured = measured_on(folder, loaded.model.config.image_size, recipe=recipe, overrides=overrides)
     if learned_from_others(folder):
         report.say(
             "this model was not trained on the embedded world, whose tasks say little about it; "
             "--data FILE measures it on data like its own"
         )
-    results, _, _ = evaluate(
-        loaded.model, loaded.processor.tokenizer, world, sizes, tasks=chosen, masking=masking, split=split,
-        report=report,
-    )  # fmt: skip
-    return results
+    return open_world(measured).measure(
+        loaded.model, loaded.processor, tasks=chosen, masking=masking, split=split, report=report
+    )
 
 
 def check_names(tasks: Sequence[str] | None, split: str) -> tuple[str, ...]:

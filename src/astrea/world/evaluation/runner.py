@@ -25,12 +25,10 @@ from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import Data, World
 from astrea.world.dataset import cached_features, features_of, scenes_of, these_scenes
 from astrea.world.evaluation.experts import expert_scores
-from astrea.world.evaluation.scene_f1 import scene_f1
+from astrea.world.evaluation.suite import DRAWN, Suite
 from astrea.world.evaluation.tasks import CAPTION_TASKS, RETRIEVAL_TASKS, TASKS, TestSets, build_test_sets
-from astrea.world.scenes.captions import captions
 from astrea.world.scenes.questions import VQA_TASKS, majority_baseline
 from astrea.world.scenes.scene import Scene
-from astrea.world.scenes.vocabulary import CONDITIONS
 
 SCHEMA = 1
 SHORTLIST = 16
@@ -52,6 +50,7 @@ class Seen:
     questions: Features
     described: dict[str, Features]
     pool: Features
+    suite: Suite = DRAWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +127,10 @@ def run_captioning(answerer: Answerer, seen: Seen, task: str, outcome: Outcome, 
     scenes = seen.sets.described[task]
     pictures = None if blind else torch.arange(len(scenes))
     answered = answerer.answer([CAPTION_PROMPT] * len(scenes), seen.described[task], pictures, longest=CAPTION_LENGTH)
-    scores = np.array([scene_f1(text, scene) for text, scene in zip(answered.texts, scenes, strict=True)])
-    truth = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
+    scores = np.array(
+        [seen.suite.caption_score(text, scene) for text, scene in zip(answered.texts, scenes, strict=True)]
+    )
+    truth = [seen.suite.references(scene, index) for index, scene in enumerate(scenes)]
     outcome.scores[task] = 100 * float(scores.mean())
     outcome.per_item[task] = scores
     outcome.answers[task] = answered.texts
@@ -217,6 +218,24 @@ def evaluate(
     model.eval()
     sets = build_test_sets(world, data, split=split)
     seen = look(model, sets)
+    own, own_by_condition = expert_scores(model.experts, list(scenes_of(split, 300, world)))
+    results, main = full_table(model, tokenizer, seen, tasks=tasks, masking=masking, report=report)
+    results |= {"experts": own, "experts_by_condition": own_by_condition}
+    results["seconds"] = {"evaluate": time.perf_counter() - started}
+    return results, seen, main
+
+
+def full_table(
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    seen: Seen,
+    *,
+    tasks: Sequence[str],
+    masking: bool,
+    report: Reporter = SILENT,
+) -> tuple[dict[str, Any], Outcome]:
+    """What `results.json` holds of some tasks: with pictures, blind and, if asked for, without each expert."""
+    sets = seen.sets
     main = run_tasks(Answerer(model, tokenizer), seen, tasks, blind=False, label="evaluate", report=report)
     dark = run_tasks(Answerer(model, tokenizer), seen, tasks, blind=True, label="evaluate blind", report=report)
     majority = majority_baseline(sets.training_questions, [item.question for item in sets.questions])
@@ -227,7 +246,6 @@ def evaluate(
         for name in names:
             answerer = Answerer(model, tokenizer, masked=[name])
             mask_rows[name] = run_tasks(answerer, seen, tasks, blind=False, label=f"without {name}", report=report)
-    own, own_by_condition = expert_scores(model.experts, list(scenes_of(split, 300, world)))
     learned = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("model.experts."))
     results = {
         "schema": SCHEMA,
@@ -243,8 +261,7 @@ def evaluate(
             }
             for task in tasks
         },
-        "experts": own,
-        "experts_by_condition": own_by_condition,
+        "templates": template_scores(seen, main),
         "load": load_balance(main.shares, names),
         "shares": {task: dict(zip(names, s.mean(0).tolist(), strict=True)) for task, s in main.shares.items()},
         "shares_by_condition": shares_by_condition(seen, main, names),
@@ -253,13 +270,22 @@ def evaluate(
             name: {task: row.scores[task] - main.scores[task] for task in tasks} for name, row in mask_rows.items()
         },
         "conditions": condition_scores(seen, main),
-        "seconds": {"evaluate": time.perf_counter() - started},
         "params": {"total": sum(p.numel() for p in model.parameters()), "trainable": learned},
     }
-    return results, seen, main
+    return results, main
 
 
-def scene_of(seen: Seen, task: str) -> list[Scene]:
+def template_scores(seen: Seen, outcome: Outcome) -> dict[str, dict[str, float]]:
+    """The score (0..100) of each template of the VQA tasks, and of how many questions."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for task in VQA_TASKS:
+        asked = [item.question for item in seen.sets.questions if item.question.task == task]
+        for question, right in zip(asked, outcome.per_item.get(task, ()), strict=False):
+            found[question.template].append(float(right))
+    return {name: {"score": 100 * float(np.mean(right)), "n": len(right)} for name, right in found.items()}
+
+
+def scene_of(seen: Seen, task: str) -> list[Any]:
     """The scene of every item of a task, in the order of its scores."""
     if task in VQA_TASKS:
         return [seen.sets.scenes[i.scene] for i in seen.sets.questions if i.question.task == task]
@@ -269,10 +295,10 @@ def scene_of(seen: Seen, task: str) -> list[Scene]:
 def condition_scores(seen: Seen, outcome: Outcome) -> dict[str, float]:
     """The average over tasks, per condition of the picture."""
     found = {}
-    for index, name in enumerate(CONDITIONS):
+    for name in seen.suite.conditions:
         means = []
         for task, values in outcome.per_item.items():
-            mine = np.array([scene.condition == index for scene in scene_of(seen, task)])
+            mine = np.array([seen.suite.condition(scene) == name for scene in scene_of(seen, task)])
             if mine.any():
                 means.append(100 * float(values[mine].mean()))
         found[name] = float(np.mean(means)) if means else float("nan")
@@ -284,5 +310,6 @@ def shares_by_condition(seen: Seen, outcome: Outcome, names: Sequence[str]) -> d
     rows = defaultdict(list)
     for task, shares in outcome.shares.items():
         for scene, share in zip(scene_of(seen, task), shares, strict=True):
-            rows[CONDITIONS[scene.condition]].append(share)
-    return {c: dict(zip(names, torch.stack(rows[c]).mean(0).tolist(), strict=True)) for c in CONDITIONS if rows[c]}
+            rows[seen.suite.condition(scene)].append(share)
+    conditions = [name for name in seen.suite.conditions if rows[name]]
+    return {c: dict(zip(names, torch.stack(rows[c]).mean(0).tolist(), strict=True)) for c in conditions}

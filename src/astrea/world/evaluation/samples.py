@@ -12,10 +12,7 @@ from astrea.experts.drawing import draw_readings
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.world.evaluation.runner import Outcome, Seen
 from astrea.world.evaluation.tasks import CAPTION_TASKS
-from astrea.world.experts.truth import pixels_from_scenes
-from astrea.world.scenes.captions import captions
 from astrea.world.scenes.questions import VQA_TASKS
-from astrea.world.scenes.vocabulary import CONDITIONS
 
 SAMPLES = 24
 
@@ -37,13 +34,14 @@ def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Ou
         answer = outcome.answers[task][item]
         if task in CAPTION_TASKS:
             scene = seen.sets.described[task][item]
-            question, truth = CAPTION_PROMPT, captions(scene, 1)[0]
+            question, truth = CAPTION_PROMPT, seen.suite.references(scene, 0)[0]
         else:
             asked = [each for each in seen.sets.questions if each.question.task == task][item]
             scene = seen.sets.scenes[asked.scene]
             question, truth = asked.question.text, asked.question.answer
-        picture = Image.fromarray(scene.image)
-        readings = model.experts.readings(pixels_from_scenes([scene]))[0]
+        pixels = seen.suite.pixels([scene])
+        picture = Image.fromarray((255 * pixels[0]).round().byte().permute(1, 2, 0).numpy())
+        readings = model.experts.readings(pixels)[0]
         image, panel = f"samples/{number:02d}.png", f"readings/{number:02d}.png"
         picture.save(folder / image)
         draw_readings(picture, readings).save(folder / panel)
@@ -56,7 +54,7 @@ def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Ou
                 "answer": answer,
                 "truth": truth,
                 "right": bool(outcome.per_item[task][item] >= 0.999),
-                "condition": CONDITIONS[scene.condition],
+                "condition": seen.suite.condition(scene),
                 "shares": dict(zip(names, outcome.shares[task][item].tolist(), strict=True)),
             }
         )

@@ -1,0 +1,80 @@
+"""The photograph world: cut-out photographs of things on photographic backgrounds, with questions and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from astrea.common.errors import AstreaError
+from astrea.common.progress import SILENT, Reporter
+from astrea.data.feature_cache import FeatureCache
+from astrea.data.worlds import World
+from astrea.experts.bank import ExpertBank
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaProcessor
+from astrea.world.evaluation.samples import write_samples
+from astrea.world.evaluation.tasks import TASKS
+from astrea.world.photographs.compositions import Compositions, open_compositions
+from astrea.world.photographs.dataset import PhotographData, load_photographs
+from astrea.world.photographs.evaluate import evaluate
+
+
+class PhotographWorld(World):
+    """`World` of `astrea.world.photographs`; ``world.options`` are `PhotographOptions`."""
+
+    @cached_property
+    def made(self) -> Compositions:
+        """All that it shows."""
+        for key in ("paraphrases", "unanswerable"):
+            if getattr(self.recipe.data, key):
+                raise AstreaError(f"data.{key} is of the drawn world's questions", f"set data.{key}=0")
+        return open_compositions(self.recipe.world)
+
+    def training_data(self, experts: ExpertBank, *, cache: FeatureCache, report: Reporter = SILENT) -> PhotographData:
+        data = self.recipe.data
+        return load_photographs(
+            experts,
+            self.made,
+            count=data.train_scenes,
+            per_scene=data.questions_per_scene,
+            cache=cache,
+            report=report,
+        )
+
+    def learn_confidence(self, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Not known yet for photographs."""
+
+    def measure(
+        self,
+        model: AstreaForConditionalGeneration,
+        processor: AstreaProcessor,
+        *,
+        tasks: Sequence[str] = TASKS,
+        masking: bool = False,
+        split: str = "test",
+        report: Reporter = SILENT,
+    ) -> dict[str, Any]:
+        found, _, _ = evaluate(
+            model, processor.tokenizer, self.made, self.recipe.data, tasks=tasks, masking=masking, split=split,
+            report=report,
+        )  # fmt: skip
+        return found
+
+    def evaluate(
+        self,
+        model: AstreaForConditionalGeneration,
+        processor: AstreaProcessor,
+        folder: Path,
+        *,
+        split: str,
+        report: Reporter = SILENT,
+    ) -> dict[str, Any]:
+        results, seen, outcome = evaluate(
+            model, processor.tokenizer, self.made, self.recipe.data, split=split, report=report
+        )
+        write_samples(model, seen, outcome, folder)
+        return results
