@@ -31,9 +31,13 @@ from astrea.serving.job import Answer, Finished, Job
 from astrea.serving.limits import Limits
 from astrea.serving.prefill import Read, prefill
 from astrea.serving.sampling import choose
+from astrea.serving.skipping import ExpectedWeights
 from astrea.serving.slots import merged, picked
 
 Result = TypeVar("Result")
+
+GATHERED = 4
+"""New prompts are read as soon as they are one for so many answers that are being decoded."""
 
 
 @dataclass(slots=True)
@@ -50,23 +54,26 @@ class Engine:
     """The model at work. `start` it, hand it jobs, `stop` it.
 
     Args:
+        skip_below: see `ExpectedWeights`.
         watch: told after every step how many answers are decoded together and how many requests wait; and of every
             exception that nobody foresaw.
     """
 
-    def __init__(self, loaded: LoadedModel, limits: Limits, watch: Watch) -> None:
+    def __init__(self, loaded: LoadedModel, limits: Limits, watch: Watch, skip_below: float = 0.0) -> None:
         self.model, self.processor = loaded
         self.limits, self.watch = limits, watch
         self.features: FeatureCache
         self.ends = _ends(self.model)
         self.most_positions: int | None = getattr(self.model.config.text_config, "max_position_embeddings", None)
         self._penalty = _penalty(self.model)
+        self._expected = ExpectedWeights(self.model, skip_below)
         self._waiting: deque[Job] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._rows: list[Row] = []
         self._cache: Cache | None = None
+        self._reading_takes = 0.0
         self._thread = threading.Thread(target=self._run, name="astrea-engine", daemon=True)
 
     def start(self) -> None:
@@ -165,9 +172,16 @@ class Engine:
                 job.emit(Finished(None if job.cancelled else too_late()))
                 self._keep([row for row in self._rows if row.job is not job])
 
+    def _gathers(self) -> bool:
+        """Whether reading waits for more prompts, while others are decoded: several are read in little more time than
+        one. Never for longer than reading takes, nor when a good part of all has come."""
+        if not self._rows or len(self._waiting) * GATHERED >= len(self._rows):
+            return False
+        return time.monotonic() - self._waiting[0].timing.came < self._reading_takes
+
     def _admit(self) -> None:
         """Read as many waiting prompts as there is room for, a few together."""
-        while self._waiting:
+        while self._waiting and not self._gathers():
             jobs: list[Job] = []
             width, answers = 0, len(self._rows)
             while self._waiting:
@@ -184,7 +198,10 @@ class Engine:
 
     def _read(self, jobs: list[Job]) -> None:
         """Read prompts together; if that fails, one by one, so that one bad request fails alone."""
+        began = time.monotonic()
         try:
+            for job in jobs:
+                job.skipped = [self._expected.skipped(job.prompt)] * len(job.prompt.pictures)
             read = prefill(self.model, self.features, jobs, self.processor.tokenizer.pad_token_id or 0)
         except Exception as error:
             if len(jobs) == 1:
@@ -193,6 +210,7 @@ class Engine:
             for job in jobs:
                 self._read([job])
             return
+        self._reading_takes = (self._reading_takes + time.monotonic() - began) / 2
         self._guarded(lambda: self._begin(jobs, read), [*jobs, *(row.job for row in self._rows)])
 
     def _begin(self, jobs: list[Job], read: Read) -> None:

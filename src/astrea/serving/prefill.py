@@ -35,11 +35,12 @@ def prefill(model: AstreaForConditionalGeneration, cache: FeatureCache, jobs: Se
     """Read the prompts of some requests.
 
     Args:
+        jobs: with which experts they skip, per picture.
         fill: the token to pad with. Timing and gate weights are left in the jobs.
     """
     started = time.monotonic()
     pictures = [picture for job in jobs for picture in job.prompt.pictures]
-    skipped = [left_out for job in jobs for left_out in (job.skipped or [set()] * len(job.prompt.pictures))]
+    skipped = [left_out for job in jobs for left_out in job.skipped]
     features = cache.of(pictures, skipped) if pictures else None
     seen = time.monotonic()
     prompts = [job.prompt for job in jobs]

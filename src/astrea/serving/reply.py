@@ -60,10 +60,9 @@ def usage_of(job: Job) -> dict[str, int]:
 
 def pictures_of(job: Job) -> dict[str, Any]:
     """Per picture: each expert's gate weight, and which experts were not run."""
-    skipped = job.skipped or [set()] * len(job.shares)
     return {
         "pictures": [
             {"gate_weights": {name: round(w, 4) for name, w in shares.items()}, "skipped": sorted(left_out)}
-            for shares, left_out in zip(job.shares, skipped, strict=True)
+            for shares, left_out in zip(job.shares, job.skipped, strict=True)
         ]
     }

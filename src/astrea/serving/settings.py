@@ -15,7 +15,7 @@ class Settings:
     name: what clients call the model. key: what every request must bring, or None.
     hosts: the names under which the server may be addressed, or None for any; without a key, a page of somebody else's
     could otherwise have a browser ask this machine's server under a name of its own.
-    skip_below: experts whose gate weight is expected to be lower are not run; 0 = all are.
+    skip_below: experts whose part of all experts' weights is expected to be lower are not run; 0 = all are.
     trace: a JSONL file that gets a line per request, or None.
     """
 

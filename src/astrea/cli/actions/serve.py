@@ -34,6 +34,7 @@ def serve(
     key_file: Path | None,
     allowed: Sequence[str],
     trace: Path | None,
+    skip_below: float,
     caps: Mapping[str, Any],
     device: Device,
     trust_remote_code: bool,
@@ -52,7 +53,8 @@ def serve(
         with file_guard(trace):
             trace.open("a").close()
     loaded = load(model, device=device, trust_remote_code=trust_remote_code)
-    settings = Settings(name=name or model.resolve().name, key=key, hosts=hosts, trace=trace, limits=limits)
+    called = name or model.resolve().name
+    settings = Settings(name=called, key=key, hosts=hosts, trace=trace, limits=limits, skip_below=skip_below)
     log_to_standard_error()
     # uvicorn obeys both while it runs, and afterwards raises what came for whoever handled it before.
     for asked_to_end in (signal.SIGINT, signal.SIGTERM):

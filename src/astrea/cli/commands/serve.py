@@ -42,6 +42,12 @@ def serve(
     deadline: Annotated[
         float, typer.Option("--deadline", min=0.1, help="Seconds in which requests are answered.")
     ] = 120.0,
+    skip_below: Annotated[
+        float,
+        typer.Option(
+            "--skip-below", min=0.0, max=1.0, help="Do not run experts expected to have a smaller part of the weights."
+        ),
+    ] = 0.0,
     trace: Annotated[
         Path | None,
         typer.Option("--trace", help="JSONL file: per request, which experts fired, and times."),
@@ -59,6 +65,7 @@ def serve(
     require_extra("serve", "a server")
     actions.serve(
         model, host, port, name=name, key_file=api_key_file, allowed=allowed_host or [], trace=trace,
+        skip_below=skip_below,
         caps={"running": max_batch, "waiting": max_queue, "tokens": max_tokens, "seconds": deadline},
         device=device, trust_remote_code=trust_remote_code,
     )  # fmt: skip

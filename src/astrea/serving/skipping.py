@@ -1,0 +1,85 @@
+"""Which experts a question is expected to need, before any of them has seen the picture.
+
+A gate weight depends on the question and on what the expert says of the picture. Here the expert's mean token is
+replaced by its mean over training pictures, which the model's folder keeps to tell unfamiliar pictures by
+(`astrea.confidence.familiarity`); what is left depends on the question alone.
+
+Letters: B pictures, E experts, T_e tokens of an expert, L tokens of text, D language-model width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from astrea.common.errors import AstreaError
+from astrea.common.float32 import in_full, wide
+from astrea.confidence.familiarity import Familiar
+from astrea.experts.protocol import ExpertFeatures
+from astrea.fusion.astrea import AstreaFusion
+from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.rows import asked_tokens, mean_questions
+from astrea.serving.job import Prompt
+
+
+class ExpectedWeights:
+    """The gate weights that a question will have with a usual picture.
+
+    Args:
+        below: an expert whose part of all experts' weights is expected to be less is not needed; equal weights are
+            1/E. 0 = all are needed.
+
+    Raises:
+        AstreaError: the model has no gate, or does not keep what is usual.
+    """
+
+    def __init__(self, model: AstreaForConditionalGeneration, below: float) -> None:
+        self.model, self.below, self.names = model, below, tuple(model.experts.names)
+        if not below:
+            return
+        fusion = model.model.fusion
+        if not isinstance(fusion, AstreaFusion) or fusion.allocator is None:
+            raise AstreaError(
+                "experts are skipped by their gate weights, and this model has none", "leave the option out"
+            )
+        familiar = {} if model.doubt is None else model.doubt.familiar
+        missing = [name for name in self.names if name not in familiar]
+        if missing:
+            raise AstreaError(
+                f"the model's folder does not say what is usual for {', '.join(missing)}", "leave the option out"
+            )
+        self.allocator = fusion.allocator
+        usual = {name: self._usual(name, familiar[name]) for name in self.names}
+        self.mean_1ED, self.sure_1E = in_full(model.model.alignment, usual, None).summary()
+
+    def _usual(self, name: str, familiar: Familiar) -> ExpertFeatures:
+        """An expert's mean token in each of its slots, with its mean confidence."""
+        expert = self.model.experts[name]
+        tokens = familiar.mean[: expert.width].to(self.model.device).expand(1, expert.num_tokens, -1)
+        sure = familiar.mean[2 * expert.width + 1].clamp(1e-3, 1).to(self.model.device)
+        return ExpertFeatures(tokens, sure.expand(1, expert.num_tokens))
+
+    @torch.inference_mode()
+    def of(self, prompt: Prompt) -> dict[str, float]:
+        """Each expert's expected part of all experts' weights, those that are switched off left out."""
+        ids = prompt.ids.unsqueeze(0).to(self.model.device)
+        asked = asked_tokens(
+            ids == self.model.config.image_token_id,
+            torch.ones_like(ids, dtype=torch.bool),
+            prompt.asked.unsqueeze(0).to(self.model.device),
+            None,
+        )
+        embeds = self.model.get_input_embeddings()(ids)
+        question = mean_questions(embeds.to(wide(embeds.dtype)), asked, None).to(self.mean_1ED.dtype)
+        present = torch.tensor([[name not in prompt.without for name in self.names]], device=ids.device)
+        weights_E: Tensor = in_full(self.allocator, question, self.mean_1ED, self.sure_1E, present)[0, 0]
+        parts = (weights_E / weights_E.sum().clamp_min(1e-9)).tolist()
+        return {name: part for name, part in zip(self.names, parts, strict=True) if name not in prompt.without}
+
+    def skipped(self, prompt: Prompt) -> set[str]:
+        """The experts that are not run for a prompt; never all of them."""
+        if not self.below or not prompt.pictures:
+            return set()
+        parts = self.of(prompt)
+        most = max(parts.values())
+        return {name for name, part in parts.items() if part < min(self.below, most)}

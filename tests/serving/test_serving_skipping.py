@@ -1,0 +1,73 @@
+"""Experts that are expected not to be needed are not run; at threshold 0 all are, and answers are the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from astrea.common.errors import AstreaError
+from astrea.confidence.estimator import Doubt
+from astrea.confidence.familiarity import learn_familiar
+from astrea.model.loaded import LoadedModel
+from astrea.serving.app import Server, application
+from astrea.serving.conversation import Prompts
+from astrea.serving.features import Picture
+from astrea.serving.limits import Limits
+from astrea.serving.settings import Settings
+from astrea.serving.skipping import ExpectedWeights
+from serving_clients import asking, data_url
+
+QUESTION = "what colour is the cat?"
+
+
+@pytest.fixture(scope="module")
+def doubting(loaded: LoadedModel, pictures) -> Iterator[LoadedModel]:
+    """The model with what is usual in the few pictures that there are."""
+    with torch.inference_mode():
+        features = loaded.model.see(loaded.processor(images=pictures)["pixel_values"])
+    loaded.model.doubt = Doubt({name: learn_familiar(part) for name, part in features.items()})
+    yield loaded
+    loaded.model.doubt = None
+
+
+def test_expected_weights_are_near_those_with_the_picture(doubting, pictures):
+    model, processor = doubting
+    prompts = Prompts(processor, None, tuple(model.experts.names), Limits())
+    shown = [{"type": "image"}, {"type": "text", "text": QUESTION}]
+    images = [Picture("", processor(images=pictures[:1])["pixel_values"][0])]
+    prompt = prompts.made([{"role": "user", "content": shown}], images, frozenset())
+    found = ExpectedWeights(model, 0.2).of(prompt)
+    text = processor.apply_chat_template([{"role": "user", "content": shown}], add_generation_prompt=True)
+    inputs = processor(images=pictures[:1], text=text)
+    weights = model.shares(**inputs)[0]
+    assert list(found.values()) == pytest.approx((weights / weights.sum()).tolist(), abs=0.15)
+    assert sum(found.values()) == pytest.approx(1)
+    off = dataclasses.replace(prompt, without=frozenset(["detection"]))
+    assert "detection" not in ExpectedWeights(model, 0.2).of(off)
+    # The one that is needed most is run whatever the threshold is.
+    assert len(ExpectedWeights(model, 1.0).skipped(prompt)) == len(model.experts.names) - 1
+    assert ExpectedWeights(model, 0.0).skipped(prompt) == set()
+
+
+def test_what_is_skipped_is_not_run_and_is_told(doubting, pictures, ask):
+    server = Server(doubting, Settings(name="tiny", skip_below=1.0))
+    with TestClient(application(server)) as client:
+        body = {"messages": asking(QUESTION, data_url(pictures[0])), "max_tokens": 4}
+        found = client.post("/v1/chat/completions", json=body).json()["astrea"]["pictures"][0]
+    assert len(found["skipped"]) == 3
+    assert [name for name, weight in found["gate_weights"].items() if weight == 0] == found["skipped"]
+    counts = server.engine.features.counts
+    assert {name for name, count in counts.items() if count.skipped} == set(found["skipped"])
+    assert sum(count.run for count in counts.values()) == 1
+    assert ask(QUESTION, data_url(pictures[0]))["astrea"]["pictures"][0]["skipped"] == []
+
+
+def test_a_model_that_does_not_keep_what_is_usual_cannot_skip(loaded):
+    loaded.model.doubt = None
+    with pytest.raises(AstreaError, match="does not say what is usual"):
+        ExpectedWeights(loaded.model, 0.1)
+    ExpectedWeights(loaded.model, 0.0)
