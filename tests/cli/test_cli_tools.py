@@ -14,6 +14,7 @@ from astrea.common.terminal import counted
 from astrea.data.feature_cache import FeatureCache
 from astrea.world.scenes.draw import split_scene
 from command_line import Astrea, refused
+from cut_out_folder import write_cut_outs
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,23 @@ def test_scenes(astrea, tmp_path, split):
     assert str(path) in result.out
     with Image.open(path) as sheet:
         assert min(sheet.size) >= 64
+
+
+def test_scenes_of_photographs(astrea: Astrea, tmp_path: Path):
+    cut_outs = write_cut_outs(tmp_path / "cut-outs")
+    common = ("scenes", "--world", "photographs", "--cut-outs", cut_outs, "--canvas", 96, "--count", 3)
+    result = astrea(*common, "--show", tmp_path / "sheet.png", "--out", tmp_path / "pictures", "--split", "new")
+    assert result.code == 0, result.err
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert min(sheet.size) > 96
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
+        "000.png", "001.png", "002.png", "questions.jsonl",
+    ]  # fmt: skip
+    assert astrea("validate", tmp_path / "pictures/questions.jsonl").code == 0
+    refused(astrea(*common, "--split", "dev"), "unknown split 'dev'", "new")
+    refused(astrea("scenes", "--world", "photographs", "--cut-outs", tmp_path / "none"), "none is no folder")
+    refused(astrea(*common, "--difficulty", 0.2), "difficulty is of the drawn world")
+    refused(astrea("scenes", "--cut-outs", cut_outs), "'folder' is no setting of the drawn world")
 
 
 def test_scenes_that_cannot_be_drawn_or_written(astrea, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from astrea.common.provenance import commit
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.world import bundle
+from astrea.world.folder import QUESTIONS, write_scenes
+from astrea.world.gallery import open_gallery
 from astrea.world.pretrain import parts_of
 from astrea.world.pretrain import pretrain as make_parts
-from astrea.world.scenes.draw import SPLITS, split_scene
-from astrea.world.scenes.folder import QUESTIONS, write_scenes
-from astrea.world.scenes.sheet import contact_sheet
+from astrea.world.sheet import contact_sheet
 
 
 def pretrain(recipe: str, overrides: Sequence[str], folder: Path, *, only: list[str] | None) -> None:
@@ -33,19 +34,38 @@ def pretrain(recipe: str, overrides: Sequence[str], folder: Path, *, only: list[
     print_path("parts", folder)
 
 
+CANVAS = {"drawn": 64, "photographs": 320}
+"""Side in pixels of the pictures that are shown, unless somebody says another."""
+
+
 def scenes(
-    show: Path | None, folder: Path | None, *, split: str, count: int, seed: int, canvas: int, difficulty: float
+    show: Path | None,
+    folder: Path | None,
+    *,
+    split: str,
+    count: int,
+    kind: str,
+    seed: int,
+    canvas: int | None,
+    difficulty: float | None,
+    cut_outs: Path | None,
 ) -> None:
-    """Draw scenes as a contact sheet, as single pictures, or both."""
-    if split not in SPLITS:
-        raise AstreaError(f"unknown split {split!r}", f"choose one of {', '.join(SPLITS)}")
-    drawn = [split_scene(split, i, seed, canvas=canvas, difficulty=difficulty) for i in range(count)]
+    """Show scenes as a contact sheet, as single pictures, or both."""
+    said: dict[str, object] = {"kind": kind, "seed": seed, "canvas": canvas or CANVAS.get(kind, 64)}
+    if difficulty is not None:
+        said["difficulty"] = difficulty
+    if cut_outs is not None:
+        said["options"] = {"folder": str(cut_outs)}
+    world = load_recipe(Recipe, "tiny", [f"world={json.dumps(said)}"]).world
+    gallery = open_gallery(world)
+    some = gallery.scenes(split, count)
     if folder is not None:
-        asked = write_scenes(drawn, folder, seed)
+        asked = write_scenes(some, folder, world.seed, templates=gallery.templates(split), picture=gallery.picture)
         print_path("pictures", folder)
         print_path(f"{asked} questions", folder / QUESTIONS)
     if show is not None:
-        save_picture(contact_sheet(drawn), show)
+        sheet = contact_sheet([gallery.tile(scene) for scene in some], gallery.columns, gallery.scale)
+        save_picture(sheet, show)
         print_path(f"{count} scenes", show)
 
 

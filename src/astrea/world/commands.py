@@ -38,22 +38,38 @@ def scenes(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write each picture here, with questions and answers.", metavar="DIR")
     ] = None,
-    split: Annotated[str, typer.Option(help="train, validation, test or novel.")] = "train",
+    split: Annotated[
+        str, typer.Option(help="train, validation, test or novel; of photographs also new (things never trained on).")
+    ] = "train",
     count: Annotated[int, typer.Option(min=1, max=400, help="How many scenes.")] = 32,
     seed: Annotated[int, typer.Option(help="The world's seed.")] = 0,
-    canvas: Annotated[int, typer.Option(min=48, max=512, help="Side of a picture in pixels.")] = 64,
-    difficulty: Annotated[float, typer.Option(min=0, max=1, help="How strong night, blur, noise, clutter are.")] = 0.5,
+    canvas: Annotated[
+        int | None,
+        typer.Option(min=48, max=512, help="Side of a picture in pixels; by default 64, of photographs 320."),
+    ] = None,
+    difficulty: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of drawn scenes: how strong night, blur, noise, clutter are.")
+    ] = None,
+    world: Annotated[str, typer.Option(help="drawn or photographs.")] = "drawn",
+    cut_outs: Annotated[
+        Path | None,
+        typer.Option("--cut-outs", help="Of photographs: a folder of cut-outs with captions.", metavar="DIR"),
+    ] = None,
 ) -> None:
-    """Draw scenes of the embedded world.
+    """Show scenes of an embedded world.
 
     As a contact sheet to look at, or as pictures to ask about.
 
     [bold]astrea scenes --show scenes.png[/bold]  a contact sheet
     [bold]astrea scenes --out pictures --split test[/bold]  single pictures, and questions.jsonl with true answers
+    [bold]astrea scenes --world photographs[/bold]  photographs of things, put together
     """
     if show is None and folder is None:
         show = Path("scenes.png")
-    actions.scenes(show, folder, split=split, count=count, seed=seed, canvas=canvas, difficulty=difficulty)
+    actions.scenes(
+        show, folder, split=split, count=count, kind=world, seed=seed, canvas=canvas, difficulty=difficulty,
+        cut_outs=cut_outs,
+    )  # fmt: skip
 
 
 def pack(
