@@ -337,14 +337,16 @@ class Packer:
 
 
 def answers_right(logits_BLV: Tensor, batch: PackedBatch) -> Tensor:
-    """Whether every token of each question's answer is the most likely one: (B, S) float, NaN where there is none."""
-    guess = logits_BLV[:, :-1].argmax(-1)
+    """Whether every token of each question's answer, its end mark too, is the most likely one behind those before it:
+    (B, S) float, NaN where there is none."""
+    guess = logits_BLV[:, :-1].argmax(-1).cpu()
     target = batch.labels[:, 1:]
-    count = int(batch.segments.max())
+    numbers = batch.segments if batch.questions is None else batch.questions
+    count = int(numbers.max())
     told = target != -100
     right = torch.full((len(guess), count), float("nan"))
     for number in range(1, count + 1):
-        mine = told & (batch.segments[:, 1:] == number)
+        mine = told & (numbers[:, 1:] == number)
         has = mine.any(1)
         right[has, number - 1] = (~(mine & (guess != target)).any(1))[has].float()
     return right

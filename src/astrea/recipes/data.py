@@ -51,7 +51,7 @@ class TrainFile(Part):
     format: str | None = Field(None, description="null = found out from the file")
 
 
-LATER = ("paraphrases", "unanswerable", "text_share")
+LATER = ("paraphrases", "unanswerable", "text_share", "patience")
 """Keys of `Data` that are not written where they are off."""
 
 
@@ -70,6 +70,10 @@ class Data(Part):
         50, description="optimizer steps of fuse and tune between two measurements of the validation loss"
     )
     validation_records: PositiveInt = Field(128, description="of them that a validation loss is taken on")
+    patience: PositiveInt | None = Field(
+        None,
+        description="tune ends when its validation loss has not fallen for so many measurements; null = with its steps",
+    )
     keep_best: bool = Field(False, description="the finished model is that of the lowest validation loss of `tune`")
     images: str | None = Field(None, description="where the pictures' paths start; null = each data file's folder")
     max_tokens: PositiveInt | None = Field(
@@ -122,6 +126,8 @@ class Data(Part):
     def _best_of_something(self) -> Data:
         if self.keep_best and self.validation is None:
             raise ValueError("keep_best goes by the loss on held-out data; name some as data.validation")
+        if self.patience is not None and self.validation is None:
+            raise ValueError("patience goes by the loss on held-out data; name some as data.validation")
         return self
 
     def entries(self, key: Literal["train", "validation"]) -> tuple[str | TrainFile, ...]:

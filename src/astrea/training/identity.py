@@ -21,13 +21,15 @@ SHOWN = 3
 def no_part(*recipes: Recipe) -> Any:
     """What is no part of a recipe's identity: what it is computed on, what it is evaluated on when done, and what it is
     measured on meanwhile, unless that is a share of what the run would learn from otherwise. Of a GGUF file the sha256
-    counts (``llm.revision``) and not its place."""
+    counts (``llm.revision``) and not its place. Where a run's end goes by what is measured (``data.patience``), that is
+    a part of it."""
     shared = any(isinstance(recipe.data.validation, float) for recipe in recipes)
+    stops = any(recipe.data.patience is not None for recipe in recipes)
     known = all(recipe.llm.gguf and recipe.llm.revision for recipe in recipes)
     return {
         "runtime": True,
         "evaluation": True,
-        "data": MEASURED_ON - {"validation"} if shared else MEASURED_ON,
+        "data": set() if stops else MEASURED_ON - {"validation"} if shared else MEASURED_ON,
         **({"llm": {"checkpoint"}} if known else {}),
     }
 

@@ -68,8 +68,11 @@ class TrainLog:
             for tracker in self._opened(step):
                 tracker.log(step, figures)
 
-    def truncate_after(self, step: int) -> str | None:
+    def truncate_after(self, step: int, skipped: int = 0) -> str | None:
         """On resume: keeps only the lines of steps up to ``step``, so that none is there twice.
+
+        Args:
+            skipped: so many of these steps were never done, since a stage ended early.
 
         Returns:
             What the file lacks of the steps up to there and what of it was no line of a log, in words; None: nothing.
@@ -92,9 +95,9 @@ class TrainLog:
         self._close_trackers()
         self._opened(step + 1)
         garbage = sum(_step_of(line) == math.inf for line in lines)
-        missing = step - len(kept)
+        missing = step - skipped - len(kept)
         told = [f"{garbage:,} lines that are none of a log were left out"] * (garbage > 0)
-        told += [f"the figures of {missing:,} of the first {step:,} steps are missing"] * (missing > 0)
+        told += [f"the figures of {missing:,} of the first {step - skipped:,} steps are missing"] * (missing > 0)
         return f"{self.path}: {'; '.join(told)}" if told else None
 
     def close(self) -> None:

@@ -80,10 +80,11 @@ def run_steps(
     optimizer: torch.optim.Optimizer,
     *,
     start: int = 0,
-    on_step: Callable[[int, dict[str, float]], None],
+    on_step: Callable[[int, dict[str, float]], object],
     ranks: Distributed = SINGLE,
 ) -> float:
-    """Run optimizer steps ``start .. schedule.steps``; ``on_step(step, figures)`` after each (it may raise to stop).
+    """Run optimizer steps ``start .. schedule.steps``; ``on_step(step, figures)`` after each: where it
+    says True, this was the last one; it may raise to stop.
 
     Returns:
         The seconds that steps have waited for their batches.
@@ -126,5 +127,6 @@ def run_steps(
                 )
             optimizer.step()
             objective.after_step(step)
-            on_step(step, figures | {"lr": lr, "grad_norm": float(norm)})
+            if on_step(step, figures | {"lr": lr, "grad_norm": float(norm)}) is True:
+                break
         return batches.waited

@@ -13,6 +13,7 @@ import torch
 from astrea.common.fingerprint import tensors_fingerprint
 from astrea.common.memory import give_back
 from astrea.common.progress import SILENT, Reporter
+from astrea.common.terminal import counted
 from astrea.training.acceleration import accelerated
 from astrea.training.checkpoint import (
     Checkpoint,
@@ -45,7 +46,8 @@ class StageRunner:
     """Runs the stages of a run in ``folder``.
 
     clock: seconds by what they were spent on, updated as stages run. log: None on processes that do not write.
-    stopping: whether a signal asks to stop. validation: None without held-out data.
+    stopping: whether a signal asks to stop. validation: None without held-out data. skipped: steps that were left out
+    because a stage ended early.
     """
 
     ctx: TrainingContext
@@ -56,6 +58,7 @@ class StageRunner:
     observe: Observe | None = None
     validation: Validation | None = None
     report: Reporter = SILENT
+    skipped: int = 0
 
     def run(self, plans: list[Plan], found: Checkpoint | None) -> None:
         """Every stage that is left; the first one from the step that ``found`` was written at.
@@ -114,18 +117,24 @@ class _Steps:
         self.name = plan.name.split("/")[0]
         self.spent, self.began = runner.clock.get(self.name, 0.0), time.perf_counter()
 
-    def after(self, step: int, figures: dict[str, float]) -> None:
-        """After step ``step`` (0-based) of the stage: log, observe, and save where that is due."""
+    def after(self, step: int, figures: dict[str, float]) -> bool:
+        """After step ``step`` (0-based) of the stage: log, observe, and save where that is due; whether it was the last
+        one because the validation loss falls no more."""
         runner, plan, done = self.runner, self.plan, step + 1
         measured = self.validate(done)
+        enough = runner.validation is not None and runner.validation.enough
+        early = enough and plan.name == "tune" and done < plan.schedule.steps
         if runner.log is not None:
-            runner.log.write(self.before + done, {"stage": plan.name, **figures, **measured})
+            ended = {"ended_early": True} if early else {}
+            runner.log.write(self.before + done, {"stage": plan.name, **figures, **measured, **ended})
         note = "".join(f", {name} {value:.3f}" for name, value in measured.items())
         runner.report.track(plan.name, done, plan.schedule.steps, f"loss {figures['loss']:.3f}{note}")
         if runner.observe is not None:
             self.watch(runner.observe, done)
-        if done == plan.schedule.steps:
-            return
+        if early:
+            self.end_early(done)
+        if early or done == plan.schedule.steps:
+            return early
         due = plan.schedule.save_every and done % plan.schedule.save_every == 0
         # A signal to one process stops all of them, after the same step.
         stop = runner.ctx.ranks.any(runner.stopping())
@@ -133,6 +142,18 @@ class _Steps:
             self.save(self.number, done)
         if stop:
             raise Interrupted(f"stopped at {plan.name}, step {done}; {how_to_go_on(runner.folder)}")
+        return False
+
+    def end_early(self, done: int) -> None:
+        """Say and note that the stage ends here, with steps left, since the validation loss falls no more."""
+        runner, steps, validation = self.runner, self.plan.schedule.steps, self.runner.validation
+        assert validation is not None
+        runner.skipped += steps - done
+        runner.report.track(self.plan.name, steps, steps)
+        runner.report.say(
+            f"{self.plan.name} ends at step {done} of {steps}: the validation loss has not fallen below "
+            f"{validation.reached:.4f} for {counted(validation.since, 'measurement')} (data.patience)"
+        )
 
     def validate(self, done: int) -> dict[str, float]:
         """The figures of validation, where they are due; its time is no training time."""
@@ -157,7 +178,9 @@ class _Steps:
         """A checkpoint that goes on with a step of a stage: of this one, or the beginning of the next."""
         runner = self.runner
         runner.clock[self.name] = self.spent + time.perf_counter() - self.began
-        where = {"stage": stage, "step": step, "seconds": runner.clock}
+        where = {"stage": stage, "step": step, "seconds": runner.clock, "skipped": runner.skipped}
+        if runner.validation is not None:
+            where["validation"] = runner.validation.state()
         at = self.before + (step or self.plan.schedule.steps)
         write_checkpoint(runner.ctx, runner.folder / "checkpoints", at, where, self.optimizer if step else None)
 

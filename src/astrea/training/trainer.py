@@ -107,6 +107,8 @@ def train_with(
     validation = validation_of(ctx, folder, kept, report)
     if found is not None:
         restore(ctx, found)
+        if validation is not None:
+            validation.load_state(found.state.get("validation") or validation.state())
         report.say(f"resuming from {found.path.name}")
     start_alike(ctx)
     left = plans if found is None else plans[int(found.state["stage"]) :]
@@ -117,9 +119,10 @@ def train_with(
     shown = recipe.model_dump(mode="json")
     logging = TrainLog(folder, recipe.runtime.tracker, recipe.name, shown) if ranks.is_main else nullcontext()
     with logging as log, stop_on_signal(tells=ranks.is_main) as stopping:
-        if log is not None and (lost := log.truncate_after(0 if found is None else found.step)):
+        skipped = 0 if found is None else int(found.state.get("skipped", 0))
+        if log is not None and (lost := log.truncate_after(0 if found is None else found.step, skipped)):
             report.say(lost)
-        StageRunner(ctx, folder, clock, stopping, log, observe, validation, report).run(plans, found)
+        StageRunner(ctx, folder, clock, stopping, log, observe, validation, report, skipped).run(plans, found)
     if validation is not None and (best := validation.take_best()):
         report.say(best)
     ctx.model.eval()
