@@ -16,7 +16,7 @@ from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.report.results import Forgetting
 from astrea.report.summary import forgetting_told
-from astrea.training.components import put_together
+from astrea.training.assembly import put_together
 from astrea.training.trainer import train
 from shared_models import SMALL
 
