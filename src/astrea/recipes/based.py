@@ -16,6 +16,7 @@ from ruamel.yaml.nodes import MappingNode
 
 from astrea.common.errors import AstreaError
 from astrea.common.paths import file_guard, is_file, is_folder, open_file
+from astrea.recipes.idle import Idle, settle
 from astrea.recipes.schema import keys_of
 from astrea.recipes.strategies import leave_behind, strategy_of
 from astrea.recipes.trail import short
@@ -28,18 +29,23 @@ MAX_FILES = 8
 """That may be based on each other."""
 
 
-def based_tree(path: Path, model: type[BaseModel], above: tuple[Path, ...] = ()) -> Tree:
+def based_tree(
+    path: Path, model: type[BaseModel], above: tuple[Path, ...] = (), *, idle: list[Idle] | None = None
+) -> Tree:
     """The tree of a recipe's file, its bases included.
 
     Args:
         model: what the recipe is to become. Where that has a key ``base`` itself, the key means nothing here.
         above: the files that are based on this one.
+        idle: takes in the keys that another one leaves without effect (`astrea.recipes.idle`); None = nobody asks.
 
     Raises:
         AstreaError: a file that cannot be read or is no recipe; a ``base`` that is none, or leads back to its own file.
     """
     recipe = read_tree(path, model)
     if BASE in keys_of(model) or BASE not in recipe.data:
+        if idle is not None:
+            idle += settle(recipe, {})
         return recipe
     where, named = recipe.origin((BASE,)), recipe.data[BASE]
     if not isinstance(named, str):
@@ -50,14 +56,17 @@ def based_tree(path: Path, model: type[BaseModel], above: tuple[Path, ...] = ())
         raise AstreaError(f"{where}: 'base' leads back to {below}", "Let it name another recipe.")
     if len(chain) >= MAX_FILES:
         raise AstreaError(f"{where}: more than {MAX_FILES} recipes are based on each other", "Write some into one.")
-    made = based_tree(below, model, chain)
+    made = based_tree(below, model, chain, idle=idle)
     made.forget((BASE,))
     recipe.forget((BASE,))
     if "name" in keys_of(model) and "name" not in recipe.data:  # or the run's folder would be the base's
         recipe.data["name"], recipe.origins[("name",)] = path.stem, f"{path}"
     if getattr(model, "HAS_STRATEGY", False):
         leave_behind(made, strategy_of(recipe))
+    before = dict(made.origins)
     made.lay_over(recipe, model)
+    if idle is not None:
+        idle += settle(made, before)
     return made
 
 

@@ -61,7 +61,7 @@ def bundle(
     subset: Data = SUBSET,
     report: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Write the model of a finished run as a small folder ``out``, for `load_shipped`; returns its card.
+    """Write the model of a finished run as a small folder ``out``, for `load_bundled`; returns its card.
 
     Args:
         commit: of the code that trained it. components: what its experts will be filled from.

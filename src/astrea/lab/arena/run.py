@@ -89,7 +89,8 @@ class Run:
             AstreaError: the variant does not fit the base recipe, or a part of it is unknown here.
         """
         then = [*self.variant.overrides, f"seed={self.seed}", "threads=1"]
-        return load_recipe(Recipe, self.recipe, self.base, then=then)
+        # Weights that an ablation leaves without effect stay: runs that were made before are known by them.
+        return load_recipe(Recipe, self.recipe, self.base, then=then, saved=True)
 
     def spec(self, *, cache: Path, work: Path) -> dict[str, Any]:
         """What `measure` needs, JSON-able. cache: kept features. work: where temporary run folders may lie."""
