@@ -25,6 +25,7 @@ from astrea.serving.guard import Guard
 from astrea.serving.job import Job
 from astrea.serving.logs import Trace, log, log_failure
 from astrea.serving.metrics import Metrics
+from astrea.serving.pages import add_pages
 from astrea.serving.pictures import PictureReader
 from astrea.serving.reply import Reply, begin
 from astrea.serving.responses import Response as TextResponse
@@ -95,6 +96,7 @@ def application(server: Server) -> Guard:
     )
     _errors(app)
     _routes(app, server)
+    add_pages(app, server.settings.example)
     return Guard(app, server.settings, server.metrics)
 
 
@@ -197,4 +199,5 @@ def model_card(server: Server) -> dict[str, Any]:
         "created": server.created,
         "owned_by": "astrea",
         "experts": list(server.prompts.experts),
+        "example": server.settings.example is not None,
     }

@@ -16,6 +16,7 @@ class Settings:
     hosts: the names under which the server may be addressed, or None for any; without a key, a page of somebody else's
     could otherwise have a browser ask this machine's server under a name of its own.
     skip_below: experts whose part of all experts' weights is expected to be lower are not run; 0 = all are.
+    example: a PNG file that the page offers, or None.
     trace: a JSONL file that gets a line per request, or None.
     """
 
@@ -23,5 +24,6 @@ class Settings:
     key: str | None = None
     hosts: frozenset[str] | None = None
     skip_below: float = 0.0
+    example: Path | None = None
     trace: Path | None = None
     limits: Limits = field(default_factory=Limits)

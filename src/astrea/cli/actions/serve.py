@@ -20,6 +20,7 @@ from astrea.serving.app import Server, application
 from astrea.serving.limits import Limits
 from astrea.serving.logs import LOGGER
 from astrea.serving.settings import Settings
+from astrea.world.scenes.example import example_picture
 
 SHORTEST_KEY = 16
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -54,7 +55,8 @@ def serve(
             trace.open("a").close()
     loaded = load(model, device=device, trust_remote_code=trust_remote_code)
     called = name or model.resolve().name
-    settings = Settings(name=called, key=key, hosts=hosts, trace=trace, limits=limits, skip_below=skip_below)
+    more = {"skip_below": skip_below, "example": example_picture(), "trace": trace}
+    settings = Settings(name=called, key=key, hosts=hosts, limits=limits, **more)
     log_to_standard_error()
     # uvicorn obeys both while it runs, and afterwards raises what came for whoever handled it before.
     for asked_to_end in (signal.SIGINT, signal.SIGTERM):
