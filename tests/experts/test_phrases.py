@@ -7,6 +7,7 @@ import pytest
 from astrea.common.errors import AstreaError
 from astrea.experts.bank import expert_class
 from astrea.experts.phrases import Slot, has_features, read_phrases
+from astrea.experts.pretrained.slots import PLACED, box_labels, placed_slots, region_labels, with_slots
 from astrea.experts.protocol import Expert, ExpertFeatures
 
 FEATURE, THING = Slot("feature", 0, 3, "feature"), Slot("thing", 3, 5, "words")
@@ -49,6 +50,14 @@ def test_an_expert_need_not_declare_any():
     assert read_phrases("plain", Plain) == ()
 
 
+def test_channels_without_a_name_among_others_weigh_nothing():
+    class Gaps(Seer):
+        slots = {"thing": (2, 5)}
+        phrases = ("{thing}",)
+
+    assert read_phrases("gaps", Gaps) == ((Slot("thing", 2, 5, "words"),),)
+
+
 def test_a_brace_can_be_written():
     class Braces(Seer):
         phrases = ("{{{thing}}}",)
@@ -66,7 +75,6 @@ def test_a_brace_can_be_written():
         ({"a.b": (3, 5)}, (), "'a.b' is no name for a slot"),
         ({"values": (3, 5)}, (), "'values' is no name for a slot"),
         ({"thing": (3, "5")}, (), "slot 'thing' is (3, '5')"),
-        ({"thing": (2, 5)}, (), "2 of the 3 channels of slot 'thing' have names"),
         ({"text": (3, 5)}, (), "2 of the 2 channels of slot 'text' have names"),
         ({"thing": (3, 5)}, ("{thing} {colour}",), "has no slot 'colour'"),
         ({"thing": (3, 5)}, ("{}",), "has no slot ''"),
@@ -95,3 +103,18 @@ def test_it_is_checked_when_the_class_is_looked_up():
     assert expert_class(f"{__name__}:Seer", allow_import=True) is Seer
     with pytest.raises(AstreaError, match="slot 'thing'"):
         expert_class(f"{__name__}:Outside", allow_import=True)
+
+
+def test_boxes_and_regions_of_checkpoints_say_their_class_and_place():
+    classes = ("cat", None, "left")  # a class that is called like a place, and one that has no name
+    for labels in (box_labels(classes, "detection", 5, 7), region_labels(classes, "segmentation", 5, 7)):
+        slots = placed_slots(labels, classes, 7)
+        assert {name: labels[slice(*at)] for name, at in slots.items()} == {
+            "thing": classes,
+            "horizontal": ("left", "right"),
+            "vertical": ("above", "below"),
+            "feature": (None,) * 7,
+        }
+        assert with_slots(PLACED, slots) == PLACED
+        unnamed = placed_slots((None, *labels[1:]), (None,) * 3, 7)
+        assert with_slots(PLACED, unnamed) == PLACED[:1]

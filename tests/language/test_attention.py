@@ -51,6 +51,37 @@ def test_a_picture_takes_one_position_whatever_its_tokens():
     assert position_ids(is_image, real, None).tolist() == [[0, 1, 1, 1, 2, 3, 4, 4, 5], [0, 0, 0, 1, 1, 1, 2, 3, 4]]
 
 
+def test_pictures_that_are_read_like_text_count_what_is_read_of_them():
+    is_image = torch.tensor([[0, 1, 1, 1, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1, 0, 0, 0]]).bool()
+    real = torch.tensor([[1] * 9, [0, 0, 1, 1, 1, 1, 1, 1, 1]]).bool()
+    read = torch.tensor([[0, 1, 0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 0, 0, 0]]).bool()
+    found = position_ids(is_image, real, None, read_BL=read)
+    assert found.tolist() == [[0, 1, 1, 2, 3, 4, 4, 4, 5], [0, 0, 0, 0, 1, 2, 3, 4, 5]]
+
+
+def test_segments_may_begin_with_a_picture_of_which_nothing_is_read():
+    is_image = torch.tensor([[0, 1, 0, 1, 1, 0, 0]]).bool()
+    segments = torch.tensor([[0, 1, 1, 2, 2, 2, 2]])
+    read = torch.tensor([[0, 0, 0, 0, 1, 0, 0]]).bool()
+    found = position_ids(is_image, segments >= 0, segments, read_BL=read)
+    assert found[0, [0, 2, 4, 5, 6]].tolist() == [0, 1, 1, 2, 3]
+
+
+def test_visual_tokens_in_order_read_what_stands_before_them():
+    is_image = torch.tensor([[0, 1, 1, 1, 0]]).bool()
+    read = torch.tensor([[1, 1, 0, 1, 1]]).bool()
+    blocks = picture_blocks(is_image)
+    found = attention_mask(read, blocks, None, None, queries=5, dtype=torch.float32, in_order=True)[0, 0] == 0
+    # What is not read keeps itself alone, so that no row is empty.
+    wanted = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 1, 1]]
+    assert found.long().tolist() == wanted
+    # A bias is the text's alone, as in a set.
+    bias = torch.tensor([[[0.0, 1.0, 1.0, 2.0, 0.0]]])
+    biased = attention_mask(read, blocks, None, bias, queries=5, dtype=torch.float32, in_order=True)[0, 0]
+    assert biased[4].tolist()[:2] == [0.0, 1.0]
+    assert biased[3].tolist()[1] == 0.0
+
+
 def test_packed_questions_all_start_behind_the_prefix():
     is_image = torch.tensor([[0, 1, 1, 0, 0, 0, 0, 0, 0, 0]]).bool()
     segments = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, 3, -1]])

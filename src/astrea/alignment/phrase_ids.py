@@ -114,9 +114,8 @@ def spell(
             slots = {part for phrase in declared for part in phrase if isinstance(part, Slot) and part.kind == "words"}
             names[name] = {
                 slot.name: tuple(
-                    tuple(inside_a_sentence(label, tokenizer))
+                    () if label is None else tuple(inside_a_sentence(label, tokenizer))
                     for label in expert.labels[slot.start : slot.stop]
-                    if label is not None
                 )
                 for slot in slots
             }

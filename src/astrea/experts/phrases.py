@@ -3,7 +3,8 @@
 ``"{feature} {vertical} {horizontal} ;"`` is a phrase of three slots and one literal. A slot is a group of the expert's
 channels (`Expert.slots`), and what its channels are decides what it becomes:
 
-* words: every channel has a name in `Expert.labels`. One token, the mixture of the names' word embeddings.
+* words: channels have names in `Expert.labels`. One token, the mixture of the names' word embeddings; a channel without
+  a name among them weighs nothing.
 * feature: no channel has a name. One token, which the adapter makes of the channels.
 * text: the slot is called ``text``. Its channels are ids of the language model's own word pieces as whole numbers, -1
   where there are fewer, and each is a token.
@@ -50,8 +51,8 @@ def read_phrases(name: str, expert: type[Expert] | Expert) -> tuple[Phrase, ...]
         name: of the expert, for messages.
 
     Raises:
-        AstreaError: a slot lies outside of the channels or is half named, or a phrase is malformed, names a slot that
-            the expert does not have, uses a channel twice, or has no slot at all.
+        AstreaError: a slot lies outside of the channels, or one of text has names; or a phrase is malformed, names a
+            slot that the expert does not have, uses a channel twice, or has no slot at all.
     """
     slots = slots_of(name, expert)
     phrases = expert.phrases
@@ -93,12 +94,12 @@ def _slots(name: str, expert: type[Expert] | Expert) -> Iterator[Slot]:
                 "a slot is its first channel and the one behind its last, such as (0, 80)",
             )
         named = [label is not None for label in expert.labels[slice(*channels)]]
-        if any(named) and (slot == TEXT or not all(named)):
+        if any(named) and slot == TEXT:
             raise AstreaError(
                 f"expert {name!r}: {sum(named)} of the {len(named)} channels of slot {slot!r} have names",
-                "channels of text have none; in any other slot either all have one or none has",
+                "its channels are ids of word pieces: label them None, or call the slot something else",
             )
-        kind: Literal["words", "feature", "text"] = "text" if slot == TEXT else "words" if all(named) else "feature"
+        kind: Literal["words", "feature", "text"] = "text" if slot == TEXT else "words" if any(named) else "feature"
         yield Slot(slot, channels[0], channels[1], kind)
 
 

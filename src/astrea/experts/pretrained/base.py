@@ -19,7 +19,7 @@ from astrea.experts.protocol import Expert
 
 
 class CheckpointExpert(Expert):
-    """An expert whose network is a transformers model. ``num_tokens``, ``width`` and ``labels`` are the instance's.
+    """An expert whose network is a transformers model. What it declares is the instance's.
 
     Args:
         architecture: what `architecture.describe` wrote of the checkpoint's configuration.
@@ -51,9 +51,12 @@ class CheckpointExpert(Expert):
         self.config = config
         self.model = self.network.build(config, DTYPES[self.settings.dtype])
 
-    def describe_tokens(self, tokens: int, labels: Labels) -> None:
-        """Declare what `forward` returns."""
+    def describe_tokens(
+        self, tokens: int, labels: Labels, slots: Mapping[str, tuple[int, int]], phrases: tuple[str, ...]
+    ) -> None:
+        """Declare what `forward` returns, and how it is written."""
         self.num_tokens, self.width, self.labels = tokens, len(labels), labels
+        self.slots, self.phrases = slots, phrases
 
     def check_side(self, config: Any) -> None:
         """Whether the network takes pictures of the size that ``preprocess`` gives it.

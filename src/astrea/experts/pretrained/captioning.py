@@ -103,7 +103,9 @@ class CaptionCheckpoint(CheckpointExpert):
             raise AstreaError("the captioner has no prompt", "let the recipe name the checkpoint")
         tokens, hidden = self.settings.tokens, self.family.hidden(config)
         self.register_buffer("vocabulary", torch.zeros(self.settings.vocabulary_bytes, dtype=torch.uint8))
-        self.describe_tokens(tokens, (*rank_labels(tokens), "sure", self.kind, *([None] * hidden)))
+        labels = (*rank_labels(tokens), "sure", self.kind, *([None] * hidden))
+        # Pieces of its own vocabulary, which are no words of the language model's: their states are read.
+        self.describe_tokens(tokens, labels, {"feature": (len(labels) - hidden, len(labels))}, ("{feature}",))
 
     def generation(self) -> GenerationConfig:
         """Greedy, with everything spelled out that the checkpoint's own settings might say otherwise."""

@@ -20,7 +20,7 @@ from astrea.common.architecture import Network
 from astrea.common.errors import AstreaError
 from astrea.experts.pretrained.grid import GridCheckpoint
 from astrea.experts.pretrained.options import TagOptions
-from astrea.experts.pretrained.slots import Labels, called, class_names, even, keep_top
+from astrea.experts.pretrained.slots import Labels, called, class_names, even, keep_top, with_slots
 from astrea.experts.protocol import ExpertFeatures, Reading
 
 LEAST = 0.01
@@ -62,7 +62,12 @@ class TagCheckpoint(GridCheckpoint):
             self.hidden = list(self.backbone.widths(self.model.config))[-1]
         self.class_names = self.names()
         labels: Labels = (*self.class_names, "sure", self.kind, *([None] * self.hidden))
-        self.describe_tokens(1 + self.side * self.side, labels)
+        slots = {"feature": (len(labels) - self.hidden, len(labels))}
+        if any(self.class_names):
+            slots["thing"] = (0, len(self.class_names))
+        # Cells have no tags, so their second phrase is not read.
+        phrases = with_slots(("{feature}", "{thing} ;"), slots)
+        self.describe_tokens(1 + self.side * self.side, labels, slots, phrases)
 
     def names(self) -> Labels:
         """What each tag is called.

@@ -18,7 +18,17 @@ from astrea.common.architecture import Network
 from astrea.common.errors import AstreaError
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.options import DetectionOptions
-from astrea.experts.pretrained.slots import Labels, box_labels, box_order, box_tokens, called, class_names
+from astrea.experts.pretrained.slots import (
+    PLACED,
+    Labels,
+    box_labels,
+    box_order,
+    box_tokens,
+    called,
+    class_names,
+    placed_slots,
+    with_slots,
+)
 from astrea.experts.protocol import ExpertFeatures, Reading, in_order
 
 
@@ -77,9 +87,10 @@ class DetectionCheckpoint(CheckpointExpert):
         queries = getattr(config, "num_queries", None) or config.num_detection_tokens
         if chosen.tokens > queries:
             raise AstreaError(f"tokens: {chosen.tokens}, the checkpoint has {queries} queries", "ask for fewer")
-        self.describe_tokens(
-            chosen.tokens, box_labels(names, self.kind, chosen.tokens, getattr(config, "d_model", config.hidden_size))
-        )
+        hidden = getattr(config, "d_model", config.hidden_size)
+        labels = box_labels(names, self.kind, chosen.tokens, hidden)
+        slots = placed_slots(labels, names, hidden)
+        self.describe_tokens(chosen.tokens, labels, slots, with_slots(PLACED, slots))
 
     def encode(self, pixels_B3SS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All queries: probabilities (B, Q, K), boxes (B, Q, 4) as corners in shares of the picture, hidden states."""

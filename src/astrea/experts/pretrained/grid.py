@@ -145,7 +145,7 @@ class GridCheckpoint(CheckpointExpert):
             self.hidden = widths[self.layer]
         else:
             self.hidden = self.backbone.last_width(config) if self.backbone.last_width else widths[-1]
-        self.describe_tokens(side * side, (None,) * self.hidden)
+        self.describe_tokens(side * side, (None,) * self.hidden, {"feature": (0, self.hidden)}, ("{feature}",))
 
     def see(self, pixels_B3SS: Tensor) -> tuple[Any, Tensor]:
         """What the network returns, and the cells (B, G, H) of the hidden state that is read."""

@@ -17,7 +17,16 @@ from astrea.common.architecture import Network
 from astrea.common.errors import AstreaError
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.pretrained.options import RegionOptions
-from astrea.experts.pretrained.slots import box_order, called, class_names, region_labels, region_tokens
+from astrea.experts.pretrained.slots import (
+    PLACED,
+    box_order,
+    called,
+    class_names,
+    placed_slots,
+    region_labels,
+    region_tokens,
+    with_slots,
+)
 from astrea.experts.protocol import ExpertFeatures, Reading, in_order
 
 VISIBLE = 0.5
@@ -128,8 +137,10 @@ class SegmentationCheckpoint(CheckpointExpert):
             raise AstreaError(f"tokens: {self.settings.tokens}, the checkpoint has {queries} queries", "ask for fewer")
         self.class_names = class_names(config.id2label, config.num_labels)
         self.family = FAMILIES[config.model_type]
-        tokens = self.settings.tokens
-        self.describe_tokens(tokens, region_labels(self.class_names, self.kind, tokens, self.family.hidden(config)))
+        tokens, hidden = self.settings.tokens, self.family.hidden(config)
+        labels = region_labels(self.class_names, self.kind, tokens, hidden)
+        slots = placed_slots(labels, self.class_names, hidden)
+        self.describe_tokens(tokens, labels, slots, with_slots(PLACED, slots))
 
     def regions(self, pixels_B3SS: Tensor) -> tuple[ExpertFeatures, Tensor, Tensor]:
         """Tokens, boxes (B, T, 4) and whose each pixel is (B, T, h, w), all left to right, empty slots last."""

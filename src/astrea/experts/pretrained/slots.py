@@ -9,6 +9,7 @@ Letters: B batch, T slots, K classes, H hidden width, C channels of a token, G c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from string import Formatter
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +91,28 @@ def region_labels(classes: Labels, kind: str, tokens: int, hidden: int) -> Label
     """Channel names of `region_tokens`."""
     plain = box_labels(classes, kind, tokens, 0)
     return (*plain, *bin_labels("area", AREA_BINS), *([None] * hidden))
+
+
+PLACED = ("{feature} {vertical} {horizontal} ;", "{thing} {vertical} {horizontal} ;")
+"""A finding at its place, by its hidden state and by its class."""
+
+
+def placed_slots(labels: Labels, classes: Labels, hidden: int) -> dict[str, tuple[int, int]]:
+    """The slots of `PLACED` in channels named by `box_labels` or `region_labels`; without a class where none has a
+    name."""
+    place = len(classes) + labels[len(classes) :].index(PLACE_WORDS[0])
+    slots = {
+        "thing": (0, len(classes)),
+        "horizontal": (place, place + 2),
+        "vertical": (place + 2, place + 4),
+        "feature": (len(labels) - hidden, len(labels)),
+    }
+    return slots if any(classes) else {name: at for name, at in slots.items() if name != "thing"}
+
+
+def with_slots(phrases: tuple[str, ...], slots: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
+    """Those phrases that these slots can fill."""
+    return tuple(p for p in phrases if all(field in slots for _, field, _, _ in Formatter().parse(p) if field))
 
 
 def box_tokens(probability_BTK: Tensor, box_BT4: Tensor, sure_BT: Tensor, hidden_BTH: Tensor) -> ExpertFeatures:
