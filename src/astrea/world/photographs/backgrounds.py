@@ -14,24 +14,24 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 from astrea.common.errors import AstreaError
 from astrea.common.paths import files_below, is_folder
 from astrea.data.images import load_image
 
-TEXTURES = ("brick.png", "grass.png", "gravel.png", "moon.png", "hubble_deep_field.jpg", "ihc.png", "cell.png")
+TEXTURES = ("brick.png", "grass.png", "gravel.png", "moon.png", "hubble_deep_field.jpg", "ihc.png")
 """Photographs within scikit-image on which no thing is to be seen that a question could mean. The others stay unseen
 in training: they are good for trying a model."""
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp"}
-MOST = 1024
+MOST = 640
 """Side in pixels to which photographs are brought."""
 
 FROM_PHOTOGRAPHS = 0.65
 """Share of the backgrounds, where there are photographs."""
 
-GRAIN = 1024
+GRAIN, STRONGEST = 1024, 7
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,11 @@ class Backgrounds:
         return digest.hexdigest()
 
     @cached_property
-    def grain(self) -> np.ndarray:
-        """Noise of standard deviation 1, of which each picture takes a part: (GRAIN, GRAIN, 1)."""
-        return np.random.default_rng(0).standard_normal((GRAIN, GRAIN, 1), np.float32)
+    def grain(self) -> tuple[Image.Image, ...]:
+        """Noise of so many levels, of which each picture takes a part: GRAIN x GRAIN, 128 = none."""
+        noise = np.random.default_rng(0).standard_normal((GRAIN, GRAIN), np.float32)
+        levels = ((128 + strength * noise).clip(0, 255).astype(np.uint8) for strength in range(STRONGEST + 1))
+        return tuple(Image.fromarray(np.repeat(level[..., None], 3, 2)) for level in levels)
 
     def make(self, rng: Random, canvas: int) -> Image.Image:
         """One background, RGB."""
@@ -60,12 +62,12 @@ class Backgrounds:
             return _cropped(rng.choice(self.photographs), rng, canvas)
         return _gradient(rng, canvas)
 
-    def grained(self, image: Image.Image, rng: Random, strength: float) -> Image.Image:
+    def grained(self, image: Image.Image, rng: Random, strength: int) -> Image.Image:
         """With noise of so many levels, as of a sensor."""
         side = image.width
         top, left = rng.randrange(GRAIN - side + 1), rng.randrange(GRAIN - side + 1)
-        noisy = np.asarray(image, np.float32) + strength * self.grain[top : top + side, left : left + side]
-        return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+        part = self.grain[strength].crop((left, top, left + side, top + side))
+        return ImageChops.add(image, part, offset=-128)
 
 
 def open_backgrounds(folder: str | None) -> Backgrounds:
@@ -103,7 +105,8 @@ def _cropped(photograph: Image.Image, rng: Random, canvas: int) -> Image.Image:
     shortest = min(photograph.size)
     side = rng.randint(max(1, shortest // 3), shortest)
     left, top = rng.randint(0, photograph.width - side), rng.randint(0, photograph.height - side)
-    image = photograph.resize((canvas, canvas), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+    part = left, top, left + side, top + side
+    image = photograph.resize((canvas, canvas), Image.Resampling.BILINEAR, part, reducing_gap=2.0)
     if rng.random() < 0.5:
         image = ImageOps.mirror(image)
     image = ImageEnhance.Contrast(image).enhance(rng.uniform(0.4, 1.0))

@@ -20,8 +20,8 @@ PACKAGE = Path("/usr/share/tuxpaint/stamps")
 
 MOST_BYTES = 64 << 20
 MOST_CAPTION = 1 << 20
-SIDE = 512
-"""Cut-outs are kept no larger than this: no canvas is."""
+SIDE = 400
+"""Cut-outs are kept no larger than this in pixels: few things take more of a canvas."""
 
 LEAST_SEEN, MOST_SEEN = 0.01, 0.97
 """Share of a picture that its thing fills; one that fills more has no surround, and is no cut-out."""

@@ -13,7 +13,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from astrea.world.photographs.backgrounds import Backgrounds
+from astrea.world.photographs.backgrounds import STRONGEST, Backgrounds
 from astrea.world.photographs.colours import dominant, painted
 from astrea.world.photographs.cutouts import Library
 from astrea.world.photographs.scene import PhotoScene, PhotoSpec, SignSpec, Thing, ThingSpec
@@ -68,7 +68,8 @@ class Studio:
         return self.library.picture(self.library.cutouts[cutout])
 
     def _colour(self, cutout: int, paint: str | None) -> str | None:
-        image = self.picture(cutout)
+        image = self.picture(cutout).copy()
+        image.thumbnail((96, 96), Image.Resampling.BOX)
         return dominant(image if paint is None else painted(image, paint))
 
     def _opaque_share(self, cutout: int) -> float:
@@ -147,7 +148,7 @@ class Studio:
         image = self.backgrounds.make(rng, spec.canvas)
         fall = rng.uniform(-0.04, 0.04) * spec.canvas, rng.uniform(0.01, 0.05) * spec.canvas
         shade, light = rng.uniform(0.2, 0.55), rng.uniform(0.8, 1.12)
-        warmth, grain = rng.uniform(-0.06, 0.06), rng.uniform(0.0, 7.0)
+        warmth, grain = rng.uniform(-0.06, 0.06), rng.randint(0, STRONGEST)
         for thing in spec.things:
             self._paste(image, thing, fall, shade)
         if spec.sign is not None:
@@ -160,11 +161,10 @@ class Studio:
     def _paste(self, image: Image.Image, thing: ThingSpec, fall: tuple[float, float], shade: float) -> None:
         outline = self._of(thing, image.width)
         picture = self.picture(thing.cutout)
+        sprite = picture.resize(outline.size, Image.Resampling.BILINEAR, reducing_gap=GAP)
         if thing.paint is not None:
-            picture = painted(picture, thing.paint)
-        sprite = _turned(
-            picture.resize(outline.size, Image.Resampling.BILINEAR, reducing_gap=GAP), thing.flipped, thing.angle
-        )
+            sprite = painted(sprite, thing.paint)
+        sprite = _turned(sprite, thing.flipped, thing.angle)
         sprite = sprite.crop(outline.crop)
         alpha = sprite.getchannel("A")
         reach = max(2, image.width // 80)

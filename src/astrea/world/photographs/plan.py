@@ -167,6 +167,7 @@ class _Layout:
         self.boxes: list[tuple[int, int, int, int]] = []
         self.instances = np.zeros((planner.canvas, planner.canvas), np.uint8)
         self.areas: list[int] = []
+        self.visible: list[int] = []
 
     def add(self, name: str, paint: str | None, side: float) -> None:
         """One more thing, smaller where it does not fit; left out where even that does not help."""
@@ -197,16 +198,16 @@ class _Layout:
             thing.cutout, thing.flipped, thing.angle, thing.side, self.planner.canvas
         ).mask
         box = thing.x, thing.y, thing.x + mask.shape[1], thing.y + mask.shape[0]
-        after = self.instances.copy() if self.overlapping else self.instances
-        np.putmask(after[box[1] : box[3], box[0] : box[2]], mask, len(self.things) + 1)
-        if self.overlapping:
-            left = np.bincount(after.ravel(), minlength=len(self.things) + 2)[1 : len(self.areas) + 1]
-            if any(seen < (1 - MOST_HIDDEN) * area for seen, area in zip(left, self.areas, strict=True)):
-                return False
-        self.instances = after
+        region = self.instances[box[1] : box[3], box[0] : box[2]]
+        covered = np.bincount(region[mask], minlength=len(self.areas) + 1)[1:]
+        left = [seen - int(lost) for seen, lost in zip(self.visible, covered, strict=True)]
+        if any(seen < (1 - MOST_HIDDEN) * area for seen, area in zip(left, self.areas, strict=True)):
+            return False
+        np.putmask(region, mask, len(self.things) + 1)
         self.things.append(thing)
         self.boxes.append(box)
         self.areas.append(int(mask.sum()))
+        self.visible = [*left, self.areas[-1]]
         return True
 
     def sign(self) -> SignSpec | None:
