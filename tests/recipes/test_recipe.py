@@ -161,3 +161,28 @@ def test_what_belongs_to_a_checkpoint_needs_one(words):
     with pytest.raises(AstreaError, match="name one"):
         load_recipe(Recipe, "tiny", words)
     assert load_recipe(Recipe, "tiny", [*words, "llm.checkpoint=x/y"]).llm.checkpoint == "x/y"
+
+
+@pytest.mark.parametrize("key", ["pretrain", "start", "base"])
+@pytest.mark.parametrize("url", ["https://example.org/parts//x", "s3://bucket/parts"])
+def test_a_url_in_a_recipe_is_refused_as_it_was_typed(key, url, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{'' if key == 'base' else 'base: tiny'}\n{key}: {url}\n")
+    with pytest.raises(AstreaError) as caught:
+        load_recipe(Recipe, str(path))
+    assert f"{path}, line 2: '{key}': {url} is a URL, and URLs are not fetched" in caught.value.message
+
+
+def test_one_data_file_with_its_settings_is_a_list_of_one(tmp_path):
+    path = tmp_path / "mine.yaml"
+    found = []
+    for written in ("{path: a.jsonl, weight: 2}", "[{path: a.jsonl, weight: 2}]"):
+        path.write_text(f"base: tiny\ndata: {{train: {written}, validation: {written}}}\n")
+        found.append(load_recipe(Recipe, str(path)))
+    assert found[0] == found[1]
+    assert found[0].model_dump_json() == found[1].model_dump_json()
+    assert found[0].data.named_files == ["a.jsonl", "a.jsonl"]
+    path.write_text("base: tiny\ndata:\n  train:\n    path: a.jsonl\n    wieght: 2\n")
+    with pytest.raises(AstreaError, match=r"line 5: 'data\.train\.wieght' is not a known key"):
+        load_recipe(Recipe, str(path))
+    assert load_recipe(Recipe, "tiny", ["data.train.path=b.jsonl"]).data.named_files == ["b.jsonl"]

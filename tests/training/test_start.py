@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from astrea.common.errors import AstreaError
+from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import Recipe
@@ -59,6 +62,23 @@ def test_another_recipe_s_model_is_refused(small, finished):
     with pytest.raises(AstreaError, match="has fusion=") as caught:
         beginning(other, None)
     assert "recipe.json" in caught.value.hint
+
+
+def test_a_model_from_before_the_residual_s_schedule_was_written_down(small, finished, tmp_path):
+    folder = Path(shutil.copytree(finished, tmp_path / "old"))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["fusion"].pop("residual_start") == 1.0
+    assert config["fusion"].pop("residual_end") == 0.85
+    (folder / "config.json").write_text(json.dumps(config))
+    model, _ = load_model(folder)
+    assert model.fusion.schedule == (1.0, 0.85)
+    made = beginning(small.model_copy(update={"start": str(folder)}), None)
+    assert torch.equal(made.model.fusion.residual.alpha, model.fusion.residual.alpha)
+    faded = small.model_copy(
+        update={"start": str(folder), "model": small.model.model_copy(update={"residual_end": 0.5})}
+    )
+    with pytest.raises(AstreaError, match="has fusion="):
+        beginning(small.model_copy(update={"start": str(folder), "model": other}), None)
 
 
 def test_no_such_model(small, tmp_path):

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from ruamel.yaml.nodes import MappingNode
 
 from astrea.common.errors import AstreaError
-from astrea.common.paths import file_guard, is_file, is_folder, open_file
+from astrea.common.paths import file_guard, is_file, is_folder, open_file, refuse_url
 from astrea.recipes.idle import Idle, settle
 from astrea.recipes.schema import keys_of
 from astrea.recipes.strategies import leave_behind, strategy_of
@@ -72,6 +72,7 @@ def based_tree(
 
 def base_of(named: str, path: Path, where: str) -> Path:
     """The file of the ``base`` that the recipe ``path`` names."""
+    refuse_url(named, f"{where}: 'base': ")
     if PurePosixPath(named).is_absolute() or PureWindowsPath(named).anchor:
         raise AstreaError(f"{where}: 'base' is {short(named)}", "Write its path relative to this file.")
     beside = path.parent / named

@@ -8,6 +8,7 @@ from pydantic import (
     Field,
     PositiveInt,
     SerializerFunctionWrapHandler,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -58,10 +59,10 @@ LATER = ("paraphrases", "unanswerable", "text_share", "patience")
 class Data(Part):
     """How much of the world a run sees, or which data of one's own instead."""
 
-    train: str | tuple[str | TrainFile, ...] | None = Field(
-        None, description="a data file, or a list of files or of {path, weight, images, format}; null = the world"
+    train: str | TrainFile | tuple[str | TrainFile, ...] | None = Field(
+        None, description="a file, {path, weight, images, format}, or a list of both; null = the world"
     )
-    validation: float | str | tuple[str | TrainFile, ...] | None = Field(
+    validation: float | str | TrainFile | tuple[str | TrainFile, ...] | None = Field(
         None,
         description="held-out data of one's own, as train: never learned from, but measured on; or the share of "
         "train's pictures (0.1, say) that is held out with their records",
@@ -102,6 +103,11 @@ class Data(Part):
         "without a picture, which it has made itself before: so that it forgets less",
     )
 
+    @field_validator("train", "validation")
+    @classmethod
+    def _one_as_a_list(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, TrainFile) else given
+
     @model_validator(mode="after")
     def _is_of_the_world(self) -> Data:
         if self.train is not None and (self.paraphrases or self.unanswerable):
@@ -135,7 +141,7 @@ class Data(Part):
         given = self.train if key == "train" else self.validation
         if given is None or isinstance(given, float):
             return ()
-        return (given,) if isinstance(given, str) else given
+        return given if isinstance(given, tuple) else (given,)
 
     @property
     def named_files(self) -> list[str]:

@@ -12,10 +12,13 @@ from typing import Any, ClassVar
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
+    field_validator,
     model_serializer,
     model_validator,
 )
 
+from astrea.common.errors import AstreaError
+from astrea.common.paths import refuse_url
 from astrea.experts.names import wrong_with
 from astrea.fusion.registry import ASTREA
 from astrea.recipes.data import Data, TrainFile, World
@@ -104,6 +107,15 @@ class Recipe(Part):
         if findings == "written" and self.align.steps:
             raise BadKey(("align", "steps"), "nothing learns in findings that are written out; set align.steps=0")
         return self
+
+    @field_validator("pretrain", "start")
+    @classmethod
+    def _is_on_this_machine(cls, given: str | None) -> str | None:
+        try:
+            refuse_url(given or "")
+        except AstreaError as error:
+            raise ValueError(f"{error.message}; {error.hint}") from None
+        return given
 
     @model_validator(mode="after")
     def _losses_are_the_strategys(self) -> Recipe:

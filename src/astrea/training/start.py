@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from astrea.common.errors import AstreaError
 from astrea.data.worlds import open_world
 from astrea.experts.pretrained.entry import resolve
+from astrea.fusion.registry import options_of, strategy_class
 from astrea.model.loading import load_model
 from astrea.recipes.recipe import Recipe
 from astrea.training.assembly import Assembled, configure, put_together
@@ -39,14 +44,23 @@ def begun(recipe: Recipe) -> Assembled:
     """
     assert recipe.start is not None
     # A recipe is the user's own word: what it names may be imported.
-    model, processor = load_model(Path(recipe.start), trust_remote_code=True)
+    model, processor = load_model(recipe.start, trust_remote_code=True)
     entries = {name: resolve(name, entry) for name, entry in recipe.experts.items()}
     wanted = configure(recipe, entries, model.config.text_config, model.config.image_token_id)
     for name in COMPARED:
         asked, there = getattr(wanted, name), getattr(model.config, name)
-        if asked != there:
+        if asked != there and not (name == "fusion" and same_fusion(wanted.strategy, asked, there)):
             raise AstreaError(
                 f"the model in {recipe.start} has {name}={there!r}, and the recipe asks for {asked!r}",
                 "go on with the recipe that it was made with: recipe.json in its folder",
             )
     return Assembled(model, processor.tokenizer, None)
+
+
+def same_fusion(strategy: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether options of a strategy mean the same, what is missing being at its default: earlier versions had fewer."""
+    options = options_of(strategy_class(strategy, allow_import=True))
+    try:
+        return options.model_validate(dict(one)) == options.model_validate(dict(other))
+    except ValidationError:
+        return False
