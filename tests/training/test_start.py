@@ -74,9 +74,7 @@ def test_a_model_from_before_the_residual_s_schedule_was_written_down(small, fin
     assert model.fusion.schedule == (1.0, 0.85)
     made = beginning(small.model_copy(update={"start": str(folder)}), None)
     assert torch.equal(made.model.fusion.residual.alpha, model.fusion.residual.alpha)
-    faded = small.model_copy(
-        update={"start": str(folder), "model": small.model.model_copy(update={"residual_end": 0.5})}
-    )
+    other = small.model.model_copy(update={"residual_end": 0.5})
     with pytest.raises(AstreaError, match="has fusion="):
         beginning(small.model_copy(update={"start": str(folder), "model": other}), None)
 

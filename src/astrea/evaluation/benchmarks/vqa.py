@@ -78,7 +78,7 @@ def read_vizwiz(files: Sequence[Path], pictures: Path, limit: int | None) -> lis
 def vizwiz_answer(prediction: str) -> str:
     """What a model meant that was told to respond with 'Unanswerable': the annotators' word has no capital, and where
     all of them agree on it the published scorer compares letter by letter."""
-    bare = prediction.strip().strip("'\"").rstrip(".").lower()
+    bare = prediction.strip(" \n\t'\".").lower()  # 'Unanswerable'. and 'Unanswerable.' alike
     return UNANSWERABLE if bare == UNANSWERABLE else prediction
 
 
