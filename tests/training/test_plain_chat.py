@@ -242,6 +242,7 @@ def test_an_estimate_counts_the_same_rows(language_checkpoint):
         ("It is a cat. It sits on the", False, "It is a cat. It sits on the"),
         ("a cat that sits", True, "a cat that sits"),
         ("Yes! No", True, "Yes!"),
+        ("1. A violin.\n\n2.", True, "1. A violin."),
     ],
 )
 def test_an_answer_that_was_cut_ends_with_a_sentence(answer, cut, kept):

@@ -55,7 +55,7 @@ def evaluate_and_report(
         )
         held_out = configured_sources(recipe.data, report, key="validation")
         if held_out:
-            measured = measure(model, processor, held_out, report=report)
+            measured = measure(model, processor, held_out, masking=True, report=report)
             if model.doubt is not None:
                 given = zip(measured.items, measured.answers.seen, strict=True)
                 model.doubt = calibrated_on(

@@ -104,6 +104,11 @@ class Answerer:
             ).cpu()
             for i in range(0, count, self.batch)
         ]
+        return torch.cat(pictures), self.embed_texts(texts)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (C, P) of texts."""
         words = []
         for i in range(0, len(texts), self.batch):
             rows = [self.packer.ids(text) for text in texts[i : i + self.batch]]
@@ -111,7 +116,7 @@ class Answerer:
             ids = torch.tensor([row + [self.packer.pad] * (length - len(row)) for row in rows])
             mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
             words.append(self.model.embed_text(ids.to(self.model.device), mask.to(self.model.device)).cpu())
-        return torch.cat(pictures), torch.cat(words)
+        return torch.cat(words)
 
     @torch.inference_mode()
     def likelihood(

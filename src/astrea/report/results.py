@@ -84,6 +84,15 @@ class TaskScore(_Part):
         return 100 * low, 100 * high
 
 
+class SourceScore(_Part):
+    """One data file's scores: items, averages over kinds of answers, and each kind's score."""
+
+    n: Number = None
+    average: Number = None
+    blind_average: Number = None
+    tasks: Table[Number] = {}
+
+
 class Load(_Part):
     """How evenly the experts are used: mean shares, coefficient of variation, largest over mean."""
 
@@ -157,6 +166,7 @@ class Results(_Part):
     masking: Table[Number] = {}
     masking_by_task: Table[Table[Number]] = {}
     conditions: Table[Number] = {}
+    sources: Table[SourceScore] = {}
     seconds: Table[Number] = {}
     params: Table[Number] = {}
     forgetting: Forgetting | None = None

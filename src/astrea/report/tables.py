@@ -36,8 +36,16 @@ def families(results: Results) -> dict[str, list[tuple[str, TaskScore]]]:
     others = tuple(name for name in results.tasks if name not in TASKS)
     named: Mapping[str, tuple[str, ...]] = {**FAMILIES, "Other tasks": others} if others else FAMILIES
     if results.own_data:
-        named = {"Kinds of answers": others}
+        retrieval = tuple(name for name in FAMILIES["Retrieval"] if name in results.tasks)
+        named = {"Kinds of answers": tuple(name for name in results.tasks if name not in retrieval)}
+        named |= {"Retrieval": retrieval} if retrieval else {}
     return {family: [(name, results.tasks.get(name, TaskScore())) for name in names] for family, names in named.items()}
+
+
+def source_kinds(results: Results) -> list[str]:
+    """Every kind of answers that any data file has, in the order of the table of kinds."""
+    held = {kind for source in results.sources.values() for kind in source.tasks}
+    return [*(kind for kind in results.tasks if kind in held), *sorted(held - set(results.tasks))]
 
 
 def average(results: Results) -> TaskScore:

@@ -195,7 +195,7 @@ def _write(
 
 def whole_sentences(answer: str, *, cut: bool) -> str:
     """An answer as it is; one that was cut off, up to its last whole sentence if it has one."""
-    found = re.match(r".*[.!?]", answer, re.DOTALL) if cut else None
+    found = re.match(r".*[^\d\s][.!?]", answer, re.DOTALL) if cut else None
     return (found[0] if found else answer).strip()
 
 

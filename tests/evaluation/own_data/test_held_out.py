@@ -201,7 +201,7 @@ def test_on_the_command_line(astrea: Astrea, data: Path, tiny_folder: Path, tmp_
     ("words", "said"),
     [
         (["--data", "gone.jsonl"], "gone.jsonl"),
-        (["--data", "held.jsonl", "--masking"], "are for the embedded world"),
+        (["--data", "held.jsonl", "--split", "validation"], "are for the embedded world"),
         (["--data", "held.jsonl", "--tasks", "counting"], "are for the embedded world"),
         (["--data", "."], "astrea benchmark"),
         (["--images", "."], "add --data FILE"),

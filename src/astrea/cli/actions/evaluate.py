@@ -70,6 +70,7 @@ def evaluate_file(
     images: Path | None,
     limit: int | None,
     batch: int,
+    masking: bool,
     folder: Path | None,
     as_json: bool,
     device: Device,
@@ -80,7 +81,7 @@ def evaluate_file(
     with TerminalReporter() as report:
         sources = open_sources(data, images=images, option="--images", report=report)
         loaded = load(model, trust_remote_code=trust_remote_code, device=device)
-        measured = measure(*loaded, sources, limit=limit, batch=batch, report=report)
+        measured = measure(*loaded, sources, limit=limit, batch=batch, masking=masking, report=report)
         if folder is not None:
             write_measured(*loaded, measured, folder)
     _show(measured.results, folder, as_json=as_json)

@@ -27,7 +27,7 @@ def evaluate(
     *,
     tasks: Annotated[str, typer.Option(help="Comma-separated tasks, or all.", rich_help_panel=WORLD)] = "all",
     masking: Annotated[
-        bool, typer.Option("--masking/--no-masking", help="Also mask each expert in turn.", rich_help_panel=WORLD)
+        bool, typer.Option("--masking/--no-masking", help="Also mask each expert in turn: what each contributes.")
     ] = False,
     split: Annotated[str, typer.Option(help="test or validation.", rich_help_panel=WORLD)] = "test",
     recipe: Annotated[
@@ -66,19 +66,19 @@ def evaluate(
     [bold]astrea evaluate runs/quickstart/model --tasks counting,spatial[/bold]  tasks of the embedded world
     """
     refuse(suite is not None, "there are no suites any more", "public data sets: astrea benchmark MODEL --data DIR")
-    asks_world = bool(overrides or masking or split != "test" or recipe is not None or tasks != "all")
+    asks_world = bool(overrides or split != "test" or recipe is not None or tasks != "all")
     if data is not None:
         refuse(is_folder(data), f"{data} is a folder", "give a data file; public data sets: astrea benchmark")
-        world_options = "--tasks, --masking, --split, --recipe and KEY=VALUE"
+        world_options = "--tasks, --split, --recipe and KEY=VALUE"
         refuse(asks_world, f"{world_options} are for the embedded world", "leave them out with --data FILE")
         actions.evaluate_file(
-            model, data, images=images, limit=limit, batch=batch, folder=folder, as_json=as_json, device=device,
-            trust_remote_code=trust_remote_code,
+            model, data, images=images, limit=limit, batch=batch, masking=masking, folder=folder, as_json=as_json,
+            device=device, trust_remote_code=trust_remote_code,
         )  # fmt: skip
         return
     own_options = "--images, --limit and --out are for data of your own"
     refuse(images is not None or limit or folder, own_options, "add --data FILE")
-    if not asks_world and actions.is_run(model):
+    if not asks_world and not masking and actions.is_run(model):
         actions.evaluate_run(model, as_json=as_json, device=device, trust_remote_code=trust_remote_code)
         return
     actions.evaluate_world(

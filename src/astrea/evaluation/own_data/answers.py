@@ -55,6 +55,18 @@ class Respondent:
             report.track("answering", done, len(items))
         return found
 
+    def answer_without(self, expert: str, items: Sequence[Item], report: Reporter) -> list[str]:
+        """Answer items whose pictures can be read once more, with an expert masked."""
+        texts = [""] * len(items)
+        done = 0
+        for rows in batches(items, self.batch):
+            pictures = [items[row].sample.pictures() for row in rows]
+            for row, text in zip(rows, self._generate(items, rows, pictures, without=expert)[0], strict=True):
+                texts[row] = text
+            done += len(rows)
+            report.track(f"answering without {expert}", done, len(items))
+        return texts
+
     def _look(self, items: Sequence[Item], rows: list[int], found: Answers, report: Reporter) -> None:
         """Answer some items with their pictures; one by one where they cannot be answered together."""
         try:
@@ -72,12 +84,16 @@ class Respondent:
 
     @torch.inference_mode()
     def _generate(
-        self, items: Sequence[Item], rows: list[int], pictures: list[list[Any]] | None
+        self, items: Sequence[Item], rows: list[int], pictures: list[list[Any]] | None, *, without: str | None = None
     ) -> tuple[list[str], list[torch.Tensor | None]]:
         shown = [None] * len(rows) if pictures is None else pictures
         asked = [items[row].conversation(own) for row, own in zip(rows, shown, strict=True)]
         inputs = self.processor.apply_chat_template(asked, tokenize=True, return_dict=True, add_generation_prompt=True)
         inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
+        if without is not None:
+            present = torch.tensor([name != without for name in self.model.experts.names])
+            shown_pictures = sum(len(own or ()) for own in shown)
+            inputs["present"] = present.expand(shown_pictures, -1).to(self.model.device)
         longest = LONGEST[items[rows[0]].kind in LONG]
         made = self.model.generate(**inputs, max_new_tokens=longest, do_sample=False).cpu()
         said = self.processor.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -16,7 +16,9 @@ from astrea.data.readers.trainable import Trainable
 from astrea.data.readers.warnings import RateLimitedWarnings
 from astrea.evaluation.own_data.answers import Answers, Respondent
 from astrea.evaluation.own_data.items import Item, items_of
-from astrea.evaluation.own_data.score import score
+from astrea.evaluation.own_data.masked import score_changes
+from astrea.evaluation.own_data.retrieval import retrieval_tasks
+from astrea.evaluation.own_data.score import by_source, score
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 
@@ -37,12 +39,14 @@ def measure(
     *,
     limit: int | None = None,
     batch: int = 16,
+    masking: bool = False,
     report: Reporter = SILENT,
 ) -> Measured:
     """Let a model answer held-out data, with pictures and blind.
 
     Args:
         limit: records of each source; None = all.
+        masking: also without each expert in turn, on some of the items (`astrea.evaluation.own_data.masked`).
 
     Raises:
         AstreaError: there is no record that could be answered.
@@ -54,8 +58,16 @@ def measure(
     names = ", ".join(dict.fromkeys(source.reader.path.name for source in sources))
     if not items:
         raise AstreaError(f"{names}: holds nothing to be answered", "look it over with astrea validate")
-    answers = Respondent(model, processor, batch).answer(items, report)
+    respondent = Respondent(model, processor, batch)
+    answers = respondent.answer(items, report)
     found = score(items, answers, model.experts.names)
+    readable = [item for item, said in zip(items, answers.seen, strict=True) if said is not None]
+    found["tasks"] |= retrieval_tasks(model, processor, readable, report)
+    files = [source.reader.path.name for source in sources]
+    if len(set(files)) > 1:
+        found["sources"] = by_source(items, answers, files)
+    if masking:
+        found |= score_changes(respondent, items, answers, report)
     learned = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("model.experts."))
     found |= {
         "data": [str(source.reader.path) for source in sources],

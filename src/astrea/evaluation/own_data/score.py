@@ -36,7 +36,7 @@ def score(items: Sequence[Item], answers: Answers, names: Sequence[str]) -> dict
         truths = [items[row].truths for row in rows]
         seen, blind = ([str(given[row]) for row in rows] for given in (answers.seen, answers.blind))
         secondary = figures(kind, seen, truths)
-        primary = "rouge_l" if kind in LONG else "vqa_accuracy"
+        primary = primary_of(kind)
         tasks[kind] = {
             "metric": primary,
             "score": secondary.pop(primary),
@@ -58,6 +58,42 @@ def score(items: Sequence[Item], answers: Answers, names: Sequence[str]) -> dict
         "load": load_balance(shares, list(names)),
         "shares": {kind: dict(zip(names, one.mean(0).tolist(), strict=True)) for kind, one in shares.items()},
     }
+
+
+def primary_of(kind: str) -> str:
+    """The figure that is a kind's score."""
+    return "rouge_l" if kind in LONG else "vqa_accuracy"
+
+
+def by_kind(items: Sequence[Item], given: Sequence[str]) -> dict[str, float]:
+    """The score of each kind of answers, 0..100."""
+    found = {}
+    for kind in KINDS:
+        rows = [row for row, item in enumerate(items) if item.kind == kind]
+        if rows:
+            truths = [items[row].truths for row in rows]
+            found[kind] = figures(kind, [given[row] for row in rows], truths)[primary_of(kind)]
+    return found
+
+
+def by_source(items: Sequence[Item], answers: Answers, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The scores of each source by itself: {source: {n, average, blind_average, tasks: {kind: score}}}.
+
+    Args:
+        names: of the sources, by number; those of one name are one.
+    """
+    found = {}
+    for name in dict.fromkeys(names):
+        rows = [
+            row for row, item in enumerate(items) if names[item.sample.source] == name and answers.seen[row] is not None
+        ]
+        if not rows:
+            continue
+        own = [items[row] for row in rows]
+        seen, blind = (by_kind(own, [str(given[row]) for row in rows]) for given in (answers.seen, answers.blind))
+        average, blind_average = (float(np.mean(list(scores.values()))) for scores in (seen, blind))
+        found[name] = {"n": len(rows), "average": average, "blind_average": blind_average, "tasks": seen}
+    return found
 
 
 def figures(kind: str, given: Sequence[str], truths: Sequence[Sequence[str]]) -> dict[str, float]:
