@@ -12,7 +12,7 @@ from PIL import Image
 from astrea.common.errors import AstreaError
 from astrea.report.page import write_report
 from astrea.report.results import TASKS
-from html_pages import Page
+from html_pages import Page, saved
 
 EXPERTS = ("captioning", "classification", "segmentation", "detection")
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&\x00\ud800"
@@ -386,3 +386,20 @@ def test_a_page_that_cannot_be_written(run: Path):
     (run / "report.html").mkdir()
     with pytest.raises(AstreaError, match=r"report\.html cannot be written"):
         write_report(run)
+
+
+def test_what_no_average_counts_stands_apart(run: Path):
+    results = full_results() | {
+        "templates": {"spatial.name": {"score": 41.25, "n": 80, "blind": 2.5}},
+        "naming": {"score": 41.25, "n": 80, "blind": 2.5},
+        "new_things": {"existence": {"score": 83.125, "n": 160, "blind": 50.0}},
+    }
+    (run / "results.json").write_text(json.dumps(results))
+    page = write_report(run).read_text(encoding="utf-8")
+    for text in ("Things never shown in training", "existence of new things", "83.1", "Counted above", "41.2"):
+        assert text in page
+    assert saved(Page(page), "questions.csv")[1:] == [["spatial.name", "41.25", "2.5", "80"]]
+    (run / "results.json").write_text(json.dumps(full_results()))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "Things never shown" not in page
+    assert "questions.csv" not in page

@@ -51,3 +51,10 @@ def test_names_are_no_markup():
 def test_a_field_of_the_wrong_type_is_named():
     with pytest.raises(AstreaError, match=r"the results: tasks\.area\.score"):
         terminal_table({"tasks": {"area": {"score": "high"}}})
+
+
+def test_what_no_average_counts_stands_below_it():
+    row = {"score": 83.1, "blind": 50, "n": 120}
+    text = printed({"average": 60, "blind_average": 30, "naming": {"score": 41.2}, "new_things": {"place": row}})
+    assert text.index("average") < text.index("names") < text.index("place of new things")
+    assert line_of(text, "place")[2:] == ["83.1", "50.0", "120", "+33.1"]

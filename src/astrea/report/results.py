@@ -170,6 +170,19 @@ class Results(_Part):
     seconds: Table[Number] = {}
     params: Table[Number] = {}
     forgetting: Forgetting | None = None
+    templates: Table[TaskScore] = {}
+    naming: TaskScore | None = None
+    new_things: Table[TaskScore] = {}
+
+    @property
+    def scored_apart(self) -> dict[str, list[tuple[str, TaskScore]]]:
+        """Scores that no average counts, by heading: of all questions for a name, and of questions about things that
+        training never showed."""
+        found = {"Counted above": [] if self.naming is None else [("names", self.naming)]}
+        found["Things never shown in training"] = [
+            (f"{name} of new things", row) for name, row in self.new_things.items()
+        ]
+        return {heading: rows for heading, rows in found.items() if rows}
 
     @property
     def own_data(self) -> bool:

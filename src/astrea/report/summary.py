@@ -31,6 +31,10 @@ def terminal_table(results: Mapping[str, Any]) -> Table:
     table.add_section()
     average = TaskScore(score=parsed.average, blind=parsed.blind_average)
     table.add_row(*_cells("average", average, last=True), style="bold")
+    for rows in parsed.scored_apart.values():
+        table.add_section()
+        for name, row in rows:
+            table.add_row(*_cells(name, row))
     return table
 
 

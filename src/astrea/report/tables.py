@@ -63,6 +63,12 @@ def tasks_csv(results: Results) -> str:
     return csv_address(("task", "metric", "score", "low", "high", "blind", "n"), rows)
 
 
+def templates_csv(results: Results) -> str:
+    """The scores of each kind of question for a spreadsheet."""
+    rows = [(name, row.score, row.blind, row.n) for name, row in results.templates.items()]
+    return csv_address(("questions", "score", "blind", "n"), rows)
+
+
 def conditions(results: Results) -> list[str]:
     """Every condition of the pictures that scores or shares are split by."""
     return list(dict.fromkeys([*results.conditions, *results.shares_by_condition]))

@@ -228,7 +228,9 @@ def test_naming_and_new_things_are_scored_apart(results: Any) -> None:
         some = [row for name, row in table["templates"].items() if name.startswith(f"{task}.")]
         mean = sum(row["score"] * row["n"] for row in some) / sum(row["n"] for row in some)
         assert mean == pytest.approx(table["tasks"][task]["score"])
-    assert table["naming"].keys() == {"score", "n"}
+    assert table["naming"].keys() == {"score", "blind", "n"}
+    names = [table["templates"][name] for name in NAMING if name in table["templates"]]
+    assert table["naming"]["n"] == sum(row["n"] for row in names) > 0
     assert set(table["new_things"]) == {"existence", "place", "name"}
     assert all(row["n"] > 0 and 0 <= row["blind"] <= 100 for row in table["new_things"].values())
 

@@ -261,7 +261,7 @@ def full_table(
             }
             for task in tasks
         },
-        "templates": template_scores(seen, main),
+        "templates": template_scores(seen, main, dark),
         "load": load_balance(main.shares, names),
         "shares": {task: dict(zip(names, s.mean(0).tolist(), strict=True)) for task, s in main.shares.items()},
         "shares_by_condition": shares_by_condition(seen, main, names),
@@ -275,14 +275,20 @@ def full_table(
     return results, main
 
 
-def template_scores(seen: Seen, outcome: Outcome) -> dict[str, dict[str, float]]:
-    """The score (0..100) of each template of the VQA tasks, and of how many questions."""
-    found: dict[str, list[float]] = defaultdict(list)
+def template_scores(seen: Seen, main: Outcome, dark: Outcome) -> dict[str, dict[str, float]]:
+    """Of each template of the VQA tasks that were run: the score (0..100), how many questions, the blind score."""
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for task in VQA_TASKS:
+        if task not in main.per_item:
+            continue
         asked = [item.question for item in seen.sets.questions if item.question.task == task]
-        for question, right in zip(asked, outcome.per_item.get(task, ()), strict=False):
-            found[question.template].append(float(right))
-    return {name: {"score": 100 * float(np.mean(right)), "n": len(right)} for name, right in found.items()}
+        for question, right, guessed in zip(asked, main.per_item[task], dark.per_item[task], strict=True):
+            found[question.template].append((right, guessed))
+    scores = {}
+    for name, both in found.items():
+        score, blind = (100 * np.array(both, float).mean(0)).tolist()
+        scores[name] = {"score": score, "n": len(both), "blind": blind}
+    return scores
 
 
 def scene_of(seen: Seen, task: str) -> list[Any]:

@@ -95,19 +95,18 @@ def about_new_things(
         TestSets(scenes, asked, {}, [], [], []), features_of(model.experts, made, scenes), {}, {}, suite_of(made)
     )
     tasks = made.new_questions.tasks
-    found = []
-    for blind in (False, True):
-        answerer = Answerer(model, tokenizer)
-        outcome = run_tasks(answerer, seen, tasks, blind=blind, label="evaluate new things", report=report)
-        found.append(template_scores(seen, outcome))
-    return {
-        what: pooled(found[0], names) | {"blind": pooled(found[1], names)["score"]}
-        for what, names in NEW_THINGS.items()
-    }
+    answerer, label = Answerer(model, tokenizer), "evaluate new things"
+    main, dark = (run_tasks(answerer, seen, tasks, blind=blind, label=label, report=report) for blind in (False, True))
+    scores = template_scores(seen, main, dark)
+    return {what: pooled(scores, names) for what, names in NEW_THINGS.items()}
 
 
 def pooled(scores: Scores, templates: Sequence[str]) -> dict[str, float]:
-    """The score of all questions of some templates together."""
+    """Score and blind score of all questions of some templates together; NaN where none was asked."""
     some = [scores[name] for name in templates if name in scores]
     count = sum(each["n"] for each in some)
-    return {"score": sum(each["score"] * each["n"] for each in some) / count if count else float("nan"), "n": count}
+    means = {
+        key: sum(each[key] * each["n"] for each in some) / count if count else float("nan")
+        for key in ("score", "blind")
+    }
+    return {**means, "n": count}
