@@ -1,4 +1,6 @@
 # Astrea on the processor:  docker build -t astrea . && docker run --rm astrea ask example "what colour is the cat?"
+# A server, with EXTRAS="[serve]" below:  docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/key":/key:ro astrea serve
+#   --host 0.0.0.0 --api-key-file /key      (docs/serving.md)
 # Work with files of yours:  docker run --rm -v "$PWD":/data astrea train tiny --out /data/runs/mine
 FROM python:3.11-slim
 
@@ -15,5 +17,6 @@ RUN pip install --no-cache-dir -c /src/constraints.txt ${TORCH_INDEX:+--extra-in
 RUN useradd --create-home astrea && install -d -o astrea /data
 USER astrea
 WORKDIR /data
+EXPOSE 8000
 ENTRYPOINT ["astrea"]
 CMD ["--help"]

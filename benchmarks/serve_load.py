@@ -110,6 +110,13 @@ class Client:
         return Answered(text, first, last, tokens)
 
 
+def is_open(port: int) -> bool:
+    """Whether something listens at a port."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def served(options: Sequence[str], trace: Path) -> Iterator[tuple[int, int]]:
     """A server, as its port and process id."""
@@ -119,10 +126,7 @@ def served(options: Sequence[str], trace: Path) -> Iterator[tuple[int, int]]:
     command = [sys.executable, "-m", "astrea", "serve", "--port", str(port), "--trace", str(trace), *options]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                Client(port).connection.connect()
-                break
+        while not is_open(port):
             if process.poll() is not None:
                 raise SystemExit(f"{shlex.join(command)} ended with status {process.returncode}")
             time.sleep(0.1)

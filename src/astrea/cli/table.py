@@ -63,6 +63,11 @@ COMMANDS = (
     Command("cache", "List or remove cached expert features and language models.", CACHE),
     Command("estimate", "Say what a recipe costs: memory, GPU, time.", "astrea.cli.commands.estimate:estimate"),
     Command("ask", "Ask a question about a picture, and why this is the answer.", "astrea.cli.commands.ask:ask"),
+    Command(
+        "chat",
+        "Talk about a picture: answers as they come, with each expert's weight.",
+        "astrea.cli.commands.chat:chat",
+    ),
     Command("serve", "Serve a model to chat-completions clients over HTTP.", "astrea.cli.commands.serve:serve"),
     Command("index", "Index a folder of pictures, for `astrea retrieve`.", "astrea.cli.commands.retrieve:index"),
     Command("retrieve", "Find the pictures that fit a text best.", "astrea.cli.commands.retrieve:retrieve"),

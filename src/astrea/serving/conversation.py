@@ -50,12 +50,9 @@ class Prompts:
     def made(self, turns: list[dict[str, Any]], pictures: Sequence[Picture], without: frozenset[str]) -> Prompt:
         """The prompt of turns as chat templates take them."""
         try:
-            text = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-            images = [picture.pixels for picture in pictures] or None
-            found = self.processor(images=images, text=[text])
+            return prompt_of(self.processor, turns, pictures, without)
         except AstreaError as error:
             raise refused(error, "messages") from None
-        return Prompt(found["input_ids"][0], found["question_mask"][0].bool(), tuple(pictures), without)
 
     def _turns(self, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[str]]:
         """Turns as chat templates take them, and the URLs of their pictures."""
@@ -84,3 +81,19 @@ class Prompts:
         if characters > self.processor.max_length * CHARACTERS_PER_TOKEN:
             raise ApiError(400, "the conversation is longer than the model can read", param="messages")
         return turns, urls
+
+
+def prompt_of(
+    processor: AstreaProcessor,
+    turns: list[dict[str, Any]],
+    pictures: Sequence[Picture],
+    without: frozenset[str] = frozenset(),
+) -> Prompt:
+    """The prompt of turns as chat templates take them.
+
+    Raises:
+        AstreaError: the model cannot be asked this.
+    """
+    text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    found = processor(images=[picture.pixels for picture in pictures] or None, text=[text])
+    return Prompt(found["input_ids"][0], found["question_mask"][0].bool(), tuple(pictures), without)

@@ -55,8 +55,9 @@ def serve(
             trace.open("a").close()
     loaded = load(model, device=device, trust_remote_code=trust_remote_code)
     called = name or model.resolve().name
-    more = {"skip_below": skip_below, "example": example_picture(), "trace": trace}
-    settings = Settings(name=called, key=key, hosts=hosts, limits=limits, **more)
+    settings = Settings(
+        name=called, key=key, hosts=hosts, limits=limits, skip_below=skip_below, example=example_picture(), trace=trace
+    )
     log_to_standard_error()
     # uvicorn obeys both while it runs, and afterwards raises what came for whoever handled it before.
     for asked_to_end in (signal.SIGINT, signal.SIGTERM):

@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from astrea.common.installation import SHIPPED_NAME
 from astrea.common.lazy import LazyModule
 from astrea.common.options import AsJson, OnDevice, OptionalModel, TrustRemoteCode, model_folder
 from astrea.common.paths import is_file
 
 if TYPE_CHECKING:
     from astrea.cli.actions import ask as actions
+    from astrea.cli.actions import ask_batch as many
 else:
     actions = LazyModule("astrea.cli.actions.ask")
+    many = LazyModule("astrea.cli.actions.ask_batch")
+
+LONGEST_OF_MANY = 64
 
 
 def ask(
@@ -32,6 +37,13 @@ def ask(
     question: Annotated[
         str | None, typer.Argument(help='Such as "how many cows are there?"', metavar="QUESTION", show_default=False)
     ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option("--batch", help="JSONL file of questions, in place of PICTURE and QUESTION.", metavar="QUESTIONS"),
+    ] = None,
+    answers: Annotated[
+        Path | None, typer.Option("--out", help="JSONL file of answers to the --batch.", metavar="ANSWERS")
+    ] = None,
     as_json: AsJson = False,
     show: Annotated[Path | None, typer.Option("--show", help="Write a picture of the experts' readings here.")] = None,
     device: OnDevice = "auto",
@@ -44,7 +56,19 @@ def ask(
     [bold]astrea ask example "what colour is the cat?"[/bold]  the picture and the model that come with the package
     [bold]astrea ask PICTURE "what colour is the cat?"[/bold]  a picture of yours
     [bold]astrea ask MODEL PICTURE "what colour is the cat?"[/bold]  asks one that you trained
+    [bold]astrea ask --batch questions.jsonl --out answers.jsonl[/bold]  many; run again, it goes on
     """
+    if (batch is None) != (answers is None):
+        context.fail("--batch and --out belong together")
+    if batch is not None and answers is not None:
+        words = [*(model or []), *(Path(word) for word in (image, question) if word is not None)]
+        if len(words) > 1:
+            context.fail("Give --batch, or PICTURE and QUESTION")
+        many.ask_batch(
+            words[0] if words else Path(SHIPPED_NAME), batch, answers, longest=LONGEST_OF_MANY, device=device,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        return
     chosen, image, question = given(context, model, image, question)
     folder = model_folder(context, chosen, Path(image), "QUESTION")
     actions.ask(folder, image, question, show=show, as_json=as_json, device=device, trust_remote_code=trust_remote_code)

@@ -47,7 +47,7 @@ function list(weights, masking = {}) {
     const use = make("input", { type: "checkbox", checked: !state.off.has(name) });
     use.setAttribute("aria-label", `Use ${name}`);
     use.addEventListener("change", () => { use.checked ? state.off.delete(name) : state.off.add(name); remember(); });
-    const show = make("input", { type: "checkbox", checked: state.shown.has(name), disabled: !state.readings[name] });
+    const show = make("input", { type: "checkbox", checked: state.shown.has(name), disabled: !placed(state.readings[name]) });
     show.setAttribute("aria-label", `Show what ${name} saw`);
     show.addEventListener("change", () => { show.checked ? state.shown.add(name) : state.shown.delete(name); redraw(); });
     const told = make("td", {}, name);
@@ -64,6 +64,8 @@ function list(weights, masking = {}) {
   });
   at("experts").tBodies[0].replaceChildren(...rows);
 }
+
+function placed(reading) { return Boolean(reading && (reading.boxes.length || reading.mask)); }
 
 async function run() {
   if (!state.picture) return say("Choose a picture first.");

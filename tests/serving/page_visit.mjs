@@ -1,0 +1,49 @@
+// Visits the page as a person would; prints what it found as JSON.
+// node page_visit.mjs FOLDER_WITH_NODE_MODULES BROWSER URL SCREENSHOT_FOLDER
+import { createRequire } from "node:module";
+
+const [modules, executablePath, url, shots] = process.argv.slice(2);
+const require = createRequire(`${modules}/`);
+const { chromium } = require("playwright-core");
+const axe = require.resolve("axe-core/axe.min.js");
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+const found = { requests: [], errors: [], visits: {} };
+
+async function visit(name, options) {
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  const asked = (count) => page.waitForFunction((n) => document.querySelectorAll("#history li").length === n, count);
+  page.on("pageerror", (error) => found.errors.push(error.message));
+  page.on("console", (message) => { if (message.type() === "error") found.errors.push(message.text()); });
+  page.on("request", (request) => found.requests.push(request.url()));
+  await page.goto(url);
+  await page.getByRole("button", { name: "Example" }).focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("textbox", { name: "Ask about the picture" }).fill("what colour is the cat?");
+  await page.keyboard.press("Enter");
+  await asked(1);
+  const first = await page.textContent("#answer");
+  const plain = await page.evaluate(() => document.getElementById("canvas").toDataURL());
+  await page.getByLabel("Show what detection saw").focus();
+  await page.keyboard.press("Space");
+  const drawn = await page.evaluate(() => document.getElementById("canvas").toDataURL());
+  await page.getByLabel("Use classification").focus();
+  await page.keyboard.press("Space");
+  await page.getByRole("textbox", { name: "Ask about the picture" }).fill("describe the picture.");
+  await page.keyboard.press("Enter");
+  await asked(2);
+  const weights = await page.locator("#experts tbody tr").allTextContents();
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+  const stop = await page.locator("#stop").isVisible();
+  if (shots) await page.screenshot({ path: `${shots}/${name}.png`, fullPage: true });
+  await page.addScriptTag({ path: axe });
+  const problems = await page.evaluate(async () => (await window.axe.run()).violations.map((one) => [one.impact, one.id]));
+  found.visits[name] = { first, second: await page.textContent("#answer"), drawn: drawn !== plain, weights, wide, stop, problems, link: page.url() };
+  await context.close();
+}
+
+// The policy of the page would keep out the tool that judges it.
+await visit("light", { viewport: { width: 1200, height: 900 }, bypassCSP: true });
+await visit("phone-dark", { viewport: { width: 390, height: 800 }, colorScheme: "dark", bypassCSP: true });
+await browser.close();
+console.log(JSON.stringify(found));
