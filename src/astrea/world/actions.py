@@ -10,6 +10,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.output import out, print_path, save_picture
 from astrea.common.progress import TerminalReporter
 from astrea.common.provenance import commit
+from astrea.data.worlds import open_world
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.world import bundle
@@ -23,6 +24,13 @@ from astrea.world.sheet import contact_sheet
 def pretrain(recipe: str, overrides: Sequence[str], folder: Path, *, only: list[str] | None) -> None:
     """Train the parts of a recipe into a folder."""
     loaded = load_recipe(Recipe, recipe, overrides)
+    if loaded.world.kind != "drawn":
+        if only:
+            raise AstreaError("--only is of the drawn world's parts", "leave it out")
+        with TerminalReporter() as report:
+            open_world(loaded).pretrain(folder, report=report)
+        print_path("parts", folder)
+        return
     if not only and not parts_of(loaded):
         raise AstreaError(
             f"the recipe {loaded.name!r} uses none of the parts that are trained here: its experts and its language "

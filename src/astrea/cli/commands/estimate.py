@@ -16,7 +16,9 @@ else:
 
 
 def estimate(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (tiny, small, base, large) or a YAML file.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A shipped recipe's name (tiny, photo, small, base, large) or a YAML file.")
+    ],
     overrides: Overrides = None,
     checkpointing: Annotated[
         bool | None,

@@ -51,7 +51,11 @@ class CenterNetExpert(Expert):
     what the network's backbone sees there.
 
     Args:
+        most: how many things it tells of at most, 1..32.
         threshold: a smaller probability is an empty slot.
+
+    Raises:
+        AstreaError: an option is out of range.
     """
 
     num_tokens = MOST
@@ -66,11 +70,13 @@ class CenterNetExpert(Expert):
     }
     phrases = ("{feature} {vertical} {horizontal} {size} ;", "{thing} {vertical} {horizontal} {size} ;")
 
-    def __init__(self, *, threshold: float = 0.2) -> None:
+    def __init__(self, *, most: int = MOST, threshold: float = 0.2) -> None:
         super().__init__()
+        if most not in range(1, 33):
+            raise AstreaError(f"most={most!r}", "a whole number in 1..32")
         if not 0 < threshold < 1:
             raise AstreaError(f"threshold={threshold!r}", "a probability between 0 and 1")
-        self.threshold = threshold
+        self.num_tokens, self.threshold = most, threshold
         self.network = CenterNet()
         # On the meta device there is nothing to fill yet: the weights will come from the model folder.
         if not self.network.stem.weight.is_meta:
@@ -83,7 +89,7 @@ class CenterNetExpert(Expert):
         width = heat_BKhw.shape[3]
         best_B1hw = heat_BKhw.amax(1, keepdim=True)
         peaks = best_B1hw * (F.max_pool2d(best_B1hw, 5, 1, 2) == best_B1hw)
-        score_BT, at_BT = peaks.flatten(1).topk(MOST, 1)
+        score_BT, at_BT = peaks.flatten(1).topk(self.num_tokens, 1)
         classes_BTK, sides_BT4 = (
             maps.flatten(2).gather(2, at_BT.unsqueeze(1).expand(-1, maps.shape[1], -1)).transpose(1, 2)
             for maps in (heat_BKhw, sides_B4hw)

@@ -21,6 +21,7 @@ from astrea.world.evaluation.tasks import TASKS
 from astrea.world.photographs.compositions import Compositions, open_compositions
 from astrea.world.photographs.dataset import PhotographData, load_photographs
 from astrea.world.photographs.evaluate import evaluate
+from astrea.world.photographs.pretrain import pretrain
 
 
 class PhotographWorld(World):
@@ -47,6 +48,9 @@ class PhotographWorld(World):
 
     def learn_confidence(self, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
         """Not known yet for photographs."""
+
+    def pretrain(self, folder: Path, *, report: Reporter = SILENT) -> None:
+        pretrain(self.recipe, self.made, folder, report=report)
 
     def measure(
         self,
