@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from astrea.common.errors import AstreaError
-from astrea.recipes.idle import SWITCHES, Switch
+from astrea.recipes.idle import OF_EVERY_STRATEGY, SWITCHES, Switch
 from astrea.recipes.loader import dump_recipe, load_recipe, shipped_recipes
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.trail import Trail, dotted
 
 VALUES = {"gate_tau": 2.0, "residual_start": 0.9, "residual_end": 0.9, "prune_share": 0.2, "keep_threshold": 0.5}
 """Of keys that are no switches themselves; others are true, or 1."""
-PAIRS = [(switch, key) for switch in SWITCHES for key in (*switch.idle, *switch.also_off)]
+EVERY = (*SWITCHES, *OF_EVERY_STRATEGY)
+PAIRS = [(switch, key) for switch in EVERY for key in (*switch.idle, *switch.also_off)]
 
 
 def word(key: Trail, value: object) -> str:
@@ -45,13 +46,13 @@ def test_a_key_that_another_one_turns_off_is_refused_and_both_are_named(switch: 
         assert load_recipe(Recipe, "tiny", [off, word(key, 0 if key[0] != "model" or "_" in str(key[1]) else False)])
 
 
-@pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: dotted(switch.key))
+@pytest.mark.parametrize("switch", EVERY, ids=lambda switch: dotted(switch.key))
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_what_a_base_says_of_it_is_left_behind(switch: Switch, name: str, tmp_path: Path):
     base = tmp_path / "base.yaml"
     base.write_text(f"base: {name}\nmodel: {{gate_tau: 2.0, residual: true, residual_end: 0.5}}\n")
     recipe = load_recipe(Recipe, str(base), [turned(switch, off=True)])
-    usual = load_recipe(Recipe, "tiny").model
+    usual = load_recipe(Recipe, "tiny", [turned(switch, off=True)]).model
     for key in (*switch.idle, *switch.also_off):
         if key[0] == "model":
             assert getattr(recipe.model, str(key[1])) == getattr(usual, str(key[1]))

@@ -1,4 +1,4 @@
-"""Keys that another key of Astrea's fusion leaves without effect, such as ``model.gate_tau`` without a gate.
+"""Keys that another key leaves without effect, such as ``model.gate_tau`` without a gate.
 
 Who writes both in one place is told so. Where a base recipe sets the key, and the recipe on top of it or the command
 line turns off what would read it, the key is left behind. The options of other strategies are checked by each
@@ -31,10 +31,15 @@ class Switch(NamedTuple):
     idle: tuple[Trail, ...]
     also_off: tuple[Trail, ...] = ()
 
+    def value(self, data: Any) -> Any:
+        """What plain data says, or leaves at its usual value."""
+        usual = False if self.key in OFF_FOR_PHRASES and value_at(data, FINDINGS, "tokens") != "tokens" else self.usual
+        return value_at(data, self.key, usual)
+
     def is_off(self, data: Any) -> bool:
         """Whether plain data turns it off."""
-        value = value_at(data, self.key, self.usual)
-        return type(value) in (bool, int, float) and value == self.off
+        value = self.value(data)
+        return type(value) in (bool, int, float, str) and value == self.off
 
     def unread(self, data: Any) -> Iterator[Trail]:
         """Which keys plain data holds in vain."""
@@ -51,6 +56,11 @@ def _losses(name: str) -> tuple[Trail, ...]:
     return tuple((stage, "losses", name) for stage in STAGES)
 
 
+FINDINGS: Trail = ("model", "findings")
+
+OFF_FOR_PHRASES = _model("mixer", "reliability")
+"""Off where findings are phrases and nothing is said, see `astrea.recipes.model.Model`."""
+
 _RATE, _EVERY = ("regularisation", "load_rate"), ("regularisation", "contribution_every")
 
 SWITCHES = (
@@ -64,6 +74,12 @@ SWITCHES = (
     Switch(("model", "mixer"), True, False, "true", (), _model("residual")),
     Switch(("model", "residual"), False, False, "true", _model("residual_start", "residual_end")),
     Switch(("model", "reliability"), True, False, "true", (), _losses("reliability")),
+    Switch(FINDINGS, "tokens", "phrases", "tokens", (), _model("word_match")),
+    Switch(FINDINGS, "tokens", "written", "tokens", (), _model("word_match")),
+)
+
+OF_EVERY_STRATEGY = tuple(
+    Switch(FINDINGS, "tokens", off, "phrases", (("regularisation", "phrase_dropout"),)) for off in ("tokens", "written")
 )
 
 
@@ -80,15 +96,14 @@ def settle(recipe: Tree, before: Mapping[Trail, str]) -> list[Idle]:
     Args:
         before: where everything was written below the layer; {} if there is nothing below.
     """
-    if strategy_of(recipe) not in (None, ASTREA):
-        return []
+    own = SWITCHES if strategy_of(recipe) in (None, ASTREA) else ()
     found = []
-    for switch in SWITCHES:
+    for switch in (*own, *OF_EVERY_STRATEGY):
         for key in list(switch.unread(recipe.data)):
             if recipe.origin(key) == before.get(key):
                 recipe.forget(key)
                 continue
-            value = str(value_at(recipe.data, switch.key, switch.usual)).lower()
+            value = str(switch.value(recipe.data)).lower()
             where = f" ({recipe.origins[switch.key]})" if switch.key in recipe.origins else ""
             name, other = dotted(key), dotted(switch.key)
             said = f"{recipe.origin(key)}: {name!r} has no effect where {other!r} is {value}{where}"
@@ -108,10 +123,9 @@ def without_unread(data: dict[str, Any], usual: Mapping[str, Any]) -> dict[str, 
     Args:
         usual: every key's default. Whatever differs from it stays, so that a recipe reads back as it is.
     """
-    if value_at(data, ("model", "strategy")) != ASTREA:
-        return data
+    own = SWITCHES if value_at(data, ("model", "strategy")) == ASTREA else ()
     made = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
-    for switch in SWITCHES:
+    for switch in (*own, *OF_EVERY_STRATEGY):
         for key in switch.unread(data):
             if len(key) == 2 and value_at(data, key) == value_at(usual, key):
                 made[str(key[0])].pop(key[1], None)

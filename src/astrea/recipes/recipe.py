@@ -26,7 +26,7 @@ from astrea.recipes.evaluation import Evaluation
 from astrea.recipes.experts import ExpertEntry
 from astrea.recipes.llm import LanguageModel
 from astrea.recipes.model import Contrast, Model, Regularisation
-from astrea.recipes.part import BadKey, Part
+from astrea.recipes.part import Part
 from astrea.recipes.pretraining import Distill, ExpertPretraining, LanguagePretraining, Pretraining, PretrainPart
 from astrea.recipes.renamed import RENAMED
 from astrea.recipes.runtime import Runtime
@@ -98,15 +98,6 @@ class Recipe(Part):
         if self.model.findings != "phrases" and "regularisation" in made:
             made["regularisation"] = {k: v for k, v in made["regularisation"].items() if k != "phrase_dropout"}
         return made
-
-    @model_validator(mode="after")
-    def _findings_are_read(self) -> Recipe:
-        findings = self.model.findings
-        if findings != "phrases" and "phrase_dropout" in self.regularisation.model_fields_set:
-            raise BadKey(("regularisation", "phrase_dropout"), f"nothing reads it where model.findings is {findings}")
-        if findings == "written" and self.align.steps:
-            raise BadKey(("align", "steps"), "nothing learns in findings that are written out; set align.steps=0")
-        return self
 
     @field_validator("pretrain", "start")
     @classmethod

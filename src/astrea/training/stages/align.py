@@ -43,7 +43,9 @@ class AlignObjective(Objective):
 
     @property
     def idle(self) -> bool:
-        return not any(loss.teaches(self.names) for loss in self.losses.values())
+        own = {"adapters", "picture_head", "text_head"}
+        learns = any(name.partition(".")[0] in own for name, _, _ in self.trainable())
+        return not learns or not any(loss.teaches(self.names) for loss in self.losses.values())
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         alignment = self.ctx.model.alignment
