@@ -17,6 +17,7 @@ from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.losses.protocol import AlignStep
 from astrea.training.plan import plan_stages
 from astrea.training.stages.align import AlignObjective
+from astrea.training.stages.instruct import InstructObjective
 from astrea.training.trainable import train_only
 from astrea.world.dataset import WorldData
 from phrase_experts import EXPERTS, Seer, seen
@@ -98,6 +99,20 @@ def test_experts_of_words_alone_have_nothing_to_learn(make):
     # Another loss may teach them.
     more = make(align__losses=LOSSES | {"itc": 0.1})
     assert not AlignObjective(more, joining="signs", aligned=[], offset=0).idle
+
+
+def test_written_findings_leave_stages_without_anything_to_learn(make):
+    alone = {"fuse__train": ["adapters", "fusion"], "fuse__losses": {"lm": 1.0}}
+
+    def idle(ctx: TrainingContext) -> list[bool]:
+        stages = [InstructObjective(ctx, name, getattr(ctx.recipe, name), offset=0) for name in ("fuse", "tune")]
+        return [AlignObjective(ctx, joining=None, aligned=[], offset=0).idle, *(stage.idle for stage in stages)]
+
+    adapters = {"align__train": ["adapters"]}
+    assert idle(make("written", **alone, **adapters)) == [True, True, False]
+    assert idle(make("phrases", **alone, **adapters)) == [False, False, False]
+    measured = {**alone, "fuse__losses": {"lm": 1.0, "contribution": 0.1}}
+    assert idle(make("written", **measured, **adapters)) == [True, False, False]
 
 
 def test_the_phases_are_one_expert_after_another_and_all_together(make):

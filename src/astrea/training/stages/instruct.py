@@ -39,6 +39,15 @@ class InstructObjective(Objective):
         self.losses = build_losses(InstructLoss, self.weights, ctx)  # type: ignore[type-abstract]
         ctx.contrast.queue.clear()
 
+    @property
+    def idle(self) -> bool:
+        if self.ctx.model.config.findings != "written":
+            return False
+        # No adapter learns, and of answers the gate learns nothing: it measures contributions.
+        by_itself = ("fusion.allocator.", "contrast.")
+        learns = any(not name.startswith(by_itself) for name, _, _ in self.trainable())
+        return not learns and not self.weights.get("contribution")
+
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         model, learns = self.ctx.model, self.stage.train
         if "adapters" in learns:
