@@ -91,6 +91,18 @@ def test_readings_are_the_experts_own(why, tiny_model, tiny_processor, pictures)
     assert {n: r.as_dict() for n, r in why.readings.items()} == {n: r.as_dict() for n, r in own.items()}
 
 
+def test_boxes_are_told_of_the_picture_and_not_of_its_square(tiny_model, tiny_processor, pictures):
+    wide = pictures[2]  # 90 x 60: a third of its square is filling
+    square = tiny_model.experts.readings(tiny_processor(images=[wide])["pixel_values"])[0]["detection"]
+    found = explain(tiny_model, tiny_processor, wide, QUESTION, longest=1, masking=False).readings["detection"]
+    assert len(found.boxes) == len(square.boxes) > 0
+    top, high = (64 - 43) // 2 / 64, 43 / 64
+    for (x0, y0, x1, y1), (left, upper, right, lower) in zip(square.boxes, found.boxes, strict=True):
+        assert (left, right) == pytest.approx((x0, x1))
+        wanted = [min(1, max(0, (y - top) / high)) for y in (y0, y1)]
+        assert (upper, lower) == pytest.approx(wanted, abs=1e-5)
+
+
 @pytest.mark.parametrize("name", ["captioning", "classification", "segmentation", "detection"])
 def test_masking_is_what_the_model_does_without_the_expert(why, tiny_model, tiny_processor, pictures, name):
     everything, rest = torch.ones(1, 4, dtype=torch.bool), without(tiny_model, name)

@@ -18,12 +18,15 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from astrea.common.errors import AstreaError, shortened
+from astrea.common.letterbox import inner_size
 from astrea.common.paths import hint_for
 from astrea.data.image_limits import Costly, check_memory, check_size, check_structure, exif_is_bounded
 from astrea.data.image_modes import to_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
+ORIGINAL_PIXELS = 1 << 21
+"""An expert that reads pictures as they are is given this many pixels at most: 1448 x 1448."""
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")  # a path object has only one of the slashes
 _FORMATS_TEXT = ", ".join(FORMATS[:-1]) + " or " + FORMATS[-1]
@@ -115,9 +118,7 @@ def to_square_array(image: Image.Image, size: int) -> np.ndarray:
         image = load_image(image)
     if image.size == (size, size):
         return np.array(image)
-    longest = max(image.size)
-    # A 1 x 10000 strip would scale to a width of 0: keep at least one pixel of it.
-    width, height = (max(1, round(side * size / longest)) for side in image.size)
+    width, height = inner_size(*image.size, size)
     inner = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
     edge = np.concatenate([inner[0], inner[-1], inner[:, 0], inner[:, -1]])
     square = np.empty((size, size, 3), dtype=np.uint8)
@@ -125,6 +126,24 @@ def to_square_array(image: Image.Image, size: int) -> np.ndarray:
     top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = inner
     return square
+
+
+def to_bounded_array(image: Image.Image, most: int = ORIGINAL_PIXELS) -> np.ndarray:
+    """An image as it is, but with no more than ``most`` pixels.
+
+    Returns:
+        Array of shape (height, width, 3), dtype uint8, in the image's own proportions.
+
+    Raises:
+        AstreaError: the image cannot be read.
+    """
+    if image.mode != "RGB" or 0 in image.size:
+        image = load_image(image)
+    factor = (most / (image.width * image.height)) ** 0.5
+    if factor < 1:
+        width, height = (max(1, int(side * factor)) for side in image.size)
+        image = image.resize((min(width, most), min(height, most)), Image.Resampling.BICUBIC)
+    return np.array(image)
 
 
 @contextlib.contextmanager

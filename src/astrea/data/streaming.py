@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from astrea.common.progress import SILENT, Reporter
-from astrea.data.images import to_square_array
+from astrea.data.images import to_bounded_array, to_square_array
 from astrea.data.packing import Packer
 from astrea.data.picture_features import PictureFeatures, encode_once, expert_key, picture_key
 from astrea.data.protocol import Ranks, Rows, Samples
@@ -42,6 +42,15 @@ ENCODE_BATCH = 32
 
 TRACKED = 10_000
 """Records between two reports of progress while a record with a picture is searched for."""
+
+
+class Local(NamedTuple):
+    """The pictures of a batch that this process encodes: squares (.., 3, S, S); as they are, or None where no expert
+    reads those; and the squares' keys in the cache, none without one."""
+
+    pixels: Tensor
+    originals: list[Tensor] | None
+    keys: Sequence[bytes]
 
 
 class FileDataset:
@@ -125,52 +134,61 @@ class FileDataset:
         shown = [sample.record.images[:1] if pairs else sample.record.images for sample in found]
         counts = torch.tensor([len(images) for images in shown])
         pictures = [(sample, image) for sample, images in zip(found, shown, strict=True) for image in images]
-        pixels = self.pixels(pictures[self.ranks.local_slice(len(pictures))])
+        pixels, originals = self.pixels(pictures[self.ranks.local_slice(len(pictures))])
         keys = [] if self.kept is None else [picture_key(one) for one in pixels]
+        kept = Local(pixels, originals, keys)
         return Samples(
             names=[called(sample.record) for sample in found],
             ids=torch.tensor([picture_id(sample) for sample in found]),
             texts=[texts_of(sample.record) for sample in found],
             first=torch.where(counts > 0, counts.cumsum(0) - counts, -1),
             pictures=len(pictures),
-            encode=lambda names=None: self.encode(pixels, keys, len(pictures), names),
+            encode=lambda names=None: self.encode(kept, len(pictures), names),
             pixels=lambda: pixels,
             numbers=None,
             content=found,
         )
 
-    def pixels(self, pictures: Sequence[tuple[Sample, ImageRef]]) -> Tensor:
-        """Pictures (.., 3, S, S) in 0..1, decoded side by side."""
+    def pixels(self, pictures: Sequence[tuple[Sample, ImageRef]]) -> tuple[Tensor, list[Tensor] | None]:
+        """Pictures (.., 3, S, S) in 0..1, decoded side by side; and as they are, if an expert reads those."""
+        wanted = self.bank.wants_originals
 
-        def one(picture: tuple[Sample, ImageRef]) -> np.ndarray:
+        def one(picture: tuple[Sample, ImageRef]) -> tuple[np.ndarray, np.ndarray | None]:
             sample, image = picture
-            return to_square_array(sample.picture(image), self.image_size).transpose(2, 0, 1)
+            found = sample.picture(image)
+            square = to_square_array(found, self.image_size).transpose(2, 0, 1)
+            return square, to_bounded_array(found).transpose(2, 0, 1).copy() if wanted else None
 
         made = list(self.pool.map(one, pictures))
         size = self.image_size
-        stacked = np.stack(made) if made else np.zeros((0, 3, size, size), np.uint8)
-        return torch.from_numpy(stacked.astype(np.float32) / np.float32(255))
+        stacked = np.stack([square for square, _ in made]) if made else np.zeros((0, 3, size, size), np.uint8)
+        originals = [torch.from_numpy(original) for _, original in made if original is not None] if wanted else None
+        return torch.from_numpy(stacked.astype(np.float32) / np.float32(255)), originals
 
     @torch.no_grad()
-    def encode(
-        self, pixels: Tensor, keys: Sequence[bytes], pictures: int, names: Sequence[str] | None
-    ) -> dict[str, ExpertFeatures]:
-        """Features of all P pictures of a batch by the experts, or those named; ``pixels`` are this process's slice.
+    def encode(self, local: Local, pictures: int, names: Sequence[str] | None) -> dict[str, ExpertFeatures]:
+        """Features of all P pictures of a batch by the experts, or those named; ``local`` are this process's slice.
         Only pictures that are not in the cache are encoded."""
         if not pictures:
             return {}
         # With fewer pictures than processes some have none: they encode a blank one, for the shapes.
-        own = pixels if len(pixels) else pixels.new_zeros(1, *pixels.shape[1:])
+        own = local if len(local.pixels) else Local(local.pixels.new_zeros(1, *local.pixels.shape[1:]), None, [])
         wanted = self.bank.names if names is None else names
-        seen = {name: self.seen_by(name, own, keys).rows(slice(len(pixels))) for name in wanted}
+        seen = {name: self.seen_by(name, own).rows(slice(len(local.pixels))) for name in wanted}
         return {name: part.map(lambda value: self.ranks.gather(value, pictures)) for name, part in seen.items()}
 
-    def seen_by(self, name: str, pixels: Tensor, keys: Sequence[bytes]) -> ExpertFeatures:
+    def seen_by(self, name: str, local: Local) -> ExpertFeatures:
         """One expert's features of some pictures, on the device of the training."""
         device = self.ranks.device
+        pixels, originals, keys = local.pixels, local.originals, local.keys
+        if originals is not None and keys and self.bank.takes_original(name):
+            keys = [picture_key(one) for one in originals]
 
         def encode(places: Tensor) -> ExpertFeatures:
-            parts = [self.bank(some.to(device), [name])[name] for some in pixels[places].split(ENCODE_BATCH)]
+            parts = []
+            for some in places.split(ENCODE_BATCH):
+                whole = None if originals is None else [originals[place] for place in some.tolist()]
+                parts.append(self.bank(pixels[some].to(device), [name], whole)[name])
             return ExpertFeatures.cat(parts)
 
         if self.kept is None or not keys:

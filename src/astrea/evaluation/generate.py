@@ -35,8 +35,8 @@ def encode(
     model: AstreaForConditionalGeneration, processor: AstreaProcessor, pictures: Sequence[Image.Image]
 ) -> Features:
     """Every expert's features of some pictures, computed where the model is."""
-    made = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
-    found: Features = model.see(made.to(model.device))
+    made = processor.image_processor(list(pictures), return_tensors="pt").to(model.device)
+    found: Features = model.see(made["pixel_values"], made.get("original_images"))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
 from astrea.common.float32 import in_full
+from astrea.common.letterbox import inner_box
 from astrea.common.registry import Registry
 from astrea.experts.names import wrong_with
 from astrea.experts.packaged.kinds import PACKAGED
@@ -31,6 +33,9 @@ NAMED: Mapping[str, str] = {**COMPACT, "student": "astrea.world.experts.student:
 BUILT_IN = frozenset([*NAMED, *CHECKPOINTS])
 """Every kind that needs no import: the compact experts, the student that a run teaches itself (`Recipe.distill`), those
 of packages, and what `experts.pretrained.entry` makes of a checkpoint."""
+
+Originals = Sequence[Tensor]
+"""Pictures as they are, (3, H, W) each: bytes, or shares in 0..1."""
 
 EXPERTS = Registry("expert", NAMED, group="astrea.experts")
 
@@ -125,19 +130,39 @@ class ExpertBank(nn.Module):
         for name in self.names:
             self[name].use_tokenizer(tokenizer)
 
-    def forward(self, pixels_B3HW: Tensor, names: Sequence[str] | None = None) -> dict[str, ExpertFeatures]:
-        """The features of every expert, or of those named, checked against what each declares."""
-        wanted = self.names if names is None else names
-        return {name: checked(name, self[name], self.seen_by(name, pixels_B3HW)) for name in wanted}
+    @property
+    def wants_originals(self) -> bool:
+        """Whether any expert reads pictures as they are."""
+        return any(self.takes_original(name) for name in self.names)
 
-    def seen_by(self, name: str, pixels_B3HW: Tensor) -> ExpertFeatures:
+    def takes_original(self, name: str) -> bool:
+        """Whether an expert reads pictures as they are."""
+        return self[name].picture == "original"
+
+    def forward(
+        self, pixels_B3HW: Tensor, names: Sequence[str] | None = None, originals: Originals | None = None
+    ) -> dict[str, ExpertFeatures]:
+        """The features of every expert, or of those named, checked against what each declares.
+
+        Args:
+            originals: the same pictures as they are, for experts that read those; None = they get the squares. Places
+                are shares of the square in any case, so that those of different experts agree.
+        """
+        wanted = self.names if names is None else names
+        return {name: checked(name, self[name], self.seen_by(name, pixels_B3HW, originals)) for name in wanted}
+
+    def seen_by(self, name: str, pixels_B3HW: Tensor, originals: Originals | None = None) -> ExpertFeatures:
         """One expert's features, computed where the expert is, and brought to where the pictures are."""
-        found: ExpertFeatures = self._run(name, pixels_B3HW, "forward").map(
+        found: ExpertFeatures = self._run(name, pixels_B3HW, originals, "forward").map(
             lambda tensor: tensor.to(pixels_B3HW.device)
         )
-        return found
+        if originals is None or not self.takes_original(name) or found.places is None:
+            return found
+        boxes = [inner_box(*size_of(one), pixels_B3HW.shape[-1]) for one in originals]
+        box_B14 = torch.tensor(boxes, device=pixels_B3HW.device).unsqueeze(1)
+        return replace(found, places=box_B14[..., :2] + found.places * (box_B14[..., 2:] - box_B14[..., :2]))
 
-    def _run(self, name: str, pixels_B3HW: Tensor, method: str) -> Any:
+    def _run(self, name: str, pixels_B3HW: Tensor, originals: Originals | None, method: str) -> Any:
         """A method of an expert on pictures, brought to its place and into a type that it computes in.
 
         Networks of checkpoints compute in the type that they are kept in, and so do those whose weights come from the
@@ -146,7 +171,11 @@ class ExpertBank(nn.Module):
         expert = self[name]
         held = next(expert.parameters(), None)
         dtype = held.dtype if held is not None and held.is_meta else torch.float32
-        pixels = pixels_B3HW.to(self.place_of(name, pixels_B3HW), dtype)
+        place = self.place_of(name, pixels_B3HW)
+        if self.takes_original(name):
+            given = list(pixels_B3HW) if originals is None else as_shares(originals, len(pixels_B3HW))
+            return getattr(expert, method)([one.to(place, torch.float32) for one in given])
+        pixels = pixels_B3HW.to(place, dtype)
         if isinstance(expert, CheckpointExpert):
             return getattr(expert, "__call__" if method == "forward" else method)(pixels)
         return in_full(expert, pixels, method=None if method == "forward" else method, dtype=torch.float32)
@@ -155,12 +184,49 @@ class ExpertBank(nn.Module):
         """Where an expert is; one without weights is wherever the pictures are."""
         return next(self[name].parameters(), pixels_B3HW).device
 
-    def readings(self, pixels_B3HW: Tensor) -> list[dict[str, Reading]]:
-        """Per picture, each expert's reading; people look at it, so masks are on the processor."""
-        columns = {name: self._run(name, pixels_B3HW, "readings") for name in self.names}
-        return [
+    def readings(
+        self,
+        pixels_B3HW: Tensor,
+        originals: Originals | None = None,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[dict[str, Reading]]:
+        """Per picture, each expert's reading; people look at it, so masks are on the processor.
+
+        Args:
+            originals: as in `forward`. sizes: width and height of each picture before it was fitted into the square:
+                boxes and masks are then those of the picture. None = they are those of the square.
+        """
+        columns = {name: self._run(name, pixels_B3HW, originals, "readings") for name in self.names}
+        found = [
             {name: column[row].on_processor() for name, column in columns.items()} for row in range(len(pixels_B3HW))
         ]
+        if sizes is None:
+            return found
+        whole = {name for name in self.names if originals is not None and self.takes_original(name)}
+        boxes = [inner_box(width, height, pixels_B3HW.shape[-1]) for width, height in sizes]
+        return [
+            {name: reading if name in whole else reading.within(box) for name, reading in one.items()}
+            for one, box in zip(found, boxes, strict=True)
+        ]
+
+
+def size_of(original_3HW: Tensor) -> tuple[int, int]:
+    """Width and height of a picture."""
+    return original_3HW.shape[2], original_3HW.shape[1]
+
+
+def as_shares(originals: Originals, count: int) -> list[Tensor]:
+    """Pictures (3, H, W) in 0..1, from bytes or from what is that already.
+
+    Raises:
+        AstreaError: they are not as many as the squares, or no pictures.
+    """
+    if len(originals) != count or any(one.ndim != 3 or one.shape[0] != 3 for one in originals):
+        shapes = ", ".join(str(tuple(one.shape)) for one in list(originals)[:4])
+        raise AstreaError(
+            f"{count} squares come with {len(originals)} original pictures ({shapes})", "give one (3, H, W) for each"
+        )
+    return [one if one.is_floating_point() else one.float() / 255 for one in originals]
 
 
 def shared_names(module: nn.Module) -> dict[str, str]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from astrea.common.letterbox import Box
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,7 +69,7 @@ class Reading:
     """
 
     expert: str
-    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     mask: Tensor | None = None
@@ -76,6 +78,25 @@ class Reading:
     def on_processor(self) -> Reading:
         """The same with its mask on the CPU, for drawing."""
         return self if self.mask is None else replace(self, mask=self.mask.cpu())
+
+    def within(self, box: Box) -> Reading:
+        """The same for the part of the picture in a box: what was read in a square, told of what lies in its middle."""
+        x0, y0, x1, y1 = box
+        wide, high = x1 - x0, y1 - y0
+
+        def inside(found: Box) -> Box:
+            left, top, right, bottom = found
+            shares = ((left - x0) / wide, (top - y0) / high, (right - x0) / wide, (bottom - y0) / high)
+            return tuple(min(1.0, max(0.0, share)) for share in shares)  # type: ignore[return-value]
+
+        mask = self.mask
+        if mask is not None:
+            height, width = mask.shape
+            mask = mask[
+                round(y0 * height) : max(round(y0 * height) + 1, round(y1 * height)),
+                round(x0 * width) : max(round(x0 * width) + 1, round(x1 * width)),
+            ]
+        return replace(self, boxes=[inside(found) for found in self.boxes], mask=mask)
 
     def as_dict(self) -> dict[str, object]:
         """JSON-able form; the mask is left out (it is for drawing)."""
@@ -97,6 +118,9 @@ class Expert(nn.Module, ABC):
             the adapter starts as the weighted mixture of the language model's embeddings of those names.
         slots: groups of channels that stand in phrases: name -> the first channel and the one behind the last.
         phrases: how a finding is written for the language model, in words and slots; see `astrea.experts.phrases`.
+        picture: what `forward` and `readings` are given: "square", pictures fitted into one square (B, 3, H, W), or
+            "original", a list of B pictures (3, H, W), each of its own size, as they are. Places and boxes are shares
+            of what is given. Where only squares are at hand, the list holds those.
     """
 
     num_tokens: int
@@ -104,6 +128,7 @@ class Expert(nn.Module, ABC):
     labels: tuple[str | None, ...]
     slots: Mapping[str, tuple[int, int]] = {}
     phrases: tuple[str, ...] = ()
+    picture: Literal["square", "original"] = "square"
 
     @classmethod
     def kept_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:

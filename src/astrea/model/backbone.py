@@ -23,7 +23,7 @@ from astrea.alignment.phrase_ids import check_phrase_ids
 from astrea.alignment.phrases import phrase_adapter
 from astrea.common.errors import AstreaError
 from astrea.common.float32 import in_full, wide
-from astrea.experts.bank import ExpertBank
+from astrea.experts.bank import ExpertBank, Originals
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.draws import draw_phrases
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens
@@ -115,8 +115,11 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         self.config.text_config.vocab_size = self.language_model.config.vocab_size
         return found
 
-    def see(self, pixel_values: Tensor | None) -> dict[str, ExpertFeatures]:
+    def see(self, pixel_values: Tensor | None, original_images: Originals | None = None) -> dict[str, ExpertFeatures]:
         """Every expert's features of pictures (N, 3, H, W) in 0..1; no gradient reaches an expert.
+
+        Args:
+            original_images: the same pictures as they are, see `astrea.experts.bank.ExpertBank.forward`.
 
         Raises:
             AstreaError: there are no pictures.
@@ -124,7 +127,7 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         if pixel_values is None:
             raise AstreaError("neither pixel_values nor features were given", "pass one of them")
         with torch.no_grad():
-            found: dict[str, ExpertFeatures] = self.experts(pixel_values)
+            found: dict[str, ExpertFeatures] = self.experts(pixel_values, originals=original_images)
             return found
 
     def with_words(self, matrix: ExpertMatrix) -> ExpertMatrix:
@@ -192,7 +195,7 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         past = 0 if cache is None else cache.length
         features = inputs.features
         if features is None and inputs.pixel_values is not None:
-            features = self.see(inputs.pixel_values)
+            features = self.see(inputs.pixel_values, inputs.original_images)
         is_image = placeholders(inputs.input_ids, embeds, self.config.image_token_id, embedding)
         known = None
         if cache is not None and past:

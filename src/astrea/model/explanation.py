@@ -14,6 +14,7 @@ from torch import Tensor
 
 from astrea.confidence.estimator import Doubt, Verdict
 from astrea.confidence.signals import Signs, refuses, reliable_experts, strangeness, unknown_share, unknown_words
+from astrea.data.image_sources import read_image
 from astrea.experts.protocol import ExpertFeatures, Reading
 
 if TYPE_CHECKING:
@@ -76,10 +77,12 @@ def explain(
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
     ]
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    inputs = processor(images=[image], text=[text]).to(model.device)
+    picture = read_image(image)
+    inputs = processor(images=[picture], text=[text]).to(model.device)
     names = model.experts.names
     rows = 1 + (len(names) if masking else 0)
-    one = model.see(inputs["pixel_values"])
+    originals = inputs.get("original_images")
+    one = model.see(inputs["pixel_values"], originals)
     features = {name: part.rows(torch.zeros(rows, dtype=torch.long)) for name, part in one.items()}
     present = torch.cat([torch.ones(1, len(names)), 1 - torch.eye(len(names))])[:rows].bool().to(model.device)
     prompt = {key: inputs[key].expand(rows, -1) for key in ("input_ids", "attention_mask", "question_mask")}
@@ -94,7 +97,7 @@ def explain(
         name: MaskingEffect(answers[1 + i], float(likelihood[0] - likelihood[1 + i]))
         for i, name in enumerate(names if masking else [])
     }
-    readings = model.experts.readings(inputs["pixel_values"])[0]
+    readings = model.experts.readings(inputs["pixel_values"], originals, [picture.size])[0]
     verdict = judged(model, processor, question, answers[0], likelihood[:1], one)
     probability = float(likelihood[0].exp())
     return Explanation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from astrea.language.question_span import find_questions
 from astrea.model.cache import AstreaCache, Keys
 from astrea.model.rows import asked_tokens, row_mask
 
-PICTURES = ("pixel_values", "features", "present")
+PICTURES = ("pixel_values", "original_images", "features", "present")
 
 PASSED = ("logits_to_keep", "output_attentions", "output_hidden_states", "return_dict")
 """What ``generate`` wants of a step, whatever the step is about."""
@@ -192,7 +193,11 @@ def count_of(pictures: dict[str, Any]) -> int:
 
 def rows_of(pictures: dict[str, Any], index: Tensor) -> dict[str, Any]:
     """Some of the pictures, under whatever names they come."""
-    return {
-        name: {expert: found.rows(index) for expert, found in value.items()} if name == "features" else value[index]
-        for name, value in pictures.items()
-    }
+    return {name: _rows(value, index) for name, value in pictures.items()}
+
+
+def _rows(value: Any, index: Tensor) -> Any:
+    """Some rows of a tensor, of a list, or of every expert's features."""
+    if isinstance(value, Mapping):
+        return {expert: found.rows(index) for expert, found in value.items()}
+    return value[index] if isinstance(value, Tensor) else [value[one] for one in index.tolist()]

@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from astrea.common.errors import AstreaError, shortened
 from astrea.data.image_sources import read_image
-from astrea.data.images import to_square_array
+from astrea.data.images import to_bounded_array, to_square_array
 
 LARGEST_SIDE = 8192
+ORIGINALS = "original_images"
 DESCRIPTIONS = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map")
 """What transformers writes beside the options of an image processor."""
 
@@ -29,6 +32,8 @@ class AstreaImageProcessor(BaseImageProcessor):
 
     Args:
         image_size: S.
+        originals: also ``original_images``, the pictures as they are: a list of N tensors (3, H, W) of bytes, of no
+            more than `astrea.data.images.ORIGINAL_PIXELS` each; for models with experts that read those.
 
     Raises:
         AstreaError: S is no whole number in 1..8192.
@@ -36,13 +41,14 @@ class AstreaImageProcessor(BaseImageProcessor):
 
     model_input_names = ["pixel_values"]
 
-    def __init__(self, image_size: int = 64, **kwargs: Any) -> None:
+    def __init__(self, image_size: int = 64, originals: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         unread = [name for name in kwargs if not name.startswith("_") and name not in DESCRIPTIONS]
         if unread:
             what = shortened(", ".join(unread))
             warnings.warn(f"the image processor has no options {what}; they change nothing", stacklevel=2)
         self.image_size = whole_number(image_size, "image_size", LARGEST_SIDE)
+        self.originals = originals is True
 
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:  # type: ignore[override]
         return self.preprocess(images, *args, **kwargs)
@@ -72,13 +78,22 @@ class AstreaImageProcessor(BaseImageProcessor):
         if not flat:
             raise AstreaError("the list of images is empty", "pass images=None for text without pictures")
         names = [f"image {number} of {len(flat)}" if len(flat) > 1 else None for number in range(1, len(flat) + 1)]
-        pixels = np.stack([self._square(*one, LAYOUTS[layout]) for one in zip(flat, names, strict=True)])
-        return BatchFeature({"pixel_values": pixels}, tensor_type=known_tensors(return_tensors))
+        squares, originals = [], []
+        for image, name in zip(flat, names, strict=True):
+            picture = read_image(image, name=name, channels_first=LAYOUTS[layout])
+            squares.append(to_square_array(picture, self.image_size).transpose(2, 0, 1))
+            if self.originals:
+                originals.append(torch.from_numpy(to_bounded_array(picture).transpose(2, 0, 1).copy()))
+        pixels = np.stack(squares).astype(np.float32) / np.float32(255)
+        found = BatchFeature({"pixel_values": pixels}, tensor_type=known_tensors(return_tensors))
+        return with_originals(found, originals)
 
-    def _square(self, image: Any, name: str | None, channels_first: bool | None) -> np.ndarray:
-        """One picture as (3, S, S) float32 in 0..1."""
-        square = to_square_array(read_image(image, name=name, channels_first=channels_first), self.image_size)
-        return square.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+
+def with_originals(found: BatchFeature, originals: list[Tensor] | None) -> BatchFeature:
+    """The batch with pictures as they are, if there are any. They differ in size, so they never make one tensor."""
+    if originals:
+        found[ORIGINALS] = originals
+    return found
 
 
 def flat_images(images: Any) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from astrea.alignment.alignment import Alignment
 from astrea.alignment.matrix import ExpertMatrix
-from astrea.experts.bank import ExpertBank
+from astrea.experts.bank import ExpertBank, Originals
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.protocol import FusionStrategy, VisualTokens
 from astrea.language.windows import Windows
@@ -77,8 +77,8 @@ class Inner:
         found: PreTrainedModel = self.model.language_model
         return found
 
-    def see(self, pixel_values: Tensor | None) -> dict[str, ExpertFeatures]:
-        return self.model.see(pixel_values)
+    def see(self, pixel_values: Tensor | None, original_images: Originals | None = None) -> dict[str, ExpertFeatures]:
+        return self.model.see(pixel_values, original_images)
 
     def with_words(self, matrix: ExpertMatrix) -> ExpertMatrix:
         return self.model.with_words(matrix)

@@ -5,7 +5,7 @@ Letters: B rows of text, N pictures (in reading order over the rows), L text len
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
@@ -56,6 +56,7 @@ class Inputs:
     input_ids: Tensor | None = None
     attention_mask: Tensor | None = None
     pixel_values: Tensor | None = None
+    original_images: Sequence[Tensor] | None = None
     features: Features | None = None
     present: Tensor | None = None
     question_mask: Tensor | None = None

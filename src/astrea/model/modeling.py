@@ -6,7 +6,7 @@ picture, V words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from torch import Tensor, nn
@@ -137,6 +137,7 @@ class AstreaForConditionalGeneration(Decoding, Inner, AstreaPreTrainedModel, Gen
         past_key_values: Cache | None = None,
         cache: Cache | None = None,
         logits_to_keep: int | Tensor = 0,
+        original_images: Sequence[Tensor] | None = None,
         **kwargs: Unpack[Options],
     ) -> AstreaOutput:
         """One pass.
@@ -146,6 +147,8 @@ class AstreaForConditionalGeneration(Decoding, Inner, AstreaPreTrainedModel, Gen
                 placeholder in their places. With a cache only what is not in it yet.
             attention_mask: (B, L), 0 = padding; with a cache it covers the cached keys too.
             pixel_values: (N, 3, H, W) in 0..1, or ``features`` of the same N pictures.
+            original_images: the same N pictures as they are, (3, H, W) each, for experts that read those
+                (`astrea.Expert.picture`); None = they read the squares.
             present: (N, E) bool, which experts may be used; None = all.
             question_mask: (B, L) bool, which tokens are the question; None = all text without a label. Of a row that is
                 longer than its mask the rest is no question.
@@ -162,7 +165,12 @@ class AstreaForConditionalGeneration(Decoding, Inner, AstreaPreTrainedModel, Gen
         if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
             raise AstreaError("a loss needs the logits of all tokens", "leave out labels, or logits_to_keep")
         named = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
-        seen = {"pixel_values": pixel_values, "features": features, "present": present}
+        seen = {
+            "pixel_values": pixel_values,
+            "original_images": original_images,
+            "features": features,
+            "present": present,
+        }
         asked = {"question_mask": question_mask, "labels": labels}
         kept = {"past_key_values": past_key_values, "cache": cache}
         step = self.model.step(Inputs.among(kwargs, **named, **seen, **asked, **kept))

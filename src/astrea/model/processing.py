@@ -23,7 +23,14 @@ from astrea.language.chat_format import ChatFormat, Encoded, known_id
 from astrea.language.control_tokens import ControlTokens
 from astrea.language.messages import escaped, read_conversation, several
 from astrea.language.tokenizer import ASSISTANT, IMAGE, USER
-from astrea.model.image_processing import AstreaImageProcessor, flat_images, known_tensors, whole_number
+from astrea.model.image_processing import (
+    ORIGINALS,
+    AstreaImageProcessor,
+    flat_images,
+    known_tensors,
+    whole_number,
+    with_originals,
+)
 from astrea.model.text_rows import TextRow, check_marks, padded
 
 __all__ = ["AstreaImageProcessor", "AstreaProcessor"]
@@ -110,7 +117,8 @@ class AstreaProcessor(ProcessorMixin):
         Returns:
             input_ids and attention_mask (B, L); question_mask (B, L) bool, the last user turn: with its ``<user>`` and
             ``<assistant>`` marks where the vocabulary has them, otherwise its words (all text, if it was not written by
-            the chat template); pixel_values (N, 3, S, S) if there are pictures. Without text, pixel_values alone.
+            the chat template); pixel_values (N, 3, S, S) if there are pictures, and original_images where the image
+            processor gives them. Without text, pictures alone.
 
         Raises:
             AstreaError: marks and pictures do not match, a question is empty, a text is too long, a picture cannot be
@@ -222,7 +230,8 @@ class AstreaProcessor(ProcessorMixin):
         data: dict[str, Any] = dict(columns)
         if any(True for _ in flat_images(images)):
             data |= self.image_processor(images, return_tensors="np", **layout)
-        return BatchFeature(data, tensor_type=tensors)
+        originals = data.pop(ORIGINALS, None)
+        return with_originals(BatchFeature(data, tensor_type=tensors), originals)
 
     def _template(self, given: str | None) -> str:
         """The chat template to use: a text, or the name of one of the processor's."""

@@ -252,7 +252,7 @@ def write_model(ctx: TrainingContext, folder: Path) -> None:
     if language.low_rank is not None and language.low_rank.merge:
         merge(ctx.model)
     processor = AstreaProcessor(
-        image_processor=AstreaImageProcessor(image_size=ctx.model.config.image_size),
+        image_processor=AstreaImageProcessor(ctx.model.config.image_size, ctx.model.experts.wants_originals),
         tokenizer=ctx.tokenizer,
         num_visual_tokens=ctx.model.num_visual_tokens,
     )

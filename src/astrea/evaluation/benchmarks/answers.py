@@ -48,8 +48,8 @@ class Viewer:
         Raises:
             AstreaError: a picture cannot be read; names it.
         """
-        pixels = self.processor(images=[str(path) for path in pictures])["pixel_values"]
-        found: Features = self.model.see(pixels.to(self.model.device))
+        made = self.processor(images=[str(path) for path in pictures]).to(self.model.device)
+        found: Features = self.model.see(made["pixel_values"], made.get("original_images"))
         return found
 
     @cached_property

@@ -79,8 +79,8 @@ def _sample(
 ) -> dict[str, Any]:
     item, answers = measured.items[row], measured.answers
     picture: Image.Image = item.sample.pictures()[0]
-    pixels = processor(images=[picture])["pixel_values"].to(model.device)
-    readings = model.experts.readings(pixels)[0]
+    made = processor(images=[picture]).to(model.device)
+    readings = model.experts.readings(made["pixel_values"], made.get("original_images"), [picture.size])[0]
     picture.thumbnail((SIDE, SIDE))
     image, panel = f"samples/{number:02d}.png", f"readings/{number:02d}.png"
     picture.save(folder / image)

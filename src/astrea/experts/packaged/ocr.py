@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +36,8 @@ DETECT, READ = "detect", "read"
 FILES = {DETECT: "PP-OCRv6_det_small.onnx", READ: "PP-OCRv6_rec_small.onnx"}
 STEP = 32
 """Sides of the detector's pictures are multiples of it."""
+ENLARGED = 640
+"""Small letters are found in pictures enlarged to this, if that is no more than twice."""
 HEIGHT, LONGEST, PADDED = 48, 1536, 320
 """Of the picture of a line: its height, the longest, and what shorter ones are filled up to."""
 AT_ONCE = 4
@@ -55,7 +57,8 @@ class OcrExpert(OnnxExpert):
 
     Args:
         lines: how many, 1..64; of more, the largest are read. pieces: of a line at most, 1..128; the rest is cut.
-        side: longest side of the picture that text is looked for in, a multiple of 32 in 320..1600.
+        side: longest side of the picture that text is looked for in, a multiple of 32 in 320..2048. Pictures of less
+            than 640 pixels are enlarged to that, up to twice.
         threshold: a line whose letters are less sure on average is left out.
         graph_bytes: see `OnnxExpert`.
 
@@ -67,6 +70,7 @@ class OcrExpert(OnnxExpert):
     width = 24 + 4 + 2
     labels = (*([None] * 24), *VERTICAL, *HORIZONTAL, None, None)
     phrases = ("text : {text} {vertical} {horizontal} ;",)
+    picture = "original"
 
     tokenizer_hash: Tensor
 
@@ -75,14 +79,14 @@ class OcrExpert(OnnxExpert):
         *,
         lines: int = 8,
         pieces: int = 24,
-        side: int = 640,
+        side: int = 1280,
         threshold: float = 0.6,
         graph_bytes: Mapping[str, int] | None = None,
     ) -> None:
         for name, value, good in (
             ("lines", lines, range(1, 65)),
             ("pieces", pieces, range(1, 129)),
-            ("side", side, range(320, 1601, STEP)),
+            ("side", side, range(320, 2049, STEP)),
         ):
             if value not in good:
                 step = f", a multiple of {good.step}" if good.step > 1 else ""
@@ -114,7 +118,7 @@ class OcrExpert(OnnxExpert):
         with torch.no_grad():
             self.tokenizer_hash.copy_(torch.frombuffer(bytearray(digest), dtype=torch.uint8))
 
-    def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
+    def forward(self, pixels_B3HW: Sequence[Tensor] | Tensor) -> ExpertFeatures:
         count = len(pixels_B3HW)
         ids_BTP = torch.full((count, self.num_tokens, self.pieces), float(NO_PIECE))
         box_BT4, score_BT = torch.zeros(count, self.num_tokens, 4), torch.zeros(count, self.num_tokens)
@@ -125,9 +129,11 @@ class OcrExpert(OnnxExpert):
                 box_BT4[row, place], score_BT[row, place] = torch.tensor(line.box), line.score
         middle_BT2, span_BT2 = (box_BT4[..., :2] + box_BT4[..., 2:]) / 2, box_BT4[..., 2:] - box_BT4[..., :2]
         tokens_BTC = torch.cat([ids_BTP, side_words(middle_BT2), span_BT2], -1)
-        return ExpertFeatures(tokens_BTC, score_BT, middle_BT2).map(lambda part: part.to(pixels_B3HW.device))
+        return ExpertFeatures(tokens_BTC, score_BT, middle_BT2).map(
+            lambda part: part.to(pixels_B3HW[0].device) if count else part
+        )
 
-    def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
+    def readings(self, pixels_B3HW: Sequence[Tensor] | Tensor) -> list[Reading]:
         found = [self.lines_of(pixels_3HW) for pixels_3HW in pixels_B3HW]
         return [
             Reading(
@@ -156,8 +162,8 @@ class OcrExpert(OnnxExpert):
     def _likely(self, pixels_3HW: Tensor) -> tuple[np.ndarray, float]:
         """How likely there is text in each cell (h, w), and how many pixels of the picture a cell has."""
         height, width = pixels_3HW.shape[1:]
-        # Small pictures are enlarged, for small letters: but not beyond the longest side, nor to more than twice.
-        factor = min(self.side / max(height, width), 2.0)
+        longest = max(height, width)
+        factor = min(2.0, max(1.0, ENLARGED / longest), self.side / longest)
         size = [max(1, round(height * factor)), max(1, round(width * factor))]
         resized = F.interpolate(pixels_3HW[None], size, mode="bilinear", align_corners=False, antialias=True)
         filled = F.pad(resized, [0, -size[1] % STEP, 0, -size[0] % STEP], mode="constant", value=0.5)

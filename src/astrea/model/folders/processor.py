@@ -45,7 +45,10 @@ def read_processor(folder: Path) -> AstreaProcessor:
         with of_file(path), foreign(f"{path} describes no processor"):
             sizes = {name: described[name] for name in ("num_visual_tokens", "max_length") if name in described}
             processor = AstreaProcessor(
-                AstreaImageProcessor(pictures.get("image_size", 64)), tokenizer, **sizes, chat_template=template
+                AstreaImageProcessor(pictures.get("image_size", 64), pictures.get("originals", False)),
+                tokenizer,
+                **sizes,
+                chat_template=template,
             )
     with of_file(folder / TEMPLATE):
         # One question, so that a template that can ask nothing says so before the weights are read.
