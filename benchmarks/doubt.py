@@ -34,7 +34,7 @@ from PIL import Image
 from astrea.common.files import write_json_atomic
 from astrea.common.provenance import commit, machine
 from astrea.confidence.calibration import calibration_error
-from astrea.confidence.estimator import Doubt
+from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.confidence.signals import unknown_words
 from astrea.data.images import to_square_array
 from astrea.evaluation.generate import Answerer
@@ -179,7 +179,7 @@ def trial_of(model: Any, items: Sequence[Item]) -> Trial:
 def figures(folder: str, items: Sequence[Item]) -> dict[str, Any]:
     """Decisions, answers and calibration of one model on the 200 questions."""
     model, processor = load_model(folder)
-    doubt = model.doubt or Doubt({})
+    doubt = model.confidence_estimator or ConfidenceEstimator({})
     trial = trial_of(model, items)
     found = measure(
         Answerer(model, processor.tokenizer), dict(doubt.familiar), trial.features, trial.questions, trial.pictures
@@ -226,7 +226,7 @@ def cost(folder: str, world: World, data: Data, card: dict[str, Any]) -> dict[st
     model, processor = load_model(folder)
     seen = look(model, build_test_sets(world, data))
     answerer = Answerer(model, processor.tokenizer)
-    doubt = model.doubt or Doubt({})
+    doubt = model.confidence_estimator or ConfidenceEstimator({})
     kept: dict[str, Any] = {}
     raw: dict[str, Any] = {}
     for task in VQA_TASKS:

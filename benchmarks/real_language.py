@@ -77,7 +77,7 @@ def a_picture() -> Image.Image:
     return Image.fromarray(split_scene("test", 0, 0).image)
 
 
-def put_together(checkpoint: Path, *changes: str) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
+def assemble_with_reference(checkpoint: Path, *changes: str) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
     """The recipe's model before it has learned anything."""
     model, tokenizer = assemble(load_recipe(Recipe, "tiny", recipe(checkpoint, *changes)), BUNDLED)
     size = model.config.image_size
@@ -126,7 +126,7 @@ def word_long(module: Any, _: Any, out: Any, norm: float) -> Any:
 def facts(checkpoint: Path) -> dict[str, Any]:
     """The part `facts`."""
     picture = a_picture()
-    model, processor = put_together(checkpoint)
+    model, processor = assemble_with_reference(checkpoint)
     word = float(model.embedding_table().norm(dim=-1).mean())
     found: dict[str, Any] = {"no picture": facts_loss(model, processor, None)}
     lengths: list[float] = []
@@ -138,7 +138,7 @@ def facts(checkpoint: Path) -> dict[str, Any]:
     scaling.remove()
     for gamma in (2, 16):
         found[f"picture, word match {gamma}"] = facts_loss(
-            *put_together(checkpoint, f"model.word_match={gamma}"), picture
+            *assemble_with_reference(checkpoint, f"model.word_match={gamma}"), picture
         )
     return {"loss_per_token": found, "length_of_a_word": word, "length_of_a_visual_token": sum(lengths) / len(lengths)}
 
@@ -195,7 +195,7 @@ def train(checkpoint: Path, work: Path, *changes: str, evaluated: bool) -> dict[
     """The part `train`."""
     overrides = recipe(checkpoint, *changes)
     picture = a_picture()
-    model, processor = put_together(checkpoint, *changes)
+    model, processor = assemble_with_reference(checkpoint, *changes)
     before = {"no picture": answer(model, processor, CAPITAL, None)}
     del model
     folder = work / "-".join(["train", *(change.replace("=", "_") for change in changes)])

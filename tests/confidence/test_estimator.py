@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from astrea.common.errors import AstreaError
 from astrea.confidence.calibration import Calibration
-from astrea.confidence.estimator import FILE, Doubt, read_doubt, save_doubt
+from astrea.confidence.estimator import FILE, ConfidenceEstimator, read_estimator, save_estimator
 from astrea.confidence.familiarity import learn_familiar
 from astrea.confidence.signals import SIGNS, Signs
 from astrea.experts.protocol import ExpertFeatures
@@ -21,7 +21,7 @@ WIDTHS = {"one": 6, "two": 4}
 
 
 @pytest.fixture(scope="module")
-def doubt() -> Doubt:
+def doubt() -> ConfidenceEstimator:
     generator = torch.Generator().manual_seed(0)
     familiar = {
         name: learn_familiar(ExpertFeatures(torch.randn(40, 3, width, generator=generator), torch.ones(40, 3)))
@@ -30,7 +30,7 @@ def doubt() -> Doubt:
     size = len(SIGNS)
     weights = torch.tensor([[1.0, 0, -5, 0, 0], [0.0] * size])
     calibration = Calibration(torch.zeros(size), torch.ones(size), weights, torch.zeros(2), torch.tensor(0.4))
-    return Doubt(familiar, calibration)
+    return ConfidenceEstimator(familiar, calibration)
 
 
 def signs(*, strange: float = -1.0, refused: bool = False, believed: bool = True) -> Signs:
@@ -44,8 +44,8 @@ def signs(*, strange: float = -1.0, refused: bool = False, believed: bool = True
 
 
 def test_there_and_back(doubt, tmp_path):
-    save_doubt(doubt, tmp_path)
-    back = read_doubt(tmp_path, WIDTHS)
+    save_estimator(doubt, tmp_path)
+    back = read_estimator(tmp_path, WIDTHS)
     assert back is not None
     assert back.calibration is not None
     for one, two in ((doubt.calibration, back.calibration), (doubt.familiar["two"], back.familiar["two"])):
@@ -54,12 +54,12 @@ def test_there_and_back(doubt, tmp_path):
 
 
 def test_a_folder_without_it(tmp_path):
-    assert read_doubt(tmp_path, WIDTHS) is None
+    assert read_estimator(tmp_path, WIDTHS) is None
 
 
 def test_without_calibration(doubt, tmp_path):
-    save_doubt(replace(doubt, calibration=None), tmp_path)
-    back = read_doubt(tmp_path, WIDTHS)
+    save_estimator(replace(doubt, calibration=None), tmp_path)
+    back = read_estimator(tmp_path, WIDTHS)
     assert back is not None
     [fine] = back.judge(signs(), [[]], list(WIDTHS))
     assert (fine.confidence, fine.answerable, fine.doubts) == (None, True, ())
@@ -81,12 +81,12 @@ def test_without_calibration(doubt, tmp_path):
     ],
 )
 def test_spoilt_files_are_named(doubt, tmp_path, change, said):
-    save_doubt(doubt, tmp_path)
+    save_estimator(doubt, tmp_path)
     tensors = load_file(tmp_path / FILE)
     change(tensors)
     save_file(tensors, tmp_path / FILE)
     with pytest.raises(AstreaError, match=said) as caught:
-        read_doubt(tmp_path, WIDTHS)
+        read_estimator(tmp_path, WIDTHS)
     assert str(tmp_path / FILE) in caught.value.message
     assert "remove it" in caught.value.hint
 
@@ -95,14 +95,14 @@ def test_spoilt_files_are_named(doubt, tmp_path, change, said):
 def test_what_is_no_safetensors_file(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(AstreaError, match="damaged or no safetensors file"):
-        read_doubt(tmp_path, WIDTHS)
+        read_estimator(tmp_path, WIDTHS)
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path):
     with open(tmp_path / FILE, "wb") as file:
         os.truncate(file.fileno(), 1 << 30)
     with pytest.raises(AstreaError, match="bytes; at most"):
-        read_doubt(tmp_path, WIDTHS)
+        read_estimator(tmp_path, WIDTHS)
 
 
 def test_reasons_are_named(doubt):

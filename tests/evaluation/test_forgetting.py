@@ -16,7 +16,7 @@ from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.report.results import Forgetting
 from astrea.report.summary import forgetting_told
-from astrea.training.assembly import put_together
+from astrea.training.assembly import assemble_with_reference
 from astrea.training.trainer import train
 from shared_models import SMALL
 
@@ -27,7 +27,7 @@ def recipe(language_checkpoint) -> Recipe:
 
 
 def test_nothing_learned_nothing_forgotten(recipe):
-    made = put_together(recipe, None)
+    made = assemble_with_reference(recipe, None)
     made.model.train()
     torch.manual_seed(3)
     state = torch.get_rng_state()
@@ -43,7 +43,7 @@ def test_nothing_learned_nothing_forgotten(recipe):
 
 def test_what_is_lost_is_measured_question_by_question(recipe):
     """The loss is that of the right answer behind the chat template's question, its end mark included."""
-    made = put_together(recipe, None)
+    made = assemble_with_reference(recipe, None)
     before = recall(made.model, made.tokenizer)
     with torch.no_grad():
         for name, parameter in made.model.language_model.named_parameters():

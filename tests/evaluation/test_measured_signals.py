@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from astrea.confidence.estimator import Doubt
+from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.confidence.familiarity import learn_familiar
 from astrea.confidence.signals import unknown_words
 from astrea.confidence.unfamiliar import unfamiliar_pictures
@@ -15,7 +15,7 @@ from astrea.evaluation.generate import Answerer
 from astrea.evaluation.signals import measure
 from astrea.model.explanation import explain
 from astrea.recipes.recipe import World
-from astrea.world.confidence import learn_doubt, validation_trial
+from astrea.world.confidence import fit_estimator, validation_trial
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +56,10 @@ def test_one_answer_alone_has_the_signs_of_the_same_among_many(tiny_model, tiny_
     familiar = {name: learn_familiar(part) for name, part in others.items()}
     answerer = Answerer(tiny_model, tiny_processor.tokenizer)
     many = measure(answerer, familiar, features, questions, [0, 1, 2])
-    learned = learn_doubt(tiny_model, tiny_processor.tokenizer, World(), pictures=8, questions=12)
-    doubt = Doubt(familiar, learned.calibration)
+    learned = fit_estimator(tiny_model, tiny_processor.tokenizer, World(), pictures=8, questions=12)
+    doubt = ConfidenceEstimator(familiar, learned.calibration)
     assert doubt.calibration is not None
-    monkeypatch.setattr(tiny_model, "doubt", doubt)
+    monkeypatch.setattr(tiny_model, "confidence_estimator", doubt)
     unknown = [unknown_words(question, tiny_processor.tokenizer) for question in questions]
     together = doubt.judge(many.signs, unknown, tiny_model.experts.names)
     for row, (picture, question) in enumerate(zip(pictures, questions, strict=True)):
@@ -74,7 +74,7 @@ def test_one_answer_alone_has_the_signs_of_the_same_among_many(tiny_model, tiny_
 def test_what_is_learned_of_the_world(tiny_model, tiny_processor):
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    doubt = learn_doubt(tiny_model, tiny_processor.tokenizer, World(), pictures=8, questions=12)
+    doubt = fit_estimator(tiny_model, tiny_processor.tokenizer, World(), pictures=8, questions=12)
     assert set(doubt.familiar) == set(tiny_model.experts.names)
     assert doubt.calibration is not None
     assert 0 <= float(doubt.calibration.threshold) < 1

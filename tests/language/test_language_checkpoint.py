@@ -74,7 +74,7 @@ def test_preparing_twice_changes_nothing():
 def test_fresh_weights_are_of_the_same_architecture(language_checkpoint):
     language = LanguageModel(checkpoint=str(language_checkpoint("qwen3")))
     torch.manual_seed(3)
-    fresh, tokenizer, _ = load_language(language, warm=False)
+    fresh, tokenizer, _ = load_language(language, pretrained=False)
     warm, other, _ = load_language(language)
     assert tokenizer.get_vocab() == other.get_vocab()
     shapes = [{n: p.shape for n, p in m.named_parameters()} for m in (fresh, warm)]

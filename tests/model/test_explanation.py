@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from astrea.common.errors import AstreaError
-from astrea.confidence.estimator import Doubt
+from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.confidence.familiarity import learn_familiar
 from astrea.model.explanation import Explanation, explain
 from astrea.model.loading import load_model
@@ -70,7 +70,7 @@ def test_with_one_a_strange_picture_is_not_answered_about(tiny_model, tiny_proce
     """Familiar is what the four pictures look like; the stranger is nothing like them."""
     features = tiny_model.see(tiny_processor(images=pictures)["pixel_values"])
     familiar = {name: learn_familiar(part) for name, part in features.items()}
-    monkeypatch.setattr(tiny_model, "doubt", Doubt(familiar))
+    monkeypatch.setattr(tiny_model, "confidence_estimator", ConfidenceEstimator(familiar))
     page = Image.new("RGB", (64, 64), "white")
     strange = explain(tiny_model, tiny_processor, page, "is there a banjo?", longest=LONGEST, masking=False)
     assert not strange.answerable

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from astrea.confidence.estimator import Doubt
+from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.confidence.familiarity import learn_familiar
 from astrea.retrieval.doubtful import UNLIKE, doubts_about_text, trusted_first
 from astrea.retrieval.rerank import Hit
@@ -34,7 +34,11 @@ def knowing(tiny_model, monkeypatch):
     scenes = [split_scene("train", number, 0) for number in range(40)]
     with torch.no_grad():
         features = tiny_model.see(pixels_from_scenes(scenes))
-    monkeypatch.setattr(tiny_model, "doubt", Doubt({name: learn_familiar(part) for name, part in features.items()}))
+    monkeypatch.setattr(
+        tiny_model,
+        "confidence_estimator",
+        ConfidenceEstimator({name: learn_familiar(part) for name, part in features.items()}),
+    )
     return tiny_model
 
 

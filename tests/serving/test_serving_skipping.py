@@ -10,7 +10,7 @@ import torch
 from starlette.testclient import TestClient
 
 from astrea.common.errors import AstreaError
-from astrea.confidence.estimator import Doubt
+from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.confidence.familiarity import learn_familiar
 from astrea.model.loaded import LoadedModel
 from astrea.serving.app import Server, application
@@ -29,9 +29,11 @@ def doubting(loaded: LoadedModel, pictures) -> Iterator[LoadedModel]:
     """The model with what is usual in the few pictures that there are."""
     with torch.inference_mode():
         features = loaded.model.see(loaded.processor(images=pictures)["pixel_values"])
-    loaded.model.doubt = Doubt({name: learn_familiar(part) for name, part in features.items()})
+    loaded.model.confidence_estimator = ConfidenceEstimator(
+        {name: learn_familiar(part) for name, part in features.items()}
+    )
     yield loaded
-    loaded.model.doubt = None
+    loaded.model.confidence_estimator = None
 
 
 def test_expected_weights_are_near_those_with_the_picture(doubting, pictures):
@@ -67,7 +69,7 @@ def test_what_is_skipped_is_not_run_and_is_told(doubting, pictures, ask):
 
 
 def test_a_model_that_does_not_keep_what_is_usual_cannot_skip(loaded):
-    loaded.model.doubt = None
+    loaded.model.confidence_estimator = None
     with pytest.raises(AstreaError, match="does not say what is usual"):
         ExpectedWeights(loaded.model, 0.1)
     ExpectedWeights(loaded.model, 0.0)

@@ -14,7 +14,7 @@ from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.training.assembly import put_together
+from astrea.training.assembly import assemble_with_reference
 from astrea.training.start import beginning
 
 
@@ -27,7 +27,7 @@ def small(small_overrides: list[str]) -> Recipe:
 def finished(small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder as training leaves it, with weights of its own."""
     folder = tmp_path_factory.mktemp("finished")
-    model, tokenizer, _ = put_together(small, Path(small.pretrain))
+    model, tokenizer, _ = assemble_with_reference(small, Path(small.pretrain))
     with torch.no_grad():
         next(iter(model.alignment.state_dict().values())).add_(0.25)
     model.eval().save_pretrained(folder)
@@ -38,7 +38,7 @@ def finished(small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_starts_where_the_other_run_ended(small, finished):
     made = beginning(small.model_copy(update={"start": str(finished)}), None)
-    fresh = put_together(small, Path(small.pretrain))
+    fresh = assemble_with_reference(small, Path(small.pretrain))
     first = next(iter(made.model.alignment.state_dict()))
     assert not torch.equal(made.model.alignment.state_dict()[first], fresh.model.alignment.state_dict()[first])
     torch.testing.assert_close(

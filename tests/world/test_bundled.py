@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from astrea import AstreaError
 from astrea.common.files import sha256_file
-from astrea.confidence.estimator import save_doubt
+from astrea.confidence.estimator import save_estimator
 from astrea.model.components import CARD, LANGUAGE, save_component
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
@@ -27,7 +27,7 @@ from astrea.world import bundle as writing
 from astrea.world import bundled as shipping
 from astrea.world.bundle import FILES, bundle, how_to_make
 from astrea.world.bundled import load_bundled
-from astrea.world.confidence import learn_doubt
+from astrea.world.confidence import fit_estimator
 from astrea.world.evaluation.tasks import TASKS
 from astrea.world.scenes.draw import split_scene
 
@@ -385,8 +385,8 @@ def test_its_card_tells_both_commands_and_what_it_knows_of_doubt_comes_along(fin
     going_on = small.model_copy(update={"start": str(first), "tune": small.tune.model_copy(update={"steps": 7})})
     (run / "recipe.yaml").write_text(dump_recipe(going_on))
     model, processor = load_model(run / "model")
-    doubt = learn_doubt(model, processor.tokenizer, World(), pictures=8, questions=6)
-    save_doubt(doubt, run / "model")
+    doubt = fit_estimator(model, processor.tokenizer, World(), pictures=8, questions=6)
+    save_estimator(doubt, run / "model")
     card = bundle(run, tmp_path / "out", commit=None, components=components, subset=FEW)
     one, two, three = card["command"].split(" && ")
     assert one.endswith("--out FIRST")
@@ -398,6 +398,6 @@ def test_its_card_tells_both_commands_and_what_it_knows_of_doubt_comes_along(fin
     before = Recipe.model_validate(card["start"]["recipe"])
     assert how_to_make(Recipe.model_validate(card["recipe"]), before) == card["command"]
     packed, _ = load_bundled(tmp_path / "out", components=components)
-    assert packed.doubt is not None
-    assert packed.doubt.familiar.keys() == doubt.familiar.keys()
-    assert packed.doubt.calibration is not None
+    assert packed.confidence_estimator is not None
+    assert packed.confidence_estimator.familiar.keys() == doubt.familiar.keys()
+    assert packed.confidence_estimator.calibration is not None

@@ -181,15 +181,15 @@ def test_joining_and_picking_rows(first):
 
 def test_shares_of_other_words_and_of_questions_without_an_answer(watched, experts):
     plain = watched.load(experts)
-    other = watched.load(experts, paraphrases=0.5, vain=0.2)
+    other = watched.load(experts, paraphrases=0.5, unanswerable_share=0.2)
     pairs = [(a, b) for one, two in zip(plain.questions, other.questions, strict=True) for a, b in zip(one, two)]  # noqa: B905
     assert len(pairs) == sum(map(len, plain.questions)) == sum(map(len, other.questions))
-    vain = [b for _, b in pairs if b.template == UNANSWERABLE]
-    assert 0.15 < len(vain) / len(pairs) < 0.25
-    assert {b.answer for b in vain} == {"none", "cannot tell"}
+    unanswerable = [b for _, b in pairs if b.template == UNANSWERABLE]
+    assert 0.15 < len(unanswerable) / len(pairs) < 0.25
+    assert {b.answer for b in unanswerable} == {"none", "cannot tell"}
     kept = [(a, b) for a, b in pairs if b.template != UNANSWERABLE]
     assert all((a.template, a.answer) == (b.template, b.answer) for a, b in kept)
     assert 0.4 < sum(a.text != b.text for a, b in kept) / len(kept) < 0.6
     assert other.groups == (*plain.groups, UNANSWERABLE)
     assert other.captions == plain.captions
-    assert watched.load(experts, paraphrases=0.5, vain=0.2).questions == other.questions
+    assert watched.load(experts, paraphrases=0.5, unanswerable_share=0.2).questions == other.questions

@@ -28,8 +28,8 @@ def peak_gpu_bytes() -> int:
 def peak_told() -> str:
     """Both in words, such as "peak 1.2 GB" or "peak 3.1 GB, GPU 14.0 GB"; "" where nothing is known."""
     main, gpu = peak_bytes(), peak_gpu_bytes()
-    told = [] if main is None else [f"peak {main / 1e9:.1f} GB"]
-    return ", ".join(told + ([f"GPU {gpu / 1e9:.1f} GB"] if gpu else []))
+    figures = [] if main is None else [f"peak {main / 1e9:.1f} GB"]
+    return ", ".join(figures + ([f"GPU {gpu / 1e9:.1f} GB"] if gpu else []))
 
 
 def give_back() -> bool:

@@ -244,8 +244,8 @@ def refuse_url(text: str | Path, what: str = "") -> None:
         AstreaError: it is a URL; quotes it as it was typed.
     """
     if isinstance(text, str) and _URL.match(text):
-        told = f"{what}{shortened(text)} is a URL, and URLs are not fetched"
-        raise AstreaError(told, "download it, and give the path where it lies on this machine")
+        message = f"{what}{shortened(text)} is a URL, and URLs are not fetched"
+        raise AstreaError(message, "download it, and give the path where it lies on this machine")
 
 
 def shown(path: Path | str) -> str:

@@ -95,7 +95,7 @@ class Work:
     done: int
     total: int
     note: str
-    told: float
+    printed: float
 
 
 class ProgressLines:
@@ -144,16 +144,16 @@ class ProgressLines:
         now = self.clock()
         with self.lock:
             work = self.now
-            if work is None or now - work.told < EVERY:
+            if work is None or now - work.printed < EVERY:
                 return
-            work.told = now
-            told = [f"{work.label}: {work.done:,} of {work.total:,}", work.note]
+            work.printed = now
+            words = [f"{work.label}: {work.done:,} of {work.total:,}", work.note]
             if work.done > work.first:
                 left = (now - work.began) / (work.done - work.first) * (work.total - work.done)
-                told.append(f"{span(left)} left")
+                words.append(f"{span(left)} left")
             else:
-                told.append(f"{span(now - work.began)} so far")
-        self.say(", ".join(filter(None, [*told, peak_told()])))
+                words.append(f"{span(now - work.began)} so far")
+        self.say(", ".join(filter(None, [*words, peak_told()])))
 
     def _keep_telling(self) -> None:
         while not self.ended.wait(FIRST):

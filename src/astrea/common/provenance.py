@@ -26,10 +26,10 @@ def machine() -> dict[str, Any]:
 def _processor() -> str:
     """The processor's model name, or its architecture where the system does not tell."""
     try:
-        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux
-        told = ""
-    names = (line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name"))
+        text = ""
+    names = (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
 
 

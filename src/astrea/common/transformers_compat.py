@@ -15,16 +15,16 @@ CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "
 
 
 @contextmanager
-def gguf_progress(told: Callable[[int, int], None]) -> Iterator[None]:
-    """Inside, transformers tells ``told`` how many tensors of a GGUF file it has dequantised, and of how many, instead
-    of drawing a bar of its own that `quiet` does not reach."""
+def gguf_progress(progress: Callable[[int, int], None]) -> Iterator[None]:
+    """Inside, transformers tells ``progress`` how many tensors of a GGUF file it has dequantised, and of how many,
+    instead of drawing a bar of its own that `quiet` does not reach."""
 
     def bar(tensors: Iterable[Any], **_: Any) -> Iterator[Any]:
         every = list(tensors)
         for number, tensor in enumerate(every):
-            told(number, len(every))
+            progress(number, len(every))
             yield tensor
-        told(len(every), len(every))
+        progress(len(every), len(every))
 
     names = vars(modeling_gguf_pytorch_utils)
     drawn = names.get("tqdm")

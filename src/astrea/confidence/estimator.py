@@ -42,7 +42,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class ConfidenceEstimator:
     """familiar: by expert. calibration: None where no answers with a known truth have been measured."""
 
     familiar: Mapping[str, Familiar]
@@ -89,20 +89,20 @@ def doubts(
     return tuple(found)
 
 
-def save_doubt(doubt: Doubt, folder: Path) -> None:
+def save_estimator(estimator: ConfidenceEstimator, folder: Path) -> None:
     """Write `FILE` into a model folder.
 
     Raises:
         OSError: it cannot be written.
     """
-    tensors = {f"familiar.{n}.{key}": t for n, part in doubt.familiar.items() for key, t in part.tensors().items()}
-    if doubt.calibration is not None:
-        tensors |= {f"{CALIBRATION}.{key}": t for key, t in doubt.calibration.tensors().items()}
+    tensors = {f"familiar.{n}.{key}": t for n, part in estimator.familiar.items() for key, t in part.tensors().items()}
+    if estimator.calibration is not None:
+        tensors |= {f"{CALIBRATION}.{key}": t for key, t in estimator.calibration.tensors().items()}
     with atomic_path(folder / FILE) as partial:
         save_file({name: tensor.float().contiguous() for name, tensor in tensors.items()}, partial)
 
 
-def read_doubt(folder: Path, widths: Mapping[str, int]) -> Doubt | None:
+def read_estimator(folder: Path, widths: Mapping[str, int]) -> ConfidenceEstimator | None:
     """What a model folder says about doubt, None where it says nothing.
 
     Args:
@@ -137,7 +137,7 @@ def read_doubt(folder: Path, widths: Mapping[str, int]) -> Doubt | None:
         calibration = Calibration(**checked(path, own, shapes))
     if tensors:
         raise AstreaError(f"{path} has {min(tensors)}, which this model has no use for", HINT)
-    return Doubt(familiar, calibration)
+    return ConfidenceEstimator(familiar, calibration)
 
 
 def checked(path: Path, own: Mapping[str, Tensor | None], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 
 if TYPE_CHECKING:
-    from astrea.confidence.estimator import Doubt
+    from astrea.confidence.estimator import ConfidenceEstimator
     from astrea.model.modeling import AstreaForConditionalGeneration
     from astrea.model.processing import AstreaProcessor
     from astrea.recipes.recipe import Recipe
@@ -63,7 +63,7 @@ class World(ABC):
     @abstractmethod
     def learn_confidence(
         self, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
-    ) -> Doubt | None:
+    ) -> ConfidenceEstimator | None:
         """When a model of this world should doubt its answer, from the training and the validation split; None where
         the world cannot tell."""
 

@@ -12,7 +12,7 @@ from astrea.common.files import write_json_atomic
 from astrea.common.folder_lock import folder_lock
 from astrea.common.paths import exists, file_guard, read_json
 from astrea.common.progress import SILENT, Reporter
-from astrea.confidence.estimator import save_doubt
+from astrea.confidence.estimator import save_estimator
 from astrea.data.readers.sources import configured_sources
 from astrea.data.worlds import open_world
 from astrea.evaluation.forgetting import KEPT
@@ -56,13 +56,13 @@ def evaluate_and_report(
         held_out = configured_sources(recipe.data, report, key="validation")
         if held_out:
             measured = measure(model, processor, held_out, masking=True, report=report)
-            if model.doubt is not None:
+            if model.confidence_estimator is not None:
                 given = zip(measured.items, measured.answers.seen, strict=True)
-                model.doubt = calibrated_on(
-                    model.doubt, model, processor, [item for item, said in given if said is not None]
+                model.confidence_estimator = calibrated_on(
+                    model.confidence_estimator, model, processor, [item for item, said in given if said is not None]
                 )
                 with file_guard(folder):
-                    save_doubt(model.doubt, folder / "model")
+                    save_estimator(model.confidence_estimator, folder / "model")
             add_tasks(recipe, model, processor, measured.results, report=report)
             measured.results.update(about_run(recipe, folder, measured.results))
             write_measured(model, processor, measured, folder)
@@ -106,10 +106,10 @@ def evaluate_on_world(
     """`evaluate_and_report` on the tasks of the recipe's world, with the folder to oneself."""
     world = open_world(recipe)
     report.say("measuring on validation questions how sure to be")
-    model.doubt = world.learn_confidence(model, processor.tokenizer)
-    if model.doubt is not None:
+    model.confidence_estimator = world.learn_confidence(model, processor.tokenizer)
+    if model.confidence_estimator is not None:
         with file_guard(folder):
-            save_doubt(model.doubt, folder / "model")
+            save_estimator(model.confidence_estimator, folder / "model")
     results = world.evaluate(model, processor, folder, split=split, report=report)
     add_tasks(recipe, model, processor, results, report=report)
     results |= about_run(recipe, folder, results)

@@ -49,7 +49,7 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ReferenceOutputs:
     """One text of a rendered conversation: who said it, as which message, and its characters."""
 
     role: str
@@ -93,15 +93,15 @@ class ChatFormat:
         whole = self.render([user(QUESTION), assistant(ANSWER)])
         self.tail = prompt[prompt.index(QUESTION) + len(QUESTION) :]
         self.lead = whole[len(prompt) : whole.index(ANSWER)]
-        asked, told = self.encode(prompt), self.encode(whole)
-        if not whole.startswith(prompt) or told.ids[: len(asked.ids)] != asked.ids:
+        before, with_answer = self.encode(prompt), self.encode(whole)
+        if not whole.startswith(prompt) or with_answer.ids[: len(before.ids)] != before.ids:
             raise AstreaError(
                 f"{name_of(tokenizer)}: its prompt {prompt[-60:]!r} is not how the conversation {whole[-90:]!r} begins",
                 TEMPLATE,
             )
         special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder} - {self.image_id}
         ends = self.encode(whole[whole.index(ANSWER) + len(ANSWER) :]).ids
-        stops = [i for i in ends if i in special and i in told.ids[len(asked.ids) :]]
+        stops = [i for i in ends if i in special and i in with_answer.ids[len(before.ids) :]]
         if not stops:
             raise AstreaError(
                 f"{name_of(tokenizer)} ends an answer with {whole[whole.index(ANSWER) + len(ANSWER) :]!r}, which holds "
@@ -109,7 +109,7 @@ class ChatFormat:
                 "put eos_token behind every answer of the template",
             )
         self.stop_id = stops[0]
-        self.tail_ids = _common_end(asked.ids, self.encode(self.render([user(f"{AGAIN}.")], prompt=True)).ids)
+        self.tail_ids = _common_end(before.ids, self.encode(self.render([user(f"{AGAIN}.")], prompt=True)).ids)
 
     @cached_property
     def opening(self) -> str:
@@ -174,7 +174,7 @@ class ChatFormat:
         mine = set(encoded.touching(start, stop))
         return [place in mine and i not in outside for place, i in enumerate(encoded.ids)]
 
-    def texts(self, messages: Sequence[Message]) -> tuple[str, list[Said]]:
+    def texts(self, messages: Sequence[Message]) -> tuple[str, list[ReferenceOutputs]]:
         """A whole conversation as text, and where in it each of its texts is.
 
         Raises:
@@ -196,14 +196,14 @@ class ChatFormat:
         text = self.render(messages)
         pieces = SLOT.split(self.render(slotted))
         between, order = pieces[::2], pieces[1::2]
-        found: list[Said] = []
+        found: list[ReferenceOutputs] = []
         at = len(between[0]) if order == [str(i) for i in range(len(said))] and text.startswith(between[0]) else -1
         for (role, number, words), after in zip(said, between[1:], strict=False):
             stop = -1 if at < 0 else _end_of(text, at, words, after, last=len(found) == len(said) - 1)
             if stop < 0:
                 at = -1
                 break
-            found.append(Said(role, number, at, stop))
+            found.append(ReferenceOutputs(role, number, at, stop))
             at = stop + len(after)
         if at < 0:
             raise AstreaError(
@@ -212,7 +212,7 @@ class ChatFormat:
         return text, found
 
     def answer_ends(
-        self, messages: Sequence[Message], text: str, encoded: Encoded, said: Sequence[Said]
+        self, messages: Sequence[Message], text: str, encoded: Encoded, said: Sequence[ReferenceOutputs]
     ) -> list[tuple[int, int]]:
         """The tokens (first, behind the last) of every answer, the token that ends it among them if the template writes
         one there."""

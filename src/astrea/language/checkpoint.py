@@ -26,7 +26,7 @@ from astrea.language.attention import WARMED_UP
 from astrea.language.chat import settled_template
 from astrea.language.chat_format import ChatFormat
 from astrea.language.gguf_name import names_gguf
-from astrea.language.plain import Said, say_plain
+from astrea.language.plain import ReferenceOutputs, reference_outputs
 from astrea.language.requirements import check_language_model
 from astrea.language.tokenizer import IMAGE, PAD
 
@@ -39,18 +39,19 @@ SLACK = 1 << 20
 
 
 class Loaded(NamedTuple):
-    """A checkpoint. said: what it says of plain sentences before anything is changed; None if its weights are fresh."""
+    """A checkpoint. reference: what it says of plain sentences before anything is changed; None if its weights are
+    fresh."""
 
     model: PreTrainedModel
     tokenizer: Tokenizer
-    said: Said | None
+    reference: ReferenceOutputs | None
 
 
-def load_language(language: LanguageModel, *, warm: bool = True) -> Loaded:
+def load_language(language: LanguageModel, *, pretrained: bool = True) -> Loaded:
     """The language model and tokenizer of a recipe's checkpoint, with ``<image>`` and a padding token.
 
     Args:
-        warm: False = the same architecture with fresh weights.
+        pretrained: False = the same architecture with fresh weights.
 
     Raises:
         AstreaError: there is no such checkpoint, its commit is not pinned, its files are damaged, pickled, too large or
@@ -73,7 +74,7 @@ def load_language(language: LanguageModel, *, warm: bool = True) -> Loaded:
             check_size(folder, skeleton)
             tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
             options: dict[str, Any] = {"dtype": dtype, "attn_implementation": language.attention}
-            if warm:
+            if pretrained:
                 model, found = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
                     folder, config=config, **safe, **options, use_safetensors=True, output_loading_info=True
                 )
@@ -90,21 +91,21 @@ def load_language(language: LanguageModel, *, warm: bool = True) -> Loaded:
     if not isinstance(getattr(model.config, "hidden_size", None), int):
         raise AstreaError(f"the checkpoint {folder} is no text-only language model", "name one of text alone")
     check_language_model(model, f"the checkpoint {folder}")
-    said = None
-    if warm:
+    reference = None
+    if pretrained:
         known = max(tokenizer.get_vocab().values()) + 1
-        said = say_plain(lambda ids, _: model(input_ids=ids, use_cache=False).logits, tokenizer, known)
+        reference = reference_outputs(lambda ids, _: model(input_ids=ids, use_cache=False).logits, tokenizer, known)
     grow(model, tokenizer, prepare_tokenizer(tokenizer))
-    return Loaded(model, tokenizer, said)
+    return Loaded(model, tokenizer, reference)
 
 
-def warmed_up(config: Any) -> float:
+def trained_word_match(config: Any) -> float:
     """The word match that a language model was trained with before, as its configuration says; 0 where it says nothing.
 
     A model that never met one cannot bear it: in every layer a word would be drawn to whatever its embedding resembles.
     """
-    said = getattr(config, WARMED_UP, 0.0)
-    return float(said) if isinstance(said, int | float) else 0.0
+    reference = getattr(config, WARMED_UP, 0.0)
+    return float(reference) if isinstance(reference, int | float) else 0.0
 
 
 def language_from_architecture(language: LanguageModel, words: int) -> PreTrainedModel:

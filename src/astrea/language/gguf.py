@@ -122,8 +122,8 @@ def folder_from_gguf(file: Path, folder: Path, *, dtype: str = "float32", report
     report.track(label, 0, 1)
     check_empty(folder)
     config, tokenizer, kind = read_config(file), read_tokenizer(file), getattr(torch, dtype)
-    told = partial(report.track, f"dequantising {file.name}")
-    with _by_itself(file) as where, _reading(file), gguf_progress(told), quiet():
+    progress = partial(report.track, f"dequantising {file.name}")
+    with _by_itself(file) as where, _reading(file), gguf_progress(progress), quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=kind, output_loading_info=True)
         read, found = loaded
         if missing := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):

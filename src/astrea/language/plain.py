@@ -41,7 +41,7 @@ Ask = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ReferenceOutputs:
     """What a language model says of the sentences, token by token (P of them in all).
 
     ids, mask: (B, L), padded on the right. words: how many tokens its vocabulary had. best: (P,) the likeliest next
@@ -57,7 +57,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Retention:
     """How much of what a language model said it still says.
 
     sentences, tokens: how many were compared. same: share of tokens behind which the same next one is likeliest.
@@ -90,7 +90,7 @@ class Kept:
 
 
 @torch.no_grad()
-def say_plain(ask: Ask, tokenizer: PreTrainedTokenizerBase, words: int) -> Said:
+def reference_outputs(ask: Ask, tokenizer: PreTrainedTokenizerBase, words: int) -> ReferenceOutputs:
     """What a language model says of the sentences.
 
     Args:
@@ -109,21 +109,21 @@ def say_plain(ask: Ask, tokenizer: PreTrainedTokenizerBase, words: int) -> Said:
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     log_PV, surprise = _read(ask, ids, mask, words)
     certain, best = log_PV.max(1)
-    return Said(ids, mask, words, best, certain.exp(), surprise)
+    return ReferenceOutputs(ids, mask, words, best, certain.exp(), surprise)
 
 
 @torch.no_grad()
-def compare(before: Said, ask: Ask, dtype: torch.dtype) -> Kept:
+def compare(before: ReferenceOutputs, ask: Ask, dtype: torch.dtype) -> Retention:
     """What has changed since.
 
     Args:
-        ask: as in `say_plain`, of the model as it is now. dtype: of its weights.
+        ask: as in `reference_outputs`, of the model as it is now. dtype: of its weights.
     """
     log_PV, surprise = _read(ask, before.ids, before.mask, before.words)
     same = float((log_PV.argmax(1) == before.best).float().mean())
     moved = float((log_PV.gather(1, before.best.unsqueeze(1))[:, 0].exp() - before.certain).abs().max())
     equal = moved <= ROUNDING.get(dtype, ROUNDING_OF_HALVES)
-    return Kept(len(before.ids), len(before.best), same, moved, before.surprise, surprise, equal)
+    return Retention(len(before.ids), len(before.best), same, moved, before.surprise, surprise, equal)
 
 
 def _read(ask: Ask, ids: Tensor, mask: Tensor, words: int) -> tuple[Tensor, float]:

@@ -74,7 +74,7 @@ def render_template(
     allowed = WORK + WORK_PER_CHARACTER * (_characters(messages) + _characters(values))
     parts: list[str] = []
     spans: list[Span] = []
-    told = _spans.set((parts, spans))
+    reset_token = _spans.set((parts, spans))
     try:
         with work.allowed(allowed):
             for part in _compiled(template).generate(messages=messages, **values):
@@ -86,7 +86,7 @@ def render_template(
     except Exception as error:  # a program of somebody else's may raise any type
         raise AstreaError(f"{name} refuses a conversation: {first_line(error)}", HINT) from error
     finally:
-        _spans.reset(told)
+        _spans.reset(reset_token)
     return Rendered("".join(parts), spans)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from astrea.confidence.estimator import Doubt, Verdict
+from astrea.confidence.estimator import ConfidenceEstimator, Verdict
 from astrea.confidence.signals import Signs, refuses, reliable_experts, strangeness, unknown_share, unknown_words
 from astrea.data.image_sources import read_image
 from astrea.experts.protocol import ExpertFeatures, Reading
@@ -90,9 +90,9 @@ def explain(
     made = model.generate(  # type: ignore[misc]
         **prompt, features=features, present=present, max_new_tokens=longest, do_sample=False
     )
-    told = made[:, prompt["input_ids"].shape[1] :]
-    answers = [a.strip() for a in processor.batch_decode(told, skip_special_tokens=True)]
-    likelihood = answer_likelihood(model, prompt, features, present, up_to_end(told[0], model))
+    answer_ids = made[:, prompt["input_ids"].shape[1] :]
+    answers = [a.strip() for a in processor.batch_decode(answer_ids, skip_special_tokens=True)]
+    likelihood = answer_likelihood(model, prompt, features, present, up_to_end(answer_ids[0], model))
     effects = {
         name: MaskingEffect(answers[1 + i], float(likelihood[0] - likelihood[1 + i]))
         for i, name in enumerate(names if masking else [])
@@ -127,16 +127,16 @@ def judged(
     Args:
         features: of the one picture.
     """
-    doubt = model.doubt or Doubt({})
+    estimator = model.confidence_estimator or ConfidenceEstimator({})
     present = torch.ones(1, len(model.experts.names), dtype=torch.bool, device=model.device)
     signs = Signs(
         torch.tensor([refuses(answer)]),
         likelihood_1.cpu(),
-        strangeness(doubt.familiar, features),
+        strangeness(estimator.familiar, features),
         reliable_experts(model, features, present).cpu(),
         torch.tensor([unknown_share(question, processor.tokenizer)]),
     )
-    return doubt.judge(signs, [unknown_words(question, processor.tokenizer)], model.experts.names)[0]
+    return estimator.judge(signs, [unknown_words(question, processor.tokenizer)], model.experts.names)[0]
 
 
 def up_to_end(told_L: Tensor, model: AstreaForConditionalGeneration) -> list[int]:
@@ -159,14 +159,14 @@ def answer_likelihood(
 ) -> Tensor:
     """log p(answer | picture, question) in nats, for every row of the prompt."""
     rows, length = prompt["input_ids"].shape
-    told = torch.tensor(answer, device=model.device).expand(rows, -1)
+    answer_ids = torch.tensor(answer, device=model.device).expand(rows, -1)
     logits = model(
-        input_ids=torch.cat([prompt["input_ids"], told], 1),
-        attention_mask=torch.cat([prompt["attention_mask"], torch.ones_like(told)], 1),
-        question_mask=torch.cat([prompt["question_mask"], torch.zeros_like(told, dtype=torch.bool)], 1),
+        input_ids=torch.cat([prompt["input_ids"], answer_ids], 1),
+        attention_mask=torch.cat([prompt["attention_mask"], torch.ones_like(answer_ids)], 1),
+        question_mask=torch.cat([prompt["question_mask"], torch.zeros_like(answer_ids, dtype=torch.bool)], 1),
         features=features,
         present=present,
         use_cache=False,
     ).logits[:, length - 1 : -1]
     # In half precision a sum of nats would be as coarse as a nat.
-    return -F.cross_entropy(logits.float().transpose(1, 2), told, reduction="none").sum(1)
+    return -F.cross_entropy(logits.float().transpose(1, 2), answer_ids, reduction="none").sum(1)

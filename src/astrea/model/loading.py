@@ -23,7 +23,7 @@ from astrea.common.installation import SHIPPED_NAME
 from astrea.common.lazy import load_object
 from astrea.common.paths import exists, is_file, is_folder, refuse_url
 from astrea.common.quiet import quiet
-from astrea.confidence.estimator import read_doubt
+from astrea.confidence.estimator import read_estimator
 from astrea.model.configuration import AstreaConfig
 from astrea.model.folders.generation import check_generation
 from astrea.model.folders.processor import read_processor
@@ -81,7 +81,7 @@ def load_model(
     check_pair(folder, model, processor)
     model.experts.use_tokenizer(processor.tokenizer)
     _try(folder, model)
-    model.doubt = read_doubt(folder, widths_of(model))
+    model.confidence_estimator = read_estimator(folder, widths_of(model))
     return placed(model, device), processor
 
 

@@ -16,7 +16,7 @@ from transformers.utils.generic import can_return_tuple
 
 from astrea.common.errors import AstreaError
 from astrea.common.float32 import score_best_again
-from astrea.confidence.estimator import Doubt
+from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.language.loss import weighted_loss
 from astrea.language.low_rank import inject
 from astrea.model.backbone import AstreaModel, build_language_model
@@ -41,7 +41,7 @@ class AstreaForConditionalGeneration(Decoding, Inner, AstreaPreTrainedModel, Gen
         language_model: a loaded one, head included, that ``config.text_config`` describes; None = a fresh one.
     """
 
-    doubt: Doubt | None = None
+    confidence_estimator: ConfidenceEstimator | None = None
     """When an answer is not to be relied on, if the model's folder says so; see `astrea.confidence`."""
 
     def __init__(

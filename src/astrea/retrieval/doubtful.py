@@ -28,7 +28,7 @@ def doubts_about_text(processor: AstreaProcessor, text: str) -> tuple[str, ...]:
 def doubts_about_pictures(model: AstreaForConditionalGeneration, hits: Sequence[Hit]) -> list[str | None]:
     """For each picture found what speaks against it, None where nothing does: that it is unlike those of training (if
     the model's folder says what those are like), or cannot be read any more."""
-    familiar = {} if model.doubt is None else model.doubt.familiar
+    familiar = {} if model.confidence_estimator is None else model.confidence_estimator.familiar
     if not familiar:  # nothing to compare with, so no picture has to be opened
         return [None] * len(hits)
     found: list[str | None] = []

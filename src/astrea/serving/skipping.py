@@ -42,7 +42,7 @@ class ExpectedWeights:
             raise AstreaError(
                 "experts are skipped by their gate weights, and this model has none", "leave the option out"
             )
-        familiar = {} if model.doubt is None else model.doubt.familiar
+        familiar = {} if model.confidence_estimator is None else model.confidence_estimator.familiar
         missing = [name for name in self.names if name not in familiar]
         if missing:
             raise AstreaError(

@@ -19,9 +19,9 @@ from astrea.experts.pretrained.fresh import start_fresh
 from astrea.experts.pretrained.weights import load_checkpoint
 from astrea.language.builtin import tiny_language
 from astrea.language.chat_format import ChatFormat
-from astrea.language.checkpoint import language_from_architecture, load_language, settle_generation, warmed_up
+from astrea.language.checkpoint import language_from_architecture, load_language, settle_generation, trained_word_match
 from astrea.language.labels import LabelWords
-from astrea.language.plain import Kept, Said, compare
+from astrea.language.plain import ReferenceOutputs, Retention, compare
 from astrea.model.components import LANGUAGE, load_component
 from astrea.model.configuration import AstreaConfig
 from astrea.model.modeling import AstreaForConditionalGeneration
@@ -95,21 +95,21 @@ def random_weights(recipe: Recipe) -> str | None:
 
 
 class Assembled(NamedTuple):
-    """A recipe's model. said: what its language model said of plain sentences when it was loaded; None if that has no
-    checkpoint, or fresh weights."""
+    """A recipe's model. reference: what its language model said of plain sentences when it was loaded; None if that
+    has no checkpoint, or fresh weights."""
 
     model: AstreaForConditionalGeneration
     tokenizer: PreTrainedTokenizerBase
-    said: Said | None
+    reference: ReferenceOutputs | None
 
-    def kept(self) -> Kept | None:
+    def retention(self) -> Retention | None:
         """How much of that the model still says; None where nothing was said."""
-        if self.said is None:
+        if self.reference is None:
             return None
         model, was_training = self.model, self.model.training
         model.eval()
         try:
-            return compare(self.said, self._ask, model.embedding_table().dtype)
+            return compare(self.reference, self._ask, model.embedding_table().dtype)
         finally:
             model.train(was_training)
 
@@ -120,14 +120,14 @@ class Assembled(NamedTuple):
         return logits
 
 
-def never_warmed_up(recipe: Recipe, text: PreTrainedConfig) -> str | None:
+def untrained_word_match(recipe: Recipe, text: PreTrainedConfig) -> str | None:
     """A warning for whoever asks for a word match that the language model was never trained with; None if all is
     well.
 
     Args:
         text: the language model's configuration.
     """
-    if recipe.llm.checkpoint is None or not recipe.model.word_match or warmed_up(text):
+    if recipe.llm.checkpoint is None or not recipe.model.word_match or trained_word_match(text):
         return None
     return (
         f"warning: model.word_match is {recipe.model.word_match:g}, and {recipe.llm.checkpoint} was never trained "
@@ -136,11 +136,11 @@ def never_warmed_up(recipe: Recipe, text: PreTrainedConfig) -> str | None:
 
 
 def assemble(recipe: Recipe, components: Path | None) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
-    """`put_together` without what the language model said."""
-    return put_together(recipe, components)[:2]
+    """`assemble_with_reference` without what the language model said."""
+    return assemble_with_reference(recipe, components)[:2]
 
 
-def put_together(recipe: Recipe, components: Path | None) -> Assembled:
+def assemble_with_reference(recipe: Recipe, components: Path | None) -> Assembled:
     """Build the model of a recipe; fill experts and language model from a folder of components (None: leave them
     fresh). A language model with a checkpoint comes from there instead, and one that is only described has
     random weights.
@@ -152,9 +152,9 @@ def put_together(recipe: Recipe, components: Path | None) -> Assembled:
     torch.manual_seed(recipe.seed)
     language: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    said: Said | None = None
+    reference: ReferenceOutputs | None = None
     if recipe.llm.checkpoint is not None:
-        language, tokenizer, said = load_language(recipe.llm, warm=recipe.model.pretrained_llm)
+        language, tokenizer, reference = load_language(recipe.llm, pretrained=recipe.model.pretrained_llm)
     else:
         builtin = tiny_language()
         tokenizer = builtin.tokenizer(declared.values())
@@ -194,4 +194,4 @@ def put_together(recipe: Recipe, components: Path | None) -> Assembled:
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         # Only the older, re-entrant kind of checkpointing needs gradients of frozen word embeddings.
         model.disable_input_require_grads()
-    return Assembled(model, tokenizer, said)
+    return Assembled(model, tokenizer, reference)

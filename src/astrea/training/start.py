@@ -14,7 +14,7 @@ from astrea.experts.pretrained.entry import resolve
 from astrea.fusion.registry import options_of, strategy_class
 from astrea.model.loading import load_model
 from astrea.recipes.recipe import Recipe
-from astrea.training.assembly import Assembled, configure, put_together
+from astrea.training.assembly import Assembled, assemble_with_reference, configure
 
 COMPARED = (
     *("experts", "strategy", "fusion", "findings", "adapter_hidden", "contrast_width", "image_size", "attention"),
@@ -24,13 +24,13 @@ COMPARED = (
 
 
 def beginning(recipe: Recipe, components: Path | None) -> Assembled:
-    """What a recipe's stages start from: `put_together`, or the finished model that ``run.start`` names; with the words
-    of the questions that it will be asked.
+    """What a recipe's stages start from: `assemble_with_reference`, or the finished model that ``run.start`` names;
+    with the words of the questions that it will be asked.
 
     Raises:
-        AstreaError: see `put_together` and `begun`.
+        AstreaError: see `assemble_with_reference` and `begun`.
     """
-    made = put_together(recipe, components) if recipe.start is None else begun(recipe)
+    made = assemble_with_reference(recipe, components) if recipe.start is None else begun(recipe)
     if recipe.data.train is not None:
         return made
     return made._replace(tokenizer=open_world(recipe).learn_vocabulary(made.model, made.tokenizer))

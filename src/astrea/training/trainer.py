@@ -16,18 +16,18 @@ from astrea.common.memory import peak_told
 from astrea.common.paths import file_guard, is_file, read_json
 from astrea.common.progress import SILENT, Reporter
 from astrea.common.quiet import quiet
-from astrea.confidence.estimator import Doubt, save_doubt
+from astrea.confidence.estimator import ConfidenceEstimator, save_estimator
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.worlds import open_world
 from astrea.evaluation.forgetting import KEPT
-from astrea.evaluation.own_data.confidence import doubt_of_records
+from astrea.evaluation.own_data.confidence import estimator_of_records
 from astrea.language.gguf_source import as_folder, pinned
 from astrea.language.low_rank import merge
 from astrea.model.components import BUNDLED
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import RECIPE
-from astrea.training.assembly import Assembled, never_warmed_up, random_weights
+from astrea.training.assembly import Assembled, random_weights, untrained_word_match
 from astrea.training.checkpoint import Checkpoint
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed, process_group
@@ -126,9 +126,9 @@ def train_with(
     if validation is not None and (best := validation.take_best()):
         report.say(best)
     ctx.model.eval()
-    doubt = doubt_of_records(ctx, report)
+    estimator = estimator_of_records(ctx, report)
     if ranks.is_main:
-        write_finished(ctx, made, doubt, folder, clock, report)
+        write_finished(ctx, made, estimator, folder, clock, report)
         tell_forgetting(ctx, known, folder, report)
 
 
@@ -206,7 +206,7 @@ def load(recipe: Recipe, components: Path, folder: Path | None, report: Reporter
     made = beginning(recipe, components)
     report.track("loading the model", 1, 1)
     report.say(describe_model(made[0]))
-    if lost := never_warmed_up(recipe, made[0].config.text_config):
+    if lost := untrained_word_match(recipe, made[0].config.text_config):
         report.say(lost)
     tell_language(made, folder, "assembled", report)
     return made
@@ -219,13 +219,18 @@ def validation_of(ctx: TrainingContext, folder: Path, cache: FeatureCache, repor
 
 
 def write_finished(
-    ctx: TrainingContext, made: Assembled, doubt: Doubt | None, folder: Path, clock: dict[str, float], report: Reporter
+    ctx: TrainingContext,
+    made: Assembled,
+    estimator: ConfidenceEstimator | None,
+    folder: Path,
+    clock: dict[str, float],
+    report: Reporter,
 ) -> None:
     """What a run leaves when its last step is done: the model and the seconds that everything took."""
     write_model(ctx, folder / "model")
-    if doubt is not None:
+    if estimator is not None:
         with file_guard(folder):
-            save_doubt(doubt, folder / "model")
+            save_estimator(estimator, folder / "model")
     tell_language(made, folder, "trained", report)
     with file_guard(folder):
         write_json_atomic(folder / "seconds.json", {name: round(s, 2) for name, s in clock.items()})
@@ -234,15 +239,15 @@ def write_finished(
 
 def tell_language(made: Assembled, folder: Path | None, when: str, report: Reporter) -> None:
     """Say, and note in ``folder/language.json``, what a pretrained language model still says of plain sentences."""
-    kept = made.kept()
-    if kept is None:
+    retention = made.retention()
+    if retention is None:
         return
-    report.say(f"{when}: {kept.sentence()}")
+    report.say(f"{when}: {retention.sentence()}")
     if folder is not None:
         with file_guard(folder):
             path = folder / KEPT
             before = read_json(path) if is_file(path) and when != "assembled" else {}
-            write_json_atomic(path, before | {when: kept.as_dict()})
+            write_json_atomic(path, before | {when: retention.as_dict()})
 
 
 def write_model(ctx: TrainingContext, folder: Path) -> None:

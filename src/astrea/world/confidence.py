@@ -1,4 +1,5 @@
-"""Doubt as the embedded world teaches it: what is familiar from its pictures, how sure to be from its validation split.
+"""Confidence as the embedded world teaches it: what is familiar from its pictures, how sure to be from its
+validation split.
 
 Nothing of the test split, no held-out wording and no photograph is looked at.
 """
@@ -14,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from astrea.confidence.calibration import learn_calibration
-from astrea.confidence.estimator import Doubt
+from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.confidence.familiarity import learn_familiar
 from astrea.confidence.signals import refuses
 from astrea.confidence.unfamiliar import unfamiliar_pictures
@@ -53,14 +54,14 @@ class Trial:
         return torch.tensor([vqa_accuracy(t, [a]) > 0.5 if known else refuses(t) for t, a, known in rows])
 
 
-def learn_doubt(
+def fit_estimator(
     model: AstreaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     world: World,
     *,
     pictures: int = PICTURES,
     questions: int = QUESTIONS,
-) -> Doubt:
+) -> ConfidenceEstimator:
     """What a model of the world should doubt.
 
     Args:
@@ -72,7 +73,7 @@ def learn_doubt(
     trial = validation_trial(model, world, questions)
     found = measure(Answerer(model, tokenizer), familiar, trial.features, trial.questions, trial.pictures)
     right, answerable = trial.right(found.answers), torch.tensor(trial.answerable)
-    return Doubt(familiar, learn_calibration(found.signs, right, answerable))
+    return ConfidenceEstimator(familiar, learn_calibration(found.signs, right, answerable))
 
 
 def validation_trial(model: AstreaForConditionalGeneration, world: World, questions: int) -> Trial:
@@ -88,8 +89,8 @@ def validation_trial(model: AstreaForConditionalGeneration, world: World, questi
         fair = rng.sample(fair, min(4, len(fair)))
         fair[3:] = [reworded(question, rng) for question in fair[3:]]
         asked += [(question.text, number, question.answer, True) for question in fair]
-        vain = unanswerable(scene, rng)
-        asked.append((vain.text, number, vain.answer, False))
+        question = unanswerable(scene, rng)
+        asked.append((question.text, number, question.answer, False))
     features = features_of(model.experts, scenes)
     strange = unfamiliar_pictures(max(1, questions // 12), world.canvas, world.seed)
     for place in range(len(strange)):

@@ -48,8 +48,8 @@ class WorldData(SceneData):
     @cached_property
     def groups(self) -> Sequence[str]:
         """Question templates, and the unanswerable where there are any."""
-        vain = any(question.template == UNANSWERABLE for asked in self.questions for question in asked)
-        return (*GROUPS, UNANSWERABLE) if vain else GROUPS
+        has_unanswerable = any(question.template == UNANSWERABLE for asked in self.questions for question in asked)
+        return (*GROUPS, UNANSWERABLE) if has_unanswerable else GROUPS
 
     def pictures(self, index: Tensor) -> Tensor:
         """The scenes of these numbers (B,) as pictures (B, 3, S, S), drawn now."""
@@ -83,13 +83,13 @@ def load_world(
     count: int,
     per_scene: int,
     paraphrases: float = 0.0,
-    vain: float = 0.0,
+    unanswerable_share: float = 0.0,
     cache: FeatureCache,
     progress: ProgressCallback,
     notify: Callable[[str], None],
 ) -> WorldData:
     """The training split: texts made anew (cheap), features from the cache, one file per expert. See
-    `astrea.recipes.recipe.Data` for what is asked in other words, and in vain.
+    `astrea.recipes.recipe.Data` for the shares of questions in other words and without an answer.
 
     An expert's file is found by a fingerprint of its options and weights, the world's settings and the number of
     scenes, so a stale one is never used: any change gives another name.
@@ -103,20 +103,23 @@ def load_world(
         asked = balancer.choose(scene, rng)
         # Tasks come in a fixed order: the first few would always be the same ones.
         questions.append(asked if len(asked) <= per_scene else rng.sample(asked, per_scene))
-    if paraphrases or vain:
+    if paraphrases or unanswerable_share:
         questions = [
-            asked_otherwise(scene, asked, paraphrases, vain) for scene, asked in zip(scenes, questions, strict=True)
+            asked_otherwise(scene, asked, paraphrases, unanswerable_share)
+            for scene, asked in zip(scenes, questions, strict=True)
         ]
     texts = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
     return WorldData(features, questions, texts, world)
 
 
-def asked_otherwise(scene: Scene, asked: list[Question], paraphrases: float, vain: float) -> list[Question]:
+def asked_otherwise(
+    scene: Scene, asked: list[Question], paraphrases: float, unanswerable_share: float
+) -> list[Question]:
     """A scene's questions, these shares of them in other words, and such that the scene does not answer."""
     rng = random.Random(f"wordings/{scene.spec.seed}")
     found = []
     for question in asked:
-        if rng.random() < vain:
+        if rng.random() < unanswerable_share:
             found.append(unanswerable(scene, rng, reworded=paraphrases))
         else:
             found.append(reworded(question, rng) if rng.random() < paraphrases else question)

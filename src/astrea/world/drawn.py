@@ -9,13 +9,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from astrea.common.progress import SILENT, Reporter
-from astrea.confidence.estimator import Doubt
+from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.worlds import World
 from astrea.experts.bank import ExpertBank
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
-from astrea.world.confidence import PICTURES, QUESTIONS, learn_doubt
+from astrea.world.confidence import PICTURES, QUESTIONS, fit_estimator
 from astrea.world.dataset import WorldData, load_world
 from astrea.world.distill import teach
 from astrea.world.evaluation.runner import evaluate
@@ -36,7 +36,7 @@ class DrawnWorld(World):
             count=recipe.data.train_scenes,
             per_scene=recipe.data.questions_per_scene,
             paraphrases=recipe.data.paraphrases,
-            vain=recipe.data.unanswerable,
+            unanswerable_share=recipe.data.unanswerable,
             cache=cache,
             progress=report.track,
             notify=report.say,
@@ -48,11 +48,13 @@ class DrawnWorld(World):
         needed = self.recipe.data.paraphrases or self.recipe.data.unanswerable
         return learn_wordings(model, tokenizer) if needed else tokenizer
 
-    def learn_confidence(self, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> Doubt:
+    def learn_confidence(
+        self, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
+    ) -> ConfidenceEstimator:
         # Measured on as little as the run's test is.
         pictures = max(8, min(PICTURES, self.recipe.data.train_scenes))
         questions = min(QUESTIONS, 6 * self.recipe.data.test_questions)
-        return learn_doubt(model, tokenizer, self.recipe.world, pictures=pictures, questions=questions)
+        return fit_estimator(model, tokenizer, self.recipe.world, pictures=pictures, questions=questions)
 
     def measure(
         self,

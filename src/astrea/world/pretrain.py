@@ -23,7 +23,7 @@ from astrea.world.dataset import scenes_of
 from astrea.world.evaluation.experts import JUDGES, Scores
 from astrea.world.experts.compact import COMPACT
 from astrea.world.experts.pretrain import ExpertObjective
-from astrea.world.language.pretraining import WarmObjective, told_accuracy
+from astrea.world.language.pretraining import LanguageObjective, reading_accuracy
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 
 GATE = "gate.json"
@@ -52,7 +52,7 @@ def pretrain(recipe: Recipe, folder: Path, *, report: Reporter = SILENT, only: l
     for name in wanted:
         path = folder / f"{name}.safetensors"
         if not exists(path):
-            (warm if name == LANGUAGE else train_expert)(recipe, folder, name, report)
+            (pretrain_language if name == LANGUAGE else train_expert)(recipe, folder, name, report)
         elif made_with(path) not in (None, settings_digest(recipe, name)):
             raise AstreaError(
                 f"{path}: was made with other settings than this recipe's", "remove it, or choose another folder"
@@ -90,18 +90,18 @@ def train_expert(recipe: Recipe, folder: Path, name: str, report: Reporter) -> N
     fit(recipe, expert, objective, recipe.pretraining.expert, folder, name, report)
 
 
-def warm(recipe: Recipe, folder: Path, name: str, report: Reporter) -> None:
+def pretrain_language(recipe: Recipe, folder: Path, name: str, report: Reporter) -> None:
     """Train the language model on scenes described in words."""
     torch.manual_seed(recipe.seed)
     model = tiny_language_model(recipe.llm, tiny_tokenizer())
     (folder / GATE).unlink(missing_ok=True)  # it was another model's
-    fit(recipe, model, warm_objective(recipe, model), recipe.pretraining.llm, folder, name, report)
+    fit(recipe, model, language_objective(recipe, model), recipe.pretraining.llm, folder, name, report)
 
 
-def warm_objective(recipe: Recipe, model: Any) -> WarmObjective:
+def language_objective(recipe: Recipe, model: Any) -> LanguageObjective:
     """How the language model learns, and is measured, in this run's world."""
     world, steps = recipe.world, recipe.pretraining.llm.steps
-    return WarmObjective(
+    return LanguageObjective(
         model, tiny_tokenizer(), recipe.seed, canvas=world.canvas, difficulty=world.difficulty, steps=steps
     )
 
@@ -132,7 +132,7 @@ def check_gate(recipe: Recipe, folder: Path, report: Reporter) -> None:
     if not exists(path):
         model = tiny_language_model(recipe.llm, tiny_tokenizer())
         fill(model, folder / f"{LANGUAGE}.safetensors", LANGUAGE)
-        scores = told_accuracy(warm_objective(recipe, model))
+        scores = reading_accuracy(language_objective(recipe, model))
         with file_guard(folder):
             write_json_atomic(path, {"mean": sum(scores.values()) / len(scores), **scores})
     mean = read_json(path)["mean"]

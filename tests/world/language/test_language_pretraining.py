@@ -8,18 +8,18 @@ import torch
 from astrea.experts.protocol import ExpertFeatures
 from astrea.recipes.recipe import LanguageModel, Schedule
 from astrea.world.experts.compact import COMPACT
-from astrea.world.language.pretraining import APART, WarmObjective, garble, ideal_features, told_accuracy
+from astrea.world.language.pretraining import APART, LanguageObjective, garble, ideal_features, reading_accuracy
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from astrea.world.scenes.draw import split_scene
 from astrea.world.scenes.questions import VQA_TASKS
 from learning import learn
 
 
-def objective(**options) -> WarmObjective:
+def objective(**options) -> LanguageObjective:
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     model = tiny_language_model(LanguageModel(width=32, layers=2, heads=2, feed_forward=64), tokenizer)
-    return WarmObjective(model, tokenizer, 0, **options)
+    return LanguageObjective(model, tokenizer, 0, **options)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def scenes():
 
 
 @pytest.fixture(scope="module")
-def fixed() -> WarmObjective:
+def fixed() -> LanguageObjective:
     return objective(steps=10)
 
 
@@ -61,12 +61,12 @@ def test_faults_are_drops_and_mixtures_with_other_scenes(scenes):
 
 def test_a_batch_is_a_function_of_seed_and_step(fixed):
     one, two, other = fixed.batch(5, 0, 6), objective(steps=10).batch(5, 0, 6), fixed.batch(5, 1, 6)
-    assert torch.equal(one.told["detection"].tokens, two.told["detection"].tokens)
+    assert torch.equal(one.features["detection"].tokens, two.features["detection"].tokens)
     assert torch.equal(one.present, two.present)
     assert torch.equal(one.joined, two.joined)
     assert one.source == two.source == fixed.describe(one)
     assert one.source != other.source
-    assert not torch.equal(one.told["detection"].tokens, other.told["detection"].tokens)
+    assert not torch.equal(one.features["detection"].tokens, other.features["detection"].tokens)
 
 
 def test_faults_come_late_and_some_rows_are_told_apart(fixed):
@@ -82,12 +82,13 @@ def test_what_a_missing_expert_says_is_not_read(fixed):
     present = torch.ones(4, 4, dtype=torch.bool)
     present[:, 1] = False
     noise = ExpertFeatures(
-        torch.randn_like(batch.told["classification"].tokens), batch.told["classification"].confidence, None
+        torch.randn_like(batch.features["classification"].tokens), batch.features["classification"].confidence, None
     )
-    one = fixed.logits(batch.packed, batch.told, present)
+    one = fixed.logits(batch.packed, batch.features, present)
     asked = batch.packed.segments > 0
-    assert torch.equal(fixed.logits(batch.packed, batch.told | {"classification": noise}, present)[asked], one[asked])
-    assert not torch.equal(fixed.logits(batch.packed, batch.told, ~present | present)[asked], one[asked])
+    noisy = batch.features | {"classification": noise}
+    assert torch.equal(fixed.logits(batch.packed, noisy, present)[asked], one[asked])
+    assert not torch.equal(fixed.logits(batch.packed, batch.features, ~present | present)[asked], one[asked])
 
 
 @torch.no_grad()
@@ -95,10 +96,10 @@ def test_what_is_said_of_one_place_is_joined_where_it_is_to_be(fixed):
     batch = fixed.batch(0, 0, 4)
     asked = batch.packed.segments > 0
     yes, no = (torch.full((4,), value) for value in (True, False))
-    one, two = (fixed.logits(batch.packed, batch.told, batch.present, joined) for joined in (yes, no))
-    assert torch.equal(fixed.logits(batch.packed, batch.told)[asked], one[asked])
+    one, two = (fixed.logits(batch.packed, batch.features, batch.present, joined) for joined in (yes, no))
+    assert torch.equal(fixed.logits(batch.packed, batch.features)[asked], one[asked])
     assert not torch.equal(one[asked], two[asked])
-    mixed = fixed.logits(batch.packed, batch.told, batch.present, torch.tensor([True, False, False, True]))
+    mixed = fixed.logits(batch.packed, batch.features, batch.present, torch.tensor([True, False, False, True]))
     assert torch.equal(mixed[0][asked[0]], one[0][asked[0]])
     assert torch.equal(mixed[1][asked[1]], two[1][asked[1]])
 
@@ -114,9 +115,9 @@ def test_every_weight_learns_and_the_loss_falls():
 
 
 def test_the_gates_figure_names_every_task(fixed):
-    told = told_accuracy(fixed, scenes=25)
+    told = reading_accuracy(fixed, scenes=25)
     assert set(told) <= set(VQA_TASKS)
     assert len(told) >= 6
     assert all(0 <= share <= 1 for share in told.values())
     assert fixed.model.training
-    assert told == told_accuracy(fixed, scenes=25)
+    assert told == reading_accuracy(fixed, scenes=25)

@@ -1,5 +1,5 @@
-"""Doubt of a model that learned from data files of one's own: familiar is what its experts saw in their pictures; how
-sure to be takes questions that it did not learn from, those of ``data.validation``.
+"""The confidence of a model that learned from data files of one's own: familiar is what its experts saw in their
+pictures; how sure to be takes questions that it did not learn from, those of ``data.validation``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from PIL import Image
 
 from astrea.common.progress import Reporter
 from astrea.confidence.calibration import learn_calibration
-from astrea.confidence.estimator import Doubt
+from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.confidence.familiarity import learn_familiar
 from astrea.confidence.signals import refuses
 from astrea.confidence.unfamiliar import unfamiliar_pictures
@@ -35,7 +35,7 @@ QUESTIONS = 300
 """The most held-out questions that a calibration is fitted on."""
 
 
-def doubt_of_records(ctx: TrainingContext, report: Reporter) -> Doubt | None:
+def estimator_of_records(ctx: TrainingContext, report: Reporter) -> ConfidenceEstimator | None:
     """What is familiar from the pictures of ``data.train``; None where it names none, or too few. Where several
     processes share the work, each has to ask."""
     data = ctx.data
@@ -50,14 +50,17 @@ def doubt_of_records(ctx: TrainingContext, report: Reporter) -> Doubt | None:
         parts.append(ctx.encode_trainable(samples, learning=False))
         report.track("what is familiar", start + BATCH, count)
     features = concat_features(parts)
-    return Doubt({name: learn_familiar(part) for name, part in features.items()})
+    return ConfidenceEstimator({name: learn_familiar(part) for name, part in features.items()})
 
 
 def calibrated_on(
-    doubt: Doubt, model: AstreaForConditionalGeneration, processor: AstreaProcessor, items: Sequence[Item]
-) -> Doubt:
-    """The same doubt with a calibration fitted on held-out items: questions about one picture with a short answer, and
-    the same about pictures that nobody's data holds (`astrea.confidence.unfamiliar`). Too few items change nothing.
+    estimator: ConfidenceEstimator,
+    model: AstreaForConditionalGeneration,
+    processor: AstreaProcessor,
+    items: Sequence[Item],
+) -> ConfidenceEstimator:
+    """The same estimator with a calibration fitted on held-out items: questions about one picture with a short answer,
+    and the same about pictures that nobody's data holds (`astrea.confidence.unfamiliar`). Too few items change nothing.
 
     Raises:
         AstreaError: a picture cannot be read.
@@ -65,7 +68,7 @@ def calibrated_on(
     asked = [item for item in items if item.kind not in LONG and len(item.turns) == 1 and pictures_of(item) == 1]
     asked = asked[:QUESTIONS]
     if len(asked) < FEWEST:
-        return doubt
+        return estimator
     parts = [encode(model, processor, item.sample.pictures()) for item in asked]
     size = model.config.image_size
     strange = [Image.fromarray(one) for one in unfamiliar_pictures(len(asked) // 3, size, len(asked))]
@@ -73,13 +76,13 @@ def calibrated_on(
     questions = [item.question for item in (*asked, *asked[: len(strange)])]
     answerer = Answerer(model, processor.tokenizer)
     found = measure(
-        answerer, dict(doubt.familiar), concat_features(parts), questions, range(len(questions)), longest=16
+        answerer, dict(estimator.familiar), concat_features(parts), questions, range(len(questions)), longest=16
     )
     told = zip(found.answers, asked, strict=False)
     right = [is_right(item.kind, answer, item.truths) > 0.5 for answer, item in told]
     right += [refuses(answer) for answer in found.answers[len(asked) :]]
     answerable = torch.arange(len(questions)) < len(asked)
-    return Doubt(doubt.familiar, learn_calibration(found.signs, torch.tensor(right), answerable))
+    return ConfidenceEstimator(estimator.familiar, learn_calibration(found.signs, torch.tensor(right), answerable))
 
 
 def pictures_of(item: Item) -> int:

@@ -104,14 +104,14 @@ def _worth(results: Results) -> str:
     if not names:
         return ""
     rows = [(name, _number(shares.get(name), 3), _number(rates.get(name), 3)) for name in names]
-    told = f"## Experts\n\n{table(('expert', 'mean share', 'CUR'), rows)}"
+    section = f"## Experts\n\n{table(('expert', 'mean share', 'CUR'), rows)}"
     if rates:
         gap = max(rates.values()) - min(rates.values())
-        told += (
+        section += (
             "\n\nCUR = (accuracy - accuracy without the expert) / accuracy, by masking it without training again; "
             f"the information gap, max CUR - min CUR, is {gap:.3f} (arXiv 2507.03262)."
         )
-    return told
+    return section
 
 
 def utilisation(results: Results) -> dict[str, float]:

@@ -25,13 +25,13 @@ def settle_modes(folder: Path) -> None:
     Raises:
         AstreaError: a mode cannot be changed.
     """
-    told = mode_of(folder / "config.json")  # which has been opened and written in the ordinary way
-    if told is None or not stat.S_ISREG(told):
+    mode = mode_of(folder / "config.json")  # which has been opened and written in the ordinary way
+    if mode is None or not stat.S_ISREG(mode):
         return
     with file_guard(folder):
         for path in list_folder(folder):
-            if path.suffix == ".safetensors" and mode_of(path) != told:
-                path.chmod(stat.S_IMODE(told))
+            if path.suffix == ".safetensors" and mode_of(path) != mode:
+                path.chmod(stat.S_IMODE(mode))
 
 
 def write_card(folder: Path, config: AstreaConfig, results: Results | None = None) -> None:

@@ -33,10 +33,10 @@ def main() -> None:
     _limit(len(data))
     try:
         _try(data.decode())
-        told: dict[str, str] = {}
+        result: dict[str, str] = {}
     except BaseException as error:  # Rust's panics are no Exception
-        told = {"error": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
-    print(json.dumps(told))
+        result = {"error": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
+    print(json.dumps(result))
 
 
 def _limit(size: int) -> None:

@@ -67,8 +67,8 @@ def read_shapes(folder: Path) -> Shapes:
         found |= own
         if path.name == WEIGHTS:
             continue
-        told = {name for name, place in _places(folder / INDEX).items() if place == path.name}
-        if different := told ^ own.keys():
+        listed = {name for name, place in _places(folder / INDEX).items() if place == path.name}
+        if different := listed ^ own.keys():
             raise AstreaError(f"{folder / INDEX} and {path.name} differ in {some(sorted(different))}", AGAIN)
     return found
 

@@ -51,7 +51,7 @@ class CaptioningExpert(Expert):
         self.head = nn.Linear(STATE, len(VOCABULARY))
         self.hints = nn.Sequential(conv(w1, w1), nn.Conv2d(w1, 1 + len(KINDS) + len(COLOURS) + 1 + len(WORDS), 1))
 
-    def look(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_pixels(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         """Memory (B, h w, STATE) for the decoder, and the fine map."""
         _, fine, _ = self.trunk(pixels_B3HW)
         memory = self.memory(fine).flatten(2).transpose(1, 2)
@@ -86,7 +86,7 @@ class CaptioningExpert(Expert):
             if len(ids) < STEPS:
                 ids.append(0)
             target[row, : len(ids)] = torch.tensor(ids)
-        memory, fine = self.look(truth.pixels_B3HW)
+        memory, fine = self.encode_pixels(truth.pixels_B3HW)
         logits = self.head(self.decode(target.clamp_min(0), memory))
         caption_loss = F.cross_entropy(logits.transpose(1, 2), target)
         kind, colour, word = self.hints(fine).split([1 + len(KINDS), len(COLOURS), 1 + len(WORDS)], 1)
@@ -105,7 +105,7 @@ class CaptioningExpert(Expert):
         )
 
     def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
-        memory, _ = self.look(pixels_B3HW)
+        memory, _ = self.encode_pixels(pixels_B3HW)
         words = torch.zeros(len(memory), 0, dtype=torch.long, device=memory.device)
         for _ in range(STEPS):
             states = self.decode(words, memory)
@@ -132,7 +132,7 @@ class CaptioningExpert(Expert):
 
     @classmethod
     def ideal(cls, captions: Sequence[Sequence[str]]) -> ExpertFeatures:
-        """The tokens that a faultless captioner would give (used to warm the language model, never at evaluation)."""
+        """The tokens that a faultless captioner would give (to pretrain the language model, never at evaluation)."""
         ids = torch.zeros(len(captions), STEPS, dtype=torch.long)
         for row, words in enumerate(captions):
             for step, word in enumerate(words[:STEPS]):

@@ -92,7 +92,7 @@ class ClassificationExpert(Expert):
 
     @classmethod
     def ideal(cls, truth: SceneTruth) -> ExpertFeatures:
-        """The tokens that a faultless tagger would give (used to warm the language model, never at evaluation)."""
+        """The tokens that a faultless tagger would give (to pretrain the language model, never at evaluation)."""
         tags = torch.zeros(len(truth.kind_BN), len(KINDS))
         b, n = truth.valid_BN.nonzero(as_tuple=True)
         tags[b, truth.kind_BN[b, n]] = 1.0

@@ -133,7 +133,7 @@ class DetectionExpert(Expert):
 
     @classmethod
     def ideal(cls, truth: SceneTruth) -> ExpertFeatures:
-        """The tokens that a faultless detector would give (used to warm the language model, never at evaluation)."""
+        """The tokens that a faultless detector would give (to pretrain the language model, never at evaluation)."""
         named = torch.full((len(KINDS),), len(NAMED))
         named[list(NAMED)] = torch.arange(len(NAMED))
         probability = F.one_hot(named[truth.kind_BN], len(cls.class_names)).float()

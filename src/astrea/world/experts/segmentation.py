@@ -181,7 +181,7 @@ class SegmentationExpert(Expert):
 
     @classmethod
     def ideal(cls, truth: SceneTruth) -> ExpertFeatures:
-        """The tokens that a faultless segmenter would give (used to warm the language model, never at evaluation)."""
+        """The tokens that a faultless segmenter would give (to pretrain the language model, never at evaluation)."""
         return region_tokens(
             F.one_hot(truth.category_BN, len(CATEGORIES)).float(),
             F.one_hot(truth.colour_BN, len(COLOURS)).float(),

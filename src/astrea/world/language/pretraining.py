@@ -56,15 +56,15 @@ SIDE = 64.0
 
 
 @dataclass(frozen=True, slots=True)
-class WarmBatch:
+class LanguageBatch:
     """Packed rows and what their prefixes say.
 
-    told: features per expert, in their own channels. present: (B, E). joined: (B,) whether the tokens of one place are
+    features: of each expert, in their own channels. present: (B, E). joined: (B,) whether the tokens of one place are
     added up, as the mixer starts. matched: (B,) whether words find their tokens. source: which scenes, for messages.
     """
 
     packed: PackedBatch
-    told: dict[str, ExpertFeatures]
+    features: dict[str, ExpertFeatures]
     present: Tensor
     joined: Tensor
     matched: Tensor
@@ -133,13 +133,13 @@ def seen_from(one: SceneObject, other: SceneObject) -> str:
 def ideal_features(scenes: list[Scene]) -> dict[str, ExpertFeatures]:
     """The features of these scenes that faultless experts would give."""
     truth = collate_truth(scenes)
-    told = {
+    features = {
         "captioning": CaptioningExpert.ideal([short_caption(scene) for scene in scenes]),
         "classification": ClassificationExpert.ideal(truth),
         "segmentation": SegmentationExpert.ideal(truth),
         "detection": DetectionExpert.ideal(truth),
     }
-    return {name: told[name] for name in COMPACT}
+    return {name: features[name] for name in COMPACT}
 
 
 def garble(features: ExpertFeatures, generator: torch.Generator, amount_of_it: float = 1.0) -> ExpertFeatures:
@@ -159,7 +159,7 @@ def garble(features: ExpertFeatures, generator: torch.Generator, amount_of_it: f
     return ExpertFeatures(mixed, sure.masked_fill(dropped, 0.0), features.places)
 
 
-class WarmObjective(Objective):
+class LanguageObjective(Objective):
     """Next-token loss on answers and captions, given scenes described in the language model's own words.
 
     The question balancer remembers what it has asked, so batches must be taken in order: this one cannot be resumed.
@@ -191,7 +191,7 @@ class WarmObjective(Objective):
     def is_hidden(self, name: str, parameter: nn.Parameter) -> bool:
         return is_hidden_matrix(self.model, parameter)
 
-    def batch(self, step: int, micro: int, size: int) -> WarmBatch:
+    def batch(self, step: int, micro: int, size: int) -> LanguageBatch:
         rng = random.Random(f"{self.seed}/warm/{step}/{micro}")
         first = rng.getrandbits(40)
         scenes = [
@@ -203,15 +203,15 @@ class WarmObjective(Objective):
         done = min(1.0, step / self.steps)
         # First without faults: binding is a phase transition, and they only put it off. Then as real experts would.
         fault = min(1.0, max(0.0, (done - 0.4) / 0.3))
-        told = {name: garble(features, generator, fault) for name, features in ideal_features(scenes).items()}
+        features = {name: garble(ideal, generator, fault) for name, ideal in ideal_features(scenes).items()}
         # Each row may lose one expert, or now and then all of them.
-        lost = torch.randint(0, len(told), (size,), generator=generator)
-        lost[torch.rand(size, generator=generator) > 0.3 * fault] = len(told)
+        lost = torch.randint(0, len(features), (size,), generator=generator)
+        lost[torch.rand(size, generator=generator) > 0.3 * fault] = len(features)
         blind = torch.rand(size, generator=generator) < 0.03 * fault
-        present = (lost.unsqueeze(1) != torch.arange(len(told))) & ~blind.unsqueeze(1)
+        present = (lost.unsqueeze(1) != torch.arange(len(features))) & ~blind.unsqueeze(1)
         joined = torch.rand(size, generator=generator) > APART
         matched = torch.rand(size, generator=generator) > UNMATCHED
-        return WarmBatch(self.packer.pack(rows), told, present, joined, matched, f"scenes from index {first}")
+        return LanguageBatch(self.packer.pack(rows), features, present, joined, matched, f"scenes from index {first}")
 
     def turns(self, scene: Scene, rng: random.Random) -> list[Turn]:
         """What is asked and said about a scene: questions, places, notes and a caption."""
@@ -223,7 +223,7 @@ class WarmObjective(Objective):
     def logits(
         self,
         batch: PackedBatch,
-        told: Mapping[str, ExpertFeatures],
+        features: Mapping[str, ExpertFeatures],
         present: Tensor | None = None,
         joined: Tensor | None = None,
         matched: Tensor | None = None,
@@ -231,19 +231,19 @@ class WarmObjective(Objective):
         """The language model's logits (B, L, V), reading the prefix in its own word embeddings."""
         table = self.model.get_input_embeddings().weight
         size = len(batch.input_ids)
-        columns = [told[name].tokens @ self.words[name].embed(table) for name in told]
+        columns = [features[name].tokens @ self.words[name].embed(table) for name in features]
         counts = torch.tensor([column.shape[1] for column in columns])
         nowhere = torch.tensor(float("nan"))
         matrix = ExpertMatrix(
             torch.cat(columns, 1),
-            torch.cat([part.confidence for part in told.values()], 1),
-            torch.cat([part.confidence > 0 for part in told.values()], 1),
-            torch.ones(size, len(told), dtype=torch.bool),
-            torch.arange(len(told)).repeat_interleave(counts),
+            torch.cat([part.confidence for part in features.values()], 1),
+            torch.cat([part.confidence > 0 for part in features.values()], 1),
+            torch.ones(size, len(features), dtype=torch.bool),
+            torch.arange(len(features)).repeat_interleave(counts),
             torch.cat(
                 [
                     nowhere.expand(*part.confidence.shape, 2) if part.places is None else part.places
-                    for part in told.values()
+                    for part in features.values()
                 ],
                 1,
             ),
@@ -276,16 +276,16 @@ class WarmObjective(Objective):
         ).logits
         return found
 
-    def loss(self, batch: WarmBatch, step: int) -> tuple[Tensor, dict[str, float]]:
-        logits = self.logits(batch.packed, batch.told, batch.present, batch.joined, batch.matched)
+    def loss(self, batch: LanguageBatch, step: int) -> tuple[Tensor, dict[str, float]]:
+        logits = self.logits(batch.packed, batch.features, batch.present, batch.joined, batch.matched)
         return weighted_loss(logits, batch.packed.labels, batch.packed.label_weights), {}
 
-    def describe(self, batch: WarmBatch) -> str:
+    def describe(self, batch: LanguageBatch) -> str:
         return batch.source
 
 
 @torch.no_grad()
-def told_accuracy(objective: WarmObjective, scenes: int = 300, seed: int = 1) -> dict[str, float]:
+def reading_accuracy(objective: LanguageObjective, scenes: int = 300, seed: int = 1) -> dict[str, float]:
     """Share of right answers per VQA task on faultless descriptions of validation scenes: the gate's figure."""
     objective.model.eval()
     balancer, rng = Balancer(strict=True), random.Random(seed)
@@ -295,8 +295,8 @@ def told_accuracy(objective: WarmObjective, scenes: int = 300, seed: int = 1) ->
         asked = [balancer.choose(scene, rng) for scene in drawn]
         keep = [i for i, questions in enumerate(asked) if questions]
         packed = objective.packer.pack([[Turn(q.text, q.answer) for q in asked[i]] for i in keep])
-        told = {name: f.rows(torch.tensor(keep)) for name, f in ideal_features(drawn).items()}
-        scores = answers_right(objective.logits(packed, told), packed)
+        features = {name: f.rows(torch.tensor(keep)) for name, f in ideal_features(drawn).items()}
+        scores = answers_right(objective.logits(packed, features), packed)
         for row, i in enumerate(keep):
             for column, question in enumerate(asked[i]):
                 right.setdefault(question.task, []).append(float(scores[row, column]))

@@ -42,17 +42,17 @@ def captions(scene: Scene, n: int = 3, seed: int | None = None) -> list[str]:
     """
     view = SceneView(scene)
     relations = view.clear_relations()
-    told = 2 if len(view) <= MANY_OBJECTS else 1
+    stated = 2 if len(view) <= MANY_OBJECTS else 1
     left_to_right = sorted(range(len(view)), key=lambda i: (view.x[i], view.y[i], i))
     rank = {i: at for at, i in enumerate(left_to_right)}
     canonical = [r if rank[r[0]] < rank[r[2]] else _turned(r) for r in relations]
     canonical.sort(key=lambda r: (rank[r[0]], rank[r[2]]))
 
-    texts = [_caption(view, left_to_right, canonical[:told], "", WORD_SENTENCES[0], word_first=False)]
+    texts = [_caption(view, left_to_right, canonical[:stated], "", WORD_SENTENCES[0], word_first=False)]
     rng = random.Random(scene.spec.seed if seed is None else seed)
     for index in range(1, n):
         order = rng.sample(left_to_right, len(left_to_right))
-        some = [r if rng.random() < 0.5 else _turned(r) for r in rng.sample(relations, min(told, len(relations)))]
+        some = [r if rng.random() < 0.5 else _turned(r) for r in rng.sample(relations, min(stated, len(relations)))]
         opening = OPENINGS[index % len(OPENINGS)]
         sentence = WORD_SENTENCES[index % len(WORD_SENTENCES)]
         texts.append(_caption(view, order, some, opening, sentence, word_first=rng.random() < 0.3))

@@ -56,7 +56,7 @@ _TAKEN_FOR_GRANTED = {
     "knowledge.category": "category", "spatial.side": "side", "spatial.where": "two", "logic.same": "two",
     "area.compare": "two",
 }  # fmt: skip
-"""Templates that take something for granted, and what: these can be asked in vain."""
+"""Templates that take something for granted, and what: these can be asked of a scene that does not answer."""
 
 
 def unanswerable(scene: Scene, rng: random.Random, *, reworded: float = 0.5) -> Question:
