@@ -21,6 +21,7 @@ from astrea.serving.conversation import Prompts
 from astrea.serving.embeddings import Embedder
 from astrea.serving.engine import Engine
 from astrea.serving.errors import ApiError
+from astrea.serving.gallery import Gallery, SearchRequest
 from astrea.serving.guard import Guard
 from astrea.serving.job import Job
 from astrea.serving.logs import Trace, log, log_failure
@@ -44,6 +45,7 @@ class Server:
         self.reader = PictureReader(processor.image_processor.image_size, settings.limits)
         self.prompts = Prompts(processor, self.reader, tuple(loaded.model.experts.names), settings.limits)
         self.embedder = Embedder(self.engine, self.reader)
+        self.gallery = None if settings.index is None else Gallery(self.embedder, settings.index)
         self.trace = Trace(settings.trace)
         self.created = int(time.time())
 
@@ -96,6 +98,8 @@ def application(server: Server) -> Guard:
     )
     _errors(app)
     _routes(app, server)
+    if server.gallery is not None:
+        _gallery_routes(app, server.gallery)
     add_pages(app, server.settings.example)
     return Guard(app, server.settings, server.metrics)
 
@@ -170,6 +174,18 @@ def _routes(app: FastAPI, server: Server) -> None:
         return Response(shown, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+def _gallery_routes(app: FastAPI, gallery: Gallery) -> None:
+    @app.post("/astrea/search", response_model=None)
+    async def search(request: Request, body: SearchRequest) -> Response:
+        """The pictures nearest to a text or a picture."""
+        return JSONResponse(await unless_gone(gallery.search(body), request.receive))
+
+    @app.get("/astrea/pictures/{number}", response_model=None)
+    async def picture(number: int) -> Response:
+        """A small view of a picture."""
+        return Response(await gallery.thumbnail(number), media_type="image/png")
+
+
 async def answer(request: Request, begun: Callable[[], Awaitable[Chat | TextResponse]], *, stream: bool) -> Response:
     """The response to a request that is to be begun: whole, unless the client goes, or as a stream."""
     if stream:
@@ -199,5 +215,6 @@ def model_card(server: Server) -> dict[str, Any]:
         "created": server.created,
         "owned_by": "astrea",
         "experts": list(server.prompts.experts),
+        "pictures": 0 if server.gallery is None else server.gallery.index.manifest.count,
         "example": server.settings.example is not None,
     }

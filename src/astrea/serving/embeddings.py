@@ -46,10 +46,9 @@ class Embedder:
         rows, read = [], 0
         for one in inputs:
             if one[:5].lower() == "data:":
-                picture = await self.reader.read(file_of(one, limits.picture_bytes, "input"))
-                rows.append(await self._done(lambda picture=picture: self._of_picture(picture)))
+                rows.append(await self.vector_of_picture(file_of(one, limits.picture_bytes, "input")))
             else:
-                tokens, row = await self._done(lambda text=one: self._of_text(text))
+                tokens, row = await self.vector_of_text(one)
                 rows.append(row)
                 read += tokens
         data = [
@@ -58,6 +57,25 @@ class Embedder:
         ]
         usage = {"prompt_tokens": read, "total_tokens": read}
         return {"object": "list", "data": data, "model": name, "usage": usage}
+
+    async def vector_of_picture(self, data: bytes) -> np.ndarray:
+        """The unit vector (P,) of a picture's file.
+
+        Raises:
+            ApiError: it cannot be read.
+        """
+        picture = await self.reader.read(data)
+        found: np.ndarray = await self._done(lambda: self._of_picture(picture))
+        return found
+
+    async def vector_of_text(self, text: str) -> tuple[int, np.ndarray]:
+        """How many tokens a text has, and its unit vector (P,).
+
+        Raises:
+            ApiError: it is empty or too long.
+        """
+        found: tuple[int, np.ndarray] = await self._done(lambda: self._of_text(text))
+        return found
 
     async def _done(self, work: Any) -> Any:
         """What the engine makes of one input. One at a time, so that answers go on in between."""

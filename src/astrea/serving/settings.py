@@ -17,6 +17,7 @@ class Settings:
     could otherwise have a browser ask this machine's server under a name of its own.
     skip_below: experts whose part of all experts' weights is expected to be lower are not run; 0 = all are.
     example: a PNG file that the page offers, or None.
+    index: an index of pictures, or a folder with one in it, that clients may search and see; or None.
     trace: a JSONL file that gets a line per request, or None.
     """
 
@@ -25,5 +26,6 @@ class Settings:
     hosts: frozenset[str] | None = None
     skip_below: float = 0.0
     example: Path | None = None
+    index: Path | None = None
     trace: Path | None = None
     limits: Limits = field(default_factory=Limits)

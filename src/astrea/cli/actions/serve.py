@@ -36,6 +36,7 @@ def serve(
     allowed: Sequence[str],
     trace: Path | None,
     skip_below: float,
+    index: Path | None,
     caps: Mapping[str, Any],
     device: Device,
     trust_remote_code: bool,
@@ -56,7 +57,14 @@ def serve(
     loaded = load(model, device=device, trust_remote_code=trust_remote_code)
     called = name or model.resolve().name
     settings = Settings(
-        name=called, key=key, hosts=hosts, limits=limits, skip_below=skip_below, example=example_picture(), trace=trace
+        name=called,
+        key=key,
+        hosts=hosts,
+        limits=limits,
+        skip_below=skip_below,
+        example=example_picture(),
+        index=index,
+        trace=trace,
     )
     log_to_standard_error()
     # uvicorn obeys both while it runs, and afterwards raises what came for whoever handled it before.

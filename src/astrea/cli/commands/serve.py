@@ -48,6 +48,9 @@ def serve(
             "--skip-below", min=0.0, max=1.0, help="Do not run experts expected to have a smaller part of the weights."
         ),
     ] = 0.0,
+    index: Annotated[
+        Path | None, typer.Option("--index", help="Index of pictures (astrea index) that clients may search and see.")
+    ] = None,
     trace: Annotated[
         Path | None,
         typer.Option("--trace", help="JSONL file: per request, which experts fired, and times."),
@@ -66,6 +69,7 @@ def serve(
     actions.serve(
         model, host, port, name=name, key_file=api_key_file, allowed=allowed_host or [], trace=trace,
         skip_below=skip_below,
+        index=index,
         caps={"running": max_batch, "waiting": max_queue, "tokens": max_tokens, "seconds": deadline},
         device=device, trust_remote_code=trust_remote_code,
     )  # fmt: skip

@@ -28,6 +28,16 @@ export async function ask({ question, picture, astrea, temperature, tokens, sign
   }
 }
 
+export async function search(wanted) {
+  const answer = await fetch("astrea/search", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(wanted),
+  });
+  if (!answer.ok) throw new Error(await told(answer));
+  return (await answer.json()).data;
+}
+
 async function told(answer) {
   try {
     return (await answer.json()).error.message;

@@ -1,6 +1,6 @@
 // The page: a picture, a question, the answer as it comes, and what each expert had to do with it.
 
-import { ask, experts } from "./client.js";
+import { ask, experts, search } from "./client.js";
 import { draw, words } from "./readings.js";
 
 const MOST_SIDE = 2048;
@@ -155,6 +155,21 @@ async function showExample() {
   remember();
 }
 
+async function find(wanted) {
+  say("");
+  try {
+    const hits = await search(wanted);
+    at("hits").replaceChildren(...hits.map(({ picture, name, score }) => {
+      const src = `astrea/pictures/${picture}`;
+      const hit = make("button", { type: "button" }, make("img", { src, alt: name, loading: "lazy" }), score.toFixed(2));
+      hit.addEventListener("click", async () => { state.example = false; take(await (await fetch(src)).blob(), name); });
+      return hit;
+    }));
+  } catch (error) {
+    say(error.message);
+  }
+}
+
 function picked(event) {
   state.example = false;
   const [file] = event.target.files;
@@ -169,6 +184,8 @@ function listen() {
   at("form").addEventListener("submit", (event) => { event.preventDefault(); remember(); run(); });
   at("stop").addEventListener("click", () => state.running?.abort());
   at("share").addEventListener("click", async () => { remember(); await navigator.clipboard?.writeText(location.href); });
+  at("search").addEventListener("submit", (event) => { event.preventDefault(); find({ text: at("wanted").value }); });
+  at("alike").addEventListener("click", () => state.url ? find({ image: state.url }) : say("Choose a picture first."));
   const drop = at("drop");
   drop.classList.add("empty");
   for (const kind of ["dragover", "dragleave", "drop"]) {
@@ -194,6 +211,7 @@ async function start() {
     at("model").textContent = model.id;
     state.names = model.experts;
     at("example").hidden = !model.example;
+    at("gallery").hidden = !model.pictures;
     await recall();
   } catch (error) {
     say(error.message);
