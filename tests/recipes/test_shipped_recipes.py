@@ -10,6 +10,7 @@ import torch
 from astrea.common.config_only import read_architecture
 from astrea.common.errors import AstreaError
 from astrea.estimate.build import fake_model
+from astrea.language.low_rank import is_adapter
 from astrea.recipes.loader import load_recipe, shipped_recipes
 from astrea.recipes.recipe import Recipe
 
@@ -49,11 +50,24 @@ def test_every_checkpoint_is_pinned_and_described(name):
 
 
 @pytest.mark.parametrize("name", LARGER)
+def test_they_keep_what_their_language_model_knows(name):
+    """What was trained with words as tokens and a word match is for the model built here."""
+    recipe = load_recipe(Recipe, name)
+    assert recipe.model.word_match == 0
+    assert recipe.model.findings == "phrases"
+    assert recipe.data.text_share == 0.05
+    assert (recipe.llm.low_rank is not None) == (name == "small")
+    # No loss of align reads what the language model says of captions.
+    assert {loss for loss, weight in recipe.align.losses.weights.items() if weight} == {"caption_words", "agree"}
+    assert load_recipe(Recipe, "tiny").data.text_share == 0
+
+
+@pytest.mark.parametrize("name", LARGER)
 def test_they_are_built_without_memory_at_their_published_size(name):
     recipe = load_recipe(Recipe, name)
     model, _ = fake_model(recipe)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
-    count = sum(parameter.numel() for parameter in model.language_model.parameters())
+    count = sum(value.numel() for name, value in model.language_model.named_parameters() if not is_adapter(name))
     assert count == pytest.approx(LANGUAGE[name], rel=0.01)
     assert {parameter.dtype for parameter in model.language_model.parameters()} == {torch.float32}
     for expert, entry in recipe.experts.items():
