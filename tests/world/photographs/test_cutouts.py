@@ -118,6 +118,7 @@ def test_plurals_and_singulars() -> None:
         "animal", "cherry", "glass", "glass", "food",
     ]  # fmt: skip
     assert (names.one("scissors"), names.many("scissors")) == ("a pair of scissors", "pairs of scissors")
+    assert names.one("red scissors") == "a red pair of scissors"
     assert (names.one("owl"), names.many("mouse")) == ("an owl", "mice")
 
 

@@ -51,7 +51,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         "tiny",
         [
             f"world={{kind: photographs, canvas: 64, options: {{folder: {folder}, held_out: 3}}}}",
-            f"data={{train_scenes: {COUNT}, test_questions: 4, test_captions: 4, test_retrieval_groups: 2}}",
+            f"data={{train_scenes: {COUNT}, test_questions: 3, test_captions: 3, test_retrieval_groups: 2}}",
         ],
     )
 
@@ -159,7 +159,7 @@ def test_text_alone_does_not_tell(world: PhotographWorld, monkeypatch: pytest.Mo
     training = [q for scene in made.scenes("train", 200) for q in balancer.choose(scene, rng)]
     sets = collect_test_sets(
         source_of(made, made.questions),
-        world.recipe.data.model_copy(update={"test_questions": 40, "test_retrieval_groups": 1}),
+        world.recipe.data.model_copy(update={"test_questions": 30, "test_retrieval_groups": 1}),
     )
     majority = majority_baseline(training, [item.question for item in sets.questions])
     assert majority.keys() == set(VQA_TASKS)

@@ -15,7 +15,6 @@ from functools import lru_cache
 from astrea.world.photographs.colours import COLOURS
 from astrea.world.photographs.cutouts import Library
 from astrea.world.photographs.view import OPPOSITE, PhotoView
-from astrea.world.scenes.phrases import with_article
 
 OPENINGS: tuple[str, ...] = ("", "there are ", "the picture shows ", "we see ")
 SIGN_SENTENCES: tuple[str, ...] = ("the sign says {0}.", "the sign reads {0}.", "the word on the sign is {0}.")
@@ -52,8 +51,7 @@ def _unique(view: PhotoView) -> list[int]:
 def phrase(view: PhotoView, mention: Mention) -> str:
     """``a red car``, ``a frog``, ``a red pair of scissors``."""
     colour, name = mention
-    one = view.library.names.one(name)
-    return one if colour is None else with_article(f"{colour} {one.split(' ', 1)[1]}")
+    return view.library.names.one(name if colour is None else f"{colour} {name}")
 
 
 def _definite(mention: Mention) -> str:

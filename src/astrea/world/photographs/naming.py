@@ -35,8 +35,11 @@ class Names:
     plurals: Mapping[str, str]
 
     def one(self, name: str) -> str:
-        """``frog`` -> ``a frog``, ``scissors`` -> ``a pair of scissors``."""
-        return self.phrases[name][0] if name in self.phrases else with_article(name)
+        """``frog`` -> ``a frog``, ``red scissors`` -> ``a red pair of scissors``."""
+        for known, (one, _) in self.phrases.items():
+            if f" {name}".endswith(f" {known}"):
+                return with_article(name.removesuffix(known) + one.split(" ", 1)[1])
+        return with_article(name)
 
     def many(self, name: str) -> str:
         """``frog`` -> ``frogs``, ``scissors`` -> ``pairs of scissors``."""
