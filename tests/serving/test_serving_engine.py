@@ -157,6 +157,14 @@ def test_a_step_that_fails_costs_its_requests_and_no_others(few, server, monkeyp
     assert few.post(CHAT, json=BODY).json()["astrea"] == want
 
 
+def test_whatever_fails_in_the_engine_it_goes_on(few, server, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(server.engine, "_admit", lambda: 1 / 0)
+        assert few.post(CHAT, json=BODY).status_code == 500
+    assert few.post(CHAT, json=BODY).status_code == 200
+    assert few.get("/health").json() == {"status": "ok", "waiting": 0, "running": 0}
+
+
 def test_an_engine_that_is_stopped_answers_what_it_has_taken_and_takes_no_more(server, loaded):
     stopping = Engine(loaded, server.settings.limits, server)
     stopping.start()

@@ -165,6 +165,8 @@ def _routes(app: FastAPI, server: Server) -> None:
     @app.get("/health")
     async def health() -> dict[str, Any]:
         """Whether requests are answered."""
+        if not server.engine.alive:
+            raise ApiError(503, "the model is not running", kind="server_error")
         return {"status": "ok", "waiting": server.engine.waiting, "running": server.engine.running}
 
     @app.get("/metrics")

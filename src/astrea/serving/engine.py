@@ -89,6 +89,11 @@ class Engine:
         self._thread.join()
 
     @property
+    def alive(self) -> bool:
+        """Whether it works."""
+        return self._thread.is_alive()
+
+    @property
     def waiting(self) -> int:
         """How many requests have not begun to be read."""
         return len(self._waiting)
@@ -136,12 +141,27 @@ class Engine:
     def _run(self) -> None:
         with torch.inference_mode():
             while self._wait():
-                self._do_calls()
-                self._drop_unwanted()
-                self._admit()
-                if self._rows:
-                    self._guarded(self._step, [row.job for row in self._rows])
-                self.watch.step(self.running, self.waiting)
+                try:
+                    self._turn()
+                except Exception as error:  # the thread must not end, or all that came later would wait in vain
+                    jobs = self._jobs()
+                    self._waiting.clear()
+                    self._rows, self._cache = [], None
+                    self._fail(jobs, error)
+
+    def _turn(self) -> None:
+        """Everything that there is to do, and one step of decoding."""
+        self._do_calls()
+        self._drop_unwanted()
+        self._admit()
+        if self._rows:
+            self._guarded(self._step, [row.job for row in self._rows])
+        self.watch.step(self.running, self.waiting)
+
+    def _jobs(self) -> list[Job]:
+        """Every request that is here."""
+        with self._changed:
+            return [*self._waiting, *dict.fromkeys(row.job for row in self._rows)]
 
     def _wait(self) -> bool:
         """Until there is something to do; false when there is nothing and never will be."""
@@ -165,7 +185,7 @@ class Engine:
     def _drop_unwanted(self) -> None:
         """Requests that were cancelled, or whose time is over."""
         now = time.monotonic()
-        for job in [*self._waiting, *dict.fromkeys(row.job for row in self._rows)]:
+        for job in self._jobs():
             if job.cancelled or now > job.deadline:
                 with contextlib.suppress(ValueError):
                     self._waiting.remove(job)
