@@ -1,0 +1,128 @@
+"""The recipe `photo` on the photograph world: what it learns, what its alignment is worth in the same time, and how it
+compares with experts' findings written out as text.
+
+    python benchmarks/photo.py --folder runs/photo-benchmark [--variants photo unaligned written] [KEY=VALUE ...]
+
+Variants, each a run of its own below the folder, which goes on where it was killed:
+
+* photo: the recipe as it is, with the changes given.
+* unaligned: without the stage `align`; the seconds that the first variant took for it go into more steps of `tune`.
+* written: findings as the likeliest words of each expert, in which nothing learns; as many seconds, too.
+
+Each model is measured on the twelve tasks of the test split, with and without the picture (blind), and on things that
+training never shows. Seconds are those that stages took by themselves, so variants should run one at a time, or all at
+the same time. What is measured is kept variant by variant in benchmarks/results/photo.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from astrea.common.files import write_json_atomic
+from astrea.common.progress import TerminalReporter
+from astrea.common.provenance import commit, machine
+from astrea.data.worlds import open_world
+from astrea.model.loading import load_model
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Recipe
+from astrea.training.trainer import train
+from astrea.world.evaluation.tasks import TASKS
+
+RESULTS = Path(__file__).resolve().parent / "results" / "photo.json"
+VARIANTS = {
+    "photo": (),
+    "unaligned": ("align.steps=0",),
+    "written": ("align.steps=0", "model.findings=written", "fuse.steps=0", "tune.train=[language_model]"),
+}
+VQA, OTHERS = TASKS[:8], TASKS[8:]
+
+
+def stage_seconds(run: Path) -> dict[str, float]:
+    """Seconds of align, fuse and tune of a finished run."""
+    found = json.loads((run / "seconds.json").read_text())
+    names = ("align", "fuse", "tune")
+    return {name: sum(taken for stage, taken in found.items() if stage.split("/")[0] == name) for name in names}
+
+
+def recipe_of(variant: str, changes: Sequence[str], first: Path) -> Recipe:
+    """A variant's recipe, as long in seconds as the first one was."""
+    recipe = load_recipe(Recipe, "photo", [*changes, *VARIANTS[variant]])
+    if variant == "photo":
+        return recipe
+    before, spent = load_recipe(Recipe, str(first / "recipe.yaml")), stage_seconds(first)
+    saved = spent["align"] + (spent["fuse"] if not recipe.fuse.steps else 0)
+    more = round(saved / (spent["tune"] / before.tune.steps))
+    return load_recipe(Recipe, "photo", [*changes, *VARIANTS[variant], f"tune.steps={before.tune.steps + more}"])
+
+
+def measured(run: Path, recipe: Recipe, split: str) -> dict[str, Any]:
+    """Scores of a run's model, 0..100."""
+    model, processor = load_model(run / "model")
+    with TerminalReporter() as report:
+        found = open_world(recipe).measure(model, processor, tasks=TASKS, split=split, report=report)
+    tasks = {name: found["tasks"][name] for name in TASKS}
+    language = json.loads((run / "language.json").read_text())
+    return {
+        "average": mean(tasks[name]["score"] for name in TASKS),
+        "blind_average": mean(tasks[name]["blind"] for name in TASKS),
+        "vqa_average": mean(tasks[name]["score"] for name in VQA),
+        "vqa_blind_average": mean(tasks[name]["blind"] for name in VQA),
+        "tasks": tasks,
+        "naming": found["naming"],
+        "new_things": found["new_things"],
+        "templates": found["templates"],
+        "seconds": stage_seconds(run),
+        "steps": {"align": recipe.align.steps, "fuse": recipe.fuse.steps, "tune": recipe.tune.steps},
+        "language": {key: value for key, value in language.items() if key != "sentences"},
+    }
+
+
+def mean(values: Any) -> float:
+    """The mean of some numbers."""
+    listed = list(values)
+    return sum(listed) / len(listed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="of the recipe, for all variants")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--split", default="test", choices=("test", "validation"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    results = json.loads(given.out.read_text()) if given.out.exists() else {"variants": {}}
+    for variant in given.variants:
+        run = given.folder / variant
+        recipe = recipe_of(variant, given.changes, given.folder / "photo")
+        if not (run / "model").exists():
+            with TerminalReporter() as report:
+                train(recipe, run, resume=run.exists(), cache=given.folder / "cache", report=report)
+        results["variants"][variant] = measured(run, load_recipe(Recipe, str(run / "recipe.yaml")), given.split)
+        results |= {"split": given.split, "changes": given.changes, "commit": commit(), "machine": machine()}
+        summary(results)
+        write_json_atomic(given.out, results)
+        print(variant, json.dumps({k: v for k, v in results["variants"][variant].items() if "average" in k}))
+
+
+def summary(results: dict[str, Any]) -> None:
+    """What the variants say together, at the top of the results."""
+    variants = results["variants"]
+    for key, (variant, figure) in {
+        "average": ("photo", "average"),
+        "blind_average": ("photo", "blind_average"),
+        "unaligned_average": ("unaligned", "average"),
+        "written_average": ("written", "average"),
+        "new_things": ("photo", "new_things"),
+        "tasks": ("photo", "tasks"),
+    }.items():
+        if variant in variants:
+            results[key] = variants[variant][figure]
+
+
+if __name__ == "__main__":
+    main()
