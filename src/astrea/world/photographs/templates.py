@@ -55,6 +55,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "is the colour of the {0} that of the {1}?",
     ),
     "reading.word": ("what does the sign say?", "what word is on the sign?", "which word do you read?"),
+    "reading.sign": ("is there a sign?", "do you see a sign?", "does the picture show a sign?"),
     "reading.says": ("does the sign say {0}?", "is the word on the sign {0}?", "can you read {0} on the sign?"),
     "knowledge.category": ("is there {a0}?", "do you see {a0}?", "does the picture show {a0}?"),
     "knowledge.kind": (
@@ -82,9 +83,6 @@ NEW_THINGS = {
     "name": ("attribute.name", "spatial.name"),
 }
 """What is asked about things that no training picture shows."""
-
-NOTHING = "nothing"
-"""Where no sign is to be read."""
 
 MOST_COUNTED = 4
 SOME = 8
@@ -241,7 +239,11 @@ def _logic_same(view: PhotoView, rng: random.Random) -> list[Option]:
 
 
 def _reading_word(view: PhotoView, rng: random.Random) -> list[Option]:
-    return [(view.word or NOTHING, ())]
+    return [(view.word, ())] if view.word else []
+
+
+def _reading_sign(view: PhotoView, rng: random.Random) -> list[Option]:
+    return [(_YES_NO[view.word is not None], ())]
 
 
 def _reading_says(view: PhotoView, rng: random.Random) -> list[Option]:
@@ -313,6 +315,7 @@ MAKERS: dict[str, Maker] = {
     "logic.same": _logic_same,
     "reading.word": _reading_word,
     "reading.says": _reading_says,
+    "reading.sign": _reading_sign,
     "knowledge.category": _knowledge_category,
     "knowledge.kind": _knowledge_kind,
     "knowledge.which": _knowledge_which,
