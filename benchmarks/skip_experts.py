@@ -4,7 +4,7 @@
 
 The shipped model answers the twelve tasks of its recipe's test sets. For every question the experts whose expected part
 of the weights is below the threshold are masked, as the server does; pictures are embedded with all experts, because no
-question is asked then. Vision time: seconds to run the experts that are needed, batched per expert, for pictures that
+question is asked then. Vision time: processor seconds to run the experts that are needed, batched per expert, for pictures that
 are not cached, in batches of ``--batch`` with questions of all tasks mixed.
 """
 
@@ -83,13 +83,13 @@ class Skipping(Answerer):
 
 @torch.inference_mode()
 def vision_seconds(model: Any, pixels: Tensor, skips: Sequence[frozenset[str]], batch: int) -> float:
-    """Seconds for the experts to see pictures (N, 3, S, S), of each of which a question skips some."""
+    """Processor time for the experts to see pictures (N, 3, S, S), of each of which a question skips some."""
     cache = FeatureCache(model.experts, pixels.shape[-1], model.device, 0)
     seen = [Picture(str(number), one) for number, one in enumerate(pixels)]
-    began = time.perf_counter()
+    began = time.process_time()
     for start in range(0, len(seen), batch):
         cache.of(seen[start : start + batch], skips[start : start + batch])
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def main(given: Sequence[str] | None = None) -> dict[str, Any]:
