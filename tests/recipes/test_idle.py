@@ -50,7 +50,7 @@ def test_a_key_that_another_one_turns_off_is_refused_and_both_are_named(switch: 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_what_a_base_says_of_it_is_left_behind(switch: Switch, name: str, tmp_path: Path):
     base = tmp_path / "base.yaml"
-    base.write_text(f"base: {name}\nmodel: {{gate_tau: 2.0, residual: true, residual_end: 0.5}}\n")
+    base.write_text(f"base: {name}\nmodel: {{findings: tokens, gate_tau: 2.0, residual: true, residual_end: 0.5}}\n")
     recipe = load_recipe(Recipe, str(base), [turned(switch, off=True)])
     usual = load_recipe(Recipe, "tiny", [turned(switch, off=True)]).model
     for key in (*switch.idle, *switch.also_off):

@@ -42,7 +42,7 @@ class Switch(NamedTuple):
         return type(value) in (bool, int, float, str) and value == self.off
 
     def unread(self, data: Any) -> Iterator[Trail]:
-        """keys of plain data that have no effect."""
+        """Keys of plain data that have no effect."""
         if self.is_off(data):
             yield from (key for key in self.idle if value_at(data, key) is not None)
             yield from (key for key in self.also_off if value_at(data, key))
