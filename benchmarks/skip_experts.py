@@ -4,8 +4,8 @@
 
 The shipped model answers the twelve tasks of its recipe's test sets. For every question the experts whose expected part
 of the weights is below the threshold are masked, as the server does; pictures are embedded with all experts, because no
-question is asked then. Vision time: processor seconds to run the experts that are needed, batched per expert, for pictures that
-are not cached, in batches of ``--batch`` with questions of all tasks mixed.
+question is asked then. Vision time: processor seconds to run the experts that are needed, batched per expert, for
+pictures that are not cached, in batches of ``--batch`` with questions of all tasks mixed.
 """
 
 from __future__ import annotations
