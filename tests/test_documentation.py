@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ PAGES = [page for page in PAGES if page.name != "lab-notes.md"]
 def imported(page: Path) -> Iterator[tuple[str, str]]:
     """(module, name) of everything that a page's Python blocks import from astrea."""
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
-        for node in ast.walk(ast.parse(block)):
+        for node in ast.walk(ast.parse(textwrap.dedent(block))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "astrea":
                 yield from ((node.module, alias.name) for alias in node.names)
 

@@ -120,8 +120,15 @@ BEGUN: dict[str, list[str]] = {
 ELSEWHERE = {
     "benchmark MODEL --data DIR": "tests/evaluation/benchmarks/test_public_run.py",
     "pack RUN --out FOLDER": "tests/world/test_bundled.py",
+    "ask --batch questions.jsonl --out answers.jsonl": "tests/serving/test_asker.py",
+    "chat example": "tests/serving/test_asker.py",
+    "chat MODEL PICTURE": "tests/serving/test_asker.py",
+    "pretrain PLACE": "tests/world/photographs/test_segmenter_training.py",
+    "scenes --world photographs": "tests/cli/test_cli_tools.py",
+    "serve MODEL --host 0.0.0.0 --api-key-file KEY": "tests/serving/test_serve_command.py",
+    "train photo": "tests/benchmarks/test_benchmark_photo.py",
 }
-"""Run by other tests, with files that are long to write."""
+"""Run by other tests, with files that are long to write or packages that not everybody has."""
 
 SENTENCES = ("index again", "index brings it", "index command finish", "retrieve searches")
 """Where the words after a command go on with the sentence."""

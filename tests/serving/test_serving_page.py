@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from astrea.serving.pages import FOLDER, POLICY
+from astrea.serving.pages import BUNDLED, POLICY
 
-FILES = sorted(path.name for path in FOLDER.iterdir() if path.suffix in (".html", ".css", ".js"))
+FILES = sorted(path.name for path in BUNDLED.iterdir() if path.suffix in (".html", ".css", ".js"))
 
 
 class Page(HTMLParser):
@@ -42,7 +42,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page() -> Page:
     found = Page()
-    found.feed((FOLDER / "index.html").read_text(encoding="utf-8"))
+    found.feed((BUNDLED / "index.html").read_text(encoding="utf-8"))
     return found
 
 
@@ -51,7 +51,7 @@ def test_the_page_and_its_files_come_with_a_strict_policy(client):
         answer = client.get("/" if name == "index.html" else f"/{name}")
         assert answer.status_code == 200
         assert answer.headers["content-security-policy"] == POLICY
-        assert answer.content == (FOLDER / name).read_bytes()
+        assert answer.content == (BUNDLED / name).read_bytes()
     assert "unsafe" not in POLICY
     assert "http" not in POLICY
     assert client.get("/example.png").status_code == 404  # this server was given none
@@ -59,7 +59,7 @@ def test_the_page_and_its_files_come_with_a_strict_policy(client):
 
 def test_nothing_of_the_page_is_anywhere_else(page):
     for name in FILES:
-        text = (FOLDER / name).read_text(encoding="utf-8")
+        text = (BUNDLED / name).read_text(encoding="utf-8")
         assert not re.search(r"(https?:)?//[a-z0-9-]+\.[a-z]", text), name
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text), name
     assert {reference for reference in page.references if not reference.startswith("data:")} <= set(FILES)
@@ -70,5 +70,5 @@ def test_every_control_has_a_label_and_every_name_in_the_script_an_element(page)
     assert len(page.ids) == len(set(page.ids))
     for control in page.controls:
         assert control["within"] or control["id"] in page.labels, control
-    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    script = (BUNDLED / "page.js").read_text(encoding="utf-8")
     assert set(re.findall(r'at\("(\w+)"\)', script)) <= set(page.ids)

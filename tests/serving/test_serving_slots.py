@@ -79,9 +79,9 @@ def test_an_expert_runs_once_for_each_picture_that_needs_it(loaded, pictures, mo
     ran: list[tuple[str, int]] = []
     real = type(model.experts).forward
 
-    def watched(self, pixels_B3HW, names=None):
+    def watched(self, pixels_B3HW, names=None, **originals):
         ran.extend((name, len(pixels_B3HW)) for name in names or ())
-        return real(self, pixels_B3HW, names)
+        return real(self, pixels_B3HW, names, **originals)
 
     monkeypatch.setattr(type(model.experts), "forward", watched)
     skipped = [{"captioning"}, set(), {"captioning", "detection"}, set()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -166,9 +167,11 @@ def test_answers(tiny_model, tiny_processor: AstreaProcessor, pictures):
         text=["<bos><image><user>is it red?<assistant>", "<bos><image><user>how many cats are there?<assistant>"],
     )
     how = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "suppress_tokens": [0, 1, 2, 3, 4, 5, 6]}
-    here = tiny_model.generate(**inputs, **how)
-    with moved_there(tiny_model):
-        there = tiny_model.generate(**{name: value.to(ELSEWHERE) for name, value in inputs.items()}, **how)
+    # A copy: what other tests still hold of the shared one could not change its device.
+    model = copy.deepcopy(tiny_model)
+    here = model.generate(**inputs, **how)
+    with moved_there(model):
+        there = model.generate(**{name: value.to(ELSEWHERE) for name, value in inputs.items()}, **how)
         assert isinstance(there, Far)
         there = there.to(HERE)
     assert torch.equal(here, there)

@@ -69,8 +69,9 @@ class Eye(torch.nn.Module):
     """Stands for the experts: sees every bit of the picture and hands it on."""
 
     names = ("eye",)
+    wants_originals = False
 
-    def forward(self, pixels_N3SS: Tensor, names: Any = None) -> dict[str, ExpertFeatures]:
+    def forward(self, pixels_N3SS: Tensor, names: Any = None, originals: Any = None) -> dict[str, ExpertFeatures]:
         seen = pixels_N3SS.flatten(1).unsqueeze(1)
         return {"eye": ExpertFeatures(seen, torch.ones(seen.shape[:2]))}
 

@@ -102,7 +102,7 @@ def write_record(folder: Path, key: Mapping[str, Any]) -> None:
     """Make the files of a new folder durable, then write down what they are."""
     files = {}
     for path in list_folder(folder):
-        with open(path, "rb+") as file:
+        with file_guard(path), open(path, "rb+") as file:
             os.fsync(file.fileno())
         files[path.name] = [size_of(path), sha256_file(path)]
     write_json_atomic(folder / RECORD, {"format": _FORMAT, "key": dict(key), "files": files})

@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from astrea.common.paths import file_guard
 from astrea.serving.job import Job
 
 LOGGER = logging.getLogger("astrea.serving")
@@ -32,10 +33,14 @@ class Trace:
 
     Args:
         path: is appended to; None = no file.
+
+    Raises:
+        AstreaError: it cannot be written.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._file = None if path is None else path.open("a", encoding="utf-8")
+        with file_guard(path or "."):
+            self._file = None if path is None else path.open("a", encoding="utf-8")
         self._lock = threading.Lock()
 
     def write(self, request: str, job: Job) -> None:

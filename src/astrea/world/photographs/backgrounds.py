@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 from astrea.common.errors import AstreaError
-from astrea.common.paths import files_below, is_folder
+from astrea.common.paths import files_below, is_file, is_folder
 from astrea.data.images import load_image
 
 TEXTURES = ("brick.png", "grass.png", "gravel.png", "moon.png", "hubble_deep_field.jpg", "ihc.png")
@@ -80,7 +80,7 @@ def open_backgrounds(folder: str | None) -> Backgrounds:
         if find_spec("skimage") is None:
             return Backgrounds(())
         data = Path(str(files("skimage") / "data"))
-        return Backgrounds(tuple(_small(data / name) for name in TEXTURES if (data / name).is_file()))
+        return Backgrounds(tuple(_small(data / name) for name in TEXTURES if is_file(data / name)))
     root = Path(folder).expanduser()
     if not is_folder(root):
         raise AstreaError(f"world.options.backgrounds: {folder} is no folder", "give a folder of photographs")

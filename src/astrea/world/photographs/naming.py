@@ -7,9 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from astrea.world.scenes.phrases import with_article
+
+BUNDLED = Path(__file__).with_name("names.json")
 
 LONGEST = 24
 _ASIDE = re.compile(r"\(.*?\)|[“”\"]")
@@ -63,7 +65,7 @@ class Names:
 @cache
 def listed() -> Names:
     """The list in this package."""
-    told = json.loads(files("astrea.world.photographs").joinpath("names.json").read_text(encoding="utf-8"))
+    told = json.loads(BUNDLED.read_text(encoding="utf-8"))
     return Names(
         told["photographs"],
         told["categories"],

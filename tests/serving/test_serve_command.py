@@ -1,0 +1,39 @@
+"""The command `serve`: what it refuses before it loads anything, and what it hands to the server."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+
+from astrea.cli.actions import serve as actions
+from command_line import Astrea, refused
+
+KEY = "a-long-random-text-of-nobody"
+
+
+def test_other_machines_need_a_key_and_a_key_is_long(astrea: Astrea, tiny_folder: Path, tmp_path: Path):
+    refused(astrea("serve", tiny_folder, "--host", "0.0.0.0"), "there is no key", "--api-key-file")
+    (tmp_path / "key").write_text("short\n")
+    refused(astrea("serve", tiny_folder, "--host", "0.0.0.0", "--api-key-file", tmp_path / "key"), "at least 16")
+    refused(astrea("serve", tiny_folder, "--api-key-file", tmp_path / "none"), tmp_path / "none")
+
+
+def test_with_a_key_it_serves_others_who_know_it(
+    astrea: Astrea, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`astrea serve MODEL --host 0.0.0.0 --api-key-file KEY`."""
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    served: list[uvicorn.Config] = []
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(actions, "log_to_standard_error", lambda: None)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server: served.append(server.config))
+    result = astrea("serve", tiny_folder, "--host", "0.0.0.0", "--port", 1234, "--api-key-file", tmp_path / "key")
+    assert result.code == 0, result.err
+    assert (served[0].host, served[0].port) == ("0.0.0.0", 1234)
+    with TestClient(served[0].app) as client:  # type: ignore[arg-type]
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
