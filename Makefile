@@ -36,7 +36,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no
 test: $(VENV)/.dev
 	$(PYTEST)
 
-# The scripts in benchmarks/, each run once in a small form.
+# The scripts in benchmarks/, each run once in a small form, and what starts many processes.
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow
 

@@ -184,32 +184,38 @@ def ends(recipes: dict[str, Path], runs: Path) -> dict[str, list[int]]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_text_among_the_rows(ends, runs, whole):
     assert ends["two"] == [0, 0]
     alike(whole("jsonl"), runs / "two")
 
 
+@pytest.mark.slow
 def test_four_processes_stop_and_two_go_on_in_the_same_order(ends, runs, whole):
     assert ends["four"] == [STOPPED] * 4
     assert ends["four, then two"] == [0, 0]
     alike(whole("jsonl"), runs / "four")
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_end_is_the_same_bits(ends, runs):
     assert ends["killed"] == [0, 0]
     same_bits(runs / "killed", runs / "two")
 
 
+@pytest.mark.slow
 def test_a_sharded_language_model_waits_for_nobody(ends, runs, whole):
     assert ends["sharded"] == [0, 0]
     alike(whole("jsonl"), runs / "sharded")
 
 
+@pytest.mark.slow
 def test_shards_are_read_alike_by_two(ends, runs, whole):
     assert ends["shards two"] == [0, 0]
     alike(whole("shards"), runs / "shards two")
 
 
+@pytest.mark.slow
 def test_processes_without_pictures_name_the_figures_of_the_others(ends, runs):
     """Each process balances by itself, so the balancing loss and what follows from it differ; nothing hangs."""
     assert ends["switch one"] + ends["switch two"] == [0, 0, 0]

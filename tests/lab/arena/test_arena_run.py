@@ -32,6 +32,7 @@ def folder(base, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, command, said):
     first = folder / "cells" / "strategy-average-0.json"
     before = first.read_bytes()
