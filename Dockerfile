@@ -7,11 +7,11 @@ FROM python:3.11-slim
 COPY pyproject.toml constraints.txt README.md LICENSE /src/
 COPY src /src/src
 # torch's own index has builds for processors, without gigabytes of GPU libraries; PyTorch's installation page names its
-# address ("CPU"), for --build-arg TORCH_INDEX=ADDRESS. From there comes 2.13.0+cpu, which counts as newer than 2.13.0.
-ARG TORCH_INDEX=""
+# address ("CPU"), for --build-arg PIP_EXTRA_INDEX_URL=ADDRESS, which pip reads. From there comes 2.13.0+cpu, which counts as newer than 2.13.0.
+ARG PIP_EXTRA_INDEX_URL=""
 # Extras are chosen with --build-arg EXTRAS="[data,index]".
 ARG EXTRAS=""
-RUN pip install --no-cache-dir -c /src/constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch==2.13.0 \
+RUN pip install --no-cache-dir -c /src/constraints.txt torch==2.13.0 \
     && pip install --no-cache-dir -c /src/constraints.txt "/src${EXTRAS}"
 
 RUN useradd --create-home astrea && install -d -o astrea /data

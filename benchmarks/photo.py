@@ -20,6 +20,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from astrea.common.files import write_json_atomic
@@ -31,6 +32,7 @@ from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import train
 from astrea.world.evaluation.tasks import TASKS
+from astrea.world.scenes.questions import VQA_TASKS
 
 RESULTS = Path(__file__).resolve().parent / "results" / "photo.json"
 VARIANTS = {
@@ -38,7 +40,6 @@ VARIANTS = {
     "unaligned": ("align.steps=0",),
     "written": ("align.steps=0", "model.findings=written", "fuse.steps=0", "tune.train=[language_model]"),
 }
-VQA, OTHERS = TASKS[:8], TASKS[8:]
 
 
 def stage_seconds(run: Path) -> dict[str, float]:
@@ -67,24 +68,18 @@ def measured(run: Path, recipe: Recipe, split: str) -> dict[str, Any]:
     tasks = {name: found["tasks"][name] for name in TASKS}
     language = json.loads((run / "language.json").read_text())
     return {
-        "average": mean(tasks[name]["score"] for name in TASKS),
-        "blind_average": mean(tasks[name]["blind"] for name in TASKS),
-        "vqa_average": mean(tasks[name]["score"] for name in VQA),
-        "vqa_blind_average": mean(tasks[name]["blind"] for name in VQA),
+        "average": found["average"],
+        "blind_average": found["blind_average"],
+        "vqa_average": fmean(tasks[name]["score"] for name in VQA_TASKS),
+        "vqa_blind_average": fmean(tasks[name]["blind"] for name in VQA_TASKS),
         "tasks": tasks,
         "naming": found["naming"],
         "new_things": found["new_things"],
         "templates": found["templates"],
         "seconds": stage_seconds(run),
         "steps": {"align": recipe.align.steps, "fuse": recipe.fuse.steps, "tune": recipe.tune.steps},
-        "language": {key: value for key, value in language.items() if key != "sentences"},
+        "language": language,
     }
-
-
-def mean(values: Any) -> float:
-    """The mean of some numbers."""
-    listed = list(values)
-    return sum(listed) / len(listed)
 
 
 def main() -> None:

@@ -343,17 +343,6 @@ def test_a_folder_called_shipped_goes_first(astrea, comes_with_the_package, albu
     assert "shipped/config.json is missing" in err
 
 
-@pytest.mark.parametrize("arguments", [("ask", "a.png", QUESTION), ("retrieve", "a", "a sun"), ("evaluate", "shipped")])
-def test_without_a_shipped_model_it_says_so(astrea, monkeypatch, tmp_path, arguments):
-    monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (8, 8)).save("a.png")
-    monkeypatch.setattr(shipping, "load_bundled", partial(load_bundled, tmp_path / "none"))
-    code, out, err = astrea(*arguments)
-    assert (code, out) == (1, "")
-    assert err.startswith("error: this build of Astrea ships no trained model")
-    assert "astrea quickstart" in err
-
-
 @pytest.mark.parametrize("command", ["ask", "retrieve"])
 def test_a_forgotten_or_surplus_argument_is_misuse(astrea, finished, command):
     last = {"ask": "QUESTION", "retrieve": "TEXT"}[command]

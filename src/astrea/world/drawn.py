@@ -11,21 +11,18 @@ from transformers import PreTrainedTokenizerBase
 from astrea.common.progress import SILENT, Reporter
 from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.data.feature_cache import FeatureCache
-from astrea.data.worlds import World
 from astrea.experts.bank import ExpertBank
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.model.processing import AstreaProcessor
 from astrea.world.confidence import PICTURES, QUESTIONS, fit_estimator
 from astrea.world.dataset import WorldData, load_world
 from astrea.world.distill import teach
-from astrea.world.evaluation.runner import evaluate
-from astrea.world.evaluation.samples import write_samples
-from astrea.world.evaluation.tasks import TASKS
+from astrea.world.evaluation.runner import Outcome, Seen, evaluate
 from astrea.world.language.wordings import learn_wordings
 from astrea.world.pretrain import pretrain
+from astrea.world.scene_world import SceneWorld
 
 
-class DrawnWorld(World):
+class DrawnWorld(SceneWorld):
     """`World` of `astrea.world.scenes`: eight kinds of questions, captions and retrieval."""
 
     def training_data(self, experts: ExpertBank, *, cache: FeatureCache, report: Reporter = SILENT) -> WorldData:
@@ -56,37 +53,26 @@ class DrawnWorld(World):
         questions = min(QUESTIONS, 6 * self.recipe.data.test_questions)
         return fit_estimator(model, tokenizer, self.recipe.world, pictures=pictures, questions=questions)
 
-    def measure(
+    def table(
         self,
         model: AstreaForConditionalGeneration,
-        processor: AstreaProcessor,
+        tokenizer: PreTrainedTokenizerBase,
         *,
-        tasks: Sequence[str] = TASKS,
-        masking: bool = False,
-        split: str = "test",
-        report: Reporter = SILENT,
-    ) -> dict[str, Any]:
-        found, _, _ = evaluate(
-            model, processor.tokenizer, self.recipe.world, self.recipe.data, tasks=tasks, masking=masking, split=split,
-            report=report,
-        )  # fmt: skip
-        return found
-
-    def evaluate(
-        self,
-        model: AstreaForConditionalGeneration,
-        processor: AstreaProcessor,
-        folder: Path,
-        *,
+        tasks: Sequence[str],
+        masking: bool,
         split: str,
-        report: Reporter = SILENT,
-    ) -> dict[str, Any]:
-        recipe = self.recipe
-        results, seen, outcome = evaluate(
-            model, processor.tokenizer, recipe.world, recipe.data, split=split, report=report
+        report: Reporter,
+    ) -> tuple[dict[str, Any], Seen, Outcome]:
+        return evaluate(
+            model,
+            tokenizer,
+            self.recipe.world,
+            self.recipe.data,
+            tasks=tasks,
+            masking=masking,
+            split=split,
+            report=report,
         )
-        write_samples(model, seen, outcome, folder)
-        return results
 
     def pretrain(self, folder: Path, *, report: Reporter = SILENT) -> None:
         pretrain(self.recipe, folder, report=report)

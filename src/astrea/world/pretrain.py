@@ -53,10 +53,8 @@ def pretrain(recipe: Recipe, folder: Path, *, report: Reporter = SILENT, only: l
         path = folder / f"{name}.safetensors"
         if not exists(path):
             (pretrain_language if name == LANGUAGE else train_expert)(recipe, folder, name, report)
-        elif made_with(path) not in (None, settings_digest(recipe, name)):
-            raise AstreaError(
-                f"{path}: was made with other settings than this recipe's", "remove it, or choose another folder"
-            )
+        else:
+            refuse_other(path, settings_digest(recipe, name))
     if LANGUAGE in wanted:
         check_gate(recipe, folder, report)
     return write_card(recipe, folder)
@@ -87,7 +85,8 @@ def train_expert(recipe: Recipe, folder: Path, name: str, report: Reporter) -> N
     expert = COMPACT[name]()
     world = recipe.world
     objective = ExpertObjective(expert, recipe.seed, canvas=world.canvas, difficulty=world.difficulty)  # type: ignore[arg-type]
-    fit(recipe, expert, objective, recipe.pretraining.expert, folder, name, report)
+    path, settings = folder / f"{name}.safetensors", settings_digest(recipe, name)
+    fit(expert, objective, recipe.pretraining.expert, path, settings=settings, report=report)
 
 
 def pretrain_language(recipe: Recipe, folder: Path, name: str, report: Reporter) -> None:
@@ -95,7 +94,8 @@ def pretrain_language(recipe: Recipe, folder: Path, name: str, report: Reporter)
     torch.manual_seed(recipe.seed)
     model = tiny_language_model(recipe.llm, tiny_tokenizer())
     (folder / GATE).unlink(missing_ok=True)  # it was another model's
-    fit(recipe, model, language_objective(recipe, model), recipe.pretraining.llm, folder, name, report)
+    path, settings = folder / f"{name}.safetensors", settings_digest(recipe, name)
+    fit(model, language_objective(recipe, model), recipe.pretraining.llm, path, settings=settings, report=report)
 
 
 def language_objective(recipe: Recipe, model: Any) -> LanguageObjective:
@@ -107,23 +107,29 @@ def language_objective(recipe: Recipe, model: Any) -> LanguageObjective:
 
 
 def fit(
-    recipe: Recipe,
-    module: nn.Module,
-    objective: Objective,
-    part: PretrainPart,
-    folder: Path,
-    name: str,
-    report: Reporter,
+    module: nn.Module, objective: Objective, part: PretrainPart, path: Path, *, settings: str, report: Reporter
 ) -> None:
-    """Run one part's schedule and save it."""
+    """Run one part's schedule and save the module.
+
+    Args:
+        settings: identifies what it is made with, for `refuse_other`.
+    """
     schedule = part.schedule()
 
     def on_step(step: int, figures: dict[str, float]) -> None:
-        report.track(f"pretrain {name}", step + 1, schedule.steps, f"loss {figures['loss']:.3f}")
+        report.track(f"pretrain {path.stem}", step + 1, schedule.steps, f"loss {figures['loss']:.3f}")
 
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
-    with file_guard(folder):
-        save_component(module, folder / f"{name}.safetensors", settings=settings_digest(recipe, name))
+    with file_guard(path):
+        save_component(module, path, settings=settings)
+
+
+def refuse_other(path: Path, settings: str) -> None:
+    """Raise where a part that is kept says that it was made with other settings."""
+    if made_with(path) not in (None, settings):
+        raise AstreaError(
+            f"{path}: was made with other settings than this recipe's", "remove it, or choose another folder"
+        )
 
 
 def check_gate(recipe: Recipe, folder: Path, report: Reporter) -> None:

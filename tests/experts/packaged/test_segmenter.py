@@ -9,7 +9,8 @@ from skimage import data as photographs
 
 from astrea.common.errors import AstreaError
 from astrea.experts.bank import ExpertBank
-from astrea.experts.packaged.segmenter import CATEGORIES, COLOURS, MOST, SegmenterExpert, extents, nearest
+from astrea.experts.packaged.class_names import CATEGORIES, COLOURS
+from astrea.experts.packaged.segmenter import MOST, SegmenterExpert, extents, nearest
 from astrea.experts.packaged.segmenter_network import Maps
 from astrea.model.image_processing import AstreaImageProcessor
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from astrea.common.errors import AstreaError
+from astrea.experts.packaged.class_names import COLOURS
 from astrea.recipes.recipe import World
-from astrea.world.photographs.colours import COLOURS, PAINTS, dominant, name_pixels, painted
+from astrea.world.photographs.colours import PAINTS, dominant, name_pixels, painted
 from astrea.world.photographs.compositions import CONDITIONS, Compositions, open_compositions
 from astrea.world.photographs.draw import SIGN
 from astrea.world.photographs.plan import SPLITS, apart
@@ -83,7 +84,7 @@ def test_a_thing_stands_where_its_box_is(made: Compositions, scenes: list[PhotoS
 
 
 def test_training_shows_no_new_thing_and_no_pair_that_is_kept_apart(made: Compositions) -> None:
-    held_out = made.library.held_out
+    held_out = made.catalogue.held_out
     for split in ("train", "validation", "test"):
         for scene in made.scenes(split, 60):
             names = {thing.name for thing in scene.things}
@@ -95,8 +96,8 @@ def test_training_shows_no_new_thing_and_no_pair_that_is_kept_apart(made: Compos
 def test_novel_scenes_show_a_pair_that_training_never_does(made: Compositions) -> None:
     for scene in made.scenes("novel", 40):
         names = sorted({thing.name for thing in scene.things})
-        if any(apart(names[0], other) for other in made.library.trained):
-            assert not set(names) & made.library.held_out
+        if any(apart(names[0], other) for other in made.catalogue.trained):
+            assert not set(names) & made.catalogue.held_out
     pairs = [
         any(apart(a.name, b.name) for a in scene.things for b in scene.things) for scene in made.scenes("novel", 40)
     ]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from astrea.common.errors import AstreaError
 from astrea.world.photographs import cutouts
-from astrea.world.photographs.cutouts import PACKAGE, open_library
+from astrea.world.photographs.cutouts import PACKAGE, open_catalogue
 from astrea.world.photographs.naming import listed, plural, short_name, singular
 from cut_out_folder import cut_out, write_cut_outs
 
@@ -24,29 +24,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_names_come_from_captions_and_categories_from_first_folders(folder: Path) -> None:
-    library = open_library(str(folder), 3)
-    assert set(library.of) == NAMES
-    assert library.categories["owl"] == "animal"  # of animals/birds/
-    assert library.categories["hammer"] == "tool"
-    assert set(library.trained) | set(library.new) == NAMES
-    assert len(library.new) == 3
-    assert not set(library.trained) & set(library.new)
+    catalogue = open_catalogue(str(folder), 3)
+    assert set(catalogue.of) == NAMES
+    assert catalogue.categories["owl"] == "animal"  # of animals/birds/
+    assert catalogue.categories["hammer"] == "tool"
+    assert set(catalogue.trained) | set(catalogue.new) == NAMES
+    assert len(catalogue.new) == 3
+    assert not set(catalogue.trained) & set(catalogue.new)
 
 
 def test_held_out_names_can_be_given(folder: Path) -> None:
-    assert open_library(str(folder), ("frog", "bus")).new == ("bus", "frog")
+    assert open_catalogue(str(folder), ("frog", "bus")).new == ("bus", "frog")
     with pytest.raises(AstreaError, match="no cut-out is called 'unicorn'") as error:
-        open_library(str(folder), ("unicorn",))
+        open_catalogue(str(folder), ("unicorn",))
     assert "frog" in error.value.hint
 
 
 def test_names_that_experts_know_are_held_out_first(folder: Path) -> None:
-    assert set(open_library(str(folder), 2).new) <= listed().known.keys()
+    assert set(open_catalogue(str(folder), 2).new) <= listed().known.keys()
 
 
 def test_pictures_are_cropped_to_what_is_seen(folder: Path) -> None:
-    library = open_library(str(folder), 0)
-    picture = library.picture(library.of["lemon"][0])
+    catalogue = open_catalogue(str(folder), 0)
+    picture = catalogue.picture(catalogue.of["lemon"][0])
     assert picture.mode == "RGBA"
     assert picture.size == (52, 40)  # of 60 x 48 with a surround of 4
 
@@ -59,16 +59,16 @@ def test_what_is_no_cut_out_is_left_out(folder: Path, tmp_path: Path) -> None:
     cut_out((9, 9, 9)).save(tmp_path / "animals/joke.png")
     (tmp_path / "animals/joke.txt").write_text("Because a brain is a terrible thing to waste...")
     (tmp_path / "animals/empty.png").write_bytes(b"")
-    assert set(open_library(str(tmp_path), 0).of) == NAMES
+    assert set(open_catalogue(str(tmp_path), 0).of) == NAMES
 
 
 def test_the_fingerprint_changes_with_pictures_and_names(tmp_path: Path) -> None:
     write_cut_outs(tmp_path)
-    first = open_library(str(tmp_path), 2).fingerprint
-    assert open_library(str(tmp_path), 2).fingerprint == first
-    assert open_library(str(tmp_path), 3).fingerprint != first
+    first = open_catalogue(str(tmp_path), 2).fingerprint
+    assert open_catalogue(str(tmp_path), 2).fingerprint == first
+    assert open_catalogue(str(tmp_path), 3).fingerprint != first
     cut_out((1, 2, 3), 4).save(tmp_path / "animals/frog.png")
-    assert open_library(str(tmp_path), 2).fingerprint != first
+    assert open_catalogue(str(tmp_path), 2).fingerprint != first
 
 
 def test_a_damaged_cut_out_is_named(tmp_path: Path) -> None:
@@ -76,18 +76,18 @@ def test_a_damaged_cut_out_is_named(tmp_path: Path) -> None:
     path = tmp_path / "food/lemon.png"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(AstreaError, match=r"lemon\.png"):
-        open_library(str(tmp_path), 0)
+        open_catalogue(str(tmp_path), 0)
 
 
 def test_missing_folders_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AstreaError, match="is no folder"):
-        open_library(str(tmp_path / "none"), 0)
+        open_catalogue(str(tmp_path / "none"), 0)
     with pytest.raises(AstreaError, match="fewer than four") as error:
-        open_library(str(tmp_path), 0)
+        open_catalogue(str(tmp_path), 0)
     assert "caption" in error.value.hint
     monkeypatch.setattr(cutouts, "PACKAGE", tmp_path / "none")
     with pytest.raises(AstreaError, match="tuxpaint-stamps-default") as error:
-        open_library(None, 0)
+        open_catalogue(None, 0)
     assert "apt-get install tuxpaint-stamps-default" in error.value.hint
 
 
@@ -136,9 +136,9 @@ def test_the_list_is_consistent() -> None:
 
 @pytest.mark.skipif(not PACKAGE.is_dir(), reason="the Debian package tuxpaint-stamps-default is not installed")
 def test_the_debian_package_holds_what_the_list_says() -> None:
-    library = open_library(None, 20)
-    assert len(library.cutouts) == len(listed().photographs)
-    assert len(library.of) > 220
-    assert len(library.new) == 20
-    assert set(library.new) <= listed().known.keys()
-    assert all(min(library.picture(cutout).size) > 8 for cutout in library.cutouts)
+    catalogue = open_catalogue(None, 20)
+    assert len(catalogue.cutouts) == len(listed().photographs)
+    assert len(catalogue.of) > 220
+    assert len(catalogue.new) == 20
+    assert set(catalogue.new) <= listed().known.keys()
+    assert all(min(catalogue.picture(cutout).size) > 8 for cutout in catalogue.cutouts)

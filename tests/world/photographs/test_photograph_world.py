@@ -87,8 +87,8 @@ def test_features_are_those_of_the_pictures(data: PhotographData, bank: ExpertBa
     for name, kept in data.rows(some).items():
         assert torch.allclose(kept.tokens, fresh[name].tokens, atol=1e-4)
     assert len(data) == COUNT == len(data.questions) == len(data.captions)
-    assert set(data.names) == set(data.made.library.trained)
-    assert "race car" in {*data.names, *data.made.library.new}
+    assert set(data.names) == set(data.made.catalogue.trained)
+    assert "race car" in {*data.names, *data.made.catalogue.new}
 
 
 def test_what_was_encoded_is_never_encoded_again(
@@ -116,7 +116,7 @@ def test_each_picture_is_a_row_with_its_questions(data: PhotographData, tiny_pro
 
 
 def test_training_asks_about_no_new_thing(data: PhotographData) -> None:
-    new = data.made.library.new
+    new = data.made.catalogue.new
     words = " ".join(f"{q.text} {q.answer}" for asked in data.questions for q in asked)
     words += " ".join(text for texts in data.captions for text in texts)
     assert not any(name in words for name in new)
@@ -184,9 +184,9 @@ def test_references_state_all_that_counts_and_nothing_else(world: PhotographWorl
         view = made.view(scene)
         told = captions(view, 3, number)
         assert told[0] == captions(view, 3, number + 1)[0]
-        assert [caption_f1(text, view, made.library) for text in told] == [1.0, 1.0, 1.0]
-        assert caption_f1("", view, made.library) == 0.0
-        assert caption_f1(f"{told[0]} a unicorn. the sign says zebra.", view, made.library) < 1 or scene.word
+        assert [caption_f1(text, view, made.catalogue) for text in told] == [1.0, 1.0, 1.0]
+        assert caption_f1("", view, made.catalogue) == 0.0
+        assert caption_f1(f"{told[0]} a unicorn. the sign says zebra.", view, made.catalogue) < 1 or scene.word
 
 
 def test_captions_are_parsed_tolerantly() -> None:

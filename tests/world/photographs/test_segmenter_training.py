@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from astrea.common.errors import AstreaError
 from astrea.data.worlds import open_world
-from astrea.experts.packaged.segmenter import CATEGORIES, COLOURS, Regions, SegmenterExpert, extents
+from astrea.experts.packaged.class_names import CATEGORIES, COLOURS
+from astrea.experts.packaged.segmenter import Regions, SegmenterExpert, extents
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.assembly import load_experts

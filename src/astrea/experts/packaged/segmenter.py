@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from astrea.common.errors import AstreaError
+from astrea.experts.packaged.class_names import CATEGORIES, COLOURS
 from astrea.experts.packaged.efficientnet import installed_weights
 from astrea.experts.packaged.efficientnet_network import FEATURES, EfficientNetLite0
 from astrea.experts.packaged.findings import HORIZONTAL, SIZE, VERTICAL, side_words, size_words
@@ -26,11 +27,9 @@ from astrea.experts.protocol import Expert, ExpertFeatures, Reading
 
 WEIGHTS = Path(__file__).parent / "weights" / "segmenter.safetensors"
 SIDE, MOST = 320, 8
-CATEGORIES = (
-    "animal", "food item", "plant", "household item", "vehicle", "musical instrument", "tool", "sports item",
-    "street item", "person", "medical item", "toy",
-)  # fmt: skip
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "gray", "white")
+PAINTED = len(CATEGORIES)
+PLACED = PAINTED + len(COLOURS)
+"""The first channels of colours and of places."""
 FEWEST = 6
 """Cells that a region must have."""
 
@@ -69,13 +68,13 @@ class SegmenterExpert(Expert):
     )  # fmt: skip
     width = len(labels)
     slots = {
-        "category": (0, 12),
-        "colour": (12, 23),
-        "vertical": (23, 25),
-        "horizontal": (25, 27),
-        "size": (27, 29),
-        # Channels 29, 30 and 31: width, height, and the square root of the area.
-        "feature": (32, 32 + FEATURES),
+        "category": (0, PAINTED),
+        "colour": (PAINTED, PLACED),
+        "vertical": (PLACED, PLACED + 2),
+        "horizontal": (PLACED + 2, PLACED + 4),
+        "size": (PLACED + 4, PLACED + 6),
+        # Between them: width, height, and the square root of the area.
+        "feature": (PLACED + 9, PLACED + 9 + FEATURES),
     }
     phrases = (
         "{feature} {colour} {vertical} {horizontal} {size} ;",

@@ -12,8 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from astrea.world.photographs.colours import COLOURS
-from astrea.world.photographs.cutouts import Library
+from astrea.experts.packaged.class_names import COLOURS
+from astrea.world.photographs.cutouts import Catalogue
 from astrea.world.photographs.view import OPPOSITE, PhotoView
 
 OPENINGS: tuple[str, ...] = ("", "there are ", "the picture shows ", "we see ")
@@ -51,7 +51,7 @@ def _unique(view: PhotoView) -> list[int]:
 def phrase(view: PhotoView, mention: Mention) -> str:
     """``a red car``, ``a frog``, ``a red pair of scissors``."""
     colour, name = mention
-    return view.library.names.one(name if colour is None else f"{colour} {name}")
+    return view.catalogue.names.one(name if colour is None else f"{colour} {name}")
 
 
 def _definite(mention: Mention) -> str:
@@ -137,14 +137,14 @@ def parse_caption(text: str, names: tuple[str, ...]) -> CaptionFacts:
     return CaptionFacts(things, relations, word)
 
 
-def caption_f1(text: str, view: PhotoView, library: Library) -> float:
+def caption_f1(text: str, view: PhotoView, catalogue: Catalogue) -> float:
     """Harmonic mean of precision and recall of a caption's facts, 0..1.
 
     Facts are things (counted; with their colour where the caption tells it and the thing has a clear one), relations
     and the sign's word. Precision is over all facts stated; a relation is true if it holds for any two things that its
     names fit. Recall is over the things, the sign, and one relation, if two things stand clearly apart.
     """
-    facts = parse_caption(text, tuple(library.of))
+    facts = parse_caption(text, tuple(catalogue.of))
     things = _matched(facts.things, view)
     relations = sum(_true(view, *relation) for relation in facts.relations)
     word = int(facts.word is not None and facts.word == view.word)

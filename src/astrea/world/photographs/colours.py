@@ -10,9 +10,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-COLOURS: tuple[str, ...] = (
-    "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "gray", "white",
-)  # fmt: skip
+from astrea.experts.packaged.class_names import COLOURS
 
 PAINTS: dict[str, tuple[int, int, int]] = {
     "red": (205, 20, 25),

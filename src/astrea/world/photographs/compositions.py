@@ -20,7 +20,7 @@ from astrea.common.errors import AstreaError
 from astrea.recipes.recipe import World
 from astrea.world.photographs.backgrounds import open_backgrounds
 from astrea.world.photographs.captions import caption_f1, captions
-from astrea.world.photographs.cutouts import Library, open_library
+from astrea.world.photographs.cutouts import Catalogue, open_catalogue
 from astrea.world.photographs.draw import Studio
 from astrea.world.photographs.options import PhotographOptions, read_options
 from astrea.world.photographs.plan import SPLITS, Planner
@@ -43,9 +43,9 @@ class Compositions:
     studio: Studio
 
     @property
-    def library(self) -> Library:
+    def catalogue(self) -> Catalogue:
         """The cut-outs."""
-        return self.studio.library
+        return self.studio.catalogue
 
     @property
     def options(self) -> PhotographOptions:
@@ -81,17 +81,17 @@ class Compositions:
 
     def view(self, scene: PhotoScene) -> PhotoView:
         """What is true of a scene."""
-        return PhotoView(scene, self.library, self.library.trained)
+        return PhotoView(scene, self.catalogue, self.catalogue.trained)
 
     @cached_property
     def questions(self) -> Templates:
         """What is asked about scenes of known things."""
-        return templates(self.library)
+        return templates(self.catalogue)
 
     @cached_property
     def new_questions(self) -> Templates:
         """What is asked about things that no training picture shows."""
-        return templates(self.library, new=True)
+        return templates(self.catalogue, new=True)
 
     def references(self, scene: PhotoScene, number: int) -> list[str]:
         """Three captions; the first one is canonical."""
@@ -99,7 +99,7 @@ class Compositions:
 
     def caption_score(self, text: str, scene: PhotoScene) -> float:
         """How good a caption is, 0..1; see `caption_f1`."""
-        return caption_f1(text, self.view(scene), self.library)
+        return caption_f1(text, self.view(scene), self.catalogue)
 
     def condition(self, scene: PhotoScene) -> str:
         """One of `CONDITIONS`: what makes a scene hard to see."""
@@ -112,7 +112,7 @@ class Compositions:
         """What all pictures follow from, JSON-able."""
         return {
             "photographs": FORMAT,
-            "cut-outs": self.library.fingerprint,
+            "cut-outs": self.catalogue.fingerprint,
             "backgrounds": self.studio.backgrounds.fingerprint,
             "options": self.options.model_dump(mode="json", exclude={"folder", "backgrounds"}),
             "canvas": self.planner.canvas,
@@ -128,6 +128,6 @@ def open_compositions(world: World) -> Compositions:
         AstreaError: an option that there is not, or pictures that cannot be had.
     """
     options = read_options(world.options)
-    library = open_library(options.folder, options.held_out)
-    studio = Studio(library, open_backgrounds(options.backgrounds))
+    catalogue = open_catalogue(options.folder, options.held_out)
+    studio = Studio(catalogue, open_backgrounds(options.backgrounds))
     return Compositions(Planner(studio, options, world.canvas, world.seed), studio)

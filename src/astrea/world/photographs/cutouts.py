@@ -37,7 +37,7 @@ class CutOut:
 
 
 @dataclass(frozen=True)
-class Library:
+class Catalogue:
     """All cut-outs of a folder.
 
     held_out: names that no training picture shows.
@@ -100,7 +100,7 @@ def _picture(path: Path) -> Image.Image:
     return image
 
 
-def open_library(folder: str | None, held_out: int | tuple[str, ...]) -> Library:
+def open_catalogue(folder: str | None, held_out: int | tuple[str, ...]) -> Catalogue:
     """The cut-outs of a folder of one's own, or of the Debian package.
 
     Args:
@@ -128,7 +128,7 @@ def open_library(folder: str | None, held_out: int | tuple[str, ...]) -> Library
             f"{root} holds cut-outs of fewer than four things",
             'give PNG pictures with transparency, each beside a text file with a caption such as "A frog."',
         )
-    return Library(root, tuple(sorted(found)), _kept_back(found, held_out, names), names)
+    return Catalogue(root, tuple(sorted(found)), _kept_back(found, held_out, names), names)
 
 
 def _packaged(root: Path, names: Names) -> list[CutOut]:

@@ -46,7 +46,7 @@ class PhotographData(SceneData):
     @property
     def names(self) -> Sequence[str]:
         """What things are called in training, in as many words as that takes."""
-        return self.made.library.trained
+        return self.made.catalogue.trained
 
     def pictures(self, index: Tensor) -> Tensor:
         """The scenes of these numbers (B,) as pictures (B, 3, S, S), painted now."""

@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from astrea.world.photographs.backgrounds import STRONGEST, Backgrounds
 from astrea.world.photographs.colours import dominant, painted
-from astrea.world.photographs.cutouts import Library
+from astrea.world.photographs.cutouts import Catalogue
 from astrea.world.photographs.scene import PhotoScene, PhotoSpec, SignSpec, Thing, ThingSpec
 from astrea.world.photographs.signs import plate
 
@@ -46,7 +46,7 @@ class Outline:
 class Studio:
     """Cut-outs and backgrounds, and what is made of them."""
 
-    library: Library
+    catalogue: Catalogue
     backgrounds: Backgrounds
     _cached: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
 
@@ -65,7 +65,7 @@ class Studio:
 
     def picture(self, cutout: int) -> Image.Image:
         """The pixels of a cut-out, RGBA."""
-        return self.library.picture(self.library.cutouts[cutout])
+        return self.catalogue.picture(self.catalogue.cutouts[cutout])
 
     def _colour(self, cutout: int, paint: str | None) -> str | None:
         image = self.picture(cutout).copy()
@@ -128,11 +128,11 @@ class Studio:
             if area
             else ((box[0] + box[2] - 1) / 2, (box[1] + box[3] - 1) / 2)
         )
-        cutout = self.library.cutouts[spec.cutout]
+        cutout = self.catalogue.cutouts[spec.cutout]
         return Thing(
             cutout=spec.cutout,
             name=cutout.name,
-            category=self.library.categories[cutout.name],
+            category=self.catalogue.categories[cutout.name],
             colour=self.colour(spec.cutout, spec.paint),
             painted=spec.paint is not None,
             box=box,

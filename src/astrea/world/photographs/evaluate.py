@@ -62,7 +62,7 @@ def evaluate(
     seen = look(model, made, sets)
     results, main = full_table(model, tokenizer, seen, tasks=tasks, masking=masking, report=report)
     results["naming"] = pooled(results["templates"], NAMING)
-    if made.library.new:
+    if made.catalogue.new:
         results["new_things"] = about_new_things(model, tokenizer, made, data, report=report)
     results["seconds"] = {"evaluate": time.perf_counter() - started}
     return results, seen, main

@@ -67,13 +67,13 @@ class Planner:
         return PhotoSpec(rng.getrandbits(48), self.canvas, tuple(layout.things), sign, round(blur, 2))
 
     def _names(self, split: str, rng: Random) -> list[str]:
-        library = self.studio.library
+        catalogue = self.studio.catalogue
         count = rng.choices(range(1, self.options.max_things + 1), COUNTS[: self.options.max_things])[0]
-        known, new = library.trained, library.new
+        known, new = catalogue.trained, catalogue.new
         if split == "novel":
             count = max(2, count)
             first = rng.choice(known)
-            others = [name for name in known if apart(first, name) and not library.names.clash(first, name)]
+            others = [name for name in known if apart(first, name) and not catalogue.names.clash(first, name)]
             chosen = [first, rng.choice(others)] if others else [first]
         else:
             chosen = [rng.choice(new) if split == "new" and new else self._any(known, rng)]
@@ -92,12 +92,12 @@ class Planner:
         """Some of the things by category first, so that the small ones are seen, too."""
         if rng.random() >= BY_CATEGORY:
             return rng.choice(known)
-        categories = self.studio.library.categories
+        categories = self.studio.catalogue.categories
         category = rng.choice(sorted({categories[name] for name in known}))
         return rng.choice([name for name in known if categories[name] == category])
 
     def _together(self, a: str, b: str, split: str) -> bool:
-        if a == b or self.studio.library.names.clash(a, b):
+        if a == b or self.studio.catalogue.names.clash(a, b):
             return False
         return split in ("novel", "new") or not apart(a, b)
 
@@ -110,8 +110,8 @@ class Planner:
 
     def thing(self, name: str, paint: str | None, side: float, rng: Random) -> ThingSpec:
         """A thing of this name, not yet in its place."""
-        library = self.studio.library
-        cutout = library.number[rng.choice(library.of[name])]
+        catalogue = self.studio.catalogue
+        cutout = catalogue.number[rng.choice(catalogue.of[name])]
         if paint is not None and self.studio.colour(cutout, paint) != paint:
             paint = None  # its pixels do not take this colour
         angle = round(rng.uniform(-MOST_TURN, MOST_TURN), 1) if rng.random() < TURNED else 0.0
@@ -141,9 +141,9 @@ class Planner:
             if self.studio.colour(things[at].cutout, paint) == paint:
                 things[at] = replace(things[at], paint=paint)
         else:
-            library = self.studio.library
-            here = [library.cutouts[thing.cutout].name for thing in things]
-            others = [name for name in library.trained if all(self._together(name, each, "train") for each in here)]
+            catalogue = self.studio.catalogue
+            here = [catalogue.cutouts[thing.cutout].name for thing in things]
+            others = [name for name in catalogue.trained if all(self._together(name, each, "train") for each in here)]
             if others:
                 made = self.thing(rng.choice(others), things[at].paint, things[at].side, rng)
                 things[at] = self._moved(made, things[at])

@@ -14,13 +14,14 @@ from astrea.common.files import sha256_file, write_json_atomic
 from astrea.common.paths import exists, file_guard
 from astrea.common.progress import SILENT, Reporter
 from astrea.common.provenance import commit
-from astrea.experts.packaged.segmenter import CATEGORIES, COLOURS, SegmenterExpert
+from astrea.experts.packaged.class_names import CATEGORIES, COLOURS
+from astrea.experts.packaged.segmenter import SegmenterExpert
 from astrea.experts.packaged.segmenter_network import SegmenterHead
-from astrea.model.components import CARD, fill, made_with, save_component
+from astrea.model.components import CARD, fill
 from astrea.recipes.recipe import Recipe
-from astrea.training.loop import build_optimizer, run_steps
 from astrea.world.photographs.compositions import Compositions
 from astrea.world.photographs.segmenter_training import SegmenterObjective, segmenter_scores
+from astrea.world.pretrain import fit, refuse_other
 
 SEGMENTER = "segmenter"
 JUDGED = 200
@@ -43,10 +44,8 @@ def pretrain(recipe: Recipe, made: Compositions, folder: Path, *, report: Report
     path, settings = folder / f"{SEGMENTER}.safetensors", settings_digest(recipe, made)
     if not exists(path):
         train_head(recipe, made, path, settings, report)
-    elif made_with(path) not in (None, settings):
-        raise AstreaError(
-            f"{path}: was made with other settings than this recipe's", "remove it, or choose another folder"
-        )
+    else:
+        refuse_other(path, settings)
     write_card(recipe, made, folder)
 
 
@@ -62,14 +61,7 @@ def train_head(recipe: Recipe, made: Compositions, path: Path, settings: str, re
     expert = SegmenterExpert()
     expert.head = SegmenterHead(len(CATEGORIES), len(COLOURS))
     objective = SegmenterObjective(expert, made, half=recipe.runtime.precision == "bf16")
-    schedule = recipe.pretraining.expert.schedule()
-
-    def on_step(step: int, figures: dict[str, float]) -> None:
-        report.track(f"pretrain {SEGMENTER}", step + 1, schedule.steps, f"loss {figures['loss']:.3f}")
-
-    run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
-    with file_guard(path):
-        save_component(expert.head, path, settings=settings)
+    fit(expert.head, objective, recipe.pretraining.expert, path, settings=settings, report=report)
 
 
 def write_card(recipe: Recipe, made: Compositions, folder: Path) -> None:

@@ -10,7 +10,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class ThingSpec:
-    """One cut-out to paste: ``cutout`` is its number in the library. paint: a colour to give it, or None. side: the
+    """One cut-out to paste: ``cutout`` is its number in the catalogue. paint: a colour to give it, or None. side: the
     square root of its opaque area, in pixels. angle: degrees. x, y: the top left corner of its box. light: factor of
     its brightness."""
 

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astrea.experts.packaged.segmenter import CATEGORIES, COLOURS, Regions, SegmenterExpert
+from astrea.experts.packaged.class_names import CATEGORIES, COLOURS
+from astrea.experts.packaged.segmenter import Regions, SegmenterExpert
 from astrea.experts.packaged.segmenter_network import Maps
 from astrea.training.loop import Objective
 from astrea.world.photographs.compositions import Compositions

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from astrea.world.photographs.colours import PAINTS
-from astrea.world.photographs.cutouts import Library
+from astrea.world.photographs.cutouts import Catalogue
 from astrea.world.photographs.signs import WORDS
 from astrea.world.photographs.view import OPPOSITE, PhotoView
 from astrea.world.scenes.questions import Templates
@@ -127,17 +127,17 @@ def _counting_all(view: PhotoView, rng: random.Random) -> list[Option]:
 
 def _counting_thing(view: PhotoView, rng: random.Random) -> list[Option]:
     names = [*view.name_counts, *_some(view.absent(), rng, 3)]
-    counted = ((view.name_counts[name], view.library.names.many(name)) for name in names)
+    counted = ((view.name_counts[name], view.catalogue.names.many(name)) for name in names)
     return [(str(n), (many,)) for n, many in counted if n <= MOST_COUNTED]
 
 
 def _counting_category(view: PhotoView, rng: random.Random) -> list[Option]:
-    counted = ((view.category_counts[each], view.library.names.many(each)) for each in _categories(view))
+    counted = ((view.category_counts[each], view.catalogue.names.many(each)) for each in _categories(view))
     return [(str(n), (many,)) for n, many in counted if n <= MOST_COUNTED]
 
 
 def _categories(view: PhotoView) -> list[str]:
-    return sorted(set(view.library.categories.values()))
+    return sorted(set(view.catalogue.categories.values()))
 
 
 # ---- attribute
@@ -212,7 +212,7 @@ def _logic_either(view: PhotoView, rng: random.Random) -> list[Option]:
 
 
 def _logic_more(view: PhotoView, rng: random.Random) -> list[Option]:
-    names = view.library.names
+    names = view.catalogue.names
     groups: list[list[tuple[int, str]]] = [
         [(n, names.many(name)) for name, n in view.name_counts.items()],
         [(view.category_counts[each], names.many(each)) for each in _categories(view)],
@@ -334,26 +334,30 @@ def features(args: tuple[str, ...]) -> list[object]:
     return found + (["repeat"] if counts and max(counts.values()) > 1 else [])
 
 
-def templates(library: Library, *, new: bool = False) -> Templates:
-    """The questions about compositions of a library's things.
+def templates(catalogue: Catalogue, *, new: bool = False) -> Templates:
+    """The questions about compositions of a catalogue's things.
 
     Args:
         new: only `NEW_THINGS`, and only about those: the split "new".
     """
     if not new:
         return Templates(
-            WORDINGS, MAKERS, lambda scene: PhotoView(scene, library, library.trained), features, library.names.one
+            WORDINGS,
+            MAKERS,
+            lambda scene: PhotoView(scene, catalogue, catalogue.trained),
+            features,
+            catalogue.names.one,
         )
     asked = [name for names in NEW_THINGS.values() for name in names]
     return Templates(
         WORDINGS,
         {name: partial(_about_new, MAKERS[name]) for name in asked},
-        lambda scene: PhotoView(scene, library, library.new),
+        lambda scene: PhotoView(scene, catalogue, catalogue.new),
         features,
-        library.names.one,
+        catalogue.names.one,
         tuple(dict.fromkeys(name.partition(".")[0] for name in asked)),
     )
 
 
 def _about_new(maker: Maker, view: PhotoView, rng: random.Random) -> list[Option]:
-    return [(answer, args) for answer, args in maker(view, rng) if {answer, *args} & view.library.held_out]
+    return [(answer, args) for answer, args in maker(view, rng) if {answer, *args} & view.catalogue.held_out]

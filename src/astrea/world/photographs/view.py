@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from astrea.world.photographs.cutouts import Library
+from astrea.world.photographs.cutouts import Catalogue
 from astrea.world.photographs.plan import apart
 from astrea.world.photographs.scene import PhotoScene
 
@@ -27,9 +27,9 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 class PhotoView:
     """What is true of a scene. Things are numbers; places are shares of the canvas."""
 
-    def __init__(self, scene: PhotoScene, library: Library, asked: tuple[str, ...]) -> None:
+    def __init__(self, scene: PhotoScene, catalogue: Catalogue, asked: tuple[str, ...]) -> None:
         canvas = scene.spec.canvas
-        self.library = library
+        self.catalogue = catalogue
         self.asked = asked
         self.names = [thing.name for thing in scene.things]
         self.categories = [thing.category for thing in scene.things]
@@ -56,7 +56,7 @@ class PhotoView:
         Args:
             apart_too: also such as are never shown together with what is here.
         """
-        clash = self.library.names.clash
+        clash = self.catalogue.names.clash
         return [
             name
             for name in self.asked

@@ -12,19 +12,17 @@ from transformers import PreTrainedTokenizerBase
 from astrea.common.errors import AstreaError
 from astrea.common.progress import SILENT, Reporter
 from astrea.data.feature_cache import FeatureCache
-from astrea.data.worlds import World
 from astrea.experts.bank import ExpertBank
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.model.processing import AstreaProcessor
-from astrea.world.evaluation.samples import write_samples
-from astrea.world.evaluation.tasks import TASKS
+from astrea.world.evaluation.runner import Outcome, Seen
 from astrea.world.photographs.compositions import Compositions, open_compositions
 from astrea.world.photographs.dataset import PhotographData, load_photographs
 from astrea.world.photographs.evaluate import evaluate
 from astrea.world.photographs.pretrain import pretrain
+from astrea.world.scene_world import SceneWorld
 
 
-class PhotographWorld(World):
+class PhotographWorld(SceneWorld):
     """`World` of `astrea.world.photographs`; ``world.options`` are `PhotographOptions`."""
 
     @cached_property
@@ -52,33 +50,16 @@ class PhotographWorld(World):
     def pretrain(self, folder: Path, *, report: Reporter = SILENT) -> None:
         pretrain(self.recipe, self.made, folder, report=report)
 
-    def measure(
+    def table(
         self,
         model: AstreaForConditionalGeneration,
-        processor: AstreaProcessor,
+        tokenizer: PreTrainedTokenizerBase,
         *,
-        tasks: Sequence[str] = TASKS,
-        masking: bool = False,
-        split: str = "test",
-        report: Reporter = SILENT,
-    ) -> dict[str, Any]:
-        found, _, _ = evaluate(
-            model, processor.tokenizer, self.made, self.recipe.data, tasks=tasks, masking=masking, split=split,
-            report=report,
-        )  # fmt: skip
-        return found
-
-    def evaluate(
-        self,
-        model: AstreaForConditionalGeneration,
-        processor: AstreaProcessor,
-        folder: Path,
-        *,
+        tasks: Sequence[str],
+        masking: bool,
         split: str,
-        report: Reporter = SILENT,
-    ) -> dict[str, Any]:
-        results, seen, outcome = evaluate(
-            model, processor.tokenizer, self.made, self.recipe.data, split=split, report=report
+        report: Reporter,
+    ) -> tuple[dict[str, Any], Seen, Outcome]:
+        return evaluate(
+            model, tokenizer, self.made, self.recipe.data, tasks=tasks, masking=masking, split=split, report=report
         )
-        write_samples(model, seen, outcome, folder)
-        return results
