@@ -61,7 +61,7 @@ class DrawnWorld(SceneWorld):
         tasks: Sequence[str],
         masking: bool,
         split: str,
-        report: Reporter,
+        report: Reporter = SILENT,
     ) -> tuple[dict[str, Any], Seen, Outcome]:
         return evaluate(
             model,

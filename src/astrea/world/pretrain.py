@@ -107,7 +107,7 @@ def language_objective(recipe: Recipe, model: Any) -> LanguageObjective:
 
 
 def fit(
-    module: nn.Module, objective: Objective, part: PretrainPart, path: Path, *, settings: str, report: Reporter
+    module: nn.Module, objective: Objective, part: PretrainPart, path: Path, *, settings: str, report: Reporter = SILENT
 ) -> None:
     """Run one part's schedule and save the module.
 

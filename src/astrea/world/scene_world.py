@@ -30,7 +30,7 @@ class SceneWorld(World):
         tasks: Sequence[str],
         masking: bool,
         split: str,
-        report: Reporter,
+        report: Reporter = SILENT,
     ) -> tuple[dict[str, Any], Seen, Outcome]:
         """What ``results.json`` holds of some tasks, and what it was made from."""
 

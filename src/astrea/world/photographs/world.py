@@ -58,7 +58,7 @@ class PhotographWorld(SceneWorld):
         tasks: Sequence[str],
         masking: bool,
         split: str,
-        report: Reporter,
+        report: Reporter = SILENT,
     ) -> tuple[dict[str, Any], Seen, Outcome]:
         return evaluate(
             model, tokenizer, self.made, self.recipe.data, tasks=tasks, masking=masking, split=split, report=report
