@@ -23,13 +23,13 @@ import torch
 from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter, TerminalReporter
 from astrea.common.provenance import commit, machine
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.lab.probes.pareto import reading_from
 from astrea.lab.probes.probes import probe
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.world.evaluation.runner import Outcome, look, run_tasks
+from astrea.world.evaluation.runner import Outcome, encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
 RESULTS = Path(__file__).resolve().parent / "results" / "adaptivity.json"
@@ -46,13 +46,13 @@ def measure(recipe: Recipe, folder: str, report: Reporter) -> dict[str, Any]:
     """Everything, on the test split at the recipe's test sizes."""
     model, processor = load_model(folder)
     tokenizer = processor.tokenizer
-    seen = look(model, build_test_sets(recipe.world, recipe.data))
-    answerer = Answerer(model, tokenizer)
-    whole = run_tasks(answerer, seen, TASKS, blind=False, label="all tokens", report=report)
-    found = probe(model, tokenizer, seen, whole, report=report)
+    encoded = encode_test_sets(model, build_test_sets(recipe.world, recipe.data))
+    predictor = Predictor(model, tokenizer)
+    whole = run_tasks(predictor, encoded, TASKS, blind=False, label="all tokens", report=report)
+    found = probe(model, tokenizer, encoded, whole, report=report)
     saved, broken = found["saving"], found["robustness"]["mean_loss"]
     with reading_from(model.fusion, saved["threshold"]):
-        fewer = run_tasks(answerer, seen, TASKS, blind=False, label="fewer tokens", report=report)
+        fewer = run_tasks(predictor, encoded, TASKS, blind=False, label="fewer tokens", report=report)
     return {
         "average": whole.average,
         "items": {task: len(items) for task, items in whole.per_item.items()},

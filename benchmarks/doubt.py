@@ -37,7 +37,7 @@ from astrea.confidence.calibration import calibration_error
 from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.confidence.signals import unknown_words
 from astrea.data.images import to_square_array
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.evaluation.signals import measure
 from astrea.experts.protocol import concat_features
 from astrea.model.components import CARD
@@ -46,7 +46,7 @@ from astrea.recipes.recipe import Data, World
 from astrea.world.bundled import BUNDLED_MODEL
 from astrea.world.confidence import Trial, features_of_pictures
 from astrea.world.dataset import features_of, scene_at
-from astrea.world.evaluation.runner import look
+from astrea.world.evaluation.runner import encode_test_sets
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 from astrea.world.scenes.paraphrases import PARAPHRASES, rendered, reworded
 from astrea.world.scenes.questions import VQA_TASKS, Balancer
@@ -182,7 +182,7 @@ def figures(folder: str, items: Sequence[Item]) -> dict[str, Any]:
     doubt = model.confidence_estimator or ConfidenceEstimator({})
     trial = trial_of(model, items)
     found = measure(
-        Answerer(model, processor.tokenizer), dict(doubt.familiar), trial.features, trial.questions, trial.pictures
+        Predictor(model, processor.tokenizer), dict(doubt.familiar), trial.features, trial.questions, trial.pictures
     )
     unknown = [unknown_words(text, processor.tokenizer) for text in trial.questions]
     verdicts = doubt.judge(found.signs, unknown, model.experts.names)
@@ -224,17 +224,17 @@ def percent(values: torch.Tensor) -> float | None:
 def cost(folder: str, world: World, data: Data, card: dict[str, Any]) -> dict[str, Any]:
     """The twelve scores, and what is left of them where declined questions count as wrong."""
     model, processor = load_model(folder)
-    seen = look(model, build_test_sets(world, data))
-    answerer = Answerer(model, processor.tokenizer)
+    encoded = encode_test_sets(model, build_test_sets(world, data))
+    predictor = Predictor(model, processor.tokenizer)
     doubt = model.confidence_estimator or ConfidenceEstimator({})
     kept: dict[str, Any] = {}
     raw: dict[str, Any] = {}
     for task in VQA_TASKS:
-        items = [item for item in seen.sets.questions if item.question.task == task]
+        items = [item for item in encoded.sets.questions if item.question.task == task]
         texts, places = [item.question.text for item in items], [item.scene for item in items]
         answers = [item.question.answer for item in items]
-        found = measure(answerer, dict(doubt.familiar), seen.questions, texts, places)
-        right = Trial(seen.questions, texts, places, answers, [True] * len(items)).right(found.answers)
+        found = measure(predictor, dict(doubt.familiar), encoded.questions, texts, places)
+        right = Trial(encoded.questions, texts, places, answers, [True] * len(items)).right(found.answers)
         unknown = [unknown_words(text, processor.tokenizer) for text in texts]
         given = torch.tensor([v.answerable for v in doubt.judge(found.signs, unknown, model.experts.names)])
         raw[task], kept[task] = percent(right), percent(right & given)

@@ -25,7 +25,7 @@ from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter, TerminalReporter
 from astrea.common.provenance import commit, machine
 from astrea.data.feature_cache import FeatureCache
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.lab.arena.run import Run, digest, packed_items, unpacked_items
 from astrea.lab.arena.statistics import paired_difference, summary
 from astrea.lab.arena.variants import choose, variants
@@ -35,7 +35,7 @@ from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import train
-from astrea.world.evaluation.runner import Outcome, look, run_tasks
+from astrea.world.evaluation.runner import Outcome, encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
 RESULTS = Path(__file__).resolve().parent / "results" / "fewer_tokens"
@@ -52,13 +52,13 @@ def measure(run: Run, cache: Path, report: Reporter) -> dict[str, Any]:
     torch.set_num_threads(recipe.threads)
     with tempfile.TemporaryDirectory() as folder:
         model, processor = load_model(train(recipe, Path(folder) / "run", cache=cache, report=report))
-    answerer = Answerer(model, processor.tokenizer)
-    seen = look(model, build_test_sets(recipe.world, recipe.data), FeatureCache(cache), report)
-    rows = {"all": run_tasks(answerer, seen, TASKS, blind=False, label="all tokens", report=report)}
-    threshold, share = threshold_for(answerer, seen, PROBE_TASKS)
+    predictor = Predictor(model, processor.tokenizer)
+    encoded = encode_test_sets(model, build_test_sets(recipe.world, recipe.data), FeatureCache(cache), report)
+    rows = {"all": run_tasks(predictor, encoded, TASKS, blind=False, label="all tokens", report=report)}
+    threshold, share = threshold_for(predictor, encoded, PROBE_TASKS)
     if share <= WANTED:
         with reading_from(model.fusion, threshold):
-            rows["fewer"] = run_tasks(answerer, seen, TASKS, blind=False, label="fewer tokens", report=report)
+            rows["fewer"] = run_tasks(predictor, encoded, TASKS, blind=False, label="fewer tokens", report=report)
     return {
         "name": run.variant.name,
         "seed": run.seed,

@@ -22,11 +22,11 @@ import torch
 from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter, TerminalReporter
 from astrea.common.provenance import commit, machine
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.world.evaluation.runner import Outcome, look, run_tasks
+from astrea.world.evaluation.runner import Outcome, encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import CAPTION_TASKS, TASKS, build_test_sets
 from astrea.world.scenes.questions import VQA_TASKS
 
@@ -58,7 +58,12 @@ def measure(recipe: Recipe, folder: str, report: Reporter) -> dict[str, Any]:
     model, processor = load_model(folder)
     sets = build_test_sets(recipe.world, recipe.data)
     whole = run_tasks(
-        Answerer(model, processor.tokenizer), look(model, sets), TASKS, blind=False, label="float32", report=report
+        Predictor(model, processor.tokenizer),
+        encode_test_sets(model, sets),
+        TASKS,
+        blind=False,
+        label="float32",
+        report=report,
     )
     made: dict[str, Any] = {
         "items": {task: len(items) for task, items in whole.per_item.items()},
@@ -66,9 +71,9 @@ def measure(recipe: Recipe, folder: str, report: Reporter) -> dict[str, Any]:
     }
     for name, dtype in HALVES.items():
         half = copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
-        seen = look(half, sets)
-        answerer = Answerer(half, processor.tokenizer)
-        outcome = run_tasks(answerer, seen, TASKS, blind=False, label=name, report=report)
+        encoded = encode_test_sets(half, sets)
+        predictor = Predictor(half, processor.tokenizer)
+        outcome = run_tasks(predictor, encoded, TASKS, blind=False, label=name, report=report)
         same = same_outcomes(whole, outcome)
         made[name] = {
             "average": outcome.average,

@@ -21,11 +21,11 @@ from astrea import AstreaForConditionalGeneration
 from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter, TerminalReporter
 from astrea.common.provenance import commit, machine
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
-from astrea.world.evaluation.runner import look, run_tasks
+from astrea.world.evaluation.runner import encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
 RESULTS = Path(__file__).resolve().parent / "results" / "int8.json"
@@ -49,10 +49,10 @@ def measure(recipe: Recipe, folder: str, report: Reporter) -> dict[str, Any]:
     """Scores on the test split at the recipe's test sizes; the experts look once, for they are the same."""
     model, processor = load_model(folder)
     sets = build_test_sets(recipe.world, recipe.data)
-    seen = look(model, sets)
+    encoded = encode_test_sets(model, sets)
     found: dict[str, Any] = {}
     for name, one in (("float32", model), ("int8", in_eight_bits(model))):
-        outcome = run_tasks(Answerer(one, processor.tokenizer), seen, TASKS, blind=False, label=name, report=report)
+        outcome = run_tasks(Predictor(one, processor.tokenizer), encoded, TASKS, blind=False, label=name, report=report)
         found[name] = {"average": outcome.average, "scores": outcome.scores}
     found["lost"] = found["float32"]["average"] - found["int8"]["average"]
     return found

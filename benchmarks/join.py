@@ -28,7 +28,7 @@ from PIL import Image
 from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter, TerminalReporter
 from astrea.common.provenance import commit, machine
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.model.explanation import explain
 from astrea.model.loading import load_model
 from astrea.model.modeling import AstreaForConditionalGeneration
@@ -36,7 +36,7 @@ from astrea.model.processing import AstreaProcessor
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.add_expert import SHARE, add_expert
-from astrea.world.evaluation.runner import METRIC, Outcome, look, run_tasks
+from astrea.world.evaluation.runner import METRIC, Outcome, encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
 RESULTS = Path(__file__).resolve().parent / "results" / "join.json"
@@ -87,7 +87,7 @@ def said(
     """What the newcomer says of a photograph: its tags, its share, and the known words nearest to its first token."""
     why = explain(model, processor, picture, QUESTION)
     pixels = processor.image_processor([picture])["pixel_values"]
-    token_D = model.alignment.adapters[name](model.see(pixels)[name].tokens)[0, 0]
+    token_D = model.alignment.adapters[name](model.encode_images(pixels)[name].tokens)[0, 0]
     cosine_V = F.cosine_similarity(token_D, model.get_input_embeddings().weight[:known], dim=-1)
     pieces = processor.tokenizer.convert_ids_to_tokens(list(range(known)))
     whole_V = torch.tensor([piece.isalpha() and len(piece) > 1 for piece in pieces])
@@ -114,9 +114,9 @@ def measure(
     state = new.state_dict()
     unchanged = all(torch.equal(state[key], value) for key, value in old.state_dict().items() if
                     state[key].shape == value.shape)  # fmt: skip
-    seen = look(new, build_test_sets(recipe.world, recipe.data))
+    encoded = encode_test_sets(new, build_test_sets(recipe.world, recipe.data))
     outcomes = [
-        run_tasks(Answerer(m, p.tokenizer), seen, TASKS, blind=False, label=label, report=report)
+        run_tasks(Predictor(m, p.tokenizer), encoded, TASKS, blind=False, label=label, report=report)
         for m, p, label in ((old, processor, "before"), (new, new_processor, "after"))
     ]
     shares_E = torch.cat(list(outcomes[1].shares.values())).mean(0)

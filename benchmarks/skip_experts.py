@@ -28,21 +28,21 @@ from astrea.common.files import write_json_atomic
 from astrea.common.progress import TerminalReporter
 from astrea.common.provenance import commit, machine
 from astrea.data.packing import CAPTION_PROMPT
-from astrea.evaluation.generate import Answered, Answerer, Features
+from astrea.evaluation.generate import Answered, Features, Predictor
 from astrea.model.loaded import load
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.serving.features import FeatureCache, Picture
 from astrea.serving.job import Prompt
 from astrea.serving.skipping import ExpectedWeights
-from astrea.world.evaluation.runner import look, run_tasks
+from astrea.world.evaluation.runner import encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import RETRIEVAL_TASKS, TASKS, build_test_sets
 
 RESULTS = Path(__file__).resolve().parent / "results" / "skip_experts.json"
 THRESHOLDS = (0.0, 0.05, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.35)
 
 
-class Skipping(Answerer):
+class Skipping(Predictor):
     """Answers each question without the experts that it is not expected to need, and notes which those were."""
 
     def __init__(self, expected: ExpectedWeights, processor: Any) -> None:
@@ -68,7 +68,7 @@ class Skipping(Answerer):
         texts = [""] * len(questions)
         shares = torch.zeros(len(questions), len(self.model.experts.names))
         for left_out, places in groups.items():
-            alone = Answerer(self.model, self.tokenizer, masked=sorted(left_out))
+            alone = Predictor(self.model, self.tokenizer, masked=sorted(left_out))
             rows = None if pictures is None else pictures[places]
             found = alone.answer([questions[place] for place in places], features, rows, **more)
             shares[places] = found.shares
@@ -77,7 +77,7 @@ class Skipping(Answerer):
         return Answered(texts, shares)
 
     def likelihood(self, features: Features | None, wanted: Any, texts: Sequence[str], **more: Any) -> list[Tensor]:
-        alone = Answerer(self.model, self.tokenizer, masked=sorted(self.skipped(CAPTION_PROMPT)))
+        alone = Predictor(self.model, self.tokenizer, masked=sorted(self.skipped(CAPTION_PROMPT)))
         return alone.likelihood(features, wanted, texts, **more)
 
 
@@ -85,10 +85,10 @@ class Skipping(Answerer):
 def vision_seconds(model: Any, pixels: Tensor, skips: Sequence[frozenset[str]], batch: int) -> float:
     """Processor time for the experts to see pictures (N, 3, S, S), of each of which a question skips some."""
     cache = FeatureCache(model.experts, pixels.shape[-1], model.device, 0)
-    seen = [Picture(str(number), one) for number, one in enumerate(pixels)]
+    pictures = [Picture(str(number), one) for number, one in enumerate(pixels)]
     began = time.process_time()
-    for start in range(0, len(seen), batch):
-        cache.of(seen[start : start + batch], skips[start : start + batch])
+    for start in range(0, len(pictures), batch):
+        cache.of(pictures[start : start + batch], skips[start : start + batch])
     return time.process_time() - began
 
 
@@ -107,22 +107,22 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     with TerminalReporter() as report:
         sets = build_test_sets(recipe.world, recipe.data)
-        seen = look(model, sets)
+        encoded = encode_test_sets(model, sets)
         images = [scene.image for scene in (sets.scenes * options.timed)[: options.timed]]
         pixels = processor(images=images)["pixel_values"]
         skips: dict[float, list[frozenset[str]]] = {}
         found_by: dict[frozenset[str], dict[str, float]] = {}
         for threshold in options.thresholds:
-            answerer = Skipping(ExpectedWeights(model, threshold), processor)
+            predictor = Skipping(ExpectedWeights(model, threshold), processor)
             asked = [task for task in TASKS if task not in RETRIEVAL_TASKS]
-            outcome = run_tasks(answerer, seen, asked, blind=False, label=f"below {threshold}", report=report)
+            outcome = run_tasks(predictor, encoded, asked, blind=False, label=f"below {threshold}", report=report)
             # Retrieval asks one question of every picture, so it is the same for all thresholds that skip the same.
-            if (left_out := answerer.skipped(CAPTION_PROMPT)) not in found_by:
-                found = run_tasks(answerer, seen, RETRIEVAL_TASKS, blind=False, label="retrieval", report=report)
+            if (left_out := predictor.skipped(CAPTION_PROMPT)) not in found_by:
+                found = run_tasks(predictor, encoded, RETRIEVAL_TASKS, blind=False, label="retrieval", report=report)
                 found_by[left_out] = found.scores
             scores = {**outcome.scores, **found_by[left_out]}
-            skips[threshold] = random.Random(0).choices(answerer.skips, k=options.timed)
-            run = 1 - sum(map(len, answerer.skips)) / (len(answerer.skips) * len(model.experts.names))
+            skips[threshold] = random.Random(0).choices(predictor.skips, k=options.timed)
+            run = 1 - sum(map(len, predictor.skips)) / (len(predictor.skips) * len(model.experts.names))
             average = sum(scores.values()) / len(scores)
             rows.append({"below": threshold, "average": average, "tasks": scores, "run": round(run, 4)})
         # In turns, so that what else the machine does falls on all of them.

@@ -107,16 +107,16 @@ class AstreaLmms(lmms):  # type: ignore[misc]
         for request in requests:
             text, options, doc_to_visual, doc_to_text, doc_id, task, split = request.args
             document = self.task_dict[task][split][doc_id]
-            visuals, info, told = doc_to_visual(document), None, []
+            visuals, info, answers = doc_to_visual(document), None, []
             over, number = False, 0
             while not over:
-                told += self._generate([text], [self._pictures(visuals)], dict(options))
+                answers += self._generate([text], [self._pictures(visuals)], dict(options))
                 number += 1
-                visuals, text, over, told, info = doc_to_text(
-                    document, previous_output=list(told), round_idx=number, previous_round_info=info
+                visuals, text, over, answers, info = doc_to_text(
+                    document, previous_output=list(answers), round_idx=number, previous_round_info=info
                 )
-                told = list(told)
-            results.append(tuple(told))
+                answers = list(answers)
+            results.append(tuple(answers))
             self.cache_hook.add_partial("generate_until_multi_round", (request.args[0], dict(options)), results[-1])
         return results
 
@@ -171,24 +171,24 @@ class AstreaLmms(lmms):  # type: ignore[misc]
     @torch.inference_mode()
     def _likelihood(self, text: str, continuation: str, pictures: list[Image.Image]) -> tuple[float, bool]:
         tokenizer = self.processor.tokenizer
-        told = torch.tensor([tokenizer(continuation, add_special_tokens=False).input_ids], dtype=torch.long)
-        if not told.numel():
+        answer = torch.tensor([tokenizer(continuation, add_special_tokens=False).input_ids], dtype=torch.long)
+        if not answer.numel():
             return 0.0, True
-        told_1L = told.to(self.device)
+        answer_1L = answer.to(self.device)
         if text.strip() or pictures:
             inputs = self._inputs([text], [pictures])
         else:
             start = torch.tensor([[tokenizer.bos_token_id]], device=self.device)
             inputs = {"input_ids": start, "attention_mask": torch.ones_like(start)}
         length = inputs["input_ids"].shape[1]
-        inputs["input_ids"] = torch.cat([inputs["input_ids"], told_1L], 1)
-        inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(told_1L)], 1)
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], answer_1L], 1)
+        inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(answer_1L)], 1)
         if "question_mask" in inputs:
             asked = inputs["question_mask"]
-            inputs["question_mask"] = torch.cat([asked, torch.zeros_like(told_1L, dtype=asked.dtype)], 1)
+            inputs["question_mask"] = torch.cat([asked, torch.zeros_like(answer_1L, dtype=asked.dtype)], 1)
         logits_1LV = self._model(**inputs, use_cache=False).logits[:, length - 1 : -1].float()
-        each = logits_1LV.log_softmax(-1).gather(-1, told_1L.unsqueeze(-1))
-        return float(each.sum()), bool((logits_1LV.argmax(-1) == told_1L).all())
+        each = logits_1LV.log_softmax(-1).gather(-1, answer_1L.unsqueeze(-1))
+        return float(each.sum()), bool((logits_1LV.argmax(-1) == answer_1L).all())
 
 
 def generation_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from astrea.cli.actions import ask, evaluate
-from astrea.common.interrupts import interruptions_told
+from astrea.common.interrupts import interruptions_reported
 from astrea.training import trainer as run_module
 from astrea.training.stopping import stop_on_signal
 
@@ -67,7 +67,7 @@ runpy.run_module("astrea", run_name="__main__", alter_sys=True)
 def test_a_signal_that_is_ignored_stays_ignored(capfd):
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with interruptions_told():
+        with interruptions_reported():
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -76,7 +76,7 @@ def test_a_signal_that_is_ignored_stays_ignored(capfd):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_child_ends_as_if_nobody_had_listened(capfd):
-    with interruptions_told():
+    with interruptions_reported():
         child = os.fork()
         if child == 0:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from astrea.common.memory import peak_bytes, peak_told
+from astrea.common.memory import peak_bytes, peak_text
 from astrea.common.progress import EVERY, FIRST, ProgressLines, Reporter, TerminalReporter, span
 
 
@@ -36,12 +36,12 @@ class Lines(ProgressLines):
     def at(self, seconds: float) -> list[str]:
         """What is said by itself when so much time has passed."""
         self.now_is, before = seconds, len(self.said)
-        self.tell()
+        self.print_due()
         return self.said[before:]
 
 
 def test_lines_come_soon_and_then_every_minute(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("astrea.common.progress.peak_told", lambda: "peak 1.2 GB")
+    monkeypatch.setattr("astrea.common.progress.peak_text", lambda: "peak 1.2 GB")
     lines = Lines()
     assert lines.at(5) == []  # nothing is being done
     lines.track("tune", 1, 400, "loss 9.1")
@@ -101,10 +101,10 @@ def test_memory_is_told_where_it_is_known(monkeypatch: pytest.MonkeyPatch):
     assert (peak_bytes() or 0) > 10_000_000
     monkeypatch.setattr("astrea.common.memory.peak_bytes", lambda: 1_234_567_890)
     monkeypatch.setattr("astrea.common.memory.peak_gpu_bytes", lambda: 14_000_000_000)
-    assert peak_told() == "peak 1.2 GB, GPU 14.0 GB"
+    assert peak_text() == "peak 1.2 GB, GPU 14.0 GB"
     monkeypatch.setattr("astrea.common.memory.peak_bytes", lambda: None)
     monkeypatch.setattr("astrea.common.memory.peak_gpu_bytes", lambda: 0)
-    assert peak_told() == ""
+    assert peak_text() == ""
 
 
 def test_a_long_path_with_brackets_stays_whole(capsys: pytest.CaptureFixture[str]):

@@ -62,7 +62,7 @@ def test_the_experts_see_the_pictures_that_the_records_name(make_own):
     features = samples.encode()
     paths = [sample.root.real / image.path for sample in samples.content for image in sample.record.images]
     pixels = AstreaImageProcessor(64)([Image.open(path) for path in paths])["pixel_values"]
-    for name, part in ctx.model.see(pixels).items():
+    for name, part in ctx.model.encode_images(pixels).items():
         torch.testing.assert_close(features[name].tokens, part.tokens, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(features[name].confidence, part.confidence, atol=1e-5, rtol=1e-4)
 

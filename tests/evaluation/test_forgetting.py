@@ -11,11 +11,11 @@ import torch
 from astrea.common.progress import Reporter
 from astrea.evaluation.evaluate import about_run
 from astrea.evaluation.forgetting import KEPT, compare, recall
-from astrea.language.facts import FACTS, is_told
+from astrea.language.facts import FACTS, is_recalled
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.report.results import Forgetting
-from astrea.report.summary import forgetting_told
+from astrea.report.summary import forgetting_text
 from astrea.training.assembly import assemble_with_reference
 from astrea.training.trainer import train
 from shared_models import SMALL
@@ -73,7 +73,7 @@ def test_what_is_lost_is_measured_question_by_question(recipe):
     [("The capital is Paris.", True), ("paris", True), ("Comparison", False), ("Parisian cats", False), ("", False)],
 )
 def test_an_answer_is_right_that_holds_the_word(said, right):
-    assert is_told(FACTS[0], said) is right
+    assert is_recalled(FACTS[0], said) is right
 
 
 def test_a_run_notes_it_and_its_results_say_it(recipe, tmp_path: Path):
@@ -94,7 +94,7 @@ def test_a_run_notes_it_and_its_results_say_it(recipe, tmp_path: Path):
     results = about_run(run, tmp_path / "run", {"seconds": {}})
     assert results["forgetting"] == noted["forgetting"]
     assert results["forgetting"]["loss_after"] != results["forgetting"]["loss_before"]
-    told = forgetting_told(results)
+    told = forgetting_text(results)
     assert told is not None
     assert told in report.said
     assert "10 plain facts without a picture: loss" in told
@@ -102,4 +102,4 @@ def test_a_run_notes_it_and_its_results_say_it(recipe, tmp_path: Path):
     train(own, tmp_path / "own")
     assert not (tmp_path / "own" / KEPT).exists()
     assert "forgetting" not in about_run(own, tmp_path / "own", {"seconds": {}})
-    assert forgetting_told({}) is None
+    assert forgetting_text({}) is None

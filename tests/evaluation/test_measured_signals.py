@@ -11,7 +11,7 @@ from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.confidence.familiarity import learn_familiar
 from astrea.confidence.signals import unknown_words
 from astrea.confidence.unfamiliar import unfamiliar_pictures
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.evaluation.signals import measure
 from astrea.model.explanation import explain
 from astrea.recipes.recipe import World
@@ -51,11 +51,11 @@ def test_one_answer_alone_has_the_signs_of_the_same_among_many(tiny_model, tiny_
     pictures = unfamiliar_pictures(3, 64, 5)
     questions = ["how many suns are there?", "is there a banjo?", "what colour is the cat?"]
     pixels = tiny_processor(images=[Image.fromarray(picture) for picture in pictures])["pixel_values"]
-    features = tiny_model.see(pixels)
-    others = tiny_model.see(pixels.roll(3, 2).repeat(4, 1, 1, 1))
+    features = tiny_model.encode_images(pixels)
+    others = tiny_model.encode_images(pixels.roll(3, 2).repeat(4, 1, 1, 1))
     familiar = {name: learn_familiar(part) for name, part in others.items()}
-    answerer = Answerer(tiny_model, tiny_processor.tokenizer)
-    many = measure(answerer, familiar, features, questions, [0, 1, 2])
+    predictor = Predictor(tiny_model, tiny_processor.tokenizer)
+    many = measure(predictor, familiar, features, questions, [0, 1, 2])
     learned = fit_estimator(tiny_model, tiny_processor.tokenizer, World(), pictures=8, questions=12)
     doubt = ConfidenceEstimator(familiar, learned.calibration)
     assert doubt.calibration is not None

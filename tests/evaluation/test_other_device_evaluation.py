@@ -16,7 +16,7 @@ from astrea.common.progress import Reporter
 from astrea.evaluation.benchmarks.answers import Viewer
 from astrea.evaluation.benchmarks.items import Item, Pool
 from astrea.evaluation.benchmarks.ranking import rank
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.model.explanation import explain
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import Data, World
@@ -110,7 +110,7 @@ def test_public_tasks(same_on_both, tiny_model, tiny_processor, album):
         pass
 
     def made() -> Any:
-        viewer = Viewer(Answerer(tiny_model, tiny_processor.tokenizer, batch=2), tiny_processor)
+        viewer = Viewer(Predictor(tiny_model, tiny_processor.tokenizer, batch=2), tiny_processor)
         items = [Item(n, album / f"{n % 3}.png", "", "is it red?", None) for n in range(3)]
         pool = Pool([0, 1], [item.picture for item in items[:2]], [TEXT, "a blue cow."], [0, 1])
         ranked = dataclasses.asdict(rank(viewer, pool, rerank=2, track=lambda _: tick))

@@ -148,7 +148,7 @@ def test_the_loaded_expert_sees_what_the_trained_one_saw(trained):
 
     model, _ = load_model(trained[0] / "model", trust_remote_code=True)
     pixels = pixels_from_scenes([split_scene("test", index, 0) for index in range(6)])
-    seen, fresh = model.see(pixels)["palette"], PaletteExpert(threshold=0.005)(pixels)
+    seen, fresh = model.encode_images(pixels)["palette"], PaletteExpert(threshold=0.005)(pixels)
     assert torch.equal(seen.tokens, fresh.tokens)
     assert torch.equal(seen.confidence, fresh.confidence)
     readings = model.experts["palette"].readings(pixels)

@@ -168,7 +168,7 @@ def test_of_the_cat_it_speaks_in_the_language_models_own_word(grown, pictures):
     model, processor = load_model(folder, trust_remote_code=True)
     pixels = processor.image_processor(pictures[:1])["pixel_values"]
     with torch.no_grad():
-        token = model.alignment.adapters["photo"](model.see(pixels)["photo"].tokens)[0, 0]
+        token = model.alignment.adapters["photo"](model.encode_images(pixels)["photo"].tokens)[0, 0]
     words = old.get_input_embeddings().weight
     nearest = torch.cosine_similarity(token, words, dim=-1).argmax()
     assert processor.tokenizer.convert_ids_to_tokens(int(nearest)) == "cat"
@@ -182,4 +182,4 @@ def test_the_folder_is_enough_where_the_weights_are_not_installed(grown, picture
     pixels = processor.image_processor(pictures)["pixel_values"]
     with torch.no_grad():
         assert "Egyptian cat" in model.experts["photo"].readings(pixels)[0].labels
-        assert np.isfinite(model.see(pixels)["photo"].tokens.numpy()).all()
+        assert np.isfinite(model.encode_images(pixels)["photo"].tokens.numpy()).all()

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from astrea.data.packing import Turn
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.fusion.registry import STRATEGIES
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
@@ -78,7 +78,7 @@ def test_a_training_step_reaches_all_of_the_fusion_and_no_expert(name, make_cont
         assert parameter.grad.isfinite().all(), part
         assert parameter.grad.abs().sum() > 0, part
 
-    # The experts themselves look now, and nothing but `see` keeps the gradient from them.
+    # The experts themselves look now, and nothing but `encode_images` keeps the gradient from them.
     packed = ctx.packer.pack([[Turn("what colour is the cat?", "red")]] * 4)
     pixels = pixels_from_scenes(SCENES[:4])
     ctx.model.zero_grad()
@@ -104,13 +104,13 @@ def test_a_batch_says_what_each_of_its_rows_says_alone(name, make_context, world
     """Questions of different lengths, pictures with different experts present."""
     ctx = make_context(name)
     model = ctx.model.eval()
-    answerer = Answerer(model, ctx.tokenizer)
+    predictor = Predictor(model, ctx.tokenizer)
     asked = ["what colour is the cat?", "how many suns are there in the picture?", "is there a cow?"]
     present = torch.ones(3, 4, dtype=torch.bool)
     present[1, 0] = present[2, 2] = False
 
     def last(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = answerer.prompts(asked[rows], pictures=True)
+        inputs = predictor.prompts(asked[rows], pictures=True)
         features = {expert: part.rows(slice(0, 3)).rows(rows) for expert, part in world_data.features.items()}
         out = model(**inputs, features=features, present=present[rows])
         return out.logits[:, -1], out.shares

@@ -24,7 +24,7 @@ def packer(tiny_model, tiny_processor) -> Packer:
 @pytest.fixture(scope="module")
 def features(tiny_model, tiny_processor, pictures) -> dict[str, ExpertFeatures]:
     """Of three pictures; every expert has confident tokens, and detection and segmentation empty slots too."""
-    found = tiny_model.see(tiny_processor(images=pictures[:3])["pixel_values"])
+    found = tiny_model.encode_images(tiny_processor(images=pictures[:3])["pixel_values"])
     assert all((f.confidence > 0).any() for f in found.values())
     assert all((found[name].confidence == 0).any() for name in ("segmentation", "detection"))
     return found

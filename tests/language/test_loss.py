@@ -68,7 +68,7 @@ def test_a_batch_without_a_label_is_an_error(total):
 def test_the_model_takes_the_number_as_a_trainer_gives_it(tiny_model, tiny_processor, pictures):
     packer = Packer(tiny_processor.tokenizer, tiny_model.num_visual_tokens)
     packed = packer.pack([[Turn("is it red?", "no")], [Turn("how many umbrellas are there?", "two")]])
-    features = tiny_model.see(tiny_processor(images=pictures[:2])["pixel_values"])
+    features = tiny_model.encode_images(tiny_processor(images=pictures[:2])["pixel_values"])
     inputs = packed.model_inputs() | {"label_weights": None}
     count = (packed.labels != -100).sum()
     with torch.no_grad():

@@ -27,7 +27,7 @@ def look(pictures):
 
     def logits(model, processor) -> torch.Tensor:
         packer = Packer(processor.tokenizer, model.num_visual_tokens)
-        features = model.see(processor(images=pictures[:1])["pixel_values"])
+        features = model.encode_images(processor(images=pictures[:1])["pixel_values"])
         with torch.no_grad():
             return model(**packer.pack(TURNS).model_inputs(), features=features).logits
 

@@ -68,7 +68,7 @@ def test_without_a_word_on_doubt_confidence_is_the_probability(why):
 
 def test_with_one_a_strange_picture_is_not_answered_about(tiny_model, tiny_processor, pictures, monkeypatch):
     """Familiar is what the four pictures look like; the stranger is nothing like them."""
-    features = tiny_model.see(tiny_processor(images=pictures)["pixel_values"])
+    features = tiny_model.encode_images(tiny_processor(images=pictures)["pixel_values"])
     familiar = {name: learn_familiar(part) for name, part in features.items()}
     monkeypatch.setattr(tiny_model, "confidence_estimator", ConfidenceEstimator(familiar))
     page = Image.new("RGB", (64, 64), "white")

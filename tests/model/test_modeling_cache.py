@@ -89,7 +89,9 @@ def test_an_assistant_model_changes_nothing(tiny_model, other_model, asked, row)
 def test_every_kind_of_cache_gives_what_none_gives(build_around, family, pictures):
     model, processor = build_around(family)
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
-    inputs = packer.prompts(QUESTIONS[1:]) | {"features": model.see(processor(images=pictures[:2])["pixel_values"])}
+    inputs = packer.prompts(QUESTIONS[1:]) | {
+        "features": model.encode_images(processor(images=pictures[:2])["pixel_values"])
+    }
     with torch.no_grad():
         wanted = scores(model, inputs, use_cache=False)
         config = model.config.text_config

@@ -37,7 +37,9 @@ def own_model(tiny_model) -> AstreaForConditionalGeneration:
 def test_the_head_makes_scores_of_what_the_model_inside_returns(build_around, family, pictures):
     model, processor = build_around(family)
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
-    inputs = packer.prompts(["is it red?"]) | {"features": model.see(processor(images=pictures[:1])["pixel_values"])}
+    inputs = packer.prompts(["is it red?"]) | {
+        "features": model.encode_images(processor(images=pictures[:1])["pixel_values"])
+    }
     inner = model.base_model
     assert type(inner) is AstreaModel
     assert inner is model.model
@@ -53,7 +55,9 @@ def test_the_head_makes_scores_of_what_the_model_inside_returns(build_around, fa
 def test_scores_that_are_capped_stay_capped(build_around, pictures):
     model, processor = build_around("gemma2")
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
-    inputs = packer.prompts(["why?"]) | {"features": model.see(processor(images=pictures[:1])["pixel_values"])}
+    inputs = packer.prompts(["why?"]) | {
+        "features": model.encode_images(processor(images=pictures[:1])["pixel_values"])
+    }
     cap = model.config.text_config.final_logit_softcapping
     plain = model.lm_head(model.model(**inputs).last_hidden_state)
     torch.testing.assert_close(torch.tanh(plain / cap) * cap, model(**inputs).logits)
@@ -151,7 +155,7 @@ def test_embeddings_instead_of_ids(tiny_model, batch):
 def test_visual_tokens_for_no_question(tiny_model, batch):
     found = tiny_model.get_image_features(batch["pixel_values"])
     assert found.pooler_output.shape == (3, tiny_model.num_visual_tokens, 32)
-    features = tiny_model.see(batch["pixel_values"])
+    features = tiny_model.encode_images(batch["pixel_values"])
     assert torch.equal(tiny_model.get_image_features(features=features).pooler_output, found.pooler_output)
 
 
@@ -180,7 +184,7 @@ def test_a_pass_can_be_exported(tiny_model, batch):
     class Pass(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model, self.features = model, model.see(batch["pixel_values"])
+            self.model, self.features = model, model.encode_images(batch["pixel_values"])
 
         def forward(self, **inputs):
             return self.model(**inputs, features=self.features, use_cache=False).logits

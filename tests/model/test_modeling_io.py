@@ -195,7 +195,7 @@ def test_beams_keep_their_own_pictures(tiny_model, mixed):
     alone = torch.cat([answer_ids(tiny_model, row, **options) for row in single])
     assert together.shape == (8, 8)
     assert torch.equal(together, alone)
-    features = tiny_model.see(batch["pixel_values"])
+    features = tiny_model.encode_images(batch["pixel_values"])
     rest = {name: value for name, value in batch.items() if name != "pixel_values"}
     assert torch.equal(answer_ids(tiny_model, rest | {"features": features}, **options), together)
 

@@ -48,15 +48,15 @@ def rows(features: dict[str, Any], index: list[int]) -> dict[str, Any]:
     return {name: found.rows(torch.tensor(index)) for name, found in features.items()}
 
 
-def see(model, processor, pictures) -> dict[str, Any]:
-    return model.see(processor(images=pictures)["pixel_values"])
+def features_of(model, processor, pictures) -> dict[str, Any]:
+    return model.encode_images(processor(images=pictures)["pixel_values"])
 
 
 @torch.no_grad()
 def test_packed_questions_are_answered_as_if_alone(built, pictures):
     model, processor = built
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
-    features = see(model, processor, pictures[:2])
+    features = features_of(model, processor, pictures[:2])
     packed = packer.pack(TURNS)
     together = model(**packed.model_inputs(), features=features)
     assert together.logits.std() > 0.05
@@ -76,7 +76,7 @@ def test_packed_questions_are_answered_as_if_alone(built, pictures):
 def test_conversations_in_one_row_do_not_see_each_other(built, pictures):
     model, processor = built
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
-    features = see(model, processor, pictures)
+    features = features_of(model, processor, pictures)
     segments = [packer.conversation(messages) for messages in CONVERSATIONS]
     packed = packer.pack_conversations([segments])
     together = model(**packed.model_inputs(), features=features).logits[0]
@@ -100,7 +100,7 @@ def test_conversations_in_one_row_do_not_see_each_other(built, pictures):
 def test_what_is_asked_later_is_not_known_before(eager, pictures):
     model, processor = eager
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
-    features = see(model, processor, pictures[:3])
+    features = features_of(model, processor, pictures[:3])
     talk = CONVERSATIONS[0]
     other = [*talk[:2], {"role": "user", "content": "<image><image>how many dogs?"}, talk[3]]
     # The same length up to the end, so that only the words of the later question differ.
@@ -118,7 +118,7 @@ def test_decoding_with_a_cache_is_one_pass(built, pictures):
     model, processor = built
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
     prompts = packer.prompts([TURNS[0][1].question, "why?"])
-    features = see(model, processor, pictures[:2])
+    features = features_of(model, processor, pictures[:2])
     answer = torch.tensor([packer.ids("a red cat is there")[:5], packer.ids("the cat is red.")[:5]])
     step = model(**prompts, features=features, use_cache=True)
     logits = [step.logits[:, -1]]
@@ -141,7 +141,7 @@ def test_generating_with_or_without_cache_alone_or_together(built, pictures):
     model, processor = built
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
     questions = [TURNS[0][1].question, "why?"]
-    features = see(model, processor, pictures[:2])
+    features = features_of(model, processor, pictures[:2])
     options = {"max_new_tokens": 8, "do_sample": False}
     prompts = packer.prompts(questions)
     together = model.generate(**prompts, features=features, **options)[:, prompts["input_ids"].shape[1] :]
@@ -161,7 +161,7 @@ def test_the_loss_reaches_adapters_fusion_and_language_model(eager, pictures, mo
     # Untrained, trust disbelieves at random, and a mixer that hears one expert alone has nothing to mix.
     monkeypatch.setattr(model.fusion.trust, "forward", lambda matrix: torch.ones(matrix.present.shape))
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
-    features = see(model, processor, pictures[:2])
+    features = features_of(model, processor, pictures[:2])
     model.zero_grad()
     loss = model(**packer.pack(TURNS).model_inputs(), features=features).loss
     loss.backward()
@@ -242,7 +242,7 @@ def test_half_precision_meets_full(build_around, family, dtype, pictures, tmp_pa
     assert {p.dtype for p in model.language_model.parameters()} == {half}
     assert {p.dtype for p in model.alignment.parameters()} == {p.dtype for p in model.fusion.parameters()}
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
-    features = see(model, processor, pictures[:2])
+    features = features_of(model, processor, pictures[:2])
     out = model(**packer.pack(TURNS).model_inputs(), features=features)
     assert out.logits.dtype == half
     assert out.loss.dtype == out.shares.dtype == torch.float32
@@ -273,7 +273,7 @@ def test_windows_count_positions_and_not_tokens(build_around, pictures):
     assert model.windows == 12
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
     assert model.num_visual_tokens > 2 * model.windows
-    features = see(model, processor, pictures[:2])
+    features = features_of(model, processor, pictures[:2])
     # Two layers of twelve positions see 22 back; a picture is one of them, whatever its tokens.
     change = []
     for length in (2, 9, 30):
@@ -300,7 +300,7 @@ def test_a_text_beyond_the_last_position_is_an_error(build_around):
 def test_a_cache_for_windows_is_never_made(build_around, pictures):
     model, processor = build_around("gemma3")
     packer = Packer(processor.tokenizer, model.num_visual_tokens)
-    out = model(**packer.prompts(["why?"]), features=see(model, processor, pictures[:1]), use_cache=True)
+    out = model(**packer.prompts(["why?"]), features=features_of(model, processor, pictures[:1]), use_cache=True)
     assert isinstance(cache_of(out), DynamicCache)
     assert not any(cache_of(out).is_sliding)
 
@@ -315,7 +315,7 @@ def test_gradient_checkpointing_computes_twice_and_learns_the_same(build_around,
     kept, processor = build_around(family)
     twice, _ = build_around(family, "llm.gradient_checkpointing=true")
     packer = Packer(processor.tokenizer, kept.num_visual_tokens)
-    features = see(kept, processor, pictures[:2])
+    features = features_of(kept, processor, pictures[:2])
     inputs = packer.pack(TURNS).model_inputs()
     gradients, calls = [], []
     for model in (kept, twice):

@@ -13,7 +13,7 @@ from transformers import pipeline
 from astrea import AstreaForConditionalGeneration
 from astrea.common.float32 import in_full, score_best_again
 from astrea.data.packing import CAPTION_PROMPT
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.model.loading import load_model
 from astrea.recipes.recipe import World
 from astrea.world.dataset import features_of, scenes_of
@@ -64,8 +64,8 @@ def test_the_whole_model_in_another_type(tiny_model, tiny_processor, tiny_folder
 def test_experts_in_half_see_what_they_see_with_the_same_weights_in_full(tiny_model, batch):
     half = copy.deepcopy(tiny_model).to(torch.bfloat16)
     same = copy.deepcopy(half).to(torch.float32)
-    for name, found in half.see(batch["pixel_values"]).items():
-        wanted = same.see(batch["pixel_values"])[name]
+    for name, found in half.encode_images(batch["pixel_values"]).items():
+        wanted = same.encode_images(batch["pixel_values"])[name]
         assert torch.equal(found.tokens, wanted.tokens)
         assert torch.equal(found.confidence, wanted.confidence)
     one, two = (model.experts.readings(batch["pixel_values"]) for model in (half, same))
@@ -196,6 +196,6 @@ def test_the_shipped_model_in_half_says_what_it_says_in_full():
         one = model.to(dtype)
         asked, which = [CAPTION_PROMPT] * len(scenes), torch.arange(len(scenes))
         said.append(
-            Answerer(one, processor.tokenizer).answer(asked, features_of(one.experts, scenes), which, longest=56)
+            Predictor(one, processor.tokenizer).answer(asked, features_of(one.experts, scenes), which, longest=56)
         )
     assert sum(whole == half for whole, half in zip(said[0].texts, said[1].texts, strict=True)) >= 23

@@ -33,7 +33,7 @@ def knowing(tiny_model, monkeypatch):
     """The small model, which knows what scenes look like."""
     scenes = [split_scene("train", number, 0) for number in range(40)]
     with torch.no_grad():
-        features = tiny_model.see(pixels_from_scenes(scenes))
+        features = tiny_model.encode_images(pixels_from_scenes(scenes))
     monkeypatch.setattr(
         tiny_model,
         "confidence_estimator",

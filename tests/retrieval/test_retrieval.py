@@ -10,7 +10,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.data.images import load_image, to_square_array
 from astrea.data.packing import CAPTION_PROMPT
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.retrieval import folder as folder_search
 from astrea.retrieval import rank_folder
 from astrea.world.scenes.draw import split_scene
@@ -104,7 +104,7 @@ def test_the_embeddings_choose_who_is_ranked(rank, hits, tiny_model, tiny_proces
     monkeypatch.setattr(folder_search, "SHORTLIST", 2)
     arrays = [to_square_array(load_image(hit.path), 64) for hit in hits]
     pixels = torch.stack([torch.from_numpy(a) for a in arrays]).permute(0, 3, 1, 2).float() / 255
-    pictures, words = Answerer(tiny_model, tiny_processor.tokenizer).embed(tiny_model.see(pixels), [TEXT])
+    pictures, words = Predictor(tiny_model, tiny_processor.tokenizer).embed(tiny_model.encode_images(pixels), [TEXT])
     nearest = (pictures @ words.T).flatten().topk(2).indices.tolist()
     assert [hit.path for hit in rank(top=1)] == [hits[min(nearest)].path]
     # Whoever asks for more than the shortlist gets them.

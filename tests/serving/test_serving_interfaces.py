@@ -8,7 +8,7 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.retrieval.pictures import text_vector
 from serving_clients import data_url
 
@@ -23,7 +23,9 @@ def test_vectors_of_texts_and_pictures_are_the_models(stock, loaded, pictures):
     model, processor = loaded
     found = stock.embeddings.create(model="tiny", input=["a red cow.", data_url(pictures[0])])
     rows = np.array([one.embedding for one in found.data])
-    assert rows[0] == pytest.approx(text_vector(model, Answerer(model, processor.tokenizer), "a red cow.")[0], abs=1e-5)
+    assert rows[0] == pytest.approx(
+        text_vector(model, Predictor(model, processor.tokenizer), "a red cow.")[0], abs=1e-5
+    )
     with torch.no_grad():
         wanted = model.embed_image(processor(images=[pictures[0]])["pixel_values"])[0].numpy()
     assert rows[1] == pytest.approx(wanted, abs=1e-5)

@@ -28,7 +28,7 @@ QUESTION = "what colour is the cat?"
 def doubting(loaded: LoadedModel, pictures) -> Iterator[LoadedModel]:
     """The model with what is usual in the few pictures that there are."""
     with torch.inference_mode():
-        features = loaded.model.see(loaded.processor(images=pictures)["pixel_values"])
+        features = loaded.model.encode_images(loaded.processor(images=pictures)["pixel_values"])
     loaded.model.confidence_estimator = ConfidenceEstimator(
         {name: learn_familiar(part) for name, part in features.items()}
     )

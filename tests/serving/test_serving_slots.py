@@ -87,7 +87,7 @@ def test_an_expert_runs_once_for_each_picture_that_needs_it(loaded, pictures, mo
     skipped = [{"captioning"}, set(), {"captioning", "detection"}, set()]
     found = cache.of([seen[0], seen[1], seen[2], seen[1]], skipped)
     assert ran == [("captioning", 1), ("classification", 3), ("segmentation", 3), ("detection", 2)]
-    whole = model.see(pixels)
+    whole = model.encode_images(pixels)
     for name in model.experts.names:
         for row, (picture, left_out) in enumerate(zip((0, 1, 2, 1), skipped, strict=True)):
             wanted = torch.zeros_like(whole[name].tokens[0]) if name in left_out else whole[name].tokens[picture]
@@ -113,5 +113,5 @@ def test_features_that_take_too_much_room_are_dropped_the_oldest_first(loaded, p
     assert ("3", "detection") in small.kept
     assert ("0", "detection") not in small.kept
     nothing = FeatureCache(model.experts, 64, model.device, 0)
-    found, wanted = nothing.of(seen[:1], [()])["detection"], model.see(pixels[:1])["detection"]
+    found, wanted = nothing.of(seen[:1], [()])["detection"], model.encode_images(pixels[:1])["detection"]
     assert torch.allclose(found.tokens, wanted.tokens, atol=1e-5)

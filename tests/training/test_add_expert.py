@@ -17,7 +17,7 @@ from astrea.cli import app
 from astrea.cli.actions.add_expert import parsed
 from astrea.common.folder_lock import LOCK
 from astrea.common.progress import Reporter
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.fusion.expand import EXPERT_AXES, expanded_tensor
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
@@ -72,9 +72,9 @@ def asked(run, joined) -> tuple[list[str], dict]:
 
 
 def shares(model, tokenizer, asked) -> torch.Tensor:
-    answerer = Answerer(model, tokenizer)
-    prompts = answerer.prompts(asked[0], pictures=True)
-    return model.shares(**prompts, features=asked[1], present=answerer.present(len(asked[0])))
+    predictor = Predictor(model, tokenizer)
+    prompts = predictor.prompts(asked[0], pictures=True)
+    return model.shares(**prompts, features=asked[1], present=predictor.present(len(asked[0])))
 
 
 def test_what_was_there_is_bit_equal(tiny_model, joined):
@@ -147,8 +147,8 @@ def test_the_share_is_as_asked_and_the_others_share_the_rest_as_before(tiny_mode
 def test_without_the_newcomer_answers_are_the_old_ones(tiny_model, tiny_processor, joined, asked):
     questions, features = asked
     pictures = torch.arange(len(questions))
-    before = Answerer(tiny_model, tiny_processor.tokenizer).answer(questions, features, pictures)
-    after = Answerer(joined[0].model, joined[0].tokenizer, masked=["palette"]).answer(questions, features, pictures)
+    before = Predictor(tiny_model, tiny_processor.tokenizer).answer(questions, features, pictures)
+    after = Predictor(joined[0].model, joined[0].tokenizer, masked=["palette"]).answer(questions, features, pictures)
     assert after.texts == before.texts
     torch.testing.assert_close(after.shares[:, :-1], before.shares, atol=1e-5, rtol=1e-4)
 

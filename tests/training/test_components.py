@@ -307,7 +307,7 @@ def test_such_a_model_is_saved_and_loaded_like_any_other(described, tmp_path):
     back, read = load_model(tmp_path)
     pixels = torch.rand(1, 3, model.config.image_size, model.config.image_size)
     with torch.no_grad():
-        before, after = model.eval().see(pixels), back.see(pixels)
+        before, after = model.eval().encode_images(pixels), back.encode_images(pixels)
     assert torch.equal(before["eye"].tokens, after["eye"].tokens)
     assert len(read.tokenizer) == len(tokenizer)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from astrea.common.fingerprint import tensors_fingerprint
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.fusion.registry import STRATEGIES
 from astrea.model.processing import AstreaProcessor
 from astrea.recipes.recipe import Recipe, Schedule
@@ -149,10 +149,10 @@ def test_answers_vectors_and_likelihoods_of_a_model_in_training(make_context_on,
 
     def seen(ctx: TrainingContext) -> Figures:
         steps_of(ctx, fusing(ctx, "tune"))
-        answerer = Answerer(ctx.model, ctx.tokenizer)
-        answered = answerer.answer(asked, features, torch.tensor([0, 3]), longest=2)
-        pictures, words = answerer.embed(features, told)
-        likelihood = torch.cat(answerer.likelihood(features, [[0, 1]] * 4, told))
+        predictor = Predictor(ctx.model, ctx.tokenizer)
+        answered = predictor.answer(asked, features, torch.tensor([0, 3]), longest=2)
+        pictures, words = predictor.embed(features, told)
+        likelihood = torch.cat(predictor.likelihood(features, [[0, 1]] * 4, told))
         assert answered.shares is not None
         tensors = {"shares": answered.shares, "pictures": pictures, "words": words, "likelihood": likelihood}
         assert not any(isinstance(value, Far) for value in tensors.values())

@@ -3,10 +3,10 @@
 `astrea --help` reads the table alone, `astrea COMMAND --help` the options alone: neither imports torch.
 """
 
-from astrea.common.interrupts import interruptions_told
+from astrea.common.interrupts import interruptions_reported
 
 try:
-    with interruptions_told():  # from the first moment: what is imported here takes a while
+    with interruptions_reported():  # from the first moment: what is imported here takes a while
         from astrea.cli.app import app, main
 except KeyboardInterrupt:
     raise SystemExit(130) from None

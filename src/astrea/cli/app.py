@@ -18,7 +18,7 @@ import typer
 from astrea.cli.lazy import SETTINGS, LazyGroup
 from astrea.common.errors import AstreaError
 from astrea.common.installation import __version__
-from astrea.common.interrupts import interruptions_told
+from astrea.common.interrupts import interruptions_reported
 from astrea.common.output import out
 from astrea.common.paths import failed, refuse_url
 from astrea.common.terminal import PlainConsole
@@ -57,7 +57,7 @@ def main() -> None:
         PlainConsole(stderr=True).print(text, style=style, highlight=False, soft_wrap=True)
 
     try:
-        with interruptions_told(), warnings.catch_warnings():
+        with interruptions_reported(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: tell(f"note: {message}", "yellow")
             _need_a_current_folder()
             _refuse_urls(sys.argv[1:])

@@ -19,7 +19,7 @@ def acknowledge(text: str) -> None:
 
 
 @contextmanager
-def interruptions_told() -> Iterator[None]:
+def interruptions_reported() -> Iterator[None]:
     """While open, SIGINT and SIGTERM say so and raise KeyboardInterrupt, unless the process was told to ignore them or
     has a handler of its own."""
     owner = os.getpid()

@@ -25,7 +25,7 @@ def peak_gpu_bytes() -> int:
     return found
 
 
-def peak_told() -> str:
+def peak_text() -> str:
     """Both in words, such as "peak 1.2 GB" or "peak 3.1 GB, GPU 14.0 GB"; "" where nothing is known."""
     main, gpu = peak_bytes(), peak_gpu_bytes()
     figures = [] if main is None else [f"peak {main / 1e9:.1f} GB"]

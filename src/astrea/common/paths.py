@@ -198,9 +198,9 @@ def file_guard(path: Path | str) -> Iterator[None]:
     except SafetensorError as error:
         if not (code := re.search(r"\(os error (\d+)\)", str(error))):
             raise
-        raise _told(path, int(code[1]), os.strerror(int(code[1]))) from error
+        raise _failure(path, int(code[1]), os.strerror(int(code[1]))) from error
     except OSError as error:
-        raise _told(path, error.errno or 0, error.strerror or str(error)) from error
+        raise _failure(path, error.errno or 0, error.strerror or str(error)) from error
 
 
 def check_empty(folder: Path, apart: str | None = None) -> None:
@@ -225,10 +225,10 @@ def failed(path: str | Path, error: OSError | ValueError) -> AstreaError:
         return AstreaError(f"{shown(path)}: {_NO_NAME}", "give another name")
     if error.errno in (errno.EACCES, errno.EPERM):
         return AstreaError(f"{shown(path)} may not be read: permission denied", _ENTER)
-    return _told(path, error.errno or 0, error.strerror or str(error))
+    return _failure(path, error.errno or 0, error.strerror or str(error))
 
 
-def _told(path: Path | str, code: int, said: str) -> AstreaError:
+def _failure(path: Path | str, code: int, said: str) -> AstreaError:
     why, hint = _REASONS.get(code, ("", "Check that the path is right and its disk is healthy."))
     return AstreaError(f"{shown(path)}: {why or said.lower()}", hint)
 

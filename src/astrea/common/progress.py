@@ -10,7 +10,7 @@ from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from astrea.common.memory import peak_told
+from astrea.common.memory import peak_text
 from astrea.common.terminal import PlainConsole, printable
 
 ProgressCallback = Callable[[str, int, int], None]
@@ -137,9 +137,9 @@ class ProgressLines:
             self.say(", ".join(filter(None, [f"{label}: done" + (f" in {span(took)}" if took >= 1 else ""), note])))
         elif new:
             self.say(f"{label} ..." if total == 1 else f"{label}: {total:,} to do")
-        self.tell()
+        self.print_due()
 
-    def tell(self) -> None:
+    def print_due(self) -> None:
         """Print how far the work is that `track` was last told of, if that is due."""
         now = self.clock()
         with self.lock:
@@ -153,11 +153,11 @@ class ProgressLines:
                 words.append(f"{span(left)} left")
             else:
                 words.append(f"{span(now - work.began)} so far")
-        self.say(", ".join(filter(None, [*words, peak_told()])))
+        self.say(", ".join(filter(None, [*words, peak_text()])))
 
     def _keep_telling(self) -> None:
         while not self.ended.wait(FIRST):
-            self.tell()
+            self.print_due()
 
 
 def span(seconds: float) -> str:

@@ -215,13 +215,13 @@ class Packer:
             segments, labels, weights = [0] * start, [-100] * start, [0.0] * start
             for number, (turn, prompt) in enumerate(zip(turns, prompts, strict=True), 1):
                 whole, mask = [*prompt.prefix, *prompt.rest], [False] * len(prompt.prefix) + prompt.asked
-                rest, told = whole[len(prefix) :], self.answer(turn.question, turn.answer, pictures=pictures)
-                self._check_length(start + len(rest) + len(told), f"the question {turn.question[:60]!r}")
-                ids += rest + told
-                labels += [-100] * len(rest) + told
-                weights += [0.0] * len(rest) + [turn.weight] * len(told)
-                segments += [number] * (len(rest) + len(told))
-                asked += mask[len(prefix) :] + [False] * len(told)
+                rest, answer = whole[len(prefix) :], self.answer(turn.question, turn.answer, pictures=pictures)
+                self._check_length(start + len(rest) + len(answer), f"the question {turn.question[:60]!r}")
+                ids += rest + answer
+                labels += [-100] * len(rest) + answer
+                weights += [0.0] * len(rest) + [turn.weight] * len(answer)
+                segments += [number] * (len(rest) + len(answer))
+                asked += mask[len(prefix) :] + [False] * len(answer)
             columns.append([ids, segments, labels, weights, asked])
         return self._padded(columns)
 
@@ -321,17 +321,17 @@ class Packer:
         special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
         frame = None
         for question, answer in (("is it", "no"), ("  What?\n", " 12 "), ("a", ".b c")):
-            asked, told = self.ids(question), self.ids(answer)
+            asked, answer_ids = self.ids(question), self.ids(answer)
             rendered = self.format.render([user(question), assistant(answer)])
             prompt = self.format.encode(self.format.render([user(question)], prompt=True)).ids
             ids = self.format.encode(rendered).ids
             if frame is None:
                 end = len(prompt) - len(self.format.tail_ids)
-                after = len(prompt) + len(told)
+                after = len(prompt) + len(answer_ids)
                 frame = (prompt[: end - len(asked)], prompt[end:], ids[after:])
             before, between, behind = frame
             plain = before[-2:-1] == [self.image] and {before[-1], *between, *behind} <= special
-            if not plain or ids != [*before, *asked, *between, *told, *behind] or behind != [self.format.stop_id]:
+            if not plain or ids != [*before, *asked, *between, *answer_ids, *behind] or behind != [self.format.stop_id]:
                 return None
         return frame
 
@@ -343,10 +343,10 @@ def answers_right(logits_BLV: Tensor, batch: PackedBatch) -> Tensor:
     target = batch.labels[:, 1:]
     numbers = batch.segments if batch.questions is None else batch.questions
     count = int(numbers.max())
-    told = target != -100
+    labelled = target != -100
     right = torch.full((len(guess), count), float("nan"))
     for number in range(1, count + 1):
-        mine = told & (numbers[:, 1:] == number)
+        mine = labelled & (numbers[:, 1:] == number)
         has = mine.any(1)
         right[has, number - 1] = (~(mine & (guess != target)).any(1))[has].float()
     return right
@@ -355,11 +355,13 @@ def answers_right(logits_BLV: Tensor, batch: PackedBatch) -> Tensor:
 def answer_losses(logits_BLV: Tensor, labels_BL: Tensor, segments_BL: Tensor, questions: int) -> Tensor:
     """Mean negative log-likelihood per answer token (with its end mark) of every question: (B, S) nats, 0 where a row
     has no such question."""
-    told_BL, segment_BL = labels_BL[:, 1:], segments_BL[:, 1:]
+    label_BL, segment_BL = labels_BL[:, 1:], segments_BL[:, 1:]
     # Of the few tokens with a label: over a large vocabulary the others would cost several copies of all logits.
-    told = told_BL != -100
-    loss_BL = logits_BLV.new_zeros(told.shape, dtype=torch.float32)
-    loss_BL[told] = F.cross_entropy(logits_BLV[:, :-1][told].float(), told_BL[told], reduction="none")
+    labelled_BL = label_BL != -100
+    loss_BL = logits_BLV.new_zeros(labelled_BL.shape, dtype=torch.float32)
+    loss_BL[labelled_BL] = F.cross_entropy(
+        logits_BLV[:, :-1][labelled_BL].float(), label_BL[labelled_BL], reduction="none"
+    )
     numbers_S = torch.arange(1, questions + 1, device=segments_BL.device)
-    member_BLS = (segment_BL.unsqueeze(-1) == numbers_S) & (told_BL != -100).unsqueeze(-1)
+    member_BLS = (segment_BL.unsqueeze(-1) == numbers_S) & (label_BL != -100).unsqueeze(-1)
     return torch.einsum("bl,bls->bs", loss_BL, member_BLS.float()) / member_BLS.sum(1).clamp_min(1)

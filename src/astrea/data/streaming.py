@@ -174,10 +174,10 @@ class FileDataset:
         # With fewer pictures than processes some have none: they encode a blank one, for the shapes.
         own = local if len(local.pixels) else Local(local.pixels.new_zeros(1, *local.pixels.shape[1:]), None, [])
         wanted = self.bank.names if names is None else names
-        seen = {name: self.seen_by(name, own).rows(slice(len(local.pixels))) for name in wanted}
-        return {name: part.map(lambda value: self.ranks.gather(value, pictures)) for name, part in seen.items()}
+        features = {name: self.encode_with(name, own).rows(slice(len(local.pixels))) for name in wanted}
+        return {name: part.map(lambda value: self.ranks.gather(value, pictures)) for name, part in features.items()}
 
-    def seen_by(self, name: str, local: Local) -> ExpertFeatures:
+    def encode_with(self, name: str, local: Local) -> ExpertFeatures:
         """One expert's features of some pictures, on the device of the training."""
         device = self.ranks.device
         pixels, originals, keys = local.pixels, local.originals, local.keys

@@ -66,7 +66,7 @@ def context_of(
         return with_chat(TrainingContext(recipe, model, tokenizer, data, Distributed(device=model.device.type)))
     size = model.config.image_size
     with fake_tensors(), torch.no_grad():
-        features = model.see(torch.empty(samples, 3, size, size, device="meta"))
+        features = model.encode_images(torch.empty(samples, 3, size, size, device="meta"))
     with fake_tensors():  # so that ids and counters stay there when all else goes
         data = WorldData(features, asked, texts, recipe.world)
         return with_chat(TrainingContext(recipe, model, tokenizer, data, Distributed(device="meta")))

@@ -163,7 +163,7 @@ def looking_flops(ctx: TrainingContext, pictures: int = 8) -> float:
     """Operations of all experts together per picture; training pays for them once, the features are kept."""
     size = ctx.model.config.image_size
     with MemoryTracker() as tracker, fake_tensors(), torch.no_grad():
-        ctx.model.see(torch.empty(pictures, 3, size, size, device="meta"))
+        ctx.model.encode_images(torch.empty(pictures, 3, size, size, device="meta"))
     found: float = tracker.flops / pictures
     return found
 

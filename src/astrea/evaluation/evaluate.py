@@ -57,7 +57,7 @@ def evaluate_and_report(
         if held_out:
             measured = measure(model, processor, held_out, masking=True, report=report)
             if model.confidence_estimator is not None:
-                given = zip(measured.items, measured.answers.seen, strict=True)
+                given = zip(measured.items, measured.answers.with_pictures, strict=True)
                 model.confidence_estimator = calibrated_on(
                     model.confidence_estimator, model, processor, [item for item, said in given if said is not None]
                 )

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from astrea.data.packing import Packer, Turn, answer_losses
 from astrea.evaluation.plain_answers import plain_answers
-from astrea.language.facts import FACTS, is_told
+from astrea.language.facts import FACTS, is_recalled
 from astrea.model.modeling import AstreaForConditionalGeneration
 
 KEPT = "language.json"
@@ -59,7 +59,7 @@ def recall(model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizer
 def compare(before: Recalled, after: Recalled) -> dict[str, Any]:
     """What ``results.json`` holds as ``forgetting``: losses in nats per token, how many answers are right and the same,
     and each question with both answers."""
-    told = zip(FACTS, before.answers, after.answers, before.losses, after.losses, strict=True)
+    columns = zip(FACTS, before.answers, after.answers, before.losses, after.losses, strict=True)
     rows = [
         {
             "question": fact.question,
@@ -69,14 +69,14 @@ def compare(before: Recalled, after: Recalled) -> dict[str, Any]:
             "loss_before": loss_before,
             "loss_after": loss_after,
         }
-        for fact, first, last, loss_before, loss_after in told
+        for fact, first, last, loss_before, loss_after in columns
     ]
     return {
         "questions": len(FACTS),
         "loss_before": before.loss,
         "loss_after": after.loss,
-        "right_before": sum(is_told(*pair) for pair in zip(FACTS, before.answers, strict=True)),
-        "right_after": sum(is_told(*pair) for pair in zip(FACTS, after.answers, strict=True)),
+        "right_before": sum(is_recalled(*pair) for pair in zip(FACTS, before.answers, strict=True)),
+        "right_after": sum(is_recalled(*pair) for pair in zip(FACTS, after.answers, strict=True)),
         "same": sum(first == last for first, last in zip(before.answers, after.answers, strict=True)),
         "answers": rows,
     }

@@ -36,11 +36,11 @@ def encode(
 ) -> Features:
     """Every expert's features of some pictures, computed where the model is."""
     made = processor.image_processor(list(pictures), return_tensors="pt").to(model.device)
-    found: Features = model.see(made["pixel_values"], made.get("original_images"))
+    found: Features = model.encode_images(made["pixel_values"], made.get("original_images"))
     return found
 
 
-class Answerer:
+class Predictor:
     """Runs a model, where it is, on pictures whose expert features are already there; what it gives is the processor's.
 
     Args:
@@ -63,7 +63,7 @@ class Answerer:
         """(count, E) bool."""
         return self.keep.expand(count, -1).to(self.model.device)
 
-    def shown(self, features: Features, pictures: Tensor | slice) -> Features:
+    def rows(self, features: Features, pictures: Tensor | slice) -> Features:
         """The features of some pictures."""
         return {name: part.rows(pictures).map(lambda t: t.to(self.model.device)) for name, part in features.items()}
 
@@ -86,7 +86,7 @@ class Answerer:
             extra = {}
             if features is not None and pictures is not None:
                 rows = pictures[start : start + self.batch]
-                extra = {"features": self.shown(features, rows), "present": self.present(len(rows))}
+                extra = {"features": self.rows(features, rows), "present": self.present(len(rows))}
                 shares.append(self.model.shares(**inputs, **extra).cpu())
             made = self.model.generate(**inputs, **extra, max_new_tokens=longest, do_sample=False).cpu()
             texts += self.tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -99,7 +99,7 @@ class Answerer:
         count = len(next(iter(features.values())).tokens)
         pictures = [
             self.model.embed_image(
-                features=self.shown(features, slice(i, i + self.batch)),
+                features=self.rows(features, slice(i, i + self.batch)),
                 present=self.present(min(self.batch, count - i)),
             ).cpu()
             for i in range(0, count, self.batch)
@@ -140,14 +140,14 @@ class Answerer:
             inputs.setdefault("question_mask", (labels == -100) & (segments > 0))
             extra = {}
             if features is not None:
-                seen = self.shown(features, slice(start, start + len(part)))
+                seen = self.rows(features, slice(start, start + len(part)))
                 extra = {"features": seen, "present": self.present(len(part))}
             there = {name: value.to(self.model.device) for name, value in inputs.items()}
             logits = self.model(**there, **extra, use_cache=False).logits
-            told = labels[:, 1:] != -100
-            of = logits[:, :-1][told.to(logits.device)].float()  # the few that count: a vocabulary may be large
-            token = torch.zeros(told.shape)
-            token[told] = -F.cross_entropy(of, labels[:, 1:][told].to(of.device), reduction="none").cpu()
+            labelled = labels[:, 1:] != -100
+            of = logits[:, :-1][labelled.to(logits.device)].float()  # the few that count: a vocabulary may be large
+            token = torch.zeros(labelled.shape)
+            token[labelled] = -F.cross_entropy(of, labels[:, 1:][labelled].to(of.device), reduction="none").cpu()
             for row, captions in enumerate(part):
                 sums = torch.zeros(len(captions) + 1)
                 sums.index_add_(0, segments[row, 1:].clamp_min(0), token[row])

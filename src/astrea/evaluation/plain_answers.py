@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from astrea.evaluation.generate import Answerer, Tick
+from astrea.evaluation.generate import Predictor, Tick
 from astrea.model.modeling import AstreaForConditionalGeneration
 
 BATCH = 32
@@ -26,7 +26,7 @@ def plain_answers(
     was_training = model.training
     try:
         with torch.random.fork_rng(devices=[]):
-            asking = Answerer(model, tokenizer, batch=BATCH)
+            asking = Predictor(model, tokenizer, batch=BATCH)
             return asking.answer(questions, None, None, longest=longest, tick=tick).texts
     finally:
         model.train(was_training)

@@ -12,7 +12,7 @@ from torch import Tensor
 from astrea.common.errors import AstreaError
 from astrea.common.progress import SILENT, Reporter
 from astrea.data.images import load_image
-from astrea.evaluation.generate import Answerer, encode
+from astrea.evaluation.generate import Predictor, encode
 from astrea.evaluation.task import Task, TaskItem, open_task
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
@@ -52,7 +52,7 @@ def evaluate_task(
     model: AstreaForConditionalGeneration, processor: AstreaProcessor, task: Task, *, report: Reporter = SILENT
 ) -> tuple[dict[str, Any], Tensor]:
     """One task's row, and the mean gate weight (E,) of each expert. Items whose picture cannot be read are left out."""
-    answerer = Answerer(model, processor.tokenizer)
+    predictor = Predictor(model, processor.tokenizer)
     items = list(task.items())
     scores: list[float] = []
     blind: list[float] = []
@@ -62,8 +62,8 @@ def evaluate_task(
         if part:
             features = encode(model, processor, pictures)
             questions, rows = [item.question for item in part], torch.arange(len(part))
-            answered = answerer.answer(questions, features, rows, longest=task.max_new_tokens)
-            unseen = answerer.answer(questions, None, None, longest=task.max_new_tokens)
+            answered = predictor.answer(questions, features, rows, longest=task.max_new_tokens)
+            unseen = predictor.answer(questions, None, None, longest=task.max_new_tokens)
             scores += [_score(task, text, item) for text, item in zip(answered.texts, part, strict=True)]
             blind += [_score(task, text, item) for text, item in zip(unseen.texts, part, strict=True)]
             assert answered.shares is not None

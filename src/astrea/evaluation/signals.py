@@ -12,7 +12,7 @@ from torch import Tensor
 from astrea.confidence.familiarity import Familiar
 from astrea.confidence.signals import Signs, joined_signs, refuses, reliable_experts, strangeness, unknown_share
 from astrea.data.packing import Turn
-from astrea.evaluation.generate import Answerer, Features
+from astrea.evaluation.generate import Features, Predictor
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Measured:
 
 @torch.inference_mode()
 def measure(
-    answerer: Answerer,
+    predictor: Predictor,
     familiar: dict[str, Familiar],
     features: Features,
     questions: Sequence[str],
@@ -39,15 +39,15 @@ def measure(
         longest: most tokens of an answer.
     """
     which = torch.tensor(pictures, dtype=torch.long)
-    answers = answerer.answer(questions, features, which, longest=longest).texts
+    answers = predictor.answer(questions, features, which, longest=longest).texts
     strange_NE = strangeness(familiar, features)
-    everything = answerer.shown(features, slice(None))
-    reliable_NE = reliable_experts(answerer.model, everything, answerer.present(len(strange_NE))).cpu()
+    everything = predictor.rows(features, slice(None))
+    reliable_NE = reliable_experts(predictor.model, everything, predictor.present(len(strange_NE))).cpu()
     parts = []
-    for start in range(0, len(questions), answerer.batch):
-        rows = slice(start, start + answerer.batch)
-        likelihood = said(answerer, features, questions[rows], answers[rows], which[rows])
-        unknown = [unknown_share(question, answerer.tokenizer) for question in questions[rows]]
+    for start in range(0, len(questions), predictor.batch):
+        rows = slice(start, start + predictor.batch)
+        likelihood = said(predictor, features, questions[rows], answers[rows], which[rows])
+        unknown = [unknown_share(question, predictor.tokenizer) for question in questions[rows]]
         refused = torch.tensor([refuses(answer) for answer in answers[rows]])
         mine = which[rows]
         parts.append(Signs(refused, likelihood, strange_NE[mine], reliable_NE[mine], torch.tensor(unknown)))
@@ -55,15 +55,15 @@ def measure(
 
 
 def said(
-    answerer: Answerer, features: Features, questions: Sequence[str], answers: Sequence[str], which: Tensor
+    predictor: Predictor, features: Features, questions: Sequence[str], answers: Sequence[str], which: Tensor
 ) -> Tensor:
     """log p(answer | picture, question) (B,) in nats."""
-    packed = answerer.packer.pack([[Turn(q, a)] for q, a in zip(questions, answers, strict=True)])
-    inputs = {name: value.to(answerer.model.device) for name, value in packed.model_inputs().items()}
+    packed = predictor.packer.pack([[Turn(q, a)] for q, a in zip(questions, answers, strict=True)])
+    inputs = {name: value.to(predictor.model.device) for name, value in packed.model_inputs().items()}
     labels_BL = inputs.pop("labels")
     del inputs["label_weights"]
     inputs.setdefault("question_mask", (labels_BL == -100) & (inputs["segments"] > 0))
-    present = answerer.present(len(questions))
-    out = answerer.model(**inputs, features=answerer.shown(features, which), present=present, use_cache=False)
+    present = predictor.present(len(questions))
+    out = predictor.model(**inputs, features=predictor.rows(features, which), present=present, use_cache=False)
     logits = out.logits[:, :-1].float().transpose(1, 2)
     return -F.cross_entropy(logits, labels_BL[:, 1:], reduction="none", ignore_index=-100).sum(1).cpu()

@@ -149,9 +149,9 @@ class ExpertBank(nn.Module):
                 are shares of the square in any case, so that those of different experts agree.
         """
         wanted = self.names if names is None else names
-        return {name: checked(name, self[name], self.seen_by(name, pixels_B3HW, originals)) for name in wanted}
+        return {name: checked(name, self[name], self.encode_with(name, pixels_B3HW, originals)) for name in wanted}
 
-    def seen_by(self, name: str, pixels_B3HW: Tensor, originals: Originals | None = None) -> ExpertFeatures:
+    def encode_with(self, name: str, pixels_B3HW: Tensor, originals: Originals | None = None) -> ExpertFeatures:
         """One expert's features, computed where the expert is, and brought to where the pictures are."""
         found: ExpertFeatures = self._run(name, pixels_B3HW, originals, "forward").map(
             lambda tensor: tensor.to(pixels_B3HW.device)

@@ -130,20 +130,20 @@ def _picture_panel(picture: Image.Image, width: int) -> Image.Image:
 def _panel(name: str, reading: Reading, picture: Image.Image, width: int) -> Image.Image:
     """One expert's panel: the placed part or the sentence on top, the list of labels with bars beneath."""
     rows = _rows(reading)
-    told = _wrapped(reading, width)
+    lines = _wrapped(reading, width)
     placed = bool(reading.boxes) or reading.mask is not None
-    top = (picture.height + 8 if placed else 0) + (len(told) * _LINE + 16 if told else 0)
+    top = (picture.height + 8 if placed else 0) + (len(lines) * _LINE + 16 if lines else 0)
     shown, hidden = rows[:_MOST_ROWS], len(rows) - _MOST_ROWS
-    empty = not (placed or told or rows)
+    empty = not (placed or lines or rows)
     bottom = len(shown) * _ROW + (_ROW if hidden > 0 or empty else 0)
     panel, pen = _blank(name, width, max(top + bottom, picture.height if placed else 0))
     y = _TITLE
     if placed:
         panel.paste(_drawn(picture, reading), (0, y))
         y += picture.height + 8
-    if told:
-        _write_caption(pen, told, y, width)
-        y += len(told) * _LINE + 16
+    if lines:
+        _write_caption(pen, lines, y, width)
+        y += len(lines) * _LINE + 16
     for index, (label, score) in enumerate(shown):
         _write_row(pen, label, score, _colour(index) if placed else _BAR, y + index * _ROW, width)
     y += len(shown) * _ROW

@@ -31,7 +31,7 @@ FACTS = (
 )
 
 
-def is_told(fact: Fact, said: str) -> bool:
+def is_recalled(fact: Fact, said: str) -> bool:
     """Whether an answer holds the right word."""
     words = {word.strip(".,;:!?\"'()*").casefold() for word in said.split()}
     return fact.word.casefold() in words

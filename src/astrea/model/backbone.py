@@ -115,7 +115,9 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         self.config.text_config.vocab_size = self.language_model.config.vocab_size
         return found
 
-    def see(self, pixel_values: Tensor | None, original_images: Originals | None = None) -> dict[str, ExpertFeatures]:
+    def encode_images(
+        self, pixel_values: Tensor | None, original_images: Originals | None = None
+    ) -> dict[str, ExpertFeatures]:
         """Every expert's features of pictures (N, 3, H, W) in 0..1; no gradient reaches an expert.
 
         Args:
@@ -174,7 +176,7 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         """The visual tokens (N, M, D) of pictures for no question in particular, as the language model would read them:
         the ``pooler_output``, as in transformers; the same under ``last_hidden_state``."""
-        features = self.see(pixel_values) if features is None else features
+        features = self.encode_images(pixel_values) if features is None else features
         nothing = self.embedding_table().new_zeros(
             len(next(iter(features.values())).tokens), 1, self.config.text_config.hidden_size
         )
@@ -195,7 +197,7 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         past = 0 if cache is None else cache.length
         features = inputs.features
         if features is None and inputs.pixel_values is not None:
-            features = self.see(inputs.pixel_values, inputs.original_images)
+            features = self.encode_images(inputs.pixel_values, inputs.original_images)
         is_image = placeholders(inputs.input_ids, embeds, self.config.image_token_id, embedding)
         known = None
         if cache is not None and past:

@@ -28,7 +28,7 @@ class Embedding:
     language_model: Any
     windows: Any
     num_visual_tokens: Any
-    see: Any
+    encode_images: Any
     fuse: Any
     with_words: Any
     get_input_embeddings: Any
@@ -46,7 +46,7 @@ class Embedding:
     ) -> Tensor:
         """The share of every expert (N, E) for rows of one question each, without running the language model."""
         is_image = input_ids == self.config.image_token_id
-        features = features if features is not None else self.see(pixel_values)
+        features = features if features is not None else self.encode_images(pixel_values)
         real = torch.ones_like(is_image) if attention_mask is None else attention_mask.bool()
         embeds = self.get_input_embeddings()(input_ids)
         asked = mean_questions(embeds.to(wide(embeds.dtype)), asked_tokens(is_image, real, question_mask, None), None)
@@ -59,7 +59,7 @@ class Embedding:
         self, pixel_values: Tensor | None = None, features: Features | None = None, present: Tensor | None = None
     ) -> Tensor:
         """Unit vectors (N, P) of pictures, comparable with `embed_text` by dot product."""
-        return self.picture_vectors(features if features is not None else self.see(pixel_values), present)
+        return self.picture_vectors(features if features is not None else self.encode_images(pixel_values), present)
 
     def picture_vectors(
         self, features: Features, present: Tensor | None = None, *, alignment: Alignment | None = None

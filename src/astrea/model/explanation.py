@@ -82,7 +82,7 @@ def explain(
     names = model.experts.names
     rows = 1 + (len(names) if masking else 0)
     originals = inputs.get("original_images")
-    one = model.see(inputs["pixel_values"], originals)
+    one = model.encode_images(inputs["pixel_values"], originals)
     features = {name: part.rows(torch.zeros(rows, dtype=torch.long)) for name, part in one.items()}
     present = torch.cat([torch.ones(1, len(names)), 1 - torch.eye(len(names))])[:rows].bool().to(model.device)
     prompt = {key: inputs[key].expand(rows, -1) for key in ("input_ids", "attention_mask", "question_mask")}
@@ -139,14 +139,14 @@ def judged(
     return estimator.judge(signs, [unknown_words(question, processor.tokenizer)], model.experts.names)[0]
 
 
-def up_to_end(told_L: Tensor, model: AstreaForConditionalGeneration) -> list[int]:
+def up_to_end(answer_L: Tensor, model: AstreaForConditionalGeneration) -> list[int]:
     """The tokens of an answer and the one that ended it, without the padding behind a row that was done early.
 
     What ends an answer is the model's to say: a chat template often has a mark of its own beside the end of a text.
     """
     ends = model.generation_config.eos_token_id
     known = {ends} if isinstance(ends, int) else set(ends or ())
-    ids = told_L.tolist()
+    ids = answer_L.tolist()
     return ids[: next((place + 1 for place, token in enumerate(ids) if token in known), len(ids))]
 
 

@@ -77,8 +77,10 @@ class Inner:
         found: PreTrainedModel = self.model.language_model
         return found
 
-    def see(self, pixel_values: Tensor | None, original_images: Originals | None = None) -> dict[str, ExpertFeatures]:
-        return self.model.see(pixel_values, original_images)
+    def encode_images(
+        self, pixel_values: Tensor | None, original_images: Originals | None = None
+    ) -> dict[str, ExpertFeatures]:
+        return self.model.encode_images(pixel_values, original_images)
 
     def with_words(self, matrix: ExpertMatrix) -> ExpertMatrix:
         return self.model.with_words(matrix)

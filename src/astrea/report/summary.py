@@ -38,7 +38,7 @@ def terminal_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
-def forgetting_told(results: Mapping[str, Any]) -> str | None:
+def forgetting_text(results: Mapping[str, Any]) -> str | None:
     """What training has done to a pretrained language model, in a sentence; None where it was not measured.
 
     Raises:

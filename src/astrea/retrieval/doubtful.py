@@ -43,7 +43,7 @@ def doubts_about_pictures(model: AstreaForConditionalGeneration, hits: Sequence[
                 readable.append(len(found))
                 found.append(None)
         if arrays:
-            far = (strangeness(familiar, model.see(to_pixels(model, arrays))) > 0).any(1).tolist()
+            far = (strangeness(familiar, model.encode_images(to_pixels(model, arrays))) > 0).any(1).tolist()
             for place, unlike in zip(readable, far, strict=True):
                 found[place] = UNLIKE if unlike else None
     return found

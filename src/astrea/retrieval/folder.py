@@ -10,7 +10,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.progress import SILENT, Reporter
 from astrea.common.terminal import counted
 from astrea.data.suffixes import READ
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.experts.protocol import concat_features
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
@@ -50,7 +50,7 @@ def rank_folder(
         report.say(
             f"{counted(len(paths), 'picture')}: `astrea index` embeds each once, and searching then takes a moment"
         )
-    answerer = Answerer(model, processor.tokenizer)
+    predictor = Predictor(model, processor.tokenizer)
     kept: list[Path] = []
     parts, arrays = [], []
     for number, path in enumerate(paths, 1):
@@ -60,16 +60,16 @@ def rank_folder(
         except AstreaError as error:
             report.say(f"left out: {error.message}")
         if arrays and (len(arrays) == batch or number == len(paths)):
-            parts.append(model.see(to_pixels(model, arrays)))
+            parts.append(model.encode_images(to_pixels(model, arrays)))
             arrays.clear()
         report.track("looking", number, len(paths))
     if not kept:
         raise AstreaError(f"{folder}: holds no readable picture", f"looked for {', '.join(READ)}")
     features = concat_features(parts)
-    pictures, words = answerer.embed(features, [text])
+    pictures, words = predictor.embed(features, [text])
     best = (pictures @ words.T).flatten().topk(min(max(shortlist, top), len(kept)))
     if not shortlist:
         return [Hit(kept[int(i)], float(s)) for i, s in zip(best.indices, best.values, strict=True)]
-    per_token = per_token_likelihood(answerer, {name: f.rows(best.indices) for name, f in features.items()}, text)
+    per_token = per_token_likelihood(predictor, {name: f.rows(best.indices) for name, f in features.items()}, text)
     order = per_token.argsort(descending=True)[:top]
     return [Hit(kept[int(best.indices[i])], float(per_token[i])) for i in order]

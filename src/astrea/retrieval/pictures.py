@@ -16,7 +16,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.paths import files_below, hint_for, is_folder, is_text, shown
 from astrea.data.images import load_image, to_square_array
 from astrea.data.suffixes import NOT_READ, READ, is_clutter
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.model.modeling import AstreaForConditionalGeneration
 
 Unreadable = Callable[[Path, AstreaError], None]
@@ -73,7 +73,7 @@ def picture_vectors(model: AstreaForConditionalGeneration, arrays: Sequence[np.n
 
 
 @torch.inference_mode()
-def text_vector(model: AstreaForConditionalGeneration, answerer: Answerer, text: str) -> np.ndarray:
+def text_vector(model: AstreaForConditionalGeneration, predictor: Predictor, text: str) -> np.ndarray:
     """The unit vector (1, P) float32 of a text."""
-    ids = torch.tensor([answerer.packer.ids(text)], device=model.device)
+    ids = torch.tensor([predictor.packer.ids(text)], device=model.device)
     return model.embed_text(ids, torch.ones_like(ids)).float().cpu().numpy()

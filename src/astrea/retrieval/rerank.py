@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from astrea.common.errors import AstreaError
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.experts.protocol import ExpertFeatures
 from astrea.model.processing import AstreaProcessor
 
@@ -39,8 +39,8 @@ def check_text(processor: AstreaProcessor, text: str) -> None:
     processor(text=text)
 
 
-def per_token_likelihood(answerer: Answerer, features: dict[str, ExpertFeatures], text: str) -> Tensor:
+def per_token_likelihood(predictor: Predictor, features: dict[str, ExpertFeatures], text: str) -> Tensor:
     """log p(text | picture) per token of the text, in nats, for every picture that ``features`` are of: (N,)."""
     count = len(next(iter(features.values())).tokens)
-    likelihood = torch.cat(answerer.likelihood(features, [[0]] * count, [text]))
-    return likelihood / (len(answerer.packer.ids(text)) + 1)
+    likelihood = torch.cat(predictor.likelihood(features, [[0]] * count, [text]))
+    return likelihood / (len(predictor.packer.ids(text)) + 1)

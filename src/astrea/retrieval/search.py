@@ -18,7 +18,7 @@ import torch
 from astrea.common.errors import AstreaError
 from astrea.common.paths import file_guard
 from astrea.common.progress import SILENT, Reporter
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.model.fingerprint import model_fingerprint
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
@@ -98,8 +98,8 @@ def search_by_text(
     """
     check_text(processor, text)
     index.check_model(model)
-    answerer = Answerer(model, processor.tokenizer)
-    found = _hits(index, text_vector(model, answerer, text), max(top, rerank))
+    predictor = Predictor(model, processor.tokenizer)
+    found = _hits(index, text_vector(model, predictor, text), max(top, rerank))
     if not rerank:
         return found
     arrays, kept = [], []
@@ -117,7 +117,7 @@ def search_by_text(
     if not kept:
         return []
     with torch.inference_mode():
-        scores = per_token_likelihood(answerer, model.see(to_pixels(model, arrays)), text)
+        scores = per_token_likelihood(predictor, model.encode_images(to_pixels(model, arrays)), text)
     return [Hit(kept[i], float(scores[i])) for i in scores.argsort(descending=True)[:top].tolist()]
 
 

@@ -118,12 +118,12 @@ async def masking_effects(engine: Engine, job: Job) -> dict[str, Effect]:
     names = [name for name in engine.model.experts.names if name not in job.prompt.without]
     if not job.prompt.pictures or len(names) < 2:
         return {}
-    told = job.answers[0].told
+    tokens = job.answers[0].tokens
     prompts = [_without(job.prompt, name) for name in names]
     wanted = Wanted(Sampling(), most=job.most)
     streams = [Stream(engine, prompt, wanted, job.deadline) for prompt in prompts]
     said = await asyncio.gather(*(stream.all() for stream in streams))
-    nats = await asyncio.wrap_future(engine.call(lambda: _likelihood(engine, [job.prompt, *prompts], told)))
+    nats = await asyncio.wrap_future(engine.call(lambda: _likelihood(engine, [job.prompt, *prompts], tokens)))
     return {
         name: Effect("".join(piece.text for piece in pieces), nats[0] - lost)
         for name, pieces, lost in zip(names, said, nats[1:], strict=True)
@@ -134,7 +134,7 @@ def _without(prompt: Prompt, expert: str) -> Prompt:
     return Prompt(prompt.ids, prompt.asked, prompt.pictures, prompt.without | {expert})
 
 
-def _likelihood(engine: Engine, prompts: list[Prompt], told: list[int]) -> list[float]:
+def _likelihood(engine: Engine, prompts: list[Prompt], tokens: list[int]) -> list[float]:
     """log p(answer) in nats for each of some prompts of one length. In the engine's thread."""
     rows = padded(prompts, engine.processor.tokenizer.pad_token_id or 0, engine.model.device)
     pictures = [picture for prompt in prompts for picture in prompt.pictures]
@@ -142,7 +142,7 @@ def _likelihood(engine: Engine, prompts: list[Prompt], told: list[int]) -> list[
     features = engine.features.of(pictures, none_skipped)
     present = present_of(prompts, none_skipped, engine.model.experts.names).to(engine.model.device)
     with torch.inference_mode():
-        found = answer_likelihood(engine.model, rows, features, present, told)
+        found = answer_likelihood(engine.model, rows, features, present, tokens)
     return [float(nats) for nats in found]
 
 

@@ -116,13 +116,13 @@ def _errors(app: FastAPI) -> None:
         # Not what was given, which may be a picture; the places are keys of the interface's own.
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"] if step != "body")
-        told = ApiError(422, f"{place or 'the body'}: {first['msg']}", param=place[:100] or None)
-        return JSONResponse(told.body, told.status)
+        refusal = ApiError(422, f"{place or 'the body'}: {first['msg']}", param=place[:100] or None)
+        return JSONResponse(refusal.body, refusal.status)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
-        told = ApiError(error.status_code, str(error.detail))
-        return JSONResponse(told.body, told.status, error.headers)
+        refusal = ApiError(error.status_code, str(error.detail))
+        return JSONResponse(refusal.body, refusal.status, error.headers)
 
 
 def _routes(app: FastAPI, server: Server) -> None:

@@ -93,8 +93,8 @@ class Chat:
         if not self.request.logprobs:
             return None
         # The token that ends an answer is none of its words.
-        told = [piece.chosen for piece in pieces if piece.chosen.token not in self.reply.engine.ends]
-        return {"content": [self._logprob(chosen) for chosen in told], "refusal": None}
+        spoken = [piece.chosen for piece in pieces if piece.chosen.token not in self.reply.engine.ends]
+        return {"content": [self._logprob(chosen) for chosen in spoken], "refusal": None}
 
     def _logprob(self, chosen: Chosen) -> dict[str, Any]:
         top = [self._token(token, logprob) for token, logprob in chosen.top]

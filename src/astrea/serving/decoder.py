@@ -13,10 +13,10 @@ from PIL import Image
 from astrea.common.errors import AstreaError
 from astrea.data.images import load_image, to_square_array
 
-ASKED = struct.Struct("<IQdQ")
+REQUEST = struct.Struct("<IQdQ")
 """Side of the square, most pixels, largest aspect, bytes of the file that follows."""
 
-TOLD = struct.Struct("<?Q")
+REPLY = struct.Struct("<?Q")
 """Whether it went well; bytes of the pixels or of the message that follows."""
 
 
@@ -34,18 +34,18 @@ def square_of(data: bytes, side: int, most_pixels: int, aspect: float) -> bytes:
 
 def answer(source: BinaryIO, target: BinaryIO) -> bool:
     """Decode one picture; false when there are no more."""
-    head = source.read(ASKED.size)
-    if len(head) < ASKED.size:
+    head = source.read(REQUEST.size)
+    if len(head) < REQUEST.size:
         return False
-    side, most_pixels, aspect, length = ASKED.unpack(head)
+    side, most_pixels, aspect, length = REQUEST.unpack(head)
     data = source.read(length)
     try:
-        well, told = True, square_of(data, side, most_pixels, aspect)
+        well, reply = True, square_of(data, side, most_pixels, aspect)
     except AstreaError as error:
-        well, told = False, error.message.encode("utf-8", "replace")
+        well, reply = False, error.message.encode("utf-8", "replace")
     except MemoryError:
-        well, told = False, b"the picture needs more memory than it may have"
-    target.write(TOLD.pack(well, len(told)) + told)
+        well, reply = False, b"the picture needs more memory than it may have"
+    target.write(REPLY.pack(well, len(reply)) + reply)
     target.flush()
     return True
 

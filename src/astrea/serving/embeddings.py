@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from astrea.common.errors import AstreaError
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.retrieval.pictures import text_vector
 from astrea.retrieval.rerank import check_text
 from astrea.serving.engine import Engine
@@ -87,8 +87,8 @@ class Embedder:
     def _of_text(self, text: str) -> tuple[int, np.ndarray]:
         model, processor = self.engine.model, self.engine.processor
         check_text(processor, text)
-        answerer = Answerer(model, processor.tokenizer)
-        return len(answerer.packer.ids(text)), text_vector(model, answerer, text)[0]
+        predictor = Predictor(model, processor.tokenizer)
+        return len(predictor.packer.ids(text)), text_vector(model, predictor, text)[0]
 
     def _of_picture(self, picture: Picture) -> np.ndarray:
         features = self.engine.features.of([picture], [()])

@@ -265,7 +265,7 @@ class Engine:
         scores_BV[:, self.model.config.image_token_id] = -torch.inf
         if self._penalty is not None:
             for number, row in enumerate(rows):
-                said = torch.tensor([[*row.job.prompt.ids.tolist(), *row.answer.told]], device=scores_BV.device)
+                said = torch.tensor([[*row.job.prompt.ids.tolist(), *row.answer.tokens]], device=scores_BV.device)
                 scores_BV[number] = self._penalty(said, scores_BV[number : number + 1])[0]
         best = scores_BV.argmax(-1).tolist()
         for number, row in enumerate(rows):
@@ -298,9 +298,9 @@ class Engine:
         """Tell those who wait; what a request did not cause is for the log."""
         if not isinstance(error, AstreaError):
             self.watch.failed(error)
-        told = refused(error) if isinstance(error, AstreaError) else internal()
+        failure = refused(error) if isinstance(error, AstreaError) else internal()
         for job in dict.fromkeys(jobs):
-            job.emit(Finished(told))
+            job.emit(Finished(failure))
 
 
 def mask_rows(mask_HW: Tensor | None) -> list[str] | None:

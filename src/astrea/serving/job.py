@@ -59,12 +59,12 @@ class Timing:
 
 @dataclass(slots=True)
 class Answer:
-    """One of a request's answers. told: its tokens, the one that ended it included."""
+    """One of a request's answers. tokens: its tokens, the one that ended it included."""
 
     number: int
     text: AnswerText
     generator: torch.Generator
-    told: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
     finish: str | None = None
 
 
@@ -114,11 +114,11 @@ class Job:
         """
         now = time.monotonic()
         self.timing.first, self.timing.last = self.timing.first or now, now
-        answer.told.append(chosen.token)
+        answer.tokens.append(chosen.token)
         new = "" if ends else answer.text.push(chosen.token)
         if ends or answer.text.stopped:
             answer.finish = "stop"
-        elif full or len(answer.told) >= self.most:
+        elif full or len(answer.tokens) >= self.most:
             answer.finish = "length"
         if answer.finish is not None and not answer.text.stopped:
             new += answer.text.finish()

@@ -55,7 +55,7 @@ class Trace:
             "skipped": [sorted(one) for one in job.skipped],
             "without": sorted(job.prompt.without),
             "prompt_tokens": len(job.prompt.ids),
-            "tokens": [len(answer.told) for answer in job.answers],
+            "tokens": [len(answer.tokens) for answer in job.answers],
             "seconds": {
                 "waiting": round(timing.began - timing.came, 4),
                 "experts": round(timing.experts, 4),

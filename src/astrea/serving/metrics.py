@@ -47,11 +47,11 @@ class Metrics:
     def answered(self, job: Job) -> None:
         """All answers of a request are there."""
         timing = job.timing
-        told = sum(len(answer.told) for answer in job.answers)
+        count = sum(len(answer.tokens) for answer in job.answers)
         self.prompt_tokens.inc(len(job.prompt.ids))
-        self.tokens.inc(told)
+        self.tokens.inc(count)
         self.first.observe(timing.first - timing.came)
-        longest = max(len(answer.told) for answer in job.answers)
+        longest = max(len(answer.tokens) for answer in job.answers)
         if longest > 1:
             self.each.observe((timing.last - timing.first) / (longest - 1))
         for part in ("experts", "fusion", "language"):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from cachetools import LRUCache
 
-from astrea.serving.decoder import ASKED, TOLD
+from astrea.serving.decoder import REPLY, REQUEST
 from astrea.serving.errors import ApiError
 from astrea.serving.features import Picture
 from astrea.serving.limits import Limits
@@ -105,7 +105,7 @@ class PictureReader:
         try:
             async with asyncio.timeout(self.limits.picture_seconds):
                 worker = worker or await self._start()
-                well, told = await self._ask(worker, data)
+                well, answer = await self._ask(worker, data)
         except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
             await self._end(worker)
             worker = None
@@ -119,17 +119,17 @@ class PictureReader:
         finally:
             self._idle.put_nowait(worker)
         if not well:
-            raise ApiError(400, told.decode("utf-8", "replace"), param="messages", code="invalid_image")
-        return told
+            raise ApiError(400, answer.decode("utf-8", "replace"), param="messages", code="invalid_image")
+        return answer
 
     async def _ask(self, worker: asyncio.subprocess.Process, data: bytes) -> tuple[bool, bytes]:
         source, target = worker.stdout, worker.stdin
         if source is None or target is None:
             raise ConnectionError
-        target.write(ASKED.pack(self.size, self.limits.pixels, self.limits.aspect, len(data)))
+        target.write(REQUEST.pack(self.size, self.limits.pixels, self.limits.aspect, len(data)))
         target.write(data)
         await target.drain()
-        well, length = TOLD.unpack(await source.readexactly(TOLD.size))
+        well, length = REPLY.unpack(await source.readexactly(REPLY.size))
         return bool(well), await source.readexactly(length)
 
     async def _start(self) -> asyncio.subprocess.Process:

@@ -38,7 +38,7 @@ class Reply:
             effects = await masking_effects(self.engine, job)
             found["masking"] = {name: asdict(effect) for name, effect in effects.items()}
         if extra.token_ids:
-            found["token_ids"] = [answer.told for answer in job.answers]
+            found["token_ids"] = [answer.tokens for answer in job.answers]
         return found
 
 
@@ -54,8 +54,12 @@ async def begin(engine: Engine, prompts: Prompts, messages: Sequence[Message], e
 
 def usage_of(job: Job) -> dict[str, int]:
     """Tokens read and generated."""
-    told = sum(len(answer.told) for answer in job.answers)
-    return {"prompt_tokens": len(job.prompt.ids), "completion_tokens": told, "total_tokens": len(job.prompt.ids) + told}
+    generated = sum(len(answer.tokens) for answer in job.answers)
+    return {
+        "prompt_tokens": len(job.prompt.ids),
+        "completion_tokens": generated,
+        "total_tokens": len(job.prompt.ids) + generated,
+    }
 
 
 def pictures_of(job: Job) -> dict[str, Any]:

@@ -78,8 +78,8 @@ class Response:
         except Exception as error:
             if not isinstance(error, ApiError):
                 log_failure(error)
-            told = error if isinstance(error, ApiError) else internal()
-            yield self._event("error", message=told.message, code=told.code, param=told.param)
+            failure = error if isinstance(error, ApiError) else internal()
+            yield self._event("error", message=failure.message, code=failure.code, param=failure.param)
         finally:
             self.stream.job.cancel()
 

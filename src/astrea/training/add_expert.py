@@ -27,7 +27,7 @@ from astrea.common.paths import check_empty, file_guard
 from astrea.common.progress import SILENT, Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.worlds import WorldTrainingData, open_world
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.experts.bank import expert_specs
 from astrea.experts.names import wrong_with
 from astrea.experts.pretrained.entry import resolve
@@ -217,11 +217,11 @@ def set_initial_weight(ctx: TrainingContext, data: WorldTrainingData, share: flo
     """
     model = ctx.model
     asked, features = data.questions_about(CALIBRATED)
-    answerer = Answerer(model, ctx.tokenizer)
+    predictor = Predictor(model, ctx.tokenizer)
 
     def odds() -> Tensor:
-        prompts = answerer.prompts(asked, pictures=True)
-        shares_NE = model.shares(**prompts, features=features, present=answerer.present(len(asked))).clamp_min(1e-12)
+        prompts = predictor.prompts(asked, pictures=True)
+        shares_NE = model.shares(**prompts, features=features, present=predictor.present(len(asked))).clamp_min(1e-12)
         found: Tensor = shares_NE[:, -1].log() - shares_NE[:, :-1].sum(-1).log()
         return found
 

@@ -96,9 +96,9 @@ class TrainLog:
         self._opened(step + 1)
         garbage = sum(_step_of(line) == math.inf for line in lines)
         missing = step - skipped - len(kept)
-        told = [f"{garbage:,} lines that are none of a log were left out"] * (garbage > 0)
-        told += [f"the figures of {missing:,} of the first {step - skipped:,} steps are missing"] * (missing > 0)
-        return f"{self.path}: {'; '.join(told)}" if told else None
+        gaps = [f"{garbage:,} lines that are none of a log were left out"] * (garbage > 0)
+        gaps += [f"the figures of {missing:,} of the first {step - skipped:,} steps are missing"] * (missing > 0)
+        return f"{self.path}: {'; '.join(gaps)}" if gaps else None
 
     def close(self) -> None:
         """Closes the files; a second call does nothing."""

@@ -25,7 +25,7 @@ def recall_facts(ctx: TrainingContext, report: Reporter) -> Recalled | None:
     return found
 
 
-def tell_forgetting(ctx: TrainingContext, before: Recalled | None, folder: Path, report: Reporter) -> None:
+def report_forgetting(ctx: TrainingContext, before: Recalled | None, folder: Path, report: Reporter) -> None:
     """Say, and note in ``folder/language.json``, what training has done to the facts."""
     after = None if before is None else recall_facts(ctx, report)
     if before is None or after is None:

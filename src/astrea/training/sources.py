@@ -63,7 +63,7 @@ def training_data(
             "set align.steps=0, or give data with pictures",
         )
     report.say(f"training on {counted(len(data), 'record')} of {', '.join(data.groups)}")
-    tell_unknown(data, tokenizer, recipe, report)
+    report_unknown_words(data, tokenizer, recipe, report)
     return data
 
 
@@ -115,7 +115,9 @@ def file_dataset(
     )
 
 
-def tell_unknown(data: FileDataset, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, report: Reporter) -> None:
+def report_unknown_words(
+    data: FileDataset, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, report: Reporter
+) -> None:
     """Say how many words of the data the language model has none for, if they are many."""
     texts = [tokenizer(text, add_special_tokens=False).input_ids for text in islice(data.scanned(recipe.seed), 500)]
     tokens = [token for ids in texts for token in ids]

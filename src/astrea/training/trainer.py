@@ -12,7 +12,7 @@ import torch
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
-from astrea.common.memory import peak_told
+from astrea.common.memory import peak_text
 from astrea.common.paths import file_guard, is_file, read_json
 from astrea.common.progress import SILENT, Reporter
 from astrea.common.quiet import quiet
@@ -34,7 +34,7 @@ from astrea.training.distributed import Distributed, process_group
 from astrea.training.identity import config_hash, refuse_another
 from astrea.training.log import TrainLog
 from astrea.training.plain_chat import most_chat, plain_chat
-from astrea.training.plain_facts import recall_facts, tell_forgetting
+from astrea.training.plain_facts import recall_facts, report_forgetting
 from astrea.training.plan import Plan, plan_stages
 from astrea.training.resume import goes_on, has_checkpoints, newest, restore, start_alike
 from astrea.training.run_folder import locked_folder, write_recipe
@@ -129,7 +129,7 @@ def train_with(
     estimator = estimator_of_records(ctx, report)
     if ranks.is_main:
         write_finished(ctx, made, estimator, folder, clock, report)
-        tell_forgetting(ctx, known, folder, report)
+        report_forgetting(ctx, known, folder, report)
 
 
 def check_plans(recipe: Recipe, ranks: Distributed) -> list[Plan]:
@@ -208,7 +208,7 @@ def load(recipe: Recipe, components: Path, folder: Path | None, report: Reporter
     report.say(describe_model(made[0]))
     if lost := untrained_word_match(recipe, made[0].config.text_config):
         report.say(lost)
-    tell_language(made, folder, "assembled", report)
+    report_language(made, folder, "assembled", report)
     return made
 
 
@@ -231,13 +231,13 @@ def write_finished(
     if estimator is not None:
         with file_guard(folder):
             save_estimator(estimator, folder / "model")
-    tell_language(made, folder, "trained", report)
+    report_language(made, folder, "trained", report)
     with file_guard(folder):
         write_json_atomic(folder / "seconds.json", {name: round(s, 2) for name, s in clock.items()})
-    report.say(", ".join(filter(None, [f"trained: {folder / 'model'}", peak_told()])))
+    report.say(", ".join(filter(None, [f"trained: {folder / 'model'}", peak_text()])))
 
 
-def tell_language(made: Assembled, folder: Path | None, when: str, report: Reporter) -> None:
+def report_language(made: Assembled, folder: Path | None, when: str, report: Reporter) -> None:
     """Say, and note in ``folder/language.json``, what a pretrained language model still says of plain sentences."""
     retention = made.retention()
     if retention is None:

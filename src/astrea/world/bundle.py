@@ -18,7 +18,7 @@ from astrea.common.installation import SHIPPED_NAME
 from astrea.common.paths import check_empty, file_guard, is_file, is_folder
 from astrea.common.progress import SILENT, Reporter
 from astrea.confidence.estimator import FILE as DOUBT
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.experts.bank import ExpertBank
 from astrea.model.components import BUNDLED, CARD, LANGUAGE, read_card, save_component
 from astrea.model.loading import load_model
@@ -32,7 +32,7 @@ from astrea.recipes.saved import read_recipe
 from astrea.report.results import Results, parse_results
 from astrea.training.assembly import entries_of, load_experts
 from astrea.world.bundled import BUNDLED_MODEL, EXPERTS, expert_components, learned, load_bundled
-from astrea.world.evaluation.runner import look, run_tasks
+from astrea.world.evaluation.runner import encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
 FILES = (
@@ -229,9 +229,9 @@ def subset_scores(
     report: Reporter = SILENT,
 ) -> dict[str, float]:
     """Scores (0..100) of the twelve tasks on as much of the test split as ``data`` says, without a blind row."""
-    seen = look(model, build_test_sets(world, data))
-    answerer = Answerer(model, processor.tokenizer)
-    return run_tasks(answerer, seen, TASKS, blind=False, label="evaluate subset", report=report).scores
+    encoded = encode_test_sets(model, build_test_sets(world, data))
+    predictor = Predictor(model, processor.tokenizer)
+    return run_tasks(predictor, encoded, TASKS, blind=False, label="evaluate subset", report=report).scores
 
 
 def mean(scores: Mapping[str, float]) -> float:

@@ -19,7 +19,7 @@ from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.confidence.familiarity import learn_familiar
 from astrea.confidence.signals import refuses
 from astrea.confidence.unfamiliar import unfamiliar_pictures
-from astrea.evaluation.generate import Answerer, Features
+from astrea.evaluation.generate import Features, Predictor
 from astrea.evaluation.metrics.vqa import vqa_accuracy
 from astrea.evaluation.signals import measure
 from astrea.experts.protocol import concat_features
@@ -71,7 +71,7 @@ def fit_estimator(
     seen = features_of(model.experts, list(scenes_of("train", pictures, world)))
     familiar = {name: learn_familiar(part) for name, part in seen.items()}
     trial = validation_trial(model, world, questions)
-    found = measure(Answerer(model, tokenizer), familiar, trial.features, trial.questions, trial.pictures)
+    found = measure(Predictor(model, tokenizer), familiar, trial.features, trial.questions, trial.pictures)
     right, answerable = trial.right(found.answers), torch.tensor(trial.answerable)
     return ConfidenceEstimator(familiar, learn_calibration(found.signs, right, answerable))
 
@@ -106,4 +106,4 @@ def validation_trial(model: AstreaForConditionalGeneration, world: World, questi
 def features_of_pictures(model: AstreaForConditionalGeneration, pictures_NHWC: np.ndarray) -> Features:
     """What the experts see in square pictures of the model's size."""
     pixels = torch.from_numpy(pictures_NHWC.transpose(0, 3, 1, 2).astype(np.float32) / 255)
-    return model.see(pixels.to(model.device))
+    return model.encode_images(pixels.to(model.device))

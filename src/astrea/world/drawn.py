@@ -16,7 +16,7 @@ from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.world.confidence import PICTURES, QUESTIONS, fit_estimator
 from astrea.world.dataset import WorldData, load_world
 from astrea.world.distill import teach
-from astrea.world.evaluation.runner import Outcome, Seen, evaluate
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome, evaluate
 from astrea.world.language.wordings import learn_wordings
 from astrea.world.pretrain import pretrain
 from astrea.world.scene_world import SceneWorld
@@ -62,7 +62,7 @@ class DrawnWorld(SceneWorld):
         masking: bool,
         split: str,
         report: Reporter = SILENT,
-    ) -> tuple[dict[str, Any], Seen, Outcome]:
+    ) -> tuple[dict[str, Any], EncodedTestSets, Outcome]:
         return evaluate(
             model,
             tokenizer,

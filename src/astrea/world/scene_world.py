@@ -13,7 +13,7 @@ from astrea.common.progress import SILENT, Reporter
 from astrea.data.worlds import World
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
-from astrea.world.evaluation.runner import Outcome, Seen
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome
 from astrea.world.evaluation.samples import write_samples
 from astrea.world.evaluation.tasks import TASKS
 
@@ -31,7 +31,7 @@ class SceneWorld(World):
         masking: bool,
         split: str,
         report: Reporter = SILENT,
-    ) -> tuple[dict[str, Any], Seen, Outcome]:
+    ) -> tuple[dict[str, Any], EncodedTestSets, Outcome]:
         """What ``results.json`` holds of some tasks, and what it was made from."""
 
     def measure(
@@ -55,8 +55,8 @@ class SceneWorld(World):
         split: str,
         report: Reporter = SILENT,
     ) -> dict[str, Any]:
-        results, seen, outcome = self.table(
+        results, encoded, outcome = self.table(
             model, processor.tokenizer, tasks=TASKS, masking=True, split=split, report=report
         )
-        write_samples(model, seen, outcome, folder)
+        write_samples(model, encoded, outcome, folder)
         return results

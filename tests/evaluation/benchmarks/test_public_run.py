@@ -17,7 +17,7 @@ from astrea.evaluation.benchmarks.command import evaluate_public, public_table
 from astrea.evaluation.benchmarks.items import Pool
 from astrea.evaluation.benchmarks.ranking import best, rank
 from astrea.evaluation.benchmarks.suite import TASKS
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.evaluation.metrics.retrieval import ranks_i2t, ranks_t2i
 from astrea.model.loading import load_model
 from command_line import Astrea
@@ -46,7 +46,7 @@ def whole(whole_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 @pytest.fixture(scope="module")
 def viewer() -> Viewer:
     model, processor = load_model(SHIPPED)
-    return Viewer(Answerer(model, processor.tokenizer, batch=4), processor)
+    return Viewer(Predictor(model, processor.tokenizer, batch=4), processor)
 
 
 def test_all_twelve_are_scored_and_saved(whole: tuple[Path, dict[str, Any]]) -> None:
@@ -189,13 +189,13 @@ def test_what_is_answered_is_kept_and_a_second_run_asks_what_is_left(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    answer = Answerer.answer
+    answer = Predictor.answer
 
-    def counting(self: Answerer, questions: Any, *rest: Any, **named: Any) -> Any:
+    def counting(self: Predictor, questions: Any, *rest: Any, **named: Any) -> Any:
         asked.extend(questions)
         return answer(self, questions, *rest, **named)
 
-    monkeypatch.setattr(Answerer, "answer", counting)
+    monkeypatch.setattr(Predictor, "answer", counting)
     whole, _, _ = evaluate(data, tmp_path / "whole", tasks="textvqa")
     every = list(asked)
     picture = data / "textvqa/train_images/001a.jpg"
@@ -326,8 +326,8 @@ def test_reranking_everything_is_ranking_by_likelihood(viewer: Viewer, pool: Poo
     ranked = rank(viewer, pool, rerank=everything, track=quiet)
     features = viewer.encode(pool.pictures)
     captions = [list(range(everything))] * len(pool.ids)
-    table = torch.stack(viewer.answerer.likelihood(features, captions, pool.captions)).double().numpy()
-    prior = torch.cat(viewer.answerer.likelihood(None, captions[:1], pool.captions)).double().numpy()
+    table = torch.stack(viewer.predictor.likelihood(features, captions, pool.captions)).double().numpy()
+    prior = torch.cat(viewer.predictor.likelihood(None, captions[:1], pool.captions)).double().numpy()
     np.testing.assert_array_equal(ranked.ranks_i2t, ranks_i2t((table - prior).round(3), pool.owners))
     np.testing.assert_array_equal(ranked.ranks_t2i, ranks_t2i(table.round(3), pool.owners))
     order = np.argsort(-(table - prior), axis=1)

@@ -41,7 +41,10 @@ def test_its_own_pictures_are_familiar(tmp_path, small_overrides):
     assert doubt.calibration is None
     assert set(doubt.familiar) == set(ctx.model.experts.names)
     pages = AstreaImageProcessor(64)([Image.new("RGB", (64, 64), "white")])["pixel_values"]
-    strange = [float(doubt.familiar[n].strangeness(part)) for n, part in ctx.model.see(torch.as_tensor(pages)).items()]
+    strange = [
+        float(doubt.familiar[n].strangeness(part))
+        for n, part in ctx.model.encode_images(torch.as_tensor(pages)).items()
+    ]
     assert max(strange) > 0
 
 

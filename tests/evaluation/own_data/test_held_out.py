@@ -16,7 +16,7 @@ from astrea.data.packing import CAPTION_PROMPT, Packer
 from astrea.data.readers.issues import Issue
 from astrea.data.readers.sources import open_sources
 from astrea.data.readers.trainable import Trainable
-from astrea.evaluation.own_data.answers import Answers, Respondent, batches
+from astrea.evaluation.own_data.answers import Answers, ItemPredictor, batches
 from astrea.evaluation.own_data.held_out import measure
 from astrea.evaluation.own_data.items import Item, items_of, kind_of
 from astrea.evaluation.own_data.score import figures, is_right, score
@@ -160,7 +160,7 @@ def test_a_model_answers_and_what_cannot_be_read_is_told(data, tiny_model, tiny_
     said = Said()
     measured = measure(tiny_model, tiny_processor, open_sources(str(data)), batch=4, report=said)
     answers = measured.answers
-    assert [answer is None for answer in answers.seen] == [False] * 6 + [True]
+    assert [answer is None for answer in answers.with_pictures] == [False] * 6 + [True]
     assert [answer is None for answer in answers.blind] == [False] * 6 + [True]
     assert "damaged" in said.text
     assert "gone.png" in said.text
@@ -168,8 +168,8 @@ def test_a_model_answers_and_what_cannot_be_read_is_told(data, tiny_model, tiny_
     assert measured.results["tasks"]["yes/no"]["n"] == 3
     assert said.done[-1] == 7
     # Alone as in a batch.
-    alone = Respondent(tiny_model, tiny_processor, 1).answer(measured.items[:6], Said())
-    assert (alone.seen, alone.blind) == (answers.seen[:6], answers.blind[:6])
+    alone = ItemPredictor(tiny_model, tiny_processor, 1).answer(measured.items[:6], Said())
+    assert (alone.with_pictures, alone.blind) == (answers.with_pictures[:6], answers.blind[:6])
     for one, other in zip(alone.shares, answers.shares, strict=False):
         assert (one is None) == (other is None)
         assert one is None or torch.allclose(one, other, atol=1e-5)

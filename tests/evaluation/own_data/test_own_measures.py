@@ -13,7 +13,7 @@ from PIL import Image
 
 from astrea.data.readers.sources import open_sources
 from astrea.evaluation.own_data import masked
-from astrea.evaluation.own_data.answers import Answers, Respondent
+from astrea.evaluation.own_data.answers import Answers, ItemPredictor
 from astrea.evaluation.own_data.held_out import measure
 from astrea.evaluation.own_data.items import Item
 from astrea.evaluation.own_data.retrieval import retrieval_tasks
@@ -84,7 +84,7 @@ def test_a_masked_expert_is_really_away(asked, tiny_model, tiny_processor, monke
 
     monkeypatch.setattr(type(tiny_model), "generate", told)
     expert = list(tiny_model.experts.names)[1]
-    texts = Respondent(tiny_model, tiny_processor, 3).answer_without(expert, asked, Said())
+    texts = ItemPredictor(tiny_model, tiny_processor, 3).answer_without(expert, asked, Said())
     assert len(texts) == 4
     assert seen == [[[True, False, True, True]] * 3, [[True, False, True, True]]]
 
@@ -98,17 +98,17 @@ def test_the_change_is_that_of_the_score_without_an_expert(asked, tiny_model, ti
         counts.append(len(items))
         return ["no", "yes", "no"] if expert == "detection" else ["yes"] * 3
 
-    monkeypatch.setattr(Respondent, "answer_without", without)
-    respondent = Respondent(tiny_model, tiny_processor)
+    monkeypatch.setattr(ItemPredictor, "answer_without", without)
+    predictor = ItemPredictor(tiny_model, tiny_processor)
     # Three of the four are asked: the first, one in the middle, the last. All are right with every expert.
     answers = Answers(["yes"] * 4, ["no"] * 4, [None] * 4)
-    found = masked.score_changes(respondent, asked, answers, Said())
+    found = masked.score_changes(predictor, asked, answers, Said())
     assert counts == [3] * 4
     wanted = dict.fromkeys(tiny_model.experts.names, 0.0) | {"detection": -200 / 3}
     assert found["masking"] == pytest.approx(wanted)
     assert found["masking_by_task"] == {name: {"yes/no": pytest.approx(change)} for name, change in wanted.items()}
     nothing = Answers([None] * 4, [None] * 4, [None] * 4)
-    assert masked.score_changes(respondent, asked, nothing, Said()) == {}
+    assert masked.score_changes(predictor, asked, nothing, Said()) == {}
 
 
 def test_captions_find_their_pictures(folder, tiny_model, tiny_processor, monkeypatch):
@@ -117,7 +117,7 @@ def test_captions_find_their_pictures(folder, tiny_model, tiny_processor, monkey
     assert [len(one.truths) for one in items] == [1, 1, 1, 2]
     pictures = torch.eye(4)
     words = torch.stack([pictures[0], pictures[1], pictures[1], pictures[3], pictures[3]])
-    monkeypatch.setattr("astrea.evaluation.generate.Answerer.embed_texts", lambda self, texts: words[: len(texts)])
+    monkeypatch.setattr("astrea.evaluation.generate.Predictor.embed_texts", lambda self, texts: words[: len(texts)])
     kind = type(tiny_model)
     monkeypatch.setattr(kind, "embed_image", lambda self, features: pictures[: len(features["detection"].tokens)])
     found = retrieval_tasks(tiny_model, tiny_processor, items, Said())

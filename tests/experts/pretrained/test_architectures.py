@@ -173,7 +173,7 @@ def test_slots_after_the_sentence_are_empty(architecture, entry, pixels):
 
     it = loaded(entry(architecture, tokens=8))["it"]
     with torch.no_grad():
-        pieces, sure, _ = it.tell(pixels)
+        pieces, sure, _ = it.generate(pixels)
         # Make the third piece of the first picture the end of every sentence.
         it.settings = it.settings.model_copy(update={"end_ids": (*it.settings.end_ids, int(pieces[0, 2]))})
         found, reading = it(pixels[:1]), it.readings(pixels[:1])[0]

@@ -155,7 +155,7 @@ def test_cells_are_the_mean_of_their_patches(architecture, model, layer, entry, 
     reference = of_transformers(model, checkpoint(architecture))
     with torch.no_grad():
         out = reference(pixel_values=it.inputs(pixels), output_hidden_states=True)
-        cells = it.see(pixels)[1]
+        cells = it.network_output(pixels)[1]
     patches = out.hidden_states[layer][:, -16:].unflatten(1, (4, 4))
     torch.testing.assert_close(cells[:, 1], patches[:, :2, 2:].mean((1, 2)), atol=1e-5, rtol=1e-4)
 
@@ -165,7 +165,7 @@ def test_sams_cells_are_its_encoders(bank, checkpoint, pixels):
     reference = of_transformers("SamModel", checkpoint("sam"))
     with torch.no_grad():
         wanted = reference.get_image_embeddings(it.inputs(pixels))
-        cells = it.see(pixels)[1]
+        cells = it.network_output(pixels)[1]
     torch.testing.assert_close(cells[:, 2], wanted[:, :, 2:, :2].mean((2, 3)), atol=1e-5, rtol=1e-4)
 
 

@@ -69,7 +69,7 @@ def test_every_architecture_comes_back_without_its_checkpoint(half, entry, pixel
     again, _ = load_model(tmp_path)
     assert_same(model, again)
     assert again.dtype == torch.float32
-    before, after = model.see(pixels), again.see(pixels)
+    before, after = model.encode_images(pixels), again.encode_images(pixels)
     for name in names:
         # Weights that are read from a file lie elsewhere in memory, which may move the last bits.
         near = 1e-4 if dtypes[name] == "float32" else 0.1
@@ -201,7 +201,7 @@ def test_they_cost_no_memory_to_outline(run):
 def test_experts_of_checkpoints_see_in_whatever_type_the_model_is_moved_to(dtype, entry, pixels, tmp_path):
     names = ("detr", "segformer", "clip", "blip", "dinov3")
     model = saved({name: entry(name) for name in names}, tmp_path).to(dtype)
-    seen = model.see(pixels.to(dtype))
+    seen = model.encode_images(pixels.to(dtype))
     readings = model.experts.readings(pixels)
     for name in names:
         assert {p.dtype for p in model.experts[name].parameters()} == {dtype}

@@ -14,17 +14,17 @@ import torch
 from astrea import AstreaConfig, AstreaForConditionalGeneration
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.fusion.pruning import token_score
 from astrea.fusion.reliability import select_reliable
 from astrea.lab.probes import pareto as pareto_module
 from astrea.lab.probes.pareto import HALVINGS, MOST, THRESHOLDS, fused, pareto, reading_from, shares_for, what_is_read
 from astrea.lab.probes.probes import first_items, load_with_entropy, masking, probe
-from astrea.lab.probes.robustness import CORRUPTIONS, corrupted, corrupted_seen, trust_rates
+from astrea.lab.probes.robustness import CORRUPTIONS, corrupted, corrupted_test_sets, trust_rates
 from astrea.recipes.recipe import Data, World
 from astrea.world.evaluation import runner
 from astrea.world.evaluation.contribution import pictures_of, turns_of
-from astrea.world.evaluation.runner import Outcome, Seen, look, run_tasks
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome, encode_test_sets, run_tasks
 from astrea.world.evaluation.suite import DRAWN
 from astrea.world.evaluation.tasks import build_test_sets
 
@@ -46,28 +46,28 @@ def telling() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def seen(tiny_model) -> Seen:
+def encoded(tiny_model) -> EncodedTestSets:
     sets = build_test_sets(World(), Data(test_questions=4, test_captions=4, test_retrieval_groups=1))
-    return replace(look(tiny_model, sets), suite=replace(DRAWN, caption_score=score))
+    return replace(encode_test_sets(tiny_model, sets), suite=replace(DRAWN, caption_score=score))
 
 
 @pytest.fixture(scope="module")
-def few(seen) -> Seen:
-    return first_items(seen, TASKS, ITEMS)
+def few(encoded) -> EncodedTestSets:
+    return first_items(encoded, TASKS, ITEMS)
 
 
 @pytest.fixture(scope="module")
 def run(tiny_model, tiny_processor):
-    def run(seen: Seen, tasks=TASKS, **options) -> Outcome:
-        answerer = Answerer(tiny_model, tiny_processor.tokenizer, **options)
-        return run_tasks(answerer, seen, tasks, blind=False, label="test", report=Reporter())
+    def run(encoded: EncodedTestSets, tasks=TASKS, **options) -> Outcome:
+        predictor = Predictor(tiny_model, tiny_processor.tokenizer, **options)
+        return run_tasks(predictor, encoded, tasks, blind=False, label="test", report=Reporter())
 
     return run
 
 
 @pytest.fixture(scope="module")
-def main(run, seen) -> Outcome:
-    return run(seen)
+def main(run, encoded) -> Outcome:
+    return run(encoded)
 
 
 @pytest.fixture(scope="module")
@@ -76,23 +76,23 @@ def whole(run, few) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def found(tiny_model, tiny_processor, seen, main) -> dict:
-    return probe(tiny_model, tiny_processor.tokenizer, seen, main, tasks=TASKS, items=ITEMS, report=Reporter())
+def found(tiny_model, tiny_processor, encoded, main) -> dict:
+    return probe(tiny_model, tiny_processor.tokenizer, encoded, main, tasks=TASKS, items=ITEMS, report=Reporter())
 
 
-def without(seen: Seen, name: str) -> Seen:
+def without(encoded: EncodedTestSets, name: str) -> EncodedTestSets:
     """The same test sets, but nobody asked one expert."""
     return replace(
-        seen,
-        questions={n: part for n, part in seen.questions.items() if n != name},
-        described={t: {n: p for n, p in parts.items() if n != name} for t, parts in seen.described.items()},
+        encoded,
+        questions={n: part for n, part in encoded.questions.items() if n != name},
+        described={t: {n: p for n, p in parts.items() if n != name} for t, parts in encoded.described.items()},
     )
 
 
 # The whole
 
 
-def test_a_probe_is_json_and_has_every_part(found, tiny_model, seen, main):
+def test_a_probe_is_json_and_has_every_part(found, tiny_model, encoded, main):
     names = tiny_model.experts.names
     json.dumps(found, allow_nan=False)
     assert found["tasks"] == list(TASKS)
@@ -112,19 +112,19 @@ def test_a_probe_is_json_and_has_every_part(found, tiny_model, seen, main):
     )
 
 
-def test_only_the_first_items_are_run(few, seen, whole, main):
+def test_only_the_first_items_are_run(few, encoded, whole, main):
     assert Counter(item.question.task for item in few.sets.questions) == dict.fromkeys(ASKED, ITEMS)
     assert len(few.sets.described["caption"]) == len(few.described["caption"]["detection"].tokens) == ITEMS
     for task in TASKS:
         assert whole[task] == pytest.approx(100 * main.per_item[task][:ITEMS].mean())
-    everything = first_items(seen, TASKS, None)
+    everything = first_items(encoded, TASKS, None)
     assert [len(turns_of(everything, task)) for task in TASKS] == [len(main.per_item[task]) for task in TASKS]
 
 
-def test_tasks_that_cannot_be_probed_are_named(tiny_model, tiny_processor, seen, main):
+def test_tasks_that_cannot_be_probed_are_named(tiny_model, tiny_processor, encoded, main):
     for task in ("retrieval_i2t", "logic"):  # one that no probe can run, and one that was not evaluated
         with pytest.raises(AstreaError, match=task):
-            probe(tiny_model, tiny_processor.tokenizer, seen, main, tasks=("counting", task), report=Reporter())
+            probe(tiny_model, tiny_processor.tokenizer, encoded, main, tasks=("counting", task), report=Reporter())
 
 
 def test_the_entropy_of_known_shares():
@@ -164,13 +164,13 @@ def test_robustness_is_the_average_on_corrupted_features(found, run, few, whole,
         assert list(rows) == tiny_model.experts.names
         assert table["mean_loss"][kind] == pytest.approx(table["clean"] - np.mean(list(rows.values())))
     for kind in ("swapped", "frozen", "constant"):
-        ill = corrupted_seen(few, "segmentation", kind)
+        ill = corrupted_test_sets(few, "segmentation", kind)
         assert table[kind]["segmentation"]["average"] == pytest.approx(run(ill).average)
     assert len({row["average"] for kind in CORRUPTIONS for row in table[kind].values()} | {table["clean"]}) > 6
 
 
-def test_what_a_corrupted_expert_says(seen):
-    features = seen.questions
+def test_what_a_corrupted_expert_says(encoded):
+    features = encoded.questions
     own = features["detection"]
     swapped = corrupted(features, "detection", "swapped")["detection"]
     for told, true in zip(
@@ -194,50 +194,52 @@ def test_what_a_corrupted_expert_says(seen):
     for kind in CORRUPTIONS:
         others = corrupted(features, "detection", kind)
         assert all(others[name] is part for name, part in features.items() if name != "detection")
-    assert seen.questions["detection"] is own
+    assert encoded.questions["detection"] is own
     assert own.tokens.isfinite().all()
 
 
 # Pareto
 
 
-def questions_of(answerer: Answerer, asked: list[str]) -> torch.Tensor:
+def questions_of(predictor: Predictor, asked: list[str]) -> torch.Tensor:
     """The mean word of every question, one by one."""
     rows = []
     for text in asked:
-        inputs = answerer.prompts([text], pictures=False)
-        words = answerer.model.get_input_embeddings()(inputs["input_ids"])[inputs["question_mask"].bool()]
+        inputs = predictor.prompts([text], pictures=False)
+        words = predictor.model.get_input_embeddings()(inputs["input_ids"])[inputs["question_mask"].bool()]
         rows.append(words.mean(0))
     return torch.stack(rows).detach()
 
 
-def test_shares_are_those_of_the_answers(tiny_model, tiny_processor, seen, main):
-    found = shares_for(Answerer(tiny_model, tiny_processor.tokenizer), seen, TASKS)
+def test_shares_are_those_of_the_answers(tiny_model, tiny_processor, encoded, main):
+    found = shares_for(Predictor(tiny_model, tiny_processor.tokenizer), encoded, TASKS)
     for task in TASKS:
         torch.testing.assert_close(found[task], main.shares[task])
 
 
-def test_contributions_may_come_from_larger_sets(tiny_model, tiny_processor, seen, main, found):
-    more = look(tiny_model, build_test_sets(World(), Data(test_questions=30, test_captions=4, test_retrieval_groups=1)))
+def test_contributions_may_come_from_larger_sets(tiny_model, tiny_processor, encoded, main, found):
+    more = encode_test_sets(
+        tiny_model, build_test_sets(World(), Data(test_questions=30, test_captions=4, test_retrieval_groups=1))
+    )
     asked = probe(
-        tiny_model, tiny_processor.tokenizer, seen, main, tasks=("counting",), items=1, many=more, report=Reporter()
+        tiny_model, tiny_processor.tokenizer, encoded, main, tasks=("counting",), items=1, many=more, report=Reporter()
     )
     assert asked["contribution"]["counting"] != found["contribution"]["counting"]
     assert asked["calibration"]["cells"] > 0 == found["calibration"]["cells"]
 
 
-def test_saving_reads_as_little_as_wanted_and_scores_every_task(found, seen, run, tiny_model, tiny_processor, main):
+def test_saving_reads_as_little_as_wanted_and_scores_every_task(found, encoded, run, tiny_model, tiny_processor, main):
     told = found["saving"]
     assert 0 < told["tokens_share"] <= 0.6
     read = []
     for threshold in (0.0, told["threshold"] - MOST / 2**HALVINGS):  # one step less would read too much
         with reading_from(tiny_model.fusion, threshold):
-            tokens = what_is_read(Answerer(tiny_model, tiny_processor.tokenizer), seen, TASKS)[0]
+            tokens = what_is_read(Predictor(tiny_model, tiny_processor.tokenizer), encoded, TASKS)[0]
         read.append(float(tokens.sum(1).double().mean()))
     assert read[1] > 0.6 * read[0]
     assert told["difference"] == pytest.approx(told["average"] - main.average)
     with reading_from(tiny_model.fusion, told["threshold"]):
-        assert run(seen).average == pytest.approx(told["average"])
+        assert run(encoded).average == pytest.approx(told["average"])
     assert tiny_model.fusion.threshold == 0
 
 
@@ -250,7 +252,7 @@ def test_nothing_is_saved_at_threshold_zero(found, whole):
 
 def test_every_point_is_what_its_threshold_gives(found, run, few, tiny_model, tiny_processor):
     owner = torch.arange(4).repeat_interleave(torch.tensor(tiny_model.experts.token_counts))
-    answerer = Answerer(tiny_model, tiny_processor.tokenizer)
+    predictor = Predictor(tiny_model, tiny_processor.tokenizer)
     for point in found["pareto"]:
         with reading_from(tiny_model.fusion, point["threshold"]):
             assert point["average"] == pytest.approx(run(few).average)
@@ -259,8 +261,8 @@ def test_every_point_is_what_its_threshold_gives(found, run, few, tiny_model, ti
             turns = turns_of(few, task)
             asked, pictures = [turn.question for _, turn in turns], [picture for picture, _ in turns]
             with torch.inference_mode():
-                every = fused(answerer, asked, pictures_of(few, task), pictures)
-                question_QD = questions_of(answerer, asked)
+                every = fused(predictor, asked, pictures_of(few, task), pictures)
+                question_QD = questions_of(predictor, asked)
             shown = {name: part.rows(torch.tensor(pictures)) for name, part in pictures_of(few, task).items()}
             sure = tiny_model.alignment(shown).confidence
             promised = token_score(
@@ -314,9 +316,9 @@ def test_a_threshold_that_moves_nothing_is_not_run(tiny_model, tiny_processor, f
 # Trust, and fusions without any of this
 
 
-def test_trust_is_the_rate_of_being_believed(tiny_model, seen, monkeypatch):
+def test_trust_is_the_rate_of_being_believed(tiny_model, encoded, monkeypatch):
     names, trust = tiny_model.experts.names, tiny_model.fusion.trust
-    sets = [seen.questions, seen.described["caption"]]
+    sets = [encoded.questions, encoded.described["caption"]]
 
     def fickle(matrix):
         # The random judge believes nearly everybody; this one depends on what the expert says beside the others.
@@ -333,7 +335,7 @@ def test_trust_is_the_rate_of_being_believed(tiny_model, seen, monkeypatch):
             [select_reliable(fickle, tiny_model.alignment(change(features)), everybody) for features in sets]
         )
 
-    rates = trust_rates(tiny_model, seen, TASKS)
+    rates = trust_rates(tiny_model, encoded, TASKS)
     for index, name in enumerate(names):
         for kind, who in (
             ("clean", honest()),

@@ -20,7 +20,7 @@ from astrea.world.evaluation.contribution import (
     spearman,
     turns_of,
 )
-from astrea.world.evaluation.runner import Seen, look
+from astrea.world.evaluation.runner import EncodedTestSets, encode_test_sets
 from astrea.world.evaluation.tasks import TestSets, VqaItem, build_test_sets
 from astrea.world.scenes.captions import captions
 from astrea.world.scenes.vocabulary import CONDITIONS
@@ -30,8 +30,10 @@ TASKS = ("counting", "caption", "area", "existence")
 
 
 @pytest.fixture(scope="module")
-def seen(tiny_model) -> Seen:
-    return look(tiny_model, build_test_sets(World(), Data(test_questions=6, test_captions=3, test_retrieval_groups=1)))
+def encoded(tiny_model) -> EncodedTestSets:
+    return encode_test_sets(
+        tiny_model, build_test_sets(World(), Data(test_questions=6, test_captions=3, test_retrieval_groups=1))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +46,18 @@ def concat_model(tiny_model) -> AstreaForConditionalGeneration:
     return model
 
 
-def test_items_are_those_of_the_task_with_their_truth(seen):
-    mine = [item for item in seen.sets.questions if item.question.task == "counting"]
-    assert turns_of(seen, "counting") == [(i.scene, Turn(i.question.text, i.question.answer)) for i in mine]
-    told = [captions(scene, 3, index)[0] for index, scene in enumerate(seen.sets.described["caption"])]
-    assert [(picture, turn.answer) for picture, turn in turns_of(seen, "caption")] == list(enumerate(told))
+def test_items_are_those_of_the_task_with_their_truth(encoded):
+    mine = [item for item in encoded.sets.questions if item.question.task == "counting"]
+    assert turns_of(encoded, "counting") == [(i.scene, Turn(i.question.text, i.question.answer)) for i in mine]
+    told = [captions(scene, 3, index)[0] for index, scene in enumerate(encoded.sets.described["caption"])]
+    assert [(picture, turn.answer) for picture, turn in turns_of(encoded, "caption")] == list(enumerate(told))
 
 
-def test_contributions_are_those_of_every_question_alone(tiny_model, tiny_processor, seen):
+def test_contributions_are_those_of_every_question_alone(tiny_model, tiny_processor, encoded):
     tokenizer, names = tiny_processor.tokenizer, tiny_model.experts.names
-    worth = contributions(tiny_model, tokenizer, seen, TASKS, batch=3, report=Reporter())
+    worth = contributions(tiny_model, tokenizer, encoded, TASKS, batch=3, report=Reporter())
     assert tuple(worth) == TASKS
-    asked = [picture for task in TASKS if task != "caption" for picture, _ in turns_of(seen, task)]
+    asked = [picture for task in TASKS if task != "caption" for picture, _ in turns_of(encoded, task)]
     assert len(set(asked)) < len(asked)  # some share a row
     packer = Packer(tokenizer, tiny_model.num_visual_tokens)
 
@@ -65,30 +67,30 @@ def test_contributions_are_those_of_every_question_alone(tiny_model, tiny_proces
         return float(tiny_model(**packer.pack([[turn]]).model_inputs(), features=shown).loss)
 
     for task in ("caption", "area"):
-        features = seen.described["caption"] if task == "caption" else seen.questions
+        features = encoded.described["caption"] if task == "caption" else encoded.questions
         without = [{name: part for name, part in features.items() if name != lost} for lost in names]
-        for number, (picture, turn) in enumerate(turns_of(seen, task)):
+        for number, (picture, turn) in enumerate(turns_of(encoded, task)):
             whole = loss(features, picture, turn)
             alone = [loss(fewer, picture, turn) - whole for fewer in without]
             assert worth[task][number].tolist() == pytest.approx(alone, abs=1e-4)
         assert worth[task].abs().amax(0).min() > 1e-3
 
 
-def test_a_strategy_that_reads_one_question_per_row_gets_such_rows(tiny_model, tiny_processor, seen, monkeypatch):
-    packed = contributions(tiny_model, tiny_processor.tokenizer, seen, TASKS, report=Reporter())
+def test_a_strategy_that_reads_one_question_per_row_gets_such_rows(tiny_model, tiny_processor, encoded, monkeypatch):
+    packed = contributions(tiny_model, tiny_processor.tokenizer, encoded, TASKS, report=Reporter())
     whole, turns = Packer.pack, []
     monkeypatch.setattr(Packer, "pack", lambda self, rows: turns.extend(map(len, rows)) or whole(self, rows))
     monkeypatch.setattr(tiny_model.fusion, "per_question", True, raising=False)
-    alone = contributions(tiny_model, tiny_processor.tokenizer, seen, TASKS, report=Reporter())
+    alone = contributions(tiny_model, tiny_processor.tokenizer, encoded, TASKS, report=Reporter())
     assert set(turns) == {1}
     for task in TASKS:
         assert torch.allclose(alone[task], packed[task], atol=1e-4)
 
 
-def test_an_expert_that_says_nothing_contributes_nothing(concat_model, tiny_processor, seen):
-    part = seen.questions["detection"]
+def test_an_expert_that_says_nothing_contributes_nothing(concat_model, tiny_processor, encoded):
+    part = encoded.questions["detection"]
     silent = replace(part, confidence=torch.zeros_like(part.confidence))
-    mute = replace(seen, questions={**seen.questions, "detection": silent})
+    mute = replace(encoded, questions={**encoded.questions, "detection": silent})
     worth = contributions(concat_model, tiny_processor.tokenizer, mute, ["area", "existence"], report=Reporter())
     at = concat_model.experts.names.index("detection")
     for deltas in worth.values():
@@ -96,11 +98,11 @@ def test_an_expert_that_says_nothing_contributes_nothing(concat_model, tiny_proc
         assert deltas.abs().max() > 1e-3
 
 
-def made_up(conditions: list[int]) -> Seen:
+def made_up(conditions: list[int]) -> EncodedTestSets:
     """A test set of which nothing is known but the conditions of its pictures; one question of ``area`` each."""
     scenes = [SimpleNamespace(condition=condition) for condition in conditions]
     asked = [VqaItem(index, SimpleNamespace(task="area")) for index in range(len(scenes))]
-    return Seen(TestSets(scenes, asked, {}, [], [], []), {}, {}, {})
+    return EncodedTestSets(TestSets(scenes, asked, {}, [], [], []), {}, {}, {})
 
 
 def test_cells_are_means_by_condition():
@@ -112,11 +114,11 @@ def test_cells_are_means_by_condition():
 
 def test_calibration_ranks_the_cells_that_are_large_enough():
     conditions = [0] * MIN_ITEMS + [1] * MIN_ITEMS + [2] * (MIN_ITEMS - 1)
-    seen = made_up(conditions)
+    encoded = made_up(conditions)
     # Cell means of the two large conditions: shares .1 .9 .2 .8; contributions 0 4 3 5. The small one would spoil it.
     shares = torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.6, 0.4]])[conditions]
     worth = torch.tensor([[0.0, 4.0], [3.0, 5.0], [-90.0, 90.0]])[conditions]
-    found = calibration(seen, {"area": shares}, {"area": worth})
+    found = calibration(encoded, {"area": shares}, {"area": worth})
     # Ranks 1 4 2 3 and 1 3 2 4: 1 - 6 * (0 + 1 + 0 + 1) / (4 * 15).
     assert found["rank_correlation"] == pytest.approx(0.8)
     assert found["per_task"] == pytest.approx(1)

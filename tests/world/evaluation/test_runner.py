@@ -12,14 +12,14 @@ import torch
 from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter
 from astrea.data.feature_cache import FeatureCache
-from astrea.evaluation.generate import Answered, Answerer
+from astrea.evaluation.generate import Answered, Predictor
 from astrea.evaluation.metrics.balance import load_balance
 from astrea.recipes.recipe import Data, World
 from astrea.report.page import write_report
 from astrea.report.results import parse_results
 from astrea.report.summary import terminal_table
 from astrea.world.evaluation import runner
-from astrea.world.evaluation.runner import Outcome, Seen, evaluate, look, rank_pool, run_tasks
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome, encode_test_sets, evaluate, rank_pool, run_tasks
 from astrea.world.evaluation.tasks import CAPTION_TASKS, RETRIEVAL_TASKS, TASKS, build_test_sets
 from astrea.world.scenes.captions import captions
 from astrea.world.scenes.questions import VQA_TASKS, majority_baseline
@@ -29,7 +29,7 @@ from few_scenes import limit_scenes
 EXPERTS = ["captioning", "classification", "segmentation", "detection"]
 SMALL = Data(test_questions=4, test_captions=4, test_retrieval_groups=2)
 POOL = 8
-Table = tuple[dict[str, Any], Seen, Outcome]
+Table = tuple[dict[str, Any], EncodedTestSets, Outcome]
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +55,14 @@ def results(table) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def seen(table) -> Seen:
+def encoded(table) -> EncodedTestSets:
     return table[1]
 
 
-def row(answerer: Answerer, seen: Seen, tasks: Sequence[str] = TASKS, *, blind: bool = False) -> Outcome:
-    return run_tasks(answerer, seen, tasks, blind=blind, label="test", report=Reporter())
+def row(
+    predictor: Predictor, encoded: EncodedTestSets, tasks: Sequence[str] = TASKS, *, blind: bool = False
+) -> Outcome:
+    return run_tasks(predictor, encoded, tasks, blind=blind, label="test", report=Reporter())
 
 
 # The table
@@ -89,11 +91,11 @@ def test_averages_are_means_over_the_tasks(results):
 
 
 def test_the_blind_row_is_the_better_of_a_blind_model_and_the_majority_answer(
-    results, seen, tiny_model, tiny_processor
+    results, encoded, tiny_model, tiny_processor
 ):
-    dark = row(Answerer(tiny_model, tiny_processor.tokenizer), seen, blind=True)
+    dark = row(Predictor(tiny_model, tiny_processor.tokenizer), encoded, blind=True)
     assert dark.shares == {}
-    majority = majority_baseline(seen.sets.training_questions, [item.question for item in seen.sets.questions])
+    majority = majority_baseline(encoded.sets.training_questions, [item.question for item in encoded.sets.questions])
     for task in TASKS:
         blind = results["tasks"][task]["blind"]
         assert blind == pytest.approx(max(dark.scores[task], 100 * majority.get(task, 0)))
@@ -131,13 +133,13 @@ def test_load_balance_of_known_shares():
     assert load_balance({}, ["x"]) == {}
 
 
-def test_masking_takes_each_expert_away(results, seen, tiny_model, tiny_processor):
+def test_masking_takes_each_expert_away(results, encoded, tiny_model, tiny_processor):
     assert list(results["masking"]) == list(results["masking_by_task"]) == EXPERTS
     for name, by_task in results["masking_by_task"].items():
         assert tuple(by_task) == TASKS
         assert results["masking"][name] == pytest.approx(np.mean(list(by_task.values())))
     name = "segmentation"
-    masked = row(Answerer(tiny_model, tiny_processor.tokenizer, masked=[name]), seen, ("counting", "retrieval_t2i"))
+    masked = row(Predictor(tiny_model, tiny_processor.tokenizer, masked=[name]), encoded, ("counting", "retrieval_t2i"))
     for task, shares in masked.shares.items():
         assert (shares[:, EXPERTS.index(name)] == 0).all()
         assert (shares.sum(1) > 0).all()
@@ -145,13 +147,13 @@ def test_masking_takes_each_expert_away(results, seen, tiny_model, tiny_processo
         assert gap == pytest.approx(masked.scores[task] - results["tasks"][task]["score"])
 
 
-def test_conditions_are_means_over_the_tasks_that_have_them(results, table, seen):
+def test_conditions_are_means_over_the_tasks_that_have_them(results, table, encoded):
     main = table[2]
     assert list(results["conditions"]) == list(CONDITIONS)
     for index, name in enumerate(CONDITIONS):
         means = []
         for task, values in main.per_item.items():
-            scenes = runner.scene_of(seen, task)
+            scenes = runner.scene_of(encoded, task)
             assert len(scenes) == len(values)
             mine = [value for value, scene in zip(values, scenes, strict=True) if scene.condition == index]
             means += [100 * np.mean(mine)] if mine else []
@@ -196,31 +198,31 @@ def test_the_same_again_and_some_tasks_alone(run, results):
 
 
 def test_validation_is_another_set(run, results):
-    other, seen, _ = run(tasks=("caption",), masking=False, split="validation")
-    assert len(seen.sets.described["caption"]) == 4
+    other, encoded, _ = run(tasks=("caption",), masking=False, split="validation")
+    assert len(encoded.sets.described["caption"]) == 4
     assert other["experts"] != results["experts"]
 
 
 # Faultless and useless models
 
 
-class Stub(Answerer):
+class Stub(Predictor):
     """Answers from the truth (or with nonsense) instead of from the model."""
 
-    def __init__(self, model, tokenizer, seen: Seen, *, right: bool) -> None:
+    def __init__(self, model, tokenizer, encoded: EncodedTestSets, *, right: bool) -> None:
         super().__init__(model, tokenizer)
         self.right = right
-        self.truth = {(item.question.text, item.scene): item.question.answer for item in seen.sets.questions}
-        self.seen = seen
+        self.truth = {(item.question.text, item.scene): item.question.answer for item in encoded.sets.questions}
+        self.encoded = encoded
 
     def answer(self, questions, features, pictures, *, longest=6, tick=None) -> Answered:
         texts = []
         for number, question in enumerate(questions):
-            if (question, int(pictures[number])) in self.truth and features is self.seen.questions:
+            if (question, int(pictures[number])) in self.truth and features is self.encoded.questions:
                 texts.append(self.truth[question, int(pictures[number])])
             else:
-                task = next(t for t in CAPTION_TASKS if features is self.seen.described[t])
-                texts.append(captions(self.seen.sets.described[task][int(pictures[number])], 1)[0])
+                task = next(t for t in CAPTION_TASKS if features is self.encoded.described[t])
+                texts.append(captions(self.encoded.sets.described[task][int(pictures[number])], 1)[0])
         return Answered(texts if self.right else ["zebra"] * len(texts), None)
 
     def likelihood(self, features, wanted, texts, *, batch=8):
@@ -232,24 +234,24 @@ class Stub(Answerer):
         ]
 
 
-def test_the_truth_scores_100_and_nonsense_0(seen, tiny_model, tiny_processor):
-    best = row(Stub(tiny_model, tiny_processor.tokenizer, seen, right=True), seen)
+def test_the_truth_scores_100_and_nonsense_0(encoded, tiny_model, tiny_processor):
+    best = row(Stub(tiny_model, tiny_processor.tokenizer, encoded, right=True), encoded)
     assert best.scores == pytest.approx(dict.fromkeys(TASKS, 100.0))
     assert best.average == pytest.approx(100)
     # Three wordings of the same facts stand beside the canonical one, which is said.
     assert best.secondary["caption"]["rouge_l"] > 99
-    worst = row(Stub(tiny_model, tiny_processor.tokenizer, seen, right=False), seen)
+    worst = row(Stub(tiny_model, tiny_processor.tokenizer, encoded, right=False), encoded)
     assert worst.scores == dict.fromkeys(TASKS, 0.0)
 
 
 # Ranking captions by likelihood
 
 
-def test_the_language_model_ranks_only_what_the_embeddings_keep(seen, tiny_model, tiny_processor, monkeypatch):
+def test_the_language_model_ranks_only_what_the_embeddings_keep(encoded, tiny_model, tiny_processor, monkeypatch):
     monkeypatch.setattr(runner, "SHORTLIST", 2)
-    answerer = Answerer(tiny_model, tiny_processor.tokenizer)
-    texts = seen.sets.pool_captions
-    scores = rank_pool(answerer, seen.pool, texts)
+    predictor = Predictor(tiny_model, tiny_processor.tokenizer)
+    texts = encoded.sets.pool_captions
+    scores = rank_pool(predictor, encoded.pool, texts)
     cosine, likelihood, pmi = scores["embedding"], scores["likelihood"], scores["pmi"]
     assert cosine.shape == likelihood.shape == pmi.shape == (POOL, POOL)
     assert np.abs(cosine).max() <= 1 + 1e-6
@@ -262,25 +264,25 @@ def test_the_language_model_ranks_only_what_the_embeddings_keep(seen, tiny_model
     for i in range(POOL):
         rest = np.flatnonzero(~kept[i])
         assert (np.argsort(likelihood[i, rest]) == np.argsort(cosine[i, rest])).all()
-    prior = torch.cat(answerer.likelihood(None, [list(range(POOL))], texts)).double().numpy()
+    prior = torch.cat(predictor.likelihood(None, [list(range(POOL))], texts)).double().numpy()
     assert (likelihood - pmi)[kept] == pytest.approx(np.broadcast_to(prior, (POOL, POOL))[kept], abs=1e-4)
 
 
-def test_packed_likelihoods_are_those_of_the_captions_alone(seen, tiny_model, tiny_processor):
-    answerer = Answerer(tiny_model, tiny_processor.tokenizer)
-    texts = seen.sets.pool_captions[:3]
-    together = answerer.likelihood(seen.pool, [[0, 1, 2]] * POOL, texts)
+def test_packed_likelihoods_are_those_of_the_captions_alone(encoded, tiny_model, tiny_processor):
+    predictor = Predictor(tiny_model, tiny_processor.tokenizer)
+    texts = encoded.sets.pool_captions[:3]
+    together = predictor.likelihood(encoded.pool, [[0, 1, 2]] * POOL, texts)
     for index in range(3):
-        alone = answerer.likelihood(seen.pool, [[index]] * POOL, texts, batch=3)
+        alone = predictor.likelihood(encoded.pool, [[index]] * POOL, texts, batch=3)
         assert torch.cat(alone).tolist() == pytest.approx([float(t[index]) for t in together], abs=1e-3)
     assert torch.stack(together).std(0).min() > 1e-5  # the picture matters
 
 
-def test_batches_do_not_matter(seen, tiny_model, tiny_processor):
-    questions = [item.question.text for item in seen.sets.questions]
-    pictures = torch.tensor([item.scene for item in seen.sets.questions])
+def test_batches_do_not_matter(encoded, tiny_model, tiny_processor):
+    questions = [item.question.text for item in encoded.sets.questions]
+    pictures = torch.tensor([item.scene for item in encoded.sets.questions])
     one, many = (
-        Answerer(tiny_model, tiny_processor.tokenizer, batch=batch).answer(questions, seen.questions, pictures)
+        Predictor(tiny_model, tiny_processor.tokenizer, batch=batch).answer(questions, encoded.questions, pictures)
         for batch in (5, 64)
     )
     assert one.texts == many.texts
@@ -288,8 +290,8 @@ def test_batches_do_not_matter(seen, tiny_model, tiny_processor):
 
 
 def test_what_the_cache_keeps_of_test_pictures_is_what_experts_see(tiny_model, tmp_path):
-    def values(seen: Seen) -> dict[str, torch.Tensor]:
-        groups = {"questions": seen.questions, "pool": seen.pool, **seen.described}
+    def values(encoded: EncodedTestSets) -> dict[str, torch.Tensor]:
+        groups = {"questions": encoded.questions, "pool": encoded.pool, **encoded.described}
         return {
             f"{group}/{name}/{part.name}": value
             for group, features in groups.items()
@@ -299,14 +301,14 @@ def test_what_the_cache_keeps_of_test_pictures_is_what_experts_see(tiny_model, t
         }
 
     sets = build_test_sets(World(), SMALL)
-    wanted = values(look(tiny_model, sets))
+    wanted = values(encode_test_sets(tiny_model, sets))
     for first in (True, False):  # computed and stored, then read
-        found = values(look(tiny_model, sets, FeatureCache(tmp_path)))
+        found = values(encode_test_sets(tiny_model, sets, FeatureCache(tmp_path)))
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
         if first:
             entries = sorted(tmp_path.rglob("*.safetensors"))
     assert entries
     assert sorted(tmp_path.rglob("*.safetensors")) == entries
-    look(tiny_model, build_test_sets(World(), SMALL, split="validation"), FeatureCache(tmp_path))
+    encode_test_sets(tiny_model, build_test_sets(World(), SMALL, split="validation"), FeatureCache(tmp_path))
     assert len(list(tmp_path.rglob("*.safetensors"))) > len(entries)

@@ -29,12 +29,12 @@ FORM = 'write a JSON object per line: {"image": "a path", "question": "..."}, or
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the questions' file. told: what its line of the answers' file begins with."""
+    """A line of the questions' file. head: what its line of the answers' file begins with."""
 
     number: int
     question: str
     images: tuple[str, ...]
-    told: dict[str, Any]
+    head: dict[str, Any]
 
 
 def ask_batch(
@@ -51,12 +51,12 @@ def ask_batch(
     with TerminalReporter() as report, Asker(loaded, limits) as asker, file_guard(answers), answers.open("a") as file:
         for start in range(0, len(left), TOGETHER):
             lot = left[start : start + TOGETHER]
-            for told in answers_to(asker, questions, [(number, lines[number]) for number in lot], longest):
-                if "error" in told:
+            for answer in answers_to(asker, questions, [(number, lines[number]) for number in lot], longest):
+                if "error" in answer:
                     failed += 1
-                    report.say(f"{questions}:{told['row']}: {told['error']}")
-                done[told["row"]] = told
-                file.write(json.dumps(told) + "\n")
+                    report.say(f"{questions}:{answer['row']}: {answer['error']}")
+                done[answer["row"]] = answer
+                file.write(json.dumps(answer) + "\n")
             file.flush()
             report.track("answering", start + len(lot), len(left))
     write_rows(answers, done)
@@ -84,10 +84,10 @@ def answers_to(asker: Asker, file: Path, lot: list[tuple[int, str]], longest: in
         try:
             text = pending.text()
         except ApiError as error:
-            yield {**of.told, "error": error.message}
+            yield {**of.head, "error": error.message}
             continue
         weights = [{name: round(share, 4) for name, share in shares.items()} for shares in pending.job.shares]
-        yield {**of.told, "answer": text, "gate_weights": weights}
+        yield {**of.head, "answer": text, "gate_weights": weights}
 
 
 def read_lines(path: Path) -> dict[int, str]:
@@ -147,15 +147,15 @@ def answered(path: Path, lines: dict[int, str]) -> dict[int, dict[str, Any]]:
         written = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for line in written[:-1]:  # what stands behind the last end of a line was being written when the run was killed
         try:
-            told = json.loads(line)
-            number, question = told["row"], told.get("question")
+            answer = json.loads(line)
+            number, question = answer["row"], answer.get("question")
             same = question is None or read_row(number, lines[number]).question == question
         except (ValueError, KeyError, TypeError, RecursionError, AstreaError):
             same = False
         if not same:
             raise AstreaError(f"{path} holds something else than answers to these questions", "give another --out")
-        if "error" not in told:
-            found[number] = told
+        if "error" not in answer:
+            found[number] = answer
     return found
 
 

@@ -14,7 +14,7 @@ from astrea.evaluation import evaluate as evaluation
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import read_recipe
-from astrea.report.summary import forgetting_told, terminal_table
+from astrea.report.summary import forgetting_text, terminal_table
 from astrea.training import trainer
 from astrea.training.distributed import is_main_process
 from astrea.training.extras import require_extras
@@ -62,7 +62,7 @@ def train_and_report(recipe: Recipe, folder: Path, *, resume: bool, evaluate_aft
             raise typer.Exit(130) from None
     if results is not None:
         out.print(terminal_table(results))
-        if forgetting := forgetting_told(results):
+        if forgetting := forgetting_text(results):
             out.print(forgetting, highlight=False, soft_wrap=True, markup=False)
         print_path("report", folder / "report.html")
     if is_main_process():

@@ -168,11 +168,11 @@ class _Json:
 
     def __init__(self) -> None:
         self.files: list[dict[str, Any]] = []
-        self.told = 0
+        self.issues = 0
         self.bad = False
 
     def issue(self, issue: Issue) -> None:
-        told = {
+        row = {
             "file": issue.where.file,
             "line": issue.where.number or None,
             "id": issue.id,
@@ -180,8 +180,8 @@ class _Json:
             "message": issue.message,
             "hint": issue.hint,
         }
-        sys.stdout.write(('{"issues": [\n' if not self.told else ",\n") + json.dumps(told))
-        self.told += 1
+        sys.stdout.write(('{"issues": [\n' if not self.issues else ",\n") + json.dumps(row))
+        self.issues += 1
         self.bad |= issue.kind not in NOTES
 
     def file(self, source: Source, summary: dict[str, Any]) -> None:
@@ -189,6 +189,6 @@ class _Json:
 
     def end(self) -> bool:
         """Close the document; True if nothing was wrong."""
-        sys.stdout.write("\n], " if self.told else '{"issues": [], ')
+        sys.stdout.write("\n], " if self.issues else '{"issues": [], ')
         sys.stdout.write(f'"files": {json.dumps(self.files, indent=2)}}}\n')
         return not self.bad

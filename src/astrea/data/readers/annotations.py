@@ -126,8 +126,8 @@ def _captions(document: Row, path: Path) -> Iterator[Record | Issue]:
     notes = _by_image(document)
 
     def make(image: Row, where: Where) -> Record:
-        told = notes.get(_key(image), [])
-        texts = tuple(text_of(note.get("caption"), f"annotations[{number}].caption").strip() for number, note in told)
+        own = notes.get(_key(image), [])
+        texts = tuple(text_of(note.get("caption"), f"annotations[{number}].caption").strip() for number, note in own)
         return Record(id_of(image), where, (_file(image),), captions=texts)
 
     return _each(document, path, make)
@@ -174,8 +174,8 @@ def _box(note: Row, number: int, names: Mapping[Any, str]) -> dict[str, Any]:
 def _listing(boxes: list[dict[str, Any]]) -> tuple[str, ...]:
     """One caption that lists the objects, the most frequent kind first: ``person (3), dog``; none without objects."""
     counts = Counter(box["label"] for box in boxes)
-    told = [name if count == 1 else f"{name} ({count})" for name, count in sorted(counts.items(), key=_by_count)]
-    return (", ".join(told),) if told else ()
+    listed = [name if count == 1 else f"{name} ({count})" for name, count in sorted(counts.items(), key=_by_count)]
+    return (", ".join(listed),) if listed else ()
 
 
 def _by_count(item: tuple[str, int]) -> tuple[int, str]:
@@ -194,9 +194,9 @@ def _karpathy(document: Row, path: Path, wanted: frozenset[str] | None) -> Itera
         )
         folder = image.get("filepath") or ""
         name = text_of(image.get("filename"), "filename")
-        path_told = f"{text_of(folder, 'filepath')}/{name}" if folder else name
+        path_of_image = f"{text_of(folder, 'filepath')}/{name}" if folder else name
         given = next((str(image[key]) for key in ("cocoid", "imgid") if is_id(image.get(key))), None)
-        return Record(given, where, (FileImage(path_told),), captions=texts, meta={"split": split})
+        return Record(given, where, (FileImage(path_of_image),), captions=texts, meta={"split": split})
 
     return _each(document, path, make)
 

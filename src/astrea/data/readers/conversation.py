@@ -25,12 +25,12 @@ def texts_of(record: Record) -> list[str]:
 
 def messages_of(record: Record, which: int = 0) -> list[dict[str, str]]:
     """A record's conversation; one that has captions only is asked to describe the picture."""
-    told: Sequence[Message] = record.messages
-    if not told:
+    messages: Sequence[Message] = record.messages
+    if not messages:
         marks = IMAGE_MARK * len(record.images)
         said = texts_of(record)
-        told = [Message("user", f"{marks}{CAPTION_PROMPT}"), Message("assistant", said[which] if said else "")]
-    return [{"role": message.role, "content": message.text} for message in told]
+        messages = [Message("user", f"{marks}{CAPTION_PROMPT}"), Message("assistant", said[which] if said else "")]
+    return [{"role": message.role, "content": message.text} for message in messages]
 
 
 def picture_id(sample: Sample) -> int:

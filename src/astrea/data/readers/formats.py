@@ -56,9 +56,9 @@ def captions(row: Row, where: Where) -> Record:
     """``{image, caption: text | [texts]}``, as the files of retrieval benchmarks have it."""
     if row.get("image") is None:
         raise BadRow("wrong_type", "'image' is missing", 'write {"image": "...", "caption": ["..."]}')
-    told = row.get("caption")
-    told = [told] if isinstance(told, str) else list_of(told, "caption", "write one caption or a list of them")
-    texts = tuple(text_of(caption, f"caption[{number}]") for number, caption in enumerate(told))
+    given = row.get("caption")
+    given = [given] if isinstance(given, str) else list_of(given, "caption", "write one caption or a list of them")
+    texts = tuple(text_of(caption, f"caption[{number}]") for number, caption in enumerate(given))
     return Record(id_of(row), where, (image_of(row["image"], "image"),), captions=texts)
 
 
@@ -80,7 +80,7 @@ def form_of(row: Row) -> str | None:
 def _chat(row: Row, where: Where, turns: list[Any], name: str) -> Record:
     """Messages whose pictures come from their parts or from the row's own list."""
     own = images_of(row, "images", "image")
-    told: list[Message] = []
+    parsed: list[Message] = []
     brought: list[ImageRef] = []
     for number, turn in enumerate(turns):
         here = f"{name}[{number}]"
@@ -88,12 +88,12 @@ def _chat(row: Row, where: Where, turns: list[Any], name: str) -> Record:
             hint = 'write each as {"role": ..., "content": ...}'
             raise BadRow("wrong_type", f"{here!r} is {kind_of(turn)}, not an object", hint)
         text, images = content_of(turn.get("content"), f"{here}.content")
-        told.append(Message(role_of(turn.get("role"), f"{here}.role"), text))
+        parsed.append(Message(role_of(turn.get("role"), f"{here}.role"), text))
         brought += images
     if own and brought:
         what = f"the row has {counted(len(own), 'picture')} of its own and its messages bring {len(brought)} more"
         raise BadRow("image_count", what, 'give pictures either in "images" or in the messages')
-    record = Record(id_of(row), where, tuple(own or brought), tuple(_with_system(row, told)))
+    record = Record(id_of(row), where, tuple(own or brought), tuple(_with_system(row, parsed)))
     if own and record.marks == 0:
         return _marked(record)
     return record

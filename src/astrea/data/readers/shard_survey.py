@@ -15,7 +15,7 @@ from astrea.data.readers.issues import BadRow, quoted
 from astrea.data.suffixes import NOT_READ, READ, is_clutter
 
 TEXTS = (".txt", ".json")
-KINDS_TOLD = 5
+KINDS_NAMED = 5
 """How many kinds of unused members are reported one by one."""
 
 
@@ -71,10 +71,10 @@ class Survey:
         if self.clutter:
             what = f"{counted(self.clutter, 'member')} of macOS or Windows (such as ._name or .DS_Store) not used"
             yield BadRow("unused", what, "nothing is lost by it")
-        for ending, count in self.unused.most_common(KINDS_TOLD):
+        for ending, count in self.unused.most_common(KINDS_NAMED):
             what = f"{counted(count, 'member')} with the ending {quoted(ending)} not used"
             yield BadRow("unused", what, f"pictures, {' and '.join(TEXTS)} are; rename what should be")
-        if (more := len(self.unused) - KINDS_TOLD) > 0:
+        if (more := len(self.unused) - KINDS_NAMED) > 0:
             yield BadRow("unused", f"members with {more} more endings not used", "see docs/data.md for what is")
         if self.pieces:
             what = f"{counted(self.pieces, 'sample')} in pieces: members with one key that are not neighbours"

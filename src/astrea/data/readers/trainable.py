@@ -76,8 +76,8 @@ class _Counter:
             # Alignment reads captions by themselves.
             longest = max((len(self.packer.ids(text)) for text in record.captions), default=0)
             return found if found.tokens >= longest else Layout(longest, 0, 0)
-        told = (self._read(record, which) for which in range(len(texts_of(record))))
-        return max(told, key=lambda one: one.tokens, default=Layout(0, 0, 0))
+        layouts = (self._read(record, which) for which in range(len(texts_of(record))))
+        return max(layouts, key=lambda one: one.tokens, default=Layout(0, 0, 0))
 
     def _read(self, record: Record, which: int) -> Layout:
         try:

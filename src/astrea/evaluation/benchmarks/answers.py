@@ -15,7 +15,7 @@ from torch import Tensor
 from astrea.common.errors import AstreaError
 from astrea.common.terminal import counted
 from astrea.evaluation.benchmarks.items import Item
-from astrea.evaluation.generate import Answerer, Features
+from astrea.evaluation.generate import Features, Predictor
 from astrea.language.chat import user
 from astrea.model.fingerprint import model_fingerprint
 from astrea.model.processing import AstreaProcessor
@@ -30,16 +30,16 @@ class Viewer:
     """A model with its processor, working in batches.
 
     Args:
-        answerer: the model at work. processor: reads the pictures.
+        predictor: the model at work. processor: reads the pictures.
     """
 
-    def __init__(self, answerer: Answerer, processor: AstreaProcessor) -> None:
-        self.answerer, self.processor, self.model = answerer, processor, answerer.model
+    def __init__(self, predictor: Predictor, processor: AstreaProcessor) -> None:
+        self.predictor, self.processor, self.model = predictor, processor, predictor.model
 
     @property
     def batch(self) -> int:
         """How many pictures, questions or texts at a time."""
-        return self.answerer.batch
+        return self.predictor.batch
 
     @torch.inference_mode()
     def encode(self, pictures: Sequence[Path]) -> Features:
@@ -49,7 +49,7 @@ class Viewer:
             AstreaError: a picture cannot be read; names it.
         """
         made = self.processor(images=[str(path) for path in pictures]).to(self.model.device)
-        found: Features = self.model.see(made["pixel_values"], made.get("original_images"))
+        found: Features = self.model.encode_images(made["pixel_values"], made.get("original_images"))
         return found
 
     @cached_property
@@ -59,7 +59,7 @@ class Viewer:
 
     def asked(self, prompt: str) -> str:
         """A prompt about one picture to the letter, as the chat template writes it."""
-        return self.answerer.packer.format.render([user(prompt, 1)], prompt=True)
+        return self.predictor.packer.format.render([user(prompt, 1)], prompt=True)
 
     def answer(self, items: Sequence[Item], longest: int, tick: Tick, keep: Keep) -> None:
         """One greedy answer for each item. A picture that cannot be read stops nothing but what is asked about it.
@@ -79,14 +79,14 @@ class Viewer:
             mine = [items[row] for row in rows if items[row].picture in places]
             if mine:
                 which = torch.tensor([places[item.picture] for item in mine], device=self.model.device)
-                made = self.answerer.answer([item.prompt for item in mine], features, which, longest=longest)
+                made = self.predictor.answer([item.prompt for item in mine], features, which, longest=longest)
                 keep(mine, made.texts)
             done += len(rows)
             tick(done, len(items))
         if unread:
-            told = "\n".join(error.message for error in list(unread.values())[:NAMED])
+            errors = "\n".join(error.message for error in list(unread.values())[:NAMED])
             more = f"\n... and {len(unread) - NAMED:,} more" if len(unread) > NAMED else ""
-            what = f"{counted(len(unread), 'picture')} cannot be read; all else is answered and kept:\n{told}{more}"
+            what = f"{counted(len(unread), 'picture')} cannot be read; all else is answered and kept:\n{errors}{more}"
             raise AstreaError(what, "correct or replace them; the same command then asks only what is left")
 
     def _seen(self, pictures: list[Path], unread: dict[Path, AstreaError]) -> tuple[Features | None, dict[Path, int]]:
@@ -106,7 +106,7 @@ class Viewer:
         parts = []
         for start in range(0, len(pictures), self.batch):
             part = pictures[start : start + self.batch]
-            parts.append(self.model.embed_image(features=self.encode(part), present=self.answerer.present(len(part))))
+            parts.append(self.model.embed_image(features=self.encode(part), present=self.predictor.present(len(part))))
             tick(start + len(part), len(pictures))
         return torch.cat(parts)
 
@@ -114,7 +114,7 @@ class Viewer:
     def embed_texts(self, texts: Sequence[str], tick: Tick) -> Tensor:
         """Unit vectors (C, P)."""
         parts = []
-        packer = self.answerer.packer
+        packer = self.predictor.packer
         for start in range(0, len(texts), self.batch):
             rows = [packer.ids(text) or [packer.pad] for text in texts[start : start + self.batch]]
             length = max(map(len, rows))

@@ -19,7 +19,7 @@ from astrea.evaluation.benchmarks.items import MODES
 from astrea.evaluation.benchmarks.missing import describe, locate
 from astrea.evaluation.benchmarks.run import Outcome, Settings, results_of, run_suite, write_results
 from astrea.evaluation.benchmarks.suite import choose_tasks
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.model.loading import load_model
 
 OUT = Path("runs/public")
@@ -71,7 +71,7 @@ def evaluate_public(
 
 def _viewer(model: Path, batch: int, trust_remote_code: bool, device: Device) -> Viewer:
     loaded, processor = load_model(model, trust_remote_code=trust_remote_code, device=device)
-    return Viewer(Answerer(loaded, processor.tokenizer, batch=batch), processor)
+    return Viewer(Predictor(loaded, processor.tokenizer, batch=batch), processor)
 
 
 def _ending(outcome: Outcome, settings: Settings, *, named: bool, report: Reporter) -> AstreaError | None:

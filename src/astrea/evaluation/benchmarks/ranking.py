@@ -101,7 +101,7 @@ def likelihoods(
             here = {name: f.rows(slice(row - start, row - start + 1)) for name, f in features.items()}
             asked = list(captions)
             for part in _parts(asked, viewer.batch):
-                values = viewer.answerer.likelihood(here, [part], pool.captions)[0]
+                values = viewer.predictor.likelihood(here, [part], pool.captions)[0]
                 found.update(zip(((row, caption) for caption in part), values.tolist(), strict=True))
         tick(min(start + viewer.batch, len(wanted)), len(wanted))
     return found
@@ -110,7 +110,7 @@ def likelihoods(
 def _priors(viewer: Viewer, captions: Sequence[str]) -> np.ndarray:
     """log p(caption) without a picture: [C]."""
     groups = list(_parts(list(range(len(captions))), viewer.batch))
-    return torch.cat(viewer.answerer.likelihood(None, groups, captions)).double().cpu().numpy()
+    return torch.cat(viewer.predictor.likelihood(None, groups, captions)).double().cpu().numpy()
 
 
 def _parts(rows: list[int], size: int) -> Iterator[list[int]]:

@@ -121,9 +121,9 @@ def run_task(
         score, count, prompt = _answered(task, found, settings, viewer, report, header)
     else:
         (score, count), prompt = _ranked(task, found, settings, viewer, report, header), ""
-    told = "no public answers" if score.score is None else f"{task.metric} {score.score:.1f}"
+    result = "no public answers" if score.score is None else f"{task.metric} {score.score:.1f}"
     asked = f", asked as {prompt!r}" if prompt else ""
-    report.say(f"{task.name}: {told} on {counted(count, 'item')}{asked}")
+    report.say(f"{task.name}: {result} on {counted(count, 'item')}{asked}")
     return {
         "title": task.title,
         "metric": task.metric,

@@ -106,14 +106,14 @@ def score_vizwiz(items: Sequence[Item], predictions: Sequence[str], mode: Mode) 
     said = [normalise_answer(answer) == UNANSWERABLE for answer in meant]
     true = [item.group == UNANSWERABLE for item in items]
     hits = sum(s and t for s, t in zip(said, true, strict=True))
-    told = {
+    detection = {
         "precision": 100.0 * hits / max(1, sum(said)),
         "recall": 100.0 * hits / max(1, sum(true)),
         "f1": 200.0 * hits / max(1, sum(said) + sum(true)),
         "said": sum(said),
         "true": sum(true),
     }
-    return Score(score.score, score.details | {UNANSWERABLE: told})
+    return Score(score.score, score.details | {UNANSWERABLE: detection})
 
 
 def submit_vqa(items: Sequence[Item], predictions: Sequence[str], mode: Mode) -> list[dict[str, Any]]:

@@ -25,12 +25,12 @@ class Answers:
     """One answer for each item, with pictures and ``blind``; None where it could not be given, such as when a picture
     turned out to be damaged. shares: (E,) what each expert got for the item's first picture; None without pictures."""
 
-    seen: list[str | None]
+    with_pictures: list[str | None]
     blind: list[str | None]
     shares: list[torch.Tensor | None]
 
 
-class Respondent:
+class ItemPredictor:
     """A model with its processor, answering greedily in batches.
 
     Args:
@@ -45,8 +45,8 @@ class Respondent:
         found = Answers([None] * len(items), [None] * len(items), [None] * len(items))
         done = 0
         for rows in batches(items, self.batch):
-            self._look(items, rows, found, report)
-            answered = [row for row in rows if found.seen[row] is not None]
+            self._answer_with_pictures(items, rows, found, report)
+            answered = [row for row in rows if found.with_pictures[row] is not None]
             if answered:
                 texts, _ = self._generate(items, answered, None)
                 for row, text in zip(answered, texts, strict=True):
@@ -67,7 +67,7 @@ class Respondent:
             report.track(f"answering without {expert}", done, len(items))
         return texts
 
-    def _look(self, items: Sequence[Item], rows: list[int], found: Answers, report: Reporter) -> None:
+    def _answer_with_pictures(self, items: Sequence[Item], rows: list[int], found: Answers, report: Reporter) -> None:
         """Answer some items with their pictures; one by one where they cannot be answered together."""
         try:
             pictures = [items[row].sample.pictures() for row in rows]
@@ -75,12 +75,12 @@ class Respondent:
         except AstreaError as error:
             if len(rows) > 1:
                 for row in rows:
-                    self._look(items, [row], found, report)
+                    self._answer_with_pictures(items, [row], found, report)
             else:
                 report.say(f"left out: {items[rows[0]].name}: {error.message}")
             return
         for row, text, share in zip(rows, texts, shares, strict=True):
-            found.seen[row], found.shares[row] = text, share
+            found.with_pictures[row], found.shares[row] = text, share
 
     @torch.inference_mode()
     def _generate(

@@ -17,7 +17,7 @@ from astrea.confidence.familiarity import learn_familiar
 from astrea.confidence.signals import refuses
 from astrea.confidence.unfamiliar import unfamiliar_pictures
 from astrea.data.streaming import FileDataset
-from astrea.evaluation.generate import Answerer, encode
+from astrea.evaluation.generate import Predictor, encode
 from astrea.evaluation.own_data.items import LONG, Item
 from astrea.evaluation.own_data.score import is_right
 from astrea.evaluation.signals import measure
@@ -74,12 +74,12 @@ def calibrated_on(
     strange = [Image.fromarray(one) for one in unfamiliar_pictures(len(asked) // 3, size, len(asked))]
     parts += [encode(model, processor, [picture]) for picture in strange]
     questions = [item.question for item in (*asked, *asked[: len(strange)])]
-    answerer = Answerer(model, processor.tokenizer)
+    predictor = Predictor(model, processor.tokenizer)
     found = measure(
-        answerer, dict(estimator.familiar), concat_features(parts), questions, range(len(questions)), longest=16
+        predictor, dict(estimator.familiar), concat_features(parts), questions, range(len(questions)), longest=16
     )
-    told = zip(found.answers, asked, strict=False)
-    right = [is_right(item.kind, answer, item.truths) > 0.5 for answer, item in told]
+    pairs = zip(found.answers, asked, strict=False)
+    right = [is_right(item.kind, answer, item.truths) > 0.5 for answer, item in pairs]
     right += [refuses(answer) for answer in found.answers[len(asked) :]]
     answerable = torch.arange(len(questions)) < len(asked)
     return ConfidenceEstimator(estimator.familiar, learn_calibration(found.signs, torch.tensor(right), answerable))

@@ -14,7 +14,7 @@ from astrea.data.packing import Packer
 from astrea.data.readers.mixture import Source
 from astrea.data.readers.trainable import Trainable
 from astrea.data.readers.warnings import RateLimitedWarnings
-from astrea.evaluation.own_data.answers import Answers, Respondent
+from astrea.evaluation.own_data.answers import Answers, ItemPredictor
 from astrea.evaluation.own_data.items import Item, items_of
 from astrea.evaluation.own_data.masked import score_changes
 from astrea.evaluation.own_data.retrieval import retrieval_tasks
@@ -58,16 +58,16 @@ def measure(
     names = ", ".join(dict.fromkeys(source.reader.path.name for source in sources))
     if not items:
         raise AstreaError(f"{names}: holds nothing to be answered", "look it over with astrea validate")
-    respondent = Respondent(model, processor, batch)
-    answers = respondent.answer(items, report)
+    predictor = ItemPredictor(model, processor, batch)
+    answers = predictor.answer(items, report)
     found = score(items, answers, model.experts.names)
-    readable = [item for item, said in zip(items, answers.seen, strict=True) if said is not None]
+    readable = [item for item, said in zip(items, answers.with_pictures, strict=True) if said is not None]
     found["tasks"] |= retrieval_tasks(model, processor, readable, report)
     files = [source.reader.path.name for source in sources]
     if len(set(files)) > 1:
         found["sources"] = by_source(items, answers, files)
     if masking:
-        found |= score_changes(respondent, items, answers, report)
+        found |= score_changes(predictor, items, answers, report)
     learned = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("model.experts."))
     found |= {
         "data": [str(source.reader.path) for source in sources],

@@ -41,10 +41,10 @@ def write_measured(
 def write_answers(measured: Measured, path: Path) -> None:
     """Every item with its question, truths and answers, one JSON object a line."""
     lines = []
-    for item, seen, blind in zip(measured.items, measured.answers.seen, measured.answers.blind, strict=True):
-        right = None if seen is None else round(is_right(item.kind, seen, item.truths), 4)
-        told = {"record": item.name, "kind": item.kind, "question": item.question, "truths": item.truths}
-        lines.append(json.dumps(told | {"answer": seen, "blind": blind, "right": right}, ensure_ascii=False) + "\n")
+    for item, answer, blind in zip(measured.items, measured.answers.with_pictures, measured.answers.blind, strict=True):
+        right = None if answer is None else round(is_right(item.kind, answer, item.truths), 4)
+        row = {"record": item.name, "kind": item.kind, "question": item.question, "truths": item.truths}
+        lines.append(json.dumps(row | {"answer": answer, "blind": blind, "right": right}, ensure_ascii=False) + "\n")
     with file_guard(path):
         write_atomic(path, "".join(lines).encode("utf-8", "replace"))
 
@@ -56,7 +56,7 @@ def write_samples(
     shown = [
         row
         for row, item in enumerate(measured.items)
-        if item.sample.record.images and measured.answers.seen[row] is not None
+        if item.sample.record.images and measured.answers.with_pictures[row] is not None
     ]
     step = max(1, len(shown) // SAMPLES)
     with file_guard(folder):
@@ -91,8 +91,8 @@ def _sample(
         "panel": panel,
         "task": item.kind,
         "question": item.question,
-        "answer": answers.seen[row],
+        "answer": answers.with_pictures[row],
         "truth": list(item.truths),
-        "right": is_right(item.kind, str(answers.seen[row]), item.truths) >= 0.999,
+        "right": is_right(item.kind, str(answers.with_pictures[row]), item.truths) >= 0.999,
         "shares": {} if share is None else dict(zip(model.experts.names, share.tolist(), strict=True)),
     }

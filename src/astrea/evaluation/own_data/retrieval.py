@@ -13,7 +13,7 @@ import torch
 
 from astrea.common.progress import Reporter
 from astrea.data.readers.conversation import picture_id
-from astrea.evaluation.generate import Answerer, encode
+from astrea.evaluation.generate import Predictor, encode
 from astrea.evaluation.metrics.retrieval import recall_at, retrieval_ranks
 from astrea.evaluation.own_data.items import Item
 from astrea.model.modeling import AstreaForConditionalGeneration
@@ -33,23 +33,23 @@ def retrieval_tasks(
     Args:
         items: whose pictures can be read.
     """
-    told: dict[int, list[Item]] = {}
+    by_picture: dict[int, list[Item]] = {}
     for item in items:
         if item.kind == "caption" and item.sample.record.images:
-            told.setdefault(picture_id(item.sample), []).append(item)
-    if len(told) < 2:
+            by_picture.setdefault(picture_id(item.sample), []).append(item)
+    if len(by_picture) < 2:
         return {}
-    groups = list(told.values())
+    groups = list(by_picture.values())
     texts = [text for group in groups for item in group for text in item.truths]
     owners = [number for number, group in enumerate(groups) for item in group for _ in item.truths]
-    answerer = Answerer(model, processor.tokenizer, batch=BATCH)
+    predictor = Predictor(model, processor.tokenizer, batch=BATCH)
     vectors_NP = []
     for start in range(0, len(groups), BATCH):
         samples = [group[0].sample for group in groups[start : start + BATCH]]
         pictures = [sample.picture(sample.record.images[0]) for sample in samples]
         vectors_NP.append(model.embed_image(features=encode(model, processor, pictures)).cpu())
         report.track("embedding pictures", min(start + BATCH, len(groups)), len(groups))
-    words_CP = answerer.embed_texts(texts)
+    words_CP = predictor.embed_texts(texts)
     ranks = retrieval_ranks(torch.cat(vectors_NP).numpy(), words_CP.numpy(), np.array(owners))
     return {
         name: {

@@ -30,12 +30,12 @@ def score(items: Sequence[Item], answers: Answers, names: Sequence[str]) -> dict
     tasks: dict[str, Any] = {}
     shares: dict[str, torch.Tensor] = {}
     for kind in KINDS:
-        rows = [row for row, item in enumerate(items) if item.kind == kind and answers.seen[row] is not None]
+        rows = [row for row, item in enumerate(items) if item.kind == kind and answers.with_pictures[row] is not None]
         if not rows:
             continue
         truths = [items[row].truths for row in rows]
-        seen, blind = ([str(given[row]) for row in rows] for given in (answers.seen, answers.blind))
-        secondary = figures(kind, seen, truths)
+        given, blind = ([str(one[row]) for row in rows] for one in (answers.with_pictures, answers.blind))
+        secondary = figures(kind, given, truths)
         primary = primary_of(kind)
         tasks[kind] = {
             "metric": primary,
@@ -85,14 +85,18 @@ def by_source(items: Sequence[Item], answers: Answers, names: Sequence[str]) -> 
     found = {}
     for name in dict.fromkeys(names):
         rows = [
-            row for row, item in enumerate(items) if names[item.sample.source] == name and answers.seen[row] is not None
+            row
+            for row, item in enumerate(items)
+            if names[item.sample.source] == name and answers.with_pictures[row] is not None
         ]
         if not rows:
             continue
         own = [items[row] for row in rows]
-        seen, blind = (by_kind(own, [str(given[row]) for row in rows]) for given in (answers.seen, answers.blind))
-        average, blind_average = (float(np.mean(list(scores.values()))) for scores in (seen, blind))
-        found[name] = {"n": len(rows), "average": average, "blind_average": blind_average, "tasks": seen}
+        shown, blind = (
+            by_kind(own, [str(given[row]) for row in rows]) for given in (answers.with_pictures, answers.blind)
+        )
+        average, blind_average = (float(np.mean(list(scores.values()))) for scores in (shown, blind))
+        found[name] = {"n": len(rows), "average": average, "blind_average": blind_average, "tasks": shown}
     return found
 
 

@@ -129,7 +129,7 @@ class CaptionCheckpoint(CheckpointExpert):
             output_hidden_states=True,
         )
 
-    def tell(self, pixels_B3SS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def generate(self, pixels_B3SS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pieces (B, T), their probabilities (B, T; 0 after the sentence) and decoder states (B, T, H)."""
         pixels = self.inputs(pixels_B3SS)
         prompt_L = torch.tensor(self.settings.prompt_ids, device=pixels.device)
@@ -159,7 +159,7 @@ class CaptionCheckpoint(CheckpointExpert):
         )
 
     def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
-        _, sure_BT, state_BTH = self.tell(pixels_B3HW)
+        _, sure_BT, state_BTH = self.generate(pixels_B3HW)
         filled_BT1 = (sure_BT > 0).float().unsqueeze(-1)
         named = torch.cat([ranks(sure_BT), sure_BT.unsqueeze(-1), filled_BT1], -1)
         return ExpertFeatures(torch.cat([named, even(state_BTH) * filled_BT1], -1), sure_BT)
@@ -178,14 +178,14 @@ class CaptionCheckpoint(CheckpointExpert):
             ) from error
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
-        piece_BT, sure_BT, _ = self.tell(pixels_B3HW)
+        piece_BT, sure_BT, _ = self.generate(pixels_B3HW)
         words = self.words()
         found = []
         for pieces, sure in zip(piece_BT.tolist(), sure_BT.tolist(), strict=True):
             count = sum(score > 0 for score in sure)
-            told = [words.decode(pieces[: end + 1], skip_special_tokens=True) for end in range(count)]
-            caption = " ".join(told[-1].split()) if told else ""
-            labels, scores = caption.split(), word_scores(told, sure[:count])
+            prefixes = [words.decode(pieces[: end + 1], skip_special_tokens=True) for end in range(count)]
+            caption = " ".join(prefixes[-1].split()) if prefixes else ""
+            labels, scores = caption.split(), word_scores(prefixes, sure[:count])
             found.append(
                 Reading(self.kind, labels=labels, scores=scores if len(scores) == len(labels) else [], caption=caption)
             )

@@ -89,7 +89,7 @@ class TagCheckpoint(GridCheckpoint):
         return (each_by_itself if several else one_of_them)(out.logits.float())
 
     def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
-        out, cells_BGH = self.see(pixels_B3HW)
+        out, cells_BGH = self.network_output(pixels_B3HW)
         tags_BK = keep_top(self.probabilities(out), self.settings.top)
         cells_BGH = torch.cat([cells_BGH.mean(1, keepdim=True), cells_BGH], 1)
         sure_BT = F.pad(tags_BK.amax(1, keepdim=True).clamp_min(LEAST), (0, self.side**2), value=1.0)

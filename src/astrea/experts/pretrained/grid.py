@@ -147,7 +147,7 @@ class GridCheckpoint(CheckpointExpert):
             self.hidden = self.backbone.last_width(config) if self.backbone.last_width else widths[-1]
         self.describe_tokens(side * side, (None,) * self.hidden, {"feature": (0, self.hidden)}, ("{feature}",))
 
-    def see(self, pixels_B3SS: Tensor) -> tuple[Any, Tensor]:
+    def network_output(self, pixels_B3SS: Tensor) -> tuple[Any, Tensor]:
         """What the network returns, and the cells (B, G, H) of the hidden state that is read."""
         pixels = self.inputs(pixels_B3SS)
         out = self.backbone.call(self.model, pixels)
@@ -168,7 +168,7 @@ class GridCheckpoint(CheckpointExpert):
         return cells_G2.expand(len(like_BGH), -1, -1)
 
     def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
-        cells_BGH = even(self.see(pixels_B3HW)[1])
+        cells_BGH = even(self.network_output(pixels_B3HW)[1])
         return ExpertFeatures(cells_BGH, cells_BGH.new_ones(cells_BGH.shape[:2]), self.places(cells_BGH))
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:

@@ -109,8 +109,8 @@ def add_phrases(expert: ZeroShotCheckpoint, folder: Path) -> None:
             return_tensors="pt",
         )
         mask = {} if full else {"attention_mask": asked["attention_mask"]}
-        told = both.get_text_features(input_ids=asked["input_ids"], **mask)
-        found.append(F.normalize(getattr(told, "pooler_output", told).float(), dim=-1))
+        embedded = both.get_text_features(input_ids=asked["input_ids"], **mask)
+        found.append(F.normalize(getattr(embedded, "pooler_output", embedded).float(), dim=-1))
     expert.phrases_KP.copy_(torch.cat(found))
     expert.scale.copy_(both.logit_scale.float().exp().squeeze())
     expert.bias.copy_(getattr(both, "logit_bias", torch.zeros(())).float().squeeze())

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from torch import nn
 
 from astrea.common.progress import Reporter
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.recipes.recipe import Data
 from astrea.training.checkpoint import rng_state, set_rng_state
 from astrea.training.context import TrainingContext
-from astrea.world.evaluation.runner import Seen, look, run_tasks
+from astrea.world.evaluation.runner import EncodedTestSets, encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
 
 QUESTIONS, CAPTIONS, GROUPS = 20, 20, 5
@@ -38,7 +38,7 @@ class TrainingCallback:
         self.every = every
         self.learned: set[str] = set()
         self.curve: list[list[float]] = []
-        self._seen: Seen | None = None
+        self._encoded: EncodedTestSets | None = None
         self._steps = 0
 
     def __call__(self, ctx: TrainingContext, stage: str, step: int, seconds: float) -> None:
@@ -66,10 +66,12 @@ class TrainingCallback:
             test_retrieval_groups=min(GROUPS, data.test_retrieval_groups),
         )
         with undisturbed(ctx.model):
-            if self._seen is None:
-                self._seen = look(ctx.model, build_test_sets(ctx.recipe.world, small, split="validation"))
-            answerer = Answerer(ctx.model, ctx.tokenizer)
-            return run_tasks(answerer, self._seen, TASKS, blind=False, label="curve", report=Reporter()).average
+            if self._encoded is None:
+                self._encoded = encode_test_sets(
+                    ctx.model, build_test_sets(ctx.recipe.world, small, split="validation")
+                )
+            predictor = Predictor(ctx.model, ctx.tokenizer)
+            return run_tasks(predictor, self._encoded, TASKS, blind=False, label="curve", report=Reporter()).average
 
 
 @contextmanager

@@ -11,31 +11,37 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerBase
 
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.world.evaluation.runner import Seen
+from astrea.world.evaluation.runner import EncodedTestSets
 from astrea.world.experts.truth import pixels_from_scenes
 
 QUESTION = "what colour is the cat?"
 
 
-def flops_per_sample(model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, seen: Seen) -> int:
+def flops_per_sample(
+    model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, encoded: EncodedTestSets
+) -> int:
     """Floating-point operations of alignment, fusion and the language model's reading of the prompt (the first word of
     the answer comes out of it); a multiply-add counts two. The experts' own are not in it."""
-    return _flops(_one_question(model, tokenizer, seen))
+    return _flops(_one_question(model, tokenizer, encoded))
 
 
-def flops_of_experts(model: AstreaForConditionalGeneration, seen: Seen) -> int:
+def flops_of_experts(model: AstreaForConditionalGeneration, encoded: EncodedTestSets) -> int:
     """Floating-point operations of all experts looking at one picture."""
-    pixels = pixels_from_scenes(seen.sets.pool[:1])
-    return _flops(lambda: model.see(pixels))
+    pixels = pixels_from_scenes(encoded.sets.pool[:1])
+    return _flops(lambda: model.encode_images(pixels))
 
 
 def latency_ms(
-    model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, seen: Seen, *, runs: int = 30
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: EncodedTestSets,
+    *,
+    runs: int = 30,
 ) -> float:
     """Milliseconds of the pass that `flops_per_sample` counts, on one thread: the median of some runs."""
-    ask = _one_question(model, tokenizer, seen)
+    ask = _one_question(model, tokenizer, encoded)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -51,10 +57,10 @@ def latency_ms(
 
 
 def _one_question(
-    model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, seen: Seen
+    model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, encoded: EncodedTestSets
 ) -> Callable[[], Any]:
-    inputs = Answerer(model, tokenizer).prompts([QUESTION], pictures=True)
-    features = {name: part.rows(slice(0, 1)) for name, part in seen.pool.items()}
+    inputs = Predictor(model, tokenizer).prompts([QUESTION], pictures=True)
+    features = {name: part.rows(slice(0, 1)) for name, part in encoded.pool.items()}
 
     return lambda: model(**inputs, features=features, use_cache=True, logits_to_keep=1)
 

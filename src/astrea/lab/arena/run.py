@@ -26,7 +26,7 @@ from astrea.common.paths import file_guard, read_json
 from astrea.common.progress import Reporter
 from astrea.common.provenance import commit, machine
 from astrea.data.feature_cache import FeatureCache, canonical_json
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.lab.arena.callback import TrainingCallback
 from astrea.lab.arena.cost import flops_of_experts, flops_per_sample, latency_ms
 from astrea.lab.arena.variants import CURVES, Variant
@@ -40,7 +40,14 @@ from astrea.training.plan import plan_stages
 from astrea.training.sources import open_cache
 from astrea.training.stage_runner import NOT_TRAINING
 from astrea.training.trainer import train
-from astrea.world.evaluation.runner import Outcome, Seen, condition_scores, look, run_tasks, scene_of
+from astrea.world.evaluation.runner import (
+    EncodedTestSets,
+    Outcome,
+    condition_scores,
+    encode_test_sets,
+    run_tasks,
+    scene_of,
+)
 from astrea.world.evaluation.tasks import CAPTION_TASKS, TASKS, build_test_sets
 from astrea.world.scenes.vocabulary import CONDITIONS
 
@@ -146,8 +153,8 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
     # The sweep chooses settings, so it never sees the test set.
     split = "validation" if who.kind == "trial" else "test"
     cache = open_cache(recipe, Path(spec["cache"]))
-    seen = look(model, build_test_sets(recipe.world, recipe.data, split=split), cache, report)
-    outcome = run_tasks(Answerer(model, tokenizer), seen, TASKS, blind=False, label="evaluate", report=report)
+    encoded = encode_test_sets(model, build_test_sets(recipe.world, recipe.data, split=split), cache, report)
+    outcome = run_tasks(Predictor(model, tokenizer), encoded, TASKS, blind=False, label="evaluate", report=report)
     names = model.experts.names
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     made = {
@@ -162,21 +169,21 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
         "average": outcome.average,
         "tasks": outcome.scores,
         "items": {task: packed_items(task, values) for task, values in outcome.per_item.items()},
-        "conditions": condition_scores(seen, outcome),
-        "shares": shares_table(seen, outcome, names),
+        "conditions": condition_scores(encoded, outcome),
+        "shares": shares_table(encoded, outcome, names),
         "load": load_with_entropy(outcome.shares, names),
         "params_trainable": sum(count for name, count in sizes.items() if name in callback.learned),
         "params_total": sum(sizes.values()),
         "visual_tokens": model.num_visual_tokens,
         "steps": sum(plan.schedule.steps for plan in plan_stages(recipe)),
         "tune_steps": recipe.tune.steps,
-        "flops_per_sample": flops_per_sample(model, tokenizer, seen),
-        "flops_experts": flops_of_experts(model, seen),
-        "latency_ms": round(latency_ms(model, tokenizer, seen), 3),
+        "flops_per_sample": flops_per_sample(model, tokenizer, encoded),
+        "flops_experts": flops_of_experts(model, encoded),
+        "latency_ms": round(latency_ms(model, tokenizer, encoded), 3),
         "seconds": seconds,
         "wall_s": round(sum(s for name, s in seconds.items() if name not in NOT_TRAINING), 2),
         "curve": callback.curve,
-        "probes": probes_of(who, model, tokenizer, seen, outcome, recipe, cache),
+        "probes": probes_of(who, model, tokenizer, encoded, outcome, recipe, cache),
         "machine": machine(),
         "commit": commit(),
     }
@@ -196,11 +203,13 @@ def unpacked_items(packed: str | list[float]) -> np.ndarray:
     return np.array([float(value) for value in packed])
 
 
-def shares_table(seen: Seen, outcome: Outcome, names: list[str]) -> dict[str, dict[str, dict[str, float]]]:
+def shares_table(
+    encoded: EncodedTestSets, outcome: Outcome, names: list[str]
+) -> dict[str, dict[str, dict[str, float]]]:
     """Mean share of every expert by task and condition of the picture, where there is such an item."""
     table: dict[str, dict[str, dict[str, float]]] = {}
     for task, shares_BE in outcome.shares.items():
-        conditions = np.array([scene.condition for scene in scene_of(seen, task)])
+        conditions = np.array([scene.condition for scene in scene_of(encoded, task)])
         table[task] = {
             condition: {
                 name: round(float(mean), 4)
@@ -213,15 +222,21 @@ def shares_table(seen: Seen, outcome: Outcome, names: list[str]) -> dict[str, di
 
 
 def probes_of(
-    who: Variant, model: Any, tokenizer: Any, seen: Seen, outcome: Outcome, recipe: Recipe, cache: FeatureCache
+    who: Variant,
+    model: Any,
+    tokenizer: Any,
+    encoded: EncodedTestSets,
+    outcome: Outcome,
+    recipe: Recipe,
+    cache: FeatureCache,
 ) -> dict[str, Any] | None:
     """Masking, contribution, pruning and robustness of the variants that are probed; None of the others."""
     if who.name not in PROBED.get(who.kind, ()):
         return None
     more = {"test_questions": recipe.data.test_questions * MANY, "test_captions": recipe.data.test_captions * MANY}
     sets = build_test_sets(recipe.world, recipe.data.model_copy(update=more | {"test_retrieval_groups": 1}))
-    many = look(model, sets, cache)
-    found = probe(model, tokenizer, seen, outcome, many=many, report=Reporter())
+    many = encode_test_sets(model, sets, cache)
+    found = probe(model, tokenizer, encoded, outcome, many=many, report=Reporter())
     # The record has shares and load already.
     kept: dict[str, Any] = rounded({name: part for name, part in found.items() if name not in ("shares", "load")})
     return kept

@@ -17,13 +17,13 @@ from transformers import PreTrainedTokenizerBase
 from astrea.common.errors import AstreaError
 from astrea.common.files import finite_or_null
 from astrea.common.progress import SILENT, Reporter
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.evaluation.metrics.balance import load_balance
 from astrea.lab.probes.pareto import pareto, saving, shares_for
 from astrea.lab.probes.robustness import robustness, trust_rates
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.world.evaluation.contribution import calibration, cell_means, contributions
-from astrea.world.evaluation.runner import Outcome, Seen, run_tasks
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome, run_tasks
 from astrea.world.evaluation.tasks import CAPTION_TASKS
 from astrea.world.scenes.questions import VQA_TASKS
 
@@ -33,12 +33,12 @@ PROBE_TASKS: tuple[str, ...] = (*VQA_TASKS, *CAPTION_TASKS)
 def probe(
     model: AstreaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    seen: Seen,
+    encoded: EncodedTestSets,
     main: Outcome,
     *,
     tasks: Sequence[str] = PROBE_TASKS,
     items: int | None = 60,
-    many: Seen | None = None,
+    many: EncodedTestSets | None = None,
     report: Reporter = SILENT,
 ) -> dict[str, Any]:
     """All probes of a model, JSON-able. Scores are 0..100, differences in points; the same call gives the same figures.
@@ -48,7 +48,7 @@ def probe(
         tasks: VQA and caption tasks to probe on; averages are over these.
         items: masking, robustness and pareto use only this many items of each task (None = all). Load, saving and trust
             use all.
-        many: contributions and shares are measured on these test sets, which may be larger; None = on ``seen``. A
+        many: contributions and shares are measured on these test sets, which may be larger; None = on ``encoded``. A
             contribution in one condition is a small difference and wants many questions.
 
     Returns:
@@ -67,11 +67,11 @@ def probe(
             f"evaluate the model on the tasks first and choose among {', '.join(PROBE_TASKS)}",
         )
     names = model.experts.names
-    few = first_items(seen, tasks, items)
+    few = first_items(encoded, tasks, items)
     whole = {task: 100 * float(np.mean(main.per_item[task][:items])) for task in tasks}
-    many = seen if many is None else many
+    many = encoded if many is None else many
     worth = contributions(model, tokenizer, many, tasks, report=report)
-    shares = shares_for(Answerer(model, tokenizer), many, tasks)
+    shares = shares_for(Predictor(model, tokenizer), many, tasks)
     found: dict[str, Any] = finite_or_null(
         {
             "tasks": list(tasks),
@@ -83,29 +83,29 @@ def probe(
             "load": load_with_entropy(main.shares, names),
             "robustness": robustness(model, tokenizer, few, whole, report),
             "pareto": pareto(model, tokenizer, few, tasks, report),
-            "saving": saving(model, tokenizer, seen, tasks, main),
-            "trust": trust_rates(model, seen, tasks),
+            "saving": saving(model, tokenizer, encoded, tasks, main),
+            "trust": trust_rates(model, encoded, tasks),
         }
     )
     return found
 
 
-def first_items(seen: Seen, tasks: Sequence[str], items: int | None) -> Seen:
+def first_items(encoded: EncodedTestSets, tasks: Sequence[str], items: int | None) -> EncodedTestSets:
     """The first ``items`` items of each task, with the features of their pictures."""
     questions, described, features = [], {}, {}
     for task in tasks:
         if task in VQA_TASKS:
-            questions += [item for item in seen.sets.questions if item.question.task == task][:items]
+            questions += [item for item in encoded.sets.questions if item.question.task == task][:items]
         else:
-            described[task] = seen.sets.described[task][:items]
-            features[task] = {name: part.rows(slice(items)) for name, part in seen.described[task].items()}
-    return replace(seen, sets=replace(seen.sets, questions=questions, described=described), described=features)
+            described[task] = encoded.sets.described[task][:items]
+            features[task] = {name: part.rows(slice(items)) for name, part in encoded.described[task].items()}
+    return replace(encoded, sets=replace(encoded.sets, questions=questions, described=described), described=features)
 
 
 def masking(
     model: AstreaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    seen: Seen,
+    encoded: EncodedTestSets,
     whole: Mapping[str, float],
     report: Reporter,
 ) -> dict[str, dict[str, Any]]:
@@ -119,8 +119,8 @@ def masking(
     """
     found: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(model.experts.names, 1):
-        answerer = Answerer(model, tokenizer, masked=[name])
-        row = run_tasks(answerer, seen, list(whole), blind=False, label=f"without {name}", report=Reporter())
+        predictor = Predictor(model, tokenizer, masked=[name])
+        row = run_tasks(predictor, encoded, list(whole), blind=False, label=f"without {name}", report=Reporter())
         points = {task: row.scores[task] - score for task, score in whole.items()}
         found[name] = {"average": float(np.mean(list(points.values()))), "tasks": points}
         report.track("masking", number, len(model.experts.names), name)

@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from astrea.common.progress import Reporter
-from astrea.evaluation.generate import Answerer, Features
+from astrea.evaluation.generate import Features, Predictor
 from astrea.experts.corruption import frozen, not_numbers, of_the_next, stuck
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.world.evaluation.runner import Seen, run_tasks
+from astrea.world.evaluation.runner import EncodedTestSets, run_tasks
 from astrea.world.scenes.questions import VQA_TASKS
 
 CORRUPTIONS = {"swapped": of_the_next, "frozen": frozen, "constant": stuck, "nan": not_numbers}
@@ -27,7 +27,7 @@ CORRUPTIONS = {"swapped": of_the_next, "frozen": frozen, "constant": stuck, "nan
 def robustness(
     model: AstreaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    seen: Seen,
+    encoded: EncodedTestSets,
     whole: Mapping[str, float],
     report: Reporter,
 ) -> dict[str, Any]:
@@ -41,21 +41,21 @@ def robustness(
     clean = float(np.mean(list(whole.values())))
     found: dict[str, Any] = {kind: {} for kind in CORRUPTIONS}
     for number, (kind, name) in enumerate(((k, n) for k in CORRUPTIONS for n in names), 1):
-        ill = corrupted_seen(seen, name, kind)
-        answerer = Answerer(model, tokenizer)
-        row = run_tasks(answerer, ill, list(whole), blind=False, label=f"{kind} {name}", report=Reporter())
+        ill = corrupted_test_sets(encoded, name, kind)
+        predictor = Predictor(model, tokenizer)
+        row = run_tasks(predictor, ill, list(whole), blind=False, label=f"{kind} {name}", report=Reporter())
         found[kind][name] = {"average": row.average}
         report.track("robustness", number, len(CORRUPTIONS) * len(names), f"{kind} {name}")
     lost = {kind: float(np.mean([clean - found[kind][name]["average"] for name in names])) for kind in CORRUPTIONS}
     return {**found, "clean": clean, "mean_loss": lost}
 
 
-def corrupted_seen(seen: Seen, name: str, kind: str) -> Seen:
+def corrupted_test_sets(encoded: EncodedTestSets, name: str, kind: str) -> EncodedTestSets:
     """The same test sets, but one expert is corrupted on every picture of questions and captions."""
     return replace(
-        seen,
-        questions=corrupted(seen.questions, name, kind),
-        described={task: corrupted(features, name, kind) for task, features in seen.described.items()},
+        encoded,
+        questions=corrupted(encoded.questions, name, kind),
+        described={task: corrupted(features, name, kind) for task, features in encoded.described.items()},
     )
 
 
@@ -70,19 +70,19 @@ def corrupted(features: Features, name: str, kind: str) -> Features:
 
 
 def trust_rates(
-    model: AstreaForConditionalGeneration, seen: Seen, tasks: Sequence[str]
+    model: AstreaForConditionalGeneration, encoded: EncodedTestSets, tasks: Sequence[str]
 ) -> dict[str, dict[str, float]] | None:
     """How often each expert counts as reliable, 0..1: with its own output, and with that for another picture.
 
     Returns:
         {expert: {"clean": rate, "swapped": rate}} over all pictures of the tasks; None where the fusion does not judge.
     """
-    clean_E = _reliable(model, seen, tasks)
+    clean_E = _reliable(model, encoded, tasks)
     if clean_E is None:
         return None
     found = {}
     for index, name in enumerate(model.experts.names):
-        swapped_E = _reliable(model, corrupted_seen(seen, name, "swapped"), tasks)
+        swapped_E = _reliable(model, corrupted_test_sets(encoded, name, "swapped"), tasks)
         assert swapped_E is not None  # the same fusion
         found[name] = {"clean": float(clean_E[index]), "swapped": float(swapped_E[index])}
     return found
@@ -90,13 +90,13 @@ def trust_rates(
 
 @torch.inference_mode()
 def _reliable(
-    model: AstreaForConditionalGeneration, seen: Seen, tasks: Sequence[str], batch: int = 64
+    model: AstreaForConditionalGeneration, encoded: EncodedTestSets, tasks: Sequence[str], batch: int = 64
 ) -> Tensor | None:
     """The share (E,) of pictures on which each expert counts as reliable, or None where the fusion does not judge."""
     model.eval()
-    sets = [seen.described[task] for task in tasks if task not in VQA_TASKS]
+    sets = [encoded.described[task] for task in tasks if task not in VQA_TASKS]
     if any(task in VQA_TASKS for task in tasks):
-        sets.append(seen.questions)
+        sets.append(encoded.questions)
     found = []
     for features in sets:
         count = len(next(iter(features.values())).tokens)

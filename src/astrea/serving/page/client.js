@@ -2,7 +2,7 @@
 
 export async function experts() {
   const answer = await fetch("v1/models");
-  if (!answer.ok) throw new Error(await told(answer));
+  if (!answer.ok) throw new Error(await reason(answer));
   return (await answer.json()).data[0];
 }
 
@@ -21,7 +21,7 @@ export async function ask({ question, picture, astrea, temperature, tokens, sign
       astrea,
     }),
   });
-  if (!answer.ok) throw new Error(await told(answer));
+  if (!answer.ok) throw new Error(await reason(answer));
   for await (const chunk of events(answer.body)) {
     if (chunk.error) throw new Error(chunk.error.message);
     on(chunk);
@@ -34,11 +34,11 @@ export async function search(wanted) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(wanted),
   });
-  if (!answer.ok) throw new Error(await told(answer));
+  if (!answer.ok) throw new Error(await reason(answer));
   return (await answer.json()).data;
 }
 
-async function told(answer) {
+async function reason(answer) {
   try {
     return (await answer.json()).error.message;
   } catch {

@@ -50,9 +50,9 @@ function list(weights, masking = {}) {
     const show = make("input", { type: "checkbox", checked: state.shown.has(name), disabled: !placed(state.readings[name]) });
     show.setAttribute("aria-label", `Show what ${name} saw`);
     show.addEventListener("change", () => { show.checked ? state.shown.add(name) : state.shown.delete(name); redraw(); });
-    const told = make("td", {}, name);
-    if (state.readings[name]) told.append(make("div", { className: "saw", textContent: `saw: ${words(state.readings[name])}` }));
-    if (masking[name]) told.append(make("div", { className: "saw", textContent: `without it: ${masking[name].answer || "(nothing)"}` }));
+    const nameCell = make("td", {}, name);
+    if (state.readings[name]) nameCell.append(make("div", { className: "saw", textContent: `saw: ${words(state.readings[name])}` }));
+    if (masking[name]) nameCell.append(make("div", { className: "saw", textContent: `without it: ${masking[name].answer || "(nothing)"}` }));
     const weight = weights[name];
     const bar = make("td");
     if (weight !== undefined) {
@@ -60,7 +60,7 @@ function list(weights, masking = {}) {
       meter.setAttribute("aria-label", `Weight of ${name}`);
       bar.append(meter, ` ${Math.round(100 * weight)} %`);
     }
-    return make("tr", {}, make("td", {}, use), told, bar, make("td", {}, show));
+    return make("tr", {}, make("td", {}, use), nameCell, bar, make("td", {}, show));
   });
   at("experts").tBodies[0].replaceChildren(...rows);
 }

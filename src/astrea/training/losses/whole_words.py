@@ -44,16 +44,16 @@ class WholeWordContrast(AlignLoss):
         tokens_BTD, read_BT = matrix.tokens[:, learn_T], matrix.valid[:, learn_T]
         every = [self.words.of(texts) for texts in step.samples.texts]
         total = sum(1 for some in every if some)
-        told_BV = tokens_BTD.new_zeros(len(tokens_BTD), len(self.words.words))
+        target_BV = tokens_BTD.new_zeros(len(tokens_BTD), len(self.words.words))
         for row, some in enumerate(every[step.local]):
-            told_BV[row, some] = 1.0 / max(1, len(some))
-        told_BV = told_BV * read_BT.any(1, keepdim=True)
+            target_BV[row, some] = 1.0 / max(1, len(some))
+        target_BV = target_BV * read_BT.any(1, keepdim=True)
         if not total or not learn_T.any():
             return matrix.tokens.sum() * 0
         unit_BTD = F.normalize(tokens_BTD - self.mean_D.to(tokens_BTD.dtype), dim=-1)
         score_BTV = unit_BTD @ self.vectors_VD.to(unit_BTD.dtype).T / self.ctx.contrast.temperature()
         best_BV = score_BTV.masked_fill(~read_BT.unsqueeze(-1), UNREAD).logsumexp(1)
-        return -(told_BV * best_BV.log_softmax(-1)).sum() / total
+        return -(target_BV * best_BV.log_softmax(-1)).sum() / total
 
     def _numbers(self, names: Sequence[str]) -> list[int]:
         return [self.ctx.model.alignment.names.index(name) for name in names]

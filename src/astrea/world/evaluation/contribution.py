@@ -17,7 +17,7 @@ from astrea.common.progress import SILENT, Reporter
 from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Packer, Turn, answer_losses
 from astrea.evaluation.generate import Features
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.world.evaluation.runner import Seen, scene_of
+from astrea.world.evaluation.runner import EncodedTestSets, scene_of
 from astrea.world.scenes.questions import VQA_TASKS
 
 MIN_ITEMS = 5
@@ -33,25 +33,25 @@ Cells = dict[str, dict[str, dict[str, float]]]
 """task -> condition of the picture -> expert -> mean."""
 
 
-def turns_of(seen: Seen, task: str) -> list[tuple[int, Turn]]:
+def turns_of(encoded: EncodedTestSets, task: str) -> list[tuple[int, Turn]]:
     """Every item of a VQA or caption task, in the order of its scores: which picture, and the question with its true
     answer (for captions the first reference, which is the canonical one)."""
     if task in VQA_TASKS:
-        mine = [item for item in seen.sets.questions if item.question.task == task]
+        mine = [item for item in encoded.sets.questions if item.question.task == task]
         return [(item.scene, Turn(item.question.text, item.question.answer)) for item in mine]
-    scenes = seen.sets.described[task]
-    return [(index, Turn(CAPTION_PROMPT, seen.suite.references(scene, 0)[0])) for index, scene in enumerate(scenes)]
+    scenes = encoded.sets.described[task]
+    return [(index, Turn(CAPTION_PROMPT, encoded.suite.references(scene, 0)[0])) for index, scene in enumerate(scenes)]
 
 
-def pictures_of(seen: Seen, task: str) -> Features:
+def pictures_of(encoded: EncodedTestSets, task: str) -> Features:
     """The features that the pictures of `turns_of` are rows of."""
-    return seen.questions if task in VQA_TASKS else seen.described[task]
+    return encoded.questions if task in VQA_TASKS else encoded.described[task]
 
 
 def contributions(
     model: AstreaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    seen: Seen,
+    encoded: EncodedTestSets,
     tasks: Sequence[str],
     *,
     batch: int = ROWS,
@@ -67,9 +67,9 @@ def contributions(
     found: dict[str, Tensor] = {}
     for some in filter(None, sources):
         # Questions of all VQA tasks are about the same pictures, so they are asked together.
-        turns = {task: turns_of(seen, task) for task in some}
+        turns = {task: turns_of(encoded, task) for task in some}
         everything = [turn for task in some for turn in turns[task]]
-        delta_QE = _deltas(model, tokenizer, pictures_of(seen, some[0]), everything, batch, ", ".join(some), report)
+        delta_QE = _deltas(model, tokenizer, pictures_of(encoded, some[0]), everything, batch, ", ".join(some), report)
         found |= dict(zip(some, delta_QE.split([len(turns[task]) for task in some]), strict=True))
     return {task: found[task] for task in tasks}
 
@@ -127,26 +127,26 @@ def _losses(
     return answer_losses(logits_RLV, there["labels"], there["segments"], int(packed.segments.max())).cpu()
 
 
-def _by_condition(seen: Seen, task: str) -> Iterator[tuple[str, Tensor]]:
+def _by_condition(encoded: EncodedTestSets, task: str) -> Iterator[tuple[str, Tensor]]:
     """The conditions that pictures of a task have, each with its items (Q,) bool."""
-    conditions = [seen.suite.condition(scene) for scene in scene_of(seen, task)]
-    for name in seen.suite.conditions:
+    conditions = [encoded.suite.condition(scene) for scene in scene_of(encoded, task)]
+    for name in encoded.suite.conditions:
         if name in conditions:
             yield name, torch.tensor([each == name for each in conditions])
 
 
-def cell_means(seen: Seen, values: Mapping[str, Tensor], names: Sequence[str]) -> Cells:
+def cell_means(encoded: EncodedTestSets, values: Mapping[str, Tensor], names: Sequence[str]) -> Cells:
     """The mean of each task's values (Q, E) by condition of the picture and expert; empty cells are left out."""
     return {
         task: {
             condition: dict(zip(names, values_QE[mine].mean(0).tolist(), strict=True))
-            for condition, mine in _by_condition(seen, task)
+            for condition, mine in _by_condition(encoded, task)
         }
         for task, values_QE in values.items()
     }
 
 
-def calibration(seen: Seen, shares: Mapping[str, Tensor], worth: Mapping[str, Tensor]) -> dict[str, Any]:
+def calibration(encoded: EncodedTestSets, shares: Mapping[str, Tensor], worth: Mapping[str, Tensor]) -> dict[str, Any]:
     """Whether the experts with the larger shares are those that contribute more.
 
     Args:
@@ -163,7 +163,7 @@ def calibration(seen: Seen, shares: Mapping[str, Tensor], worth: Mapping[str, Te
     for task, worth_QE in worth.items():
         if len(worth_QE) >= MIN_ITEMS:
             coarse.append((shares[task].mean(0), worth_QE.mean(0)))
-        for _, mine in _by_condition(seen, task):
+        for _, mine in _by_condition(encoded, task):
             if int(mine.sum()) >= MIN_ITEMS:
                 fine.append((shares[task][mine].mean(0), worth_QE[mine].mean(0)))
     return {

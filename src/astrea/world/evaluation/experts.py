@@ -53,7 +53,7 @@ def judge_detection(expert: Expert, scenes: Sequence[Scene]) -> Scores:
     named = {kind: i for i, kind in enumerate(NAMED)}
     truth: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
-    features = seen_by(expert, scenes)
+    features = expert_features(expert, scenes)
     boxes = boxes_from_tokens(features.tokens) * size
     for image, scene in enumerate(scenes):
         for item in scene.objects:
@@ -108,7 +108,7 @@ def judge_classification(expert: Expert, scenes: Sequence[Scene]) -> Scores:
     for row, scene in enumerate(scenes):
         for item in scene.objects:
             truth[row, item.kind] |= item.area > 0
-    belief = seen_by(expert, scenes).tokens[:, :-1, : len(KINDS)].sum(1)
+    belief = expert_features(expert, scenes).tokens[:, :-1, : len(KINDS)].sum(1)
     precisions = [average_precision(belief[:, k], truth[:, k]) for k in range(len(KINDS)) if truth[:, k].any()]
     guess = belief > 0.5
     both = (guess & truth).sum().item()
@@ -123,8 +123,8 @@ def place_of(expert: Expert) -> torch.device:
     return next(expert.parameters()).device
 
 
-def seen_by(expert: Expert, scenes: Sequence[Scene]) -> ExpertFeatures:
-    """What an expert sees in drawn pictures; kept on the processor."""
+def expert_features(expert: Expert, scenes: Sequence[Scene]) -> ExpertFeatures:
+    """An expert's features of drawn pictures; kept on the processor."""
     found: ExpertFeatures = expert(pixels_from_scenes(scenes).to(place_of(expert))).map(Tensor.cpu)
     return found
 

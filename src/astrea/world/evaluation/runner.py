@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from astrea.common.progress import SILENT, Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.packing import CAPTION_PROMPT
-from astrea.evaluation.generate import Answerer, Features
+from astrea.evaluation.generate import Features, Predictor
 from astrea.evaluation.metrics.balance import load_balance
 from astrea.evaluation.metrics.captions import bleu, cider_d, rouge_l
 from astrea.evaluation.metrics.retrieval import ranks_i2t, ranks_t2i, recall_at
@@ -43,7 +43,7 @@ METRIC = {
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class EncodedTestSets:
     """The test sets with every expert's features of them, computed once for all rows of the table."""
 
     sets: TestSets
@@ -69,12 +69,12 @@ class Outcome:
         return float(np.mean(list(self.scores.values())))
 
 
-def look(
+def encode_test_sets(
     model: AstreaForConditionalGeneration,
     sets: TestSets,
     cache: FeatureCache | None = None,
     report: Reporter | None = None,
-) -> Seen:
+) -> EncodedTestSets:
     """The experts' features of all test pictures, out of the ``cache`` if there is one and it has them."""
 
     def features(scenes: list[Scene]) -> Features:
@@ -85,33 +85,39 @@ def look(
         return cached_features(model.experts, scenes, which, cache=cache, progress=reporter.track, notify=reporter.say)
 
     described = {task: features(scenes) for task, scenes in sets.described.items()}
-    return Seen(sets, features(sets.scenes), described, features(sets.pool))
+    return EncodedTestSets(sets, features(sets.scenes), described, features(sets.pool))
 
 
 def run_tasks(
-    answerer: Answerer, seen: Seen, tasks: Sequence[str], *, blind: bool, label: str, report: Reporter = SILENT
+    predictor: Predictor,
+    encoded: EncodedTestSets,
+    tasks: Sequence[str],
+    *,
+    blind: bool,
+    label: str,
+    report: Reporter = SILENT,
 ) -> Outcome:
     """Evaluate some of the tasks, with pictures or ``blind``."""
     outcome = Outcome({}, {}, {}, {}, {})
     for number, task in enumerate(t for t in tasks if t not in RETRIEVAL_TASKS):
         report.track(label, number, len(tasks), task)
         if task in VQA_TASKS:
-            run_vqa(answerer, seen, task, outcome, blind)
+            run_vqa(predictor, encoded, task, outcome, blind)
         else:
-            run_captioning(answerer, seen, task, outcome, blind)
+            run_captioning(predictor, encoded, task, outcome, blind)
     if any(task in RETRIEVAL_TASKS for task in tasks):
         report.track(label, len(tasks) - 2, len(tasks), "retrieval")
-        run_retrieval(answerer, seen, [t for t in tasks if t in RETRIEVAL_TASKS], outcome, blind)
+        run_retrieval(predictor, encoded, [t for t in tasks if t in RETRIEVAL_TASKS], outcome, blind)
     report.track(label, len(tasks), len(tasks), f"average {outcome.average:.1f}")
     return outcome
 
 
-def run_vqa(answerer: Answerer, seen: Seen, task: str, outcome: Outcome, blind: bool) -> None:
+def run_vqa(predictor: Predictor, encoded: EncodedTestSets, task: str, outcome: Outcome, blind: bool) -> None:
     """One VQA task: greedy answers against the truth."""
-    items = [item for item in seen.sets.questions if item.question.task == task]
+    items = [item for item in encoded.sets.questions if item.question.task == task]
     texts = [item.question.text for item in items]
     pictures = None if blind else torch.tensor([item.scene for item in items])
-    answered = answerer.answer(texts, seen.questions, pictures)
+    answered = predictor.answer(texts, encoded.questions, pictures)
     right = np.array(
         [vqa_accuracy(text, [item.question.answer]) for text, item in zip(answered.texts, items, strict=True)]
     )
@@ -122,15 +128,17 @@ def run_vqa(answerer: Answerer, seen: Seen, task: str, outcome: Outcome, blind: 
         outcome.shares[task] = answered.shares
 
 
-def run_captioning(answerer: Answerer, seen: Seen, task: str, outcome: Outcome, blind: bool) -> None:
+def run_captioning(predictor: Predictor, encoded: EncodedTestSets, task: str, outcome: Outcome, blind: bool) -> None:
     """One captioning task: scene F1, with the usual caption metrics beside it."""
-    scenes = seen.sets.described[task]
+    scenes = encoded.sets.described[task]
     pictures = None if blind else torch.arange(len(scenes))
-    answered = answerer.answer([CAPTION_PROMPT] * len(scenes), seen.described[task], pictures, longest=CAPTION_LENGTH)
-    scores = np.array(
-        [seen.suite.caption_score(text, scene) for text, scene in zip(answered.texts, scenes, strict=True)]
+    answered = predictor.answer(
+        [CAPTION_PROMPT] * len(scenes), encoded.described[task], pictures, longest=CAPTION_LENGTH
     )
-    truth = [seen.suite.references(scene, index) for index, scene in enumerate(scenes)]
+    scores = np.array(
+        [encoded.suite.caption_score(text, scene) for text, scene in zip(answered.texts, scenes, strict=True)]
+    )
+    truth = [encoded.suite.references(scene, index) for index, scene in enumerate(scenes)]
     outcome.scores[task] = 100 * float(scores.mean())
     outcome.per_item[task] = scores
     outcome.answers[task] = answered.texts
@@ -143,12 +151,14 @@ def run_captioning(answerer: Answerer, seen: Seen, task: str, outcome: Outcome, 
         outcome.shares[task] = answered.shares
 
 
-def run_retrieval(answerer: Answerer, seen: Seen, tasks: Sequence[str], outcome: Outcome, blind: bool) -> None:
+def run_retrieval(
+    predictor: Predictor, encoded: EncodedTestSets, tasks: Sequence[str], outcome: Outcome, blind: bool
+) -> None:
     """Both directions in one pool: embeddings keep a shortlist, the language model's likelihood ranks it."""
-    texts = seen.sets.pool_captions
+    texts = encoded.sets.pool_captions
     count = len(texts)
     owners = np.arange(count)
-    scores = rank_pool(answerer, None if blind else seen.pool, texts)
+    scores = rank_pool(predictor, None if blind else encoded.pool, texts)
     for task in tasks:
         if task == "retrieval_t2i" and blind:
             # Without pictures all of them look alike: the expected figures of a blind draw.
@@ -166,14 +176,14 @@ def run_retrieval(answerer: Answerer, seen: Seen, tasks: Sequence[str], outcome:
             outcome.secondary[task]["recall@1_embedding_only"] = recall_at(ranks_embed, 1)
         outcome.per_item[task] = (ranks == 1).astype(float)
     if not blind:
-        prompts = answerer.prompts([CAPTION_PROMPT] * count, pictures=True)
-        shares = answerer.model.shares(
-            **prompts, features=answerer.shown(seen.pool, slice(None)), present=answerer.present(count)
+        prompts = predictor.prompts([CAPTION_PROMPT] * count, pictures=True)
+        shares = predictor.model.shares(
+            **prompts, features=predictor.rows(encoded.pool, slice(None)), present=predictor.present(count)
         ).cpu()
         outcome.shares.update(dict.fromkeys(tasks, shares))
 
 
-def rank_pool(answerer: Answerer, features: Features | None, texts: Sequence[str]) -> dict[str, np.ndarray]:
+def rank_pool(predictor: Predictor, features: Features | None, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Scores (N, C) of every picture with every caption.
 
     Returns:
@@ -184,10 +194,10 @@ def rank_pool(answerer: Answerer, features: Features | None, texts: Sequence[str
     count = len(texts)
     everything = list(range(count))
     groups = [everything[i : i + SHORTLIST] for i in range(0, count, SHORTLIST)]
-    prior = torch.cat(answerer.likelihood(None, groups, texts)).double()
+    prior = torch.cat(predictor.likelihood(None, groups, texts)).double()
     if features is None:
         return {"pmi": prior.expand(count, -1).numpy(), "likelihood": prior.expand(count, -1).numpy()}
-    pictures, words = answerer.embed(features, texts)
+    pictures, words = predictor.embed(features, texts)
     cosine = (pictures @ words.T).double()
     short = torch.zeros_like(cosine, dtype=torch.bool)
     short.scatter_(1, cosine.topk(min(SHORTLIST, count), 1).indices, True)
@@ -195,7 +205,7 @@ def rank_pool(answerer: Answerer, features: Features | None, texts: Sequence[str
     wanted = [row.nonzero().flatten().tolist() for row in short]
     likelihood = torch.full_like(cosine, -1e4) + cosine
     for row, (captions_of_row, values) in enumerate(
-        zip(wanted, answerer.likelihood(features, wanted, texts), strict=True)
+        zip(wanted, predictor.likelihood(features, wanted, texts), strict=True)
     ):
         likelihood[row, captions_of_row] = values.double()
     pmi = torch.where(short, likelihood - prior, likelihood)
@@ -212,40 +222,40 @@ def evaluate(
     masking: bool = True,
     split: str = "test",
     report: Reporter = SILENT,
-) -> tuple[dict[str, Any], Seen, Outcome]:
+) -> tuple[dict[str, Any], EncodedTestSets, Outcome]:
     """The whole table as the JSON-able `results.json` (scores 0..100), with what it was made from."""
     started = time.perf_counter()
     model.eval()
     sets = build_test_sets(world, data, split=split)
-    seen = look(model, sets)
+    encoded = encode_test_sets(model, sets)
     own, own_by_condition = expert_scores(model.experts, list(scenes_of(split, 300, world)))
-    results, main = full_table(model, tokenizer, seen, tasks=tasks, masking=masking, report=report)
+    results, main = full_table(model, tokenizer, encoded, tasks=tasks, masking=masking, report=report)
     results |= {"experts": own, "experts_by_condition": own_by_condition}
     results["seconds"] = {"evaluate": time.perf_counter() - started}
-    return results, seen, main
+    return results, encoded, main
 
 
 def full_table(
     model: AstreaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
-    seen: Seen,
+    encoded: EncodedTestSets,
     *,
     tasks: Sequence[str],
     masking: bool,
     report: Reporter = SILENT,
 ) -> tuple[dict[str, Any], Outcome]:
     """What `results.json` holds of some tasks: with pictures, blind and, if asked for, without each expert."""
-    sets = seen.sets
-    main = run_tasks(Answerer(model, tokenizer), seen, tasks, blind=False, label="evaluate", report=report)
-    dark = run_tasks(Answerer(model, tokenizer), seen, tasks, blind=True, label="evaluate blind", report=report)
+    sets = encoded.sets
+    main = run_tasks(Predictor(model, tokenizer), encoded, tasks, blind=False, label="evaluate", report=report)
+    dark = run_tasks(Predictor(model, tokenizer), encoded, tasks, blind=True, label="evaluate blind", report=report)
     majority = majority_baseline(sets.training_questions, [item.question for item in sets.questions])
     blind = {task: max(dark.scores[task], 100 * majority.get(task, 0.0)) for task in tasks}
     names = model.experts.names
     mask_rows = {}
     if masking:
         for name in names:
-            answerer = Answerer(model, tokenizer, masked=[name])
-            mask_rows[name] = run_tasks(answerer, seen, tasks, blind=False, label=f"without {name}", report=report)
+            predictor = Predictor(model, tokenizer, masked=[name])
+            mask_rows[name] = run_tasks(predictor, encoded, tasks, blind=False, label=f"without {name}", report=report)
     learned = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("model.experts."))
     results = {
         "schema": SCHEMA,
@@ -261,27 +271,27 @@ def full_table(
             }
             for task in tasks
         },
-        "templates": template_scores(seen, main, dark),
+        "templates": template_scores(encoded, main, dark),
         "load": load_balance(main.shares, names),
         "shares": {task: dict(zip(names, s.mean(0).tolist(), strict=True)) for task, s in main.shares.items()},
-        "shares_by_condition": shares_by_condition(seen, main, names),
+        "shares_by_condition": shares_by_condition(encoded, main, names),
         "masking": {name: row.average - main.average for name, row in mask_rows.items()},
         "masking_by_task": {
             name: {task: row.scores[task] - main.scores[task] for task in tasks} for name, row in mask_rows.items()
         },
-        "conditions": condition_scores(seen, main),
+        "conditions": condition_scores(encoded, main),
         "params": {"total": sum(p.numel() for p in model.parameters()), "trainable": learned},
     }
     return results, main
 
 
-def template_scores(seen: Seen, main: Outcome, dark: Outcome) -> dict[str, dict[str, float]]:
+def template_scores(encoded: EncodedTestSets, main: Outcome, dark: Outcome) -> dict[str, dict[str, float]]:
     """Of each template of the VQA tasks that were run: the score (0..100), how many questions, the blind score."""
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for task in VQA_TASKS:
         if task not in main.per_item:
             continue
-        asked = [item.question for item in seen.sets.questions if item.question.task == task]
+        asked = [item.question for item in encoded.sets.questions if item.question.task == task]
         for question, right, guessed in zip(asked, main.per_item[task], dark.per_item[task], strict=True):
             found[question.template].append((right, guessed))
     scores = {}
@@ -291,31 +301,33 @@ def template_scores(seen: Seen, main: Outcome, dark: Outcome) -> dict[str, dict[
     return scores
 
 
-def scene_of(seen: Seen, task: str) -> list[Any]:
+def scene_of(encoded: EncodedTestSets, task: str) -> list[Any]:
     """The scene of every item of a task, in the order of its scores."""
     if task in VQA_TASKS:
-        return [seen.sets.scenes[i.scene] for i in seen.sets.questions if i.question.task == task]
-    return seen.sets.described[task] if task in CAPTION_TASKS else seen.sets.pool
+        return [encoded.sets.scenes[i.scene] for i in encoded.sets.questions if i.question.task == task]
+    return encoded.sets.described[task] if task in CAPTION_TASKS else encoded.sets.pool
 
 
-def condition_scores(seen: Seen, outcome: Outcome) -> dict[str, float]:
+def condition_scores(encoded: EncodedTestSets, outcome: Outcome) -> dict[str, float]:
     """The average over tasks, per condition of the picture."""
     found = {}
-    for name in seen.suite.conditions:
+    for name in encoded.suite.conditions:
         means = []
         for task, values in outcome.per_item.items():
-            mine = np.array([seen.suite.condition(scene) == name for scene in scene_of(seen, task)])
+            mine = np.array([encoded.suite.condition(scene) == name for scene in scene_of(encoded, task)])
             if mine.any():
                 means.append(100 * float(values[mine].mean()))
         found[name] = float(np.mean(means)) if means else float("nan")
     return found
 
 
-def shares_by_condition(seen: Seen, outcome: Outcome, names: Sequence[str]) -> dict[str, dict[str, float]]:
+def shares_by_condition(
+    encoded: EncodedTestSets, outcome: Outcome, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
     """Mean share per expert, per condition of the picture."""
     rows = defaultdict(list)
     for task, shares in outcome.shares.items():
-        for scene, share in zip(scene_of(seen, task), shares, strict=True):
-            rows[seen.suite.condition(scene)].append(share)
-    conditions = [name for name in seen.suite.conditions if rows[name]]
+        for scene, share in zip(scene_of(encoded, task), shares, strict=True):
+            rows[encoded.suite.condition(scene)].append(share)
+    conditions = [name for name in encoded.suite.conditions if rows[name]]
     return {c: dict(zip(names, torch.stack(rows[c]).mean(0).tolist(), strict=True)) for c in conditions}

@@ -10,14 +10,16 @@ from astrea.common.files import write_json_atomic
 from astrea.data.packing import CAPTION_PROMPT
 from astrea.experts.drawing import draw_readings
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.world.evaluation.runner import Outcome, Seen
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome
 from astrea.world.evaluation.tasks import CAPTION_TASKS
 from astrea.world.scenes.questions import VQA_TASKS
 
 SAMPLES = 24
 
 
-def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Outcome, folder: Path) -> None:
+def write_samples(
+    model: AstreaForConditionalGeneration, encoded: EncodedTestSets, outcome: Outcome, folder: Path
+) -> None:
     """Test pictures with drawn readings, question, answer, truth and shares: ``samples.json`` and its pictures."""
     picked: list[tuple[str, int]] = []
     tasks = [*VQA_TASKS, *CAPTION_TASKS]
@@ -33,13 +35,13 @@ def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Ou
     for number, (task, item) in enumerate(picked):
         answer = outcome.answers[task][item]
         if task in CAPTION_TASKS:
-            scene = seen.sets.described[task][item]
-            question, truth = CAPTION_PROMPT, seen.suite.references(scene, 0)[0]
+            scene = encoded.sets.described[task][item]
+            question, truth = CAPTION_PROMPT, encoded.suite.references(scene, 0)[0]
         else:
-            asked = [each for each in seen.sets.questions if each.question.task == task][item]
-            scene = seen.sets.scenes[asked.scene]
+            asked = [each for each in encoded.sets.questions if each.question.task == task][item]
+            scene = encoded.sets.scenes[asked.scene]
             question, truth = asked.question.text, asked.question.answer
-        pixels = seen.suite.pixels([scene])
+        pixels = encoded.suite.pixels([scene])
         picture = Image.fromarray((255 * pixels[0]).round().byte().permute(1, 2, 0).numpy())
         readings = model.experts.readings(pixels)[0]
         image, panel = f"samples/{number:02d}.png", f"readings/{number:02d}.png"
@@ -54,7 +56,7 @@ def write_samples(model: AstreaForConditionalGeneration, seen: Seen, outcome: Ou
                 "answer": answer,
                 "truth": truth,
                 "right": bool(outcome.per_item[task][item] >= 0.999),
-                "condition": seen.suite.condition(scene),
+                "condition": encoded.suite.condition(scene),
                 "shares": dict(zip(names, outcome.shares[task][item].tolist(), strict=True)),
             }
         )

@@ -33,18 +33,18 @@ class CaptionFacts:
     word: str | None = None
 
 
-def told(view: PhotoView, index: int) -> Mention:
+def mention_of(view: PhotoView, index: int) -> Mention:
     """A thing as captions name it."""
     return view.colours[index], view.names[index]
 
 
 def _unique(view: PhotoView) -> list[int]:
     """Things that a caption can speak of without ambiguity."""
-    counts = Counter(told(view, i) for i in range(len(view)))
+    counts = Counter(mention_of(view, i) for i in range(len(view)))
     return [
         i
         for i in range(len(view))
-        if view.name_counts[view.names[i]] == 1 or (view.colours[i] is not None and counts[told(view, i)] == 1)
+        if view.name_counts[view.names[i]] == 1 or (view.colours[i] is not None and counts[mention_of(view, i)] == 1)
     ]
 
 
@@ -81,12 +81,14 @@ def captions(view: PhotoView, n: int, seed: int) -> list[str]:
 
 
 def _caption(view: PhotoView, order: list[int], relations: list[tuple[int, str, int]], opening: str, sign: str) -> str:
-    things = [phrase(view, told(view, i)) for i in order]
+    things = [phrase(view, mention_of(view, i)) for i in order]
     listed = things[0] if len(things) == 1 else ", ".join(things[:-1]) + " and " + things[-1]
     if opening == "there are " and len(things) == 1:
         opening = "there is "
     sentences = [f"{opening}{listed}."]
-    sentences += [f"{_definite(told(view, a))} is {side} {_definite(told(view, b))}." for a, side, b in relations]
+    sentences += [
+        f"{_definite(mention_of(view, a))} is {side} {_definite(mention_of(view, b))}." for a, side, b in relations
+    ]
     if view.word:
         sentences.append(sign.format(view.word))
     return " ".join(sentences)
@@ -166,7 +168,7 @@ def _matched(stated: Counter[Mention], view: PhotoView) -> int:
     mentions = list(stated.elements())
     for exact in (True, False):
         for mention in list(mentions):
-            fitting = (i for i in left if (told(view, i) == mention if exact else _fits(view, i, mention)))
+            fitting = (i for i in left if (mention_of(view, i) == mention if exact else _fits(view, i, mention)))
             if (match := next(fitting, None)) is not None:
                 left.remove(match)
                 mentions.remove(mention)

@@ -141,10 +141,10 @@ def _own(root: Path, names: Names) -> list[CutOut]:
     unreadable: list[AstreaError] = []
     found = []
     for path in sorted(files_below(root, lambda _, error: unreadable.append(error))):
-        told = path.with_suffix(".txt")
-        if path.suffix.lower() != ".png" or not exists(told):
+        caption = path.with_suffix(".txt")
+        if path.suffix.lower() != ".png" or not exists(caption):
             continue
-        lines = read_bytes(told, MOST_CAPTION, "caption").decode("utf-8", "replace").strip().splitlines()
+        lines = read_bytes(caption, MOST_CAPTION, "caption").decode("utf-8", "replace").strip().splitlines()
         name = short_name(lines[0]) if lines else None
         if name is None or not _has_surround(path):
             continue

@@ -9,10 +9,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from astrea.common.progress import SILENT, Reporter
-from astrea.evaluation.generate import Answerer
+from astrea.evaluation.generate import Predictor
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import Data
-from astrea.world.evaluation.runner import Outcome, Seen, full_table, run_tasks, template_scores
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome, full_table, run_tasks, template_scores
 from astrea.world.evaluation.suite import Suite
 from astrea.world.evaluation.tasks import TASKS, SceneSource, TestSets, asked_about, collect_test_sets
 from astrea.world.photographs.compositions import CONDITIONS, Compositions
@@ -50,7 +50,7 @@ def evaluate(
     masking: bool = True,
     split: str = "test",
     report: Reporter = SILENT,
-) -> tuple[dict[str, Any], Seen, Outcome]:
+) -> tuple[dict[str, Any], EncodedTestSets, Outcome]:
     """The whole table as the JSON-able ``results.json`` (scores 0..100), with what it was made from.
 
     Beside what `astrea.world.evaluation.runner.full_table` gives: ``naming``, the score of all questions for a name,
@@ -59,19 +59,19 @@ def evaluate(
     started = time.perf_counter()
     model.eval()
     sets = collect_test_sets(source_of(made, made.questions), data, split=split)
-    seen = look(model, made, sets)
-    results, main = full_table(model, tokenizer, seen, tasks=tasks, masking=masking, report=report)
+    encoded = encode_sets(model, made, sets)
+    results, main = full_table(model, tokenizer, encoded, tasks=tasks, masking=masking, report=report)
     results["naming"] = pooled(results["templates"], NAMING)
     if made.catalogue.new:
         results["new_things"] = about_new_things(model, tokenizer, made, data, report=report)
     results["seconds"] = {"evaluate": time.perf_counter() - started}
-    return results, seen, main
+    return results, encoded, main
 
 
-def look(model: AstreaForConditionalGeneration, made: Compositions, sets: TestSets) -> Seen:
+def encode_sets(model: AstreaForConditionalGeneration, made: Compositions, sets: TestSets) -> EncodedTestSets:
     """The experts' features of all test pictures."""
     described = {task: features_of(model.experts, made, scenes) for task, scenes in sets.described.items()}
-    return Seen(
+    return EncodedTestSets(
         sets,
         features_of(model.experts, made, sets.scenes),
         described,
@@ -91,13 +91,15 @@ def about_new_things(
     """Existence, place and name of things of the held-out classes: the score, how many questions, the blind score."""
     source = source_of(made, made.new_questions)
     scenes, asked = asked_about(source, "new", data.test_questions, seed=source.seed + 2)
-    seen = Seen(
+    encoded = EncodedTestSets(
         TestSets(scenes, asked, {}, [], [], []), features_of(model.experts, made, scenes), {}, {}, suite_of(made)
     )
     tasks = made.new_questions.tasks
-    answerer, label = Answerer(model, tokenizer), "evaluate new things"
-    main, dark = (run_tasks(answerer, seen, tasks, blind=blind, label=label, report=report) for blind in (False, True))
-    scores = template_scores(seen, main, dark)
+    predictor, label = Predictor(model, tokenizer), "evaluate new things"
+    main, dark = (
+        run_tasks(predictor, encoded, tasks, blind=blind, label=label, report=report) for blind in (False, True)
+    )
+    scores = template_scores(encoded, main, dark)
     return {what: pooled(scores, names) for what, names in NEW_THINGS.items()}
 
 

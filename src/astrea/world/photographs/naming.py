@@ -65,14 +65,14 @@ class Names:
 @cache
 def listed() -> Names:
     """The list in this package."""
-    told = json.loads(BUNDLED.read_text(encoding="utf-8"))
+    stored = json.loads(BUNDLED.read_text(encoding="utf-8"))
     return Names(
-        told["photographs"],
-        told["categories"],
-        told["known"],
-        tuple(map(frozenset, told["alike"])),
-        {name: (one, many) for name, (one, many) in told["phrases"].items()},
-        told["plurals"],
+        stored["photographs"],
+        stored["categories"],
+        stored["known"],
+        tuple(map(frozenset, stored["alike"])),
+        {name: (one, many) for name, (one, many) in stored["phrases"].items()},
+        stored["plurals"],
     )
 
 

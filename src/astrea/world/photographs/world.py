@@ -14,7 +14,7 @@ from astrea.common.progress import SILENT, Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.experts.bank import ExpertBank
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.world.evaluation.runner import Outcome, Seen
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome
 from astrea.world.photographs.compositions import Compositions, open_compositions
 from astrea.world.photographs.dataset import PhotographData, load_photographs
 from astrea.world.photographs.evaluate import evaluate
@@ -59,7 +59,7 @@ class PhotographWorld(SceneWorld):
         masking: bool,
         split: str,
         report: Reporter = SILENT,
-    ) -> tuple[dict[str, Any], Seen, Outcome]:
+    ) -> tuple[dict[str, Any], EncodedTestSets, Outcome]:
         return evaluate(
             model, tokenizer, self.made, self.recipe.data, tasks=tasks, masking=masking, split=split, report=report
         )
