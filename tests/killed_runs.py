@@ -1,4 +1,4 @@
-"""Starts one run per moment in ``POINTS`` and kills it there with SIGKILL; a script of its own, for test_run.py.
+"""Starts one run per moment in ``POINTS`` and kills it there with SIGKILL; a script of its own, for test_trainer.py.
 
     python killed_runs.py RECIPE FOLDER
 
@@ -59,18 +59,18 @@ def at_step(number: int) -> Callable[..., bool]:
     return lambda *args, **kwargs: args[1] == number
 
 
-# The run: align has 5 phases of 2 steps, fuse is steps 11 to 14 with two micro-steps each, tune 15 to 20; saves at
-# 2, 4, 6, 8, 10, 12, 14, 16, 18, 20.
+# The run: align has 3 phases of 2 steps, fuse is steps 7 and 8 with two micro-steps each, tune 9 to 12; saves at
+# 2, 4, 6, 8, 10, 12.
 POINTS: dict[str, Callable[[], None]] = {
     "before the first save": lambda: kill(TrainLog, "write", at_step(1), after=True),
-    "between two saves": lambda: kill(TrainLog, "write", at_step(17), after=True),
-    "in mid-accumulation": lambda: kill(InstructObjective, "loss", Count(6)),
-    "at the end of a stage, unsaved": lambda: kill(stage_runner, "save_checkpoint", at_step(14)),
-    "between two stages": lambda: kill(stage_runner, "save_checkpoint", at_step(14), after=True),
-    "in mid-save, half the files": lambda: kill(checkpoint, "_write_tensors", Count(5 * 8 + 3)),
-    "in mid-save, before the rename": lambda: kill(Path, "rename", lambda path, to: Path(to).name == "step-00000016"),
+    "between two saves": lambda: kill(TrainLog, "write", at_step(11), after=True),
+    "in mid-accumulation": lambda: kill(InstructObjective, "loss", Count(4)),
+    "at the end of a stage, unsaved": lambda: kill(stage_runner, "save_checkpoint", at_step(8)),
+    "between two stages": lambda: kill(stage_runner, "save_checkpoint", at_step(8), after=True),
+    "in mid-save, half the files": lambda: kill(checkpoint, "_write_tensors", Count(5 * 4 + 3)),
+    "in mid-save, before the rename": lambda: kill(Path, "rename", lambda path, to: Path(to).name == "step-00000010"),
     "in mid-save, after the rename": lambda: kill(
-        Path, "rename", lambda path, to: Path(to).name == "step-00000016", after=True
+        Path, "rename", lambda path, to: Path(to).name == "step-00000010", after=True
     ),
     "while writing the model": lambda: kill(run.AstreaProcessor, "save_pretrained", Count(1)),
 }

@@ -23,7 +23,7 @@ from astrea.common.files import sha256_file
 from astrea.common.progress import Reporter
 from astrea.model.components import save_component
 from astrea.model.loading import load_model
-from astrea.recipes.loader import load_recipe
+from astrea.recipes.loader import dump_recipe, load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training import checkpoint, stage_runner
 from astrea.training import trainer as run_module
@@ -34,9 +34,13 @@ from astrea.training.stopping import Interrupted
 from astrea.training.trainer import train
 from astrea.world.pretrain import write_card
 from listening import Said
-from small_recipes import STAGES
 
-STEPS = 20
+CHANGES = [
+    "experts={captioning: {kind: captioning}, detection: {kind: detection, options: {threshold: 0.02}}}",
+    *("align.steps=6", "fuse.steps=2", "fuse.accumulate=2", "tune.steps=4"),
+]
+STEPS = 12
+STAGES = ["align/captioning", "align/detection", "align/joint", "fuse", "tune"]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked runs")
 
 
@@ -48,12 +52,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(small_recipe: Path, runs: Path) -> Path:
-    """With two micro-steps per step of `fuse`, and batches of two there."""
-    text = small_recipe.read_text()
-    assert text.count("accumulate: 1") == 3
-    align, fuse = text.split("\nfuse:")
+    """With two experts, and two micro-steps per step of `fuse`."""
     path = runs / "recipe.yaml"
-    path.write_text(align + "\nfuse:" + fuse.replace("accumulate: 1", "accumulate: 2", 1))
+    path.write_text(dump_recipe(load_recipe(Recipe, str(small_recipe), CHANGES)))
     return path
 
 
@@ -89,9 +90,9 @@ def killed(recipe: Path, runs: Path, whole: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def stopped(run: Recipe, runs: Path, whole: Path) -> Path:
-    """The run stopped by SIGINT in step 17. Tests work on copies."""
+    """The run stopped by SIGINT in step 11. Tests work on copies."""
     with pytest.MonkeyPatch.context() as patch:
-        signal_at(patch, 17)
+        signal_at(patch, 11)
         with pytest.raises(Interrupted):
             train(run, runs / "stopped", report=Reporter())
     return runs / "stopped"
@@ -159,7 +160,7 @@ def test_a_run_leaves_a_model_a_log_and_its_times(whole: Path, run: Recipe):
     assert seconds.keys() == {"features", "waiting", "align", "fuse", "tune"}
     assert all(value >= 0 for value in seconds.values())
     assert json.loads((whole / "model" / "recipe.json").read_text())["name"] == "tiny"
-    assert steps_kept(whole) == [18, 20]
+    assert steps_kept(whole) == [10, 12]
 
 
 # Killed, stopped, torn
@@ -178,7 +179,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(killed, moment, run, whole):
 
 
 @pytest.mark.parametrize(
-    ("step", "number"), [(3, signal.SIGINT), (13, signal.SIGTERM), (14, signal.SIGINT), (20, signal.SIGINT)]
+    ("step", "number"), [(3, signal.SIGINT), (7, signal.SIGTERM), (8, signal.SIGINT), (12, signal.SIGINT)]
 )
 def test_a_signal_saves_and_says_how_to_go_on(run, runs, whole, monkeypatch, step, number):
     folder = runs / f"signal {number.name} {step}"
@@ -229,16 +230,16 @@ def test_resuming_nothing_starts_at_the_beginning(run, runs, whole):
 def test_a_corrupt_checkpoint_is_passed_over_aloud(run, runs, whole, stopped, name):
     folder = runs / f"corrupt-{name}"
     shutil.copytree(stopped, folder)
-    assert steps_kept(folder) == [16, 17]
-    spoilt = folder / "checkpoints" / "step-00000017" / name
+    assert steps_kept(folder) == [10, 11]
+    spoilt = folder / "checkpoints" / "step-00000011" / name
     data = bytearray(spoilt.read_bytes())
     data[len(data) // 2] ^= 1
     spoilt.write_bytes(data)
     said = Said()
     train(run, folder, resume=True, report=said)
-    assert "step-00000017 is corrupt and passed over" in said.lines[0]
+    assert "step-00000011 is corrupt and passed over" in said.lines[0]
     assert name in said.lines[0]
-    assert "resuming from step-00000016" in said.text
+    assert "resuming from step-00000010" in said.text
     same_run(folder, whole)
 
 
@@ -344,7 +345,7 @@ def test_the_same_recipe_gives_the_same_bits_and_a_cache_that_cannot_be_written_
     (tmp_path / "file").write_text("")
     said = Said()
     train(run, runs / "no-cache", cache=tmp_path / "file", report=said)
-    assert said.text.count("could not be cached") == 4  # experts; more captions than align looks at are not kept
+    assert said.text.count("could not be cached") == 2  # experts; more captions than align looks at are not kept
     same_run(runs / "no-cache", whole)
 
 
@@ -386,6 +387,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_save(run, ru
         patch.setattr(InstructObjective, "loss", spoilt)
         with pytest.raises(AstreaError, match=r"the loss is nan at step 3.*train scene \d"):
             train(run, folder, report=Reporter())
-    assert steps_kept(folder)[-1] == 16
+    assert steps_kept(folder)[-1] == 10
     train(run, folder, resume=True, report=Reporter())
     same_run(folder, whole)
