@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 LONGEST = (
-    "training/test_own_data_exact.py",
     "training/test_trainer.py",
     "experts/pretrained/test_checkpoint_journey.py",
-    "lab/arena/test_arena_run.py",
+    "estimate/test_estimate_table.py",
     "training/test_own_data.py",
     "training/test_distributed.py",
-    "training/test_trainable_experts.py",
+    "training/test_trainer_ingredients.py",
     "cli/test_cli_runs.py",
-    "estimate/test_estimate_table.py",
+    "training/test_other_device.py",
+    "training/test_validation.py",
+    "evaluation/test_other_device_evaluation.py",
 )
 """Modules that take longest. Whole modules are handed out to the processes that run tests, and one that comes last lets
 all others wait."""

@@ -37,7 +37,7 @@ from own_files import (
     write_shards,
 )
 
-ROWS = 2000
+ROWS = 800
 SAY = {"yes": "there", "no": "nothing"}
 """The user's own way to answer, which no pretrained part knows."""
 
@@ -56,7 +56,7 @@ def rows_about(scenes: list[Scene], paths: list[str]) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,000 pictures, and the same rows about them as LLaVA and as chat messages."""
+    """800 pictures, and the same rows about them as LLaVA and as chat messages."""
     folder = tmp_path_factory.mktemp("own")
     scenes = drawn(ROWS)
     rows = rows_about(scenes, save_pictures(scenes, folder))
@@ -94,7 +94,7 @@ def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from tensors_in(one, f"{name}.{number}")
 
 
-def test_2000_rows_as_llava_and_as_messages_give_the_same_batches(folder, make_run):
+def test_800_rows_as_llava_and_as_messages_give_the_same_batches(folder, make_run):
     run = make_run()
     model, tokenizer = fresh(run)
     contexts = []
