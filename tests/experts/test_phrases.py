@@ -6,7 +6,7 @@ import pytest
 
 from astrea.common.errors import AstreaError
 from astrea.experts.bank import expert_class
-from astrea.experts.phrases import Slot, has_features, read_phrases
+from astrea.experts.phrases import Slot, has_features, read_phrases, said_beside
 from astrea.experts.pretrained.slots import PLACED, box_labels, placed_slots, region_labels, with_slots
 from astrea.experts.protocol import Expert, ExpertFeatures
 
@@ -40,6 +40,10 @@ def test_a_phrase_is_words_and_slots():
     assert second == ("a ", THING, ' says "', TEXT, '"')
     assert has_features(first)
     assert not has_features(second)
+
+
+def test_what_a_phrase_says_beside_its_feature():
+    assert said_beside("seer", Seer) == {"top", "bottom"}
 
 
 def test_an_expert_need_not_declare_any():

@@ -26,16 +26,22 @@ def test_a_plural_alone_stays_as_it_is():
     assert found == {"cats": "cat", "boxes": "box", "berries": "berry", "glasses": "glass"}
 
 
-def test_a_name_of_two_words_is_one_where_the_data_says_so():
-    words = WholeWords([*TEXTS, "two fire engines"], ["fire engine", "dog"])
-    assert "fire engine" in words.words
-    assert "engine" not in words.words
-    assert [words.words[i] for i in words.of(["fire engines on fire"])] == ["fire engine", "fire"]
+def test_a_name_of_two_words_is_one_and_names_are_all_that_tells():
+    words = WholeWords([*TEXTS, "two fire engines"], ["fire engine", "dog", "zebra"])
+    assert set(words.words) == {"fire engine", "dog"}
+    assert [words.words[i] for i in words.of(["dogs and fire engines on fire"])] == ["dog", "fire engine"]
 
 
 def test_what_most_texts_hold_tells_nothing():
     texts = [*(f"photo {word}" for word in ("cat", "dog", "sun", "moon")), "a moon"]
     assert set(WholeWords([text.replace("photo", "sketch") for text in texts]).words) == {"cat", "dog", "sun", "moon"}
+
+
+def test_what_is_said_in_another_way_tells_nothing_unless_it_is_a_name():
+    texts = ["a red bus", "an orange cat", "one blue orange", "a green dog"]
+    said = ["red", "blue", "green", "orange"]
+    assert set(WholeWords(texts, said=said).words) == {"bus", "cat", "dog"}
+    assert set(WholeWords(texts, ["bus", "orange"], said).words) == {"bus", "orange"}
 
 
 def test_the_most_frequent_come_first_and_there_is_an_end():

@@ -71,6 +71,23 @@ def has_features(phrase: Phrase) -> bool:
     return any(isinstance(part, Slot) and part.kind == "feature" for part in phrase)
 
 
+def said_beside(name: str, expert: type[Expert] | Expert) -> set[str]:
+    """The names that an expert's phrase of features says in slots of their own, such as colours and sides.
+
+    Raises:
+        AstreaError: see `read_phrases`.
+    """
+    return {
+        label
+        for phrase in read_phrases(name, expert)
+        if has_features(phrase)
+        for part in phrase
+        if isinstance(part, Slot) and part.kind == "words"
+        for label in expert.labels[part.start : part.stop]
+        if label is not None
+    }
+
+
 def slots_of(name: str, expert: type[Expert] | Expert) -> dict[str, Slot]:
     """The slots that an expert declares, by name.
 

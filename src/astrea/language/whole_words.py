@@ -39,7 +39,7 @@ itself just like many may me might mine more most much must my near neither next
 onto or other our out outside over own per same shall she should since so some such than that the their them then
 there these they this those through till to too toward towards under until up upon us very was we were what when where
 whether which while who whom whose why will with within without would you your left right top bottom upper lower
-middle center centre corner side picture photo photograph image
+middle center centre corner side picture photo photograph image show shows shown say says see seen
 """
 FUNCTION_WORDS = frozenset(_FUNCTION.split())
 """English words that name nothing to be seen, or where it is, which phrases say in slots of their own. Words of other
@@ -52,17 +52,20 @@ class WholeWords:
     """The telling words of texts.
 
     Args:
-        texts: of the training data. names: of several words each, that count as one.
+        texts: of the training data. names: what the data calls its things, of one or several words each, which count
+            as one; where there are any, nothing else tells. said: words that are told in another way, which tell
+            nothing here.
 
     Attributes:
         words: V words and names, the most frequent first.
     """
 
-    def __init__(self, texts: Iterable[str], names: Iterable[str] = ()) -> None:
+    def __init__(self, texts: Iterable[str], names: Iterable[str] = (), said: Iterable[str] = ()) -> None:
         groups = [letter_groups(text) for text in texts]
         self.folded = plurals({word for some in groups for word in some})
         self.names: dict[str, list[tuple[str, ...]]] = {}
-        for name in dict.fromkeys(tuple(self._fold(letter_groups(name))) for name in names):
+        every = dict.fromkeys(tuple(self._fold(letter_groups(name))) for name in names)
+        for name in every:
             if len(name) > 1:
                 self.names.setdefault(name[0], []).append(name)
         for known in self.names.values():
@@ -72,7 +75,12 @@ class WholeWords:
             # In the order of the text: which of two equally frequent words is first is no matter of chance.
             found.update(list(dict.fromkeys(self._named(some))))
         most = COMMON * len(groups)
-        telling = [word for word, count in found.most_common() if count <= most and word not in FUNCTION_WORDS]
+        silent, called = FUNCTION_WORDS.union(said), {" ".join(name) for name in every}
+        telling = [
+            word
+            for word, count in found.most_common()
+            if (word in called if called else count <= most and word not in silent)
+        ]
         self.words = telling[:MOST]
         self.index = {word: number for number, word in enumerate(self.words)}
 

@@ -19,6 +19,7 @@ from astrea.data.feature_cache import FeatureCache
 from astrea.data.packing import Packer
 from astrea.data.protocol import Samples, TrainingData
 from astrea.experts.bank import ExpertBank
+from astrea.experts.phrases import said_beside
 from astrea.experts.protocol import ExpertFeatures
 from astrea.language.whole_words import WholeWords, table_mean, word_vectors
 from astrea.model.modeling import AstreaForConditionalGeneration
@@ -88,10 +89,13 @@ class TrainingContext:
     @cached_property
     def whole_words(self) -> tuple[WholeWords, Tensor, Tensor]:
         """The whole words of the training data's texts; the mean of the language model's table (D,) and the words'
-        centred vectors (V, D), where the model is."""
+        centred vectors (V, D), where the model is. Words that phrases of features say in slots of their own, such as
+        colours, are not among them: one token cannot point to a thing and to its colour."""
         texts = self.data.every_text()
         scanned = self.data.scanned(self.recipe.seed) if texts is None else (one for some in texts for one in some)
-        words = WholeWords(scanned, self.data.names)
+        experts = self.model.experts
+        said = {word for name in experts.names for word in said_beside(name, experts[name])}
+        words = WholeWords(scanned, self.data.names, said)
         embedding = self.model.get_input_embeddings()
         mean = table_mean(embedding, len(self.tokenizer), self.ranks.device)
         return words, mean, word_vectors(words.words, self.tokenizer, embedding, mean)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from astrea.alignment.matrix import ExpertMatrix
 from astrea.training.context import TrainingContext
 from astrea.training.losses.protocol import AlignLoss, AlignStep
 
@@ -23,6 +24,9 @@ class WholeWordContrast(AlignLoss):
     Of every picture ``-mean over its words w of log softmax_w(logsumexp_t cos(token_t, w) / temperature)``, all words
     of the training data as negatives, both sides centred (`astrea.language.whole_words`). Nobody says which token is
     which word: multiple instances, as in MIL-NCE (arXiv 1912.06430). The temperature is the contrast's.
+
+    Experts that learn together have a loss each, of which this is the mean: were one token of any of them enough, an
+    expert that sees less well than the others would learn to say nothing.
 
     Words are told by all captions of a picture, so that none is a negative of a picture that another caption names it
     in. Only tokens of features learn; those of words are words already.
@@ -38,22 +42,29 @@ class WholeWordContrast(AlignLoss):
 
     def __call__(self, step: AlignStep) -> Tensor:
         matrix = step.matrix
-        learn_T = torch.isin(matrix.expert, torch.tensor(self._numbers(step.learning), device=matrix.expert.device))
-        if matrix.features is not None:
-            learn_T = learn_T & matrix.features
-        tokens_BTD, read_BT = matrix.tokens[:, learn_T], matrix.valid[:, learn_T]
         every = [self.words.of(texts) for texts in step.samples.texts]
         total = sum(1 for some in every if some)
-        target_BV = tokens_BTD.new_zeros(len(tokens_BTD), len(self.words.words))
+        told_BV = matrix.tokens.new_zeros(len(matrix.tokens), len(self.words.words))
         for row, some in enumerate(every[step.local]):
-            target_BV[row, some] = 1.0 / max(1, len(some))
-        target_BV = target_BV * read_BT.any(1, keepdim=True)
-        if not total or not learn_T.any():
+            told_BV[row, some] = 1.0 / max(1, len(some))
+        parts = [self._of(matrix, learn_T, told_BV) for learn_T in self._learning(step) if learn_T.any()]
+        if not total or not parts:
             return matrix.tokens.sum() * 0
+        return torch.stack(parts).mean() / total
+
+    def _of(self, matrix: ExpertMatrix, learn_T: Tensor, told_BV: Tensor) -> Tensor:
+        """The loss of one expert's tokens, as a sum over pictures."""
+        tokens_BTD, read_BT = matrix.tokens[:, learn_T], matrix.valid[:, learn_T]
         unit_BTD = F.normalize(tokens_BTD - self.mean_D.to(tokens_BTD.dtype), dim=-1)
         score_BTV = unit_BTD @ self.vectors_VD.to(unit_BTD.dtype).T / self.ctx.contrast.temperature()
         best_BV = score_BTV.masked_fill(~read_BT.unsqueeze(-1), UNREAD).logsumexp(1)
-        return -(target_BV * best_BV.log_softmax(-1)).sum() / total
+        return -(told_BV * read_BT.any(1, keepdim=True) * best_BV.log_softmax(-1)).sum()
+
+    def _learning(self, step: AlignStep) -> list[Tensor]:
+        """Which tokens learn, expert by expert: (T,) each."""
+        of_features = step.matrix.features
+        learning = [step.matrix.expert == number for number in self._numbers(step.learning)]
+        return learning if of_features is None else [learn_T & of_features for learn_T in learning]
 
     def _numbers(self, names: Sequence[str]) -> list[int]:
         return [self.ctx.model.alignment.names.index(name) for name in names]

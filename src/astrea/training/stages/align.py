@@ -52,7 +52,9 @@ class AlignObjective(Objective):
         learns = self.ctx.recipe.align.train
         for name in self.names if "adapters" in learns else []:
             for part, p in alignment.adapters[name].named_parameters():
-                yield f"adapters.{name}.{part}", p, 1.0
+                # Not the residual of places: by them a picture can be known by heart.
+                if not part.startswith("residuals."):
+                    yield f"adapters.{name}.{part}", p, 1.0
         for head in ("picture_head", "text_head") if "heads" in learns else ():
             for part, p in getattr(alignment, head).named_parameters():
                 yield f"{head}.{part}", p, 1.0
