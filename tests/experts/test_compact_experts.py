@@ -326,3 +326,14 @@ def test_its_diet_is_a_function_of_seed_and_step_and_spares_its_weak_conditions(
     assert not torch.equal(truth.pixels_B3HW, pixels_from_scenes(first))
     assert float(truth.pixels_B3HW.min()) >= 0
     assert float(truth.pixels_B3HW.max()) <= 1
+
+
+@torch.inference_mode()
+def test_a_caption_said_word_by_word_is_the_one_that_reading_it_as_a_whole_gives(bank, scenes):
+    expert = bank["captioning"]
+    memory, _ = expert.encode_pixels(pixels_from_scenes(scenes[:4]))
+    logits, states = expert.say(memory)
+    read = expert.decode(logits.argmax(-1), memory)
+    assert states.shape == (4, STEPS, states.shape[-1])
+    torch.testing.assert_close(states, read, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits, expert.head(read), atol=1e-5, rtol=1e-5)

@@ -14,13 +14,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from astrea.model.loaded import LoadedModel
+from astrea.serving import answers
 from astrea.serving import engine as engine_module
 from astrea.serving.app import Server, application
 from astrea.serving.engine import Engine
 from astrea.serving.errors import ApiError
 from astrea.serving.job import Finished, Job, Piece
 from astrea.serving.limits import Limits
-from astrea.serving.sampling import Sampling
+from astrea.serving.sampling import Chosen, Sampling
 from astrea.serving.settings import Settings
 from serving_clients import asking
 
@@ -132,10 +133,10 @@ def test_a_request_whose_client_goes_is_given_up(few, server, stream):
 def test_one_request_that_cannot_be_read_fails_alone(few, server, monkeypatch):
     real = engine_module.prefill
 
-    def failing(model, cache, jobs, fill):
+    def failing(model, jobs, fill):
         if any(len(job.prompt.ids) > 20 for job in jobs):
             raise RuntimeError("a secret of the request")
-        return real(model, cache, jobs, fill)
+        return real(model, jobs, fill)
 
     monkeypatch.setattr(engine_module, "prefill", failing)
     long = {**BODY, "messages": asking("where is the cat? " * 8)}
@@ -182,3 +183,28 @@ def test_an_engine_that_is_stopped_answers_what_it_has_taken_and_takes_no_more(s
     with pytest.raises(ApiError) as late:
         stopping.submit(job_for(stopping, prompt, told[0].append))
     assert late.value.status == 429
+
+
+def test_while_many_are_answered_a_stream_gets_several_tokens_at_a_time_but_the_first_and_the_last_at_once(
+    server, loaded, monkeypatch
+):
+    """Told with clocks of its own: no other answer is really being decoded."""
+    now, many = 100.0, Engine(loaded, server.settings.limits, server)
+    monkeypatch.setattr(many, "submit", lambda job: None)
+    monkeypatch.setattr(Engine, "running", property(lambda engine: 16))
+    monkeypatch.setattr(answers.time, "monotonic", lambda: now)
+    prompt = server.prompts.made([{"role": "user", "content": "what is this?"}], [], frozenset())
+    pieces = [Piece(0, f" {n}", Chosen(n), "stop" if n == 7 else None) for n in range(8)]
+
+    async def told() -> list[list[Piece]]:
+        nonlocal now
+        stream = answers.Stream(many, prompt, answers.Wanted(Sampling()), now + 30)
+        for piece in pieces:
+            now += answers.GAP * 16 * 0.4
+            stream.job.emit(piece)
+        stream.job.emit(Finished())
+        return [lot async for lot in stream.lots()]
+
+    lots = asyncio.run(told())
+    assert [piece for lot in lots for piece in lot] == pieces
+    assert [len(lot) for lot in lots] == [1, 3, 3, 1]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import torch
 
@@ -18,6 +20,10 @@ from astrea.serving.job import Finished, Job, Piece, Prompt
 from astrea.serving.limits import Limits
 from astrea.serving.prefill import padded, present_of
 from astrea.serving.sampling import Sampling
+
+GAP = 0.002
+"""Seconds between two events of an answer, for each answer that is being decoded: 32 of them get several tokens at a
+time, 15 times a second, and one alone gets each at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +36,51 @@ class Wanted:
     stops: tuple[str, ...] = ()
 
 
+Lot = list[Piece | Finished]
+"""What is handed over together."""
+
+
+class Post:
+    """Brings pieces from the engine's thread to an event loop: those of one step, for all who wait, in one go, because
+    to wake another thread costs both of them more than a piece does."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = ref(loop)  # a strong one would keep it for ever, as this is kept by the loop
+        self._sent: deque[tuple[asyncio.Queue[Lot], Lot]] = deque()
+        self._due = False
+
+    def send(self, target: asyncio.Queue[Lot], lot: Lot) -> None:
+        """Put pieces into a queue of the loop's. From any thread."""
+        self._sent.append((target, lot))
+        if self._due:
+            return
+        self._due = True
+        loop = self._loop()
+        # A loop that is closed has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            if loop is not None:
+                loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._due = False  # first, or what is sent from here on might wait for ever
+        while self._sent:
+            target, lot = self._sent.popleft()
+            target.put_nowait(lot)
+
+
+_POSTS: WeakKeyDictionary[asyncio.AbstractEventLoop, Post] = WeakKeyDictionary()
+
+
 class Stream:
     """The answers to one prompt as they come."""
 
     def __init__(self, engine: Engine, prompt: Prompt, wanted: Wanted, deadline: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._pieces: asyncio.Queue[Piece | Finished] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        self._post = _POSTS.setdefault(loop, Post(loop))
+        self._lots: asyncio.Queue[Lot] = asyncio.Queue()
+        self._held: Lot = []
+        self._sent = 0.0
+        self._engine = engine
         tokenizer, limits = engine.processor.tokenizer, engine.limits
         self.job = Job(
             prompt,
@@ -50,27 +95,38 @@ class Stream:
         engine.submit(self.job)
 
     def _take(self, piece: Piece | Finished) -> None:
-        # In the engine's thread. A loop that is closed has nobody left who waits.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+        """In the engine's thread: hand pieces on, the first and the last of an answer at once."""
+        self._held.append(piece)
+        now = time.monotonic()
+        amid = isinstance(piece, Piece) and piece.finish is None and self._sent
+        if amid and now - self._sent < GAP * self._engine.running:
+            return
+        held, self._held, self._sent = self._held, [], now
+        self._post.send(self._lots, held)
 
-    async def __aiter__(self) -> AsyncIterator[Piece]:
-        """The pieces of all answers in the order in which they come. Whoever stops listening gives the request up.
+    async def lots(self) -> AsyncIterator[list[Piece]]:
+        """The pieces of all answers in the order in which they come, those that are there together in one list. Whoever
+        stops listening gives the request up.
 
         Raises:
             ApiError: it failed, or its time was over.
         """
         try:
-            while isinstance(piece := await self._pieces.get(), Piece):
-                yield piece
-            if piece.error is not None:
-                raise piece.error
+            while True:
+                lot = await self._lots.get()
+                end = lot[-1]
+                if pieces := [piece for piece in lot if isinstance(piece, Piece)]:
+                    yield pieces
+                if isinstance(end, Finished):
+                    if end.error is not None:
+                        raise end.error
+                    return
         finally:
             self.job.cancel()
 
     async def all(self) -> list[Piece]:
         """Every piece, once all are there."""
-        return [piece async for piece in self]
+        return [piece async for lot in self.lots() for piece in lot]
 
 
 async def unless_gone(work: Awaitable[Any], receive: Callable[[], Awaitable[Any]]) -> Any:

@@ -62,22 +62,21 @@ class Chat:
         job = self.stream.job
         usage = self.request.stream_options is not None and self.request.stream_options.include_usage
         begun: set[int] = set()
-        async for piece in self.stream:
-            delta: dict[str, Any] = {"content": piece.text} if piece.text else {}
-            more: dict[str, Any] = {}
-            if piece.choice not in begun:
-                # The first chunk of an answer has its role; the very first one what is known of the pictures.
-                delta = {"role": "assistant", "content": piece.text}
-                more = {} if begun else {"astrea": pictures_of(job)}
-                begun.add(piece.choice)
-            if delta or piece.finish or self.request.logprobs:
-                choice = {
-                    "index": piece.choice,
-                    "delta": delta,
-                    "logprobs": self._logprobs([piece]),
-                    "finish_reason": piece.finish,
-                }
-                yield self._chunk([choice], **more, **({"usage": None} if usage else {}))
+        async for lot in self.stream.lots():
+            for number in dict.fromkeys(piece.choice for piece in lot):
+                mine = [piece for piece in lot if piece.choice == number]
+                text, finish = "".join(piece.text for piece in mine), mine[-1].finish
+                delta: dict[str, Any] = {"content": text} if text else {}
+                more: dict[str, Any] = {}
+                if number not in begun:
+                    # The first chunk of an answer has its role; the very first one what is known of the pictures.
+                    delta = {"role": "assistant", "content": text}
+                    more = {} if begun else {"astrea": pictures_of(job)}
+                    begun.add(number)
+                if delta or finish or self.request.logprobs:
+                    logprobs = self._logprobs(mine)
+                    choice = {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+                    yield self._chunk([choice], **more, **({"usage": None} if usage else {}))
         self.reply.answered(job)
         extra = self.request.astrea
         if extra.readings or extra.masking or extra.token_ids:

@@ -1,7 +1,7 @@
 """Continuous batching over one model: answers of many requests are decoded together, and new ones join between steps.
 
-The engine has one thread, in which the model runs and nothing else does. Others hand it jobs and get pieces of answers
-back through the function that a job carries.
+The engine has one thread, in which the language model runs and nothing else does; experts have another (`Vision`).
+Others hand it jobs and get pieces of answers back through the function that a job carries.
 
 Letters: B answers that are being decoded, V words.
 """
@@ -33,6 +33,7 @@ from astrea.serving.prefill import Read, prefill
 from astrea.serving.sampling import choose
 from astrea.serving.skipping import ExpectedWeights
 from astrea.serving.slots import merged, picked
+from astrea.serving.vision import Vision
 
 Result = TypeVar("Result")
 
@@ -63,13 +64,14 @@ class Engine:
         self.model, self.processor = loaded
         self.limits, self.watch = limits, watch
         self.features: FeatureCache
+        self.vision: Vision
         self.ends = _ends(self.model)
         self.most_positions: int | None = getattr(self.model.config.text_config, "max_position_embeddings", None)
         self._penalty = _penalty(self.model)
         self._expected = ExpectedWeights(self.model, skip_below)
-        self._waiting: deque[Job] = deque()
+        self._ready: deque[Job] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
         self._stopping = False
         self._rows: list[Row] = []
         self._cache: Cache | None = None
@@ -80,23 +82,26 @@ class Engine:
         """Begin to work, once every part of the model has run once."""
         self._thread.start()
         self.call(self._warm).result()
+        self.vision.start()
 
     def stop(self) -> None:
         """Finish what runs and what waits, then end."""
         with self._changed:
             self._stopping = True
+        self.vision.stop()
+        with self._changed:
             self._changed.notify()
         self._thread.join()
 
     @property
     def alive(self) -> bool:
         """Whether it works."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() and self.vision.alive
 
     @property
     def waiting(self) -> int:
         """How many requests have not begun to be read."""
-        return len(self._waiting)
+        return len(self._ready) + self.vision.waiting
 
     @property
     def running(self) -> int:
@@ -110,9 +115,19 @@ class Engine:
             ApiError: too many wait already, or the engine is stopping.
         """
         with self._changed:
-            if self._stopping or len(self._waiting) >= self.limits.waiting:
+            if self._stopping or self.waiting >= self.limits.waiting:
                 raise busy()
-            self._waiting.append(job)
+            if job.prompt.pictures:
+                self.vision.look(job)
+            else:
+                self._take([job])
+
+    def _take(self, jobs: Sequence[Job]) -> None:
+        """Requests without pictures, or whose pictures have been seen."""
+        with self._changed:
+            for job in jobs:
+                job.timing.ready = time.monotonic()
+                self._ready.append(job)
             self._changed.notify()
 
     def call(self, work: Callable[[], Result]) -> Future[Result]:
@@ -129,14 +144,24 @@ class Engine:
     def readings(self, pictures: Sequence[Picture]) -> list[dict[str, dict[str, Any]]]:
         """What every expert saw in pictures, as JSON. In the engine's thread."""
         pixels = torch.stack([picture.pixels for picture in pictures]).to(self.model.device)
+        with self.features.lock:
+            found = self.model.experts.readings(pixels)
         return [
             {name: {**reading.as_dict(), "mask": mask_rows(reading.mask)} for name, reading in one.items()}
-            for one in self.model.experts.readings(pixels)
+            for one in found
         ]
 
     def _warm(self) -> None:
         size = self.processor.image_processor.image_size
         self.features = FeatureCache(self.model.experts, size, self.model.device, self.limits.cache_bytes)
+        self.vision = Vision(
+            self.features,
+            self._expected,
+            self.limits.pictures_together,
+            lambda: self.running,
+            self._take,
+            lambda job, error: self._fail([job], error),
+        )
 
     def _run(self) -> None:
         with torch.inference_mode():
@@ -145,7 +170,7 @@ class Engine:
                     self._turn()
                 except Exception as error:  # the thread must not end, or all that came later would wait in vain
                     jobs = self._jobs()
-                    self._waiting.clear()
+                    self._ready.clear()
                     self._rows, self._cache = [], None
                     self._fail(jobs, error)
 
@@ -161,13 +186,13 @@ class Engine:
     def _jobs(self) -> list[Job]:
         """Every request that is here."""
         with self._changed:
-            return [*self._waiting, *dict.fromkeys(row.job for row in self._rows)]
+            return [*self._ready, *dict.fromkeys(row.job for row in self._rows)]
 
     def _wait(self) -> bool:
         """Until there is something to do; false when there is nothing and never will be."""
         with self._changed:
-            while not (self._rows or self._waiting or self._calls):
-                if self._stopping:
+            while not (self._rows or self._ready or self._calls):
+                if self._stopping and not self.vision.alive:
                     return False
                 self._changed.wait()
         return True
@@ -184,34 +209,33 @@ class Engine:
 
     def _drop_unwanted(self) -> None:
         """Requests that were cancelled, or whose time is over."""
-        now = time.monotonic()
         for job in self._jobs():
-            if job.cancelled or now > job.deadline:
+            if job.unwanted:
                 with contextlib.suppress(ValueError):
-                    self._waiting.remove(job)
+                    self._ready.remove(job)
                 job.emit(Finished(None if job.cancelled else too_late()))
                 self._keep([row for row in self._rows if row.job is not job])
 
     def _gathers(self) -> bool:
         """Whether reading waits for more prompts, while others are decoded: several are read in little more time than
         one. Never for longer than reading takes, nor when a good part of all has come."""
-        if not self._rows or len(self._waiting) * GATHERED >= len(self._rows):
+        if not self._rows or len(self._ready) * GATHERED >= len(self._rows):
             return False
-        return time.monotonic() - self._waiting[0].timing.came < self._reading_takes
+        return time.monotonic() - self._ready[0].timing.ready < self._reading_takes
 
     def _admit(self) -> None:
         """Read as many waiting prompts as there is room for, a few together."""
-        while self._waiting and not self._gathers():
+        while self._ready and not self._gathers():
             jobs: list[Job] = []
             width, answers = 0, len(self._rows)
-            while self._waiting:
-                job = self._waiting[0]
+            while self._ready:
+                job = self._ready[0]
                 answers += len(job.answers)
                 width = max(width, len(job.prompt.ids))
                 full = answers > self.limits.running and (self._rows or jobs)
                 if full or (jobs and width * (len(jobs) + 1) > self.limits.prefill_tokens):
                     break
-                jobs.append(self._waiting.popleft())
+                jobs.append(self._ready.popleft())
             if not jobs:
                 return
             self._read(jobs)
@@ -220,9 +244,7 @@ class Engine:
         """Read prompts together; if that fails, one by one, so that one bad request fails alone."""
         began = time.monotonic()
         try:
-            for job in jobs:
-                job.skipped = [self._expected.skipped(job.prompt)] * len(job.prompt.pictures)
-            read = prefill(self.model, self.features, jobs, self.processor.tokenizer.pad_token_id or 0)
+            read = prefill(self.model, jobs, self.processor.tokenizer.pad_token_id or 0)
         except Exception as error:
             if len(jobs) == 1:
                 self._fail(jobs, error)

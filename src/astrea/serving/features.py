@@ -5,6 +5,7 @@ Letters: N pictures, S side of the square picture.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,10 @@ class Counts:
 
 
 class FeatureCache:
-    """Features by picture and expert, those used longest ago dropped first. For one thread.
+    """Features by picture and expert, those used longest ago dropped first. For any number of threads.
+
+    Attributes:
+        lock: held by whoever runs experts: weights of half precision are widened in place while they are used.
 
     Args:
         experts: in evaluation mode. size: S. most: bytes that the features may take.
@@ -44,6 +48,7 @@ class FeatureCache:
         self.experts, self.device = experts, device
         self.kept: LRUCache[tuple[str, str], ExpertFeatures] = LRUCache(most, getsizeof=_bytes)
         self.counts = {name: Counts() for name in experts.names}
+        self.lock = threading.Lock()
         # What stands for an expert that was not asked: nothing but empty slots.
         nothing = experts(torch.zeros(1, 3, size, size, device=device))
         self.blank = {name: part.map(torch.zeros_like) for name, part in nothing.items()}
@@ -54,9 +59,17 @@ class FeatureCache:
         Args:
             skipped: per picture, the experts that are not to be run.
         """
-        return {name: self._of_expert(name, pictures, skipped) for name in self.experts.names}
+        return together(self.each(pictures, skipped))
 
-    def _of_expert(self, name: str, pictures: Sequence[Picture], skipped: Sequence[Collection[str]]) -> ExpertFeatures:
+    def each(self, pictures: Sequence[Picture], skipped: Sequence[Collection[str]]) -> list[dict[str, ExpertFeatures]]:
+        """As `of`, for each picture by itself."""
+        with self.lock:
+            columns = {name: self._of_expert(name, pictures, skipped) for name in self.experts.names}
+        return [{name: column[row] for name, column in columns.items()} for row in range(len(pictures))]
+
+    def _of_expert(
+        self, name: str, pictures: Sequence[Picture], skipped: Sequence[Collection[str]]
+    ) -> list[ExpertFeatures]:
         counts = self.counts[name]
         found: dict[str, ExpertFeatures] = {}
         missing: dict[str, Tensor] = {}
@@ -76,11 +89,15 @@ class FeatureCache:
                 found[key] = seen.rows(slice(row, row + 1)).map(torch.clone)
                 if _bytes(found[key]) <= self.kept.maxsize:
                     self.kept[key, name] = found[key]
-        rows = [
+        return [
             self.blank[name] if name in left_out else found[picture.key]
             for picture, left_out in zip(pictures, skipped, strict=True)
         ]
-        return ExpertFeatures.cat(rows)
+
+
+def together(rows: Sequence[dict[str, ExpertFeatures]]) -> dict[str, ExpertFeatures]:
+    """Features of several pictures, in this order, as those of one batch."""
+    return {name: ExpertFeatures.cat([row[name] for row in rows]) for name in rows[0]}
 
 
 def _bytes(features: ExpertFeatures) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from astrea.experts.protocol import ExpertFeatures
 from astrea.serving.features import Picture
 from astrea.serving.sampling import Chosen, Sampling
 from astrea.serving.text import AnswerText
@@ -45,13 +46,15 @@ class Finished:
 
 @dataclass(slots=True)
 class Timing:
-    """Seconds, by `time.monotonic`: when the request came, began to be read, and had its first and its last token; how
-    long experts, fusion and the language model took to read the prompt (and the prompts read together with it)."""
+    """Seconds, by `time.monotonic`: when the request came, could be read (its pictures having been seen), and had its
+    first and its last token; how long it stood in queues; how long experts, fusion and the language model took to read
+    the prompt (and the prompts read together with it)."""
 
     came: float = field(default_factory=time.monotonic)
-    began: float = 0.0
+    ready: float = 0.0
     first: float = 0.0
     last: float = 0.0
+    waiting: float = 0.0
     experts: float = 0.0
     fusion: float = 0.0
     language: float = 0.0
@@ -74,6 +77,10 @@ class Job:
     Args:
         choices: how many answers (``n``). most: the longest answer in tokens. deadline: by `time.monotonic`.
         emit: called from the engine's thread with each `Piece` and at the end with `Finished`.
+
+    Attributes:
+        seen: per picture, what each expert gives, once they have looked. skipped: per picture, those that were not run.
+        shares: per picture, the gate weights.
     """
 
     def __init__(
@@ -95,6 +102,7 @@ class Job:
         self.timing = Timing()
         self.shares: list[dict[str, float]] = []
         self.skipped: list[set[str]] = []
+        self.seen: list[dict[str, ExpertFeatures]] | None = None
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
@@ -105,6 +113,11 @@ class Job:
     def cancelled(self) -> bool:
         """Whether `cancel` was called."""
         return self._cancelled.is_set()
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether nobody waits for the answers any more: the request was cancelled, or its time is over."""
+        return self.cancelled or time.monotonic() > self.deadline
 
     def say(self, answer: Answer, chosen: Chosen, *, ends: bool, full: bool) -> None:
         """Hand on a token of an answer.

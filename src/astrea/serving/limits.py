@@ -16,8 +16,9 @@ class Limits:
     stops, stop_characters: stop texts of a request, and characters of each.
     inputs: texts and pictures of one request for embeddings.
     running: answers that are decoded together. waiting: requests beyond those, before others are turned away.
-    seconds: until a request must be answered. prefill_tokens: prompts read together have at most so many, padding
-    included. cache_bytes: of experts' outputs kept for pictures seen before.
+    seconds: until a request must be answered. pictures_together: how many experts look at together.
+    prefill_tokens: prompts read together have at most so many, padding included.
+    cache_bytes: of experts' outputs kept for pictures seen before.
     """
 
     body_bytes: int = 32 << 20
@@ -38,5 +39,6 @@ class Limits:
     running: int = 32
     waiting: int = 64
     seconds: float = 120.0
+    pictures_together: int = 16
     prefill_tokens: int = 4096
     cache_bytes: int = 256 << 20

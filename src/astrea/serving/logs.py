@@ -57,7 +57,7 @@ class Trace:
             "prompt_tokens": len(job.prompt.ids),
             "tokens": [len(answer.tokens) for answer in job.answers],
             "seconds": {
-                "waiting": round(timing.began - timing.came, 4),
+                "waiting": round(timing.waiting, 4),
                 "experts": round(timing.experts, 4),
                 "fusion": round(timing.fusion, 4),
                 "language": round(timing.language, 4),

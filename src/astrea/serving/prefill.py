@@ -1,4 +1,4 @@
-"""Reading new prompts, several at once: pictures through the experts, then all tokens through the language model.
+"""Reading new prompts, several at once: what experts saw through fusion, then all tokens through the language model.
 
 Letters: B prompts, N pictures (in reading order over the prompts), L tokens, E experts, V words.
 """
@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache
 from astrea.common.transformers_compat import CACHE
 from astrea.model.inputs import Inputs
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.serving.features import FeatureCache
+from astrea.serving.features import together
 from astrea.serving.job import Job, Prompt
 from astrea.serving.slots import fresh
 
@@ -31,21 +31,20 @@ class Read:
     taken: list[int]
 
 
-def prefill(model: AstreaForConditionalGeneration, cache: FeatureCache, jobs: Sequence[Job], fill: int) -> Read:
+def prefill(model: AstreaForConditionalGeneration, jobs: Sequence[Job], fill: int) -> Read:
     """Read the prompts of some requests.
 
     Args:
-        jobs: with which experts they skip, per picture.
+        jobs: with what experts saw in their pictures.
         fill: the token to pad with. Timing and gate weights are left in the jobs.
     """
     started = time.monotonic()
-    pictures = [picture for job in jobs for picture in job.prompt.pictures]
+    seen = [features for job in jobs for features in job.seen or ()]
     skipped = [left_out for job in jobs for left_out in job.skipped]
-    features = cache.of(pictures, skipped) if pictures else None
-    seen = time.monotonic()
+    features = together(seen) if seen else None
     prompts = [job.prompt for job in jobs]
     rows = padded(prompts, fill, model.device)
-    present = present_of(prompts, skipped, model.experts.names).to(model.device) if pictures else None
+    present = present_of(prompts, skipped, model.experts.names).to(model.device) if seen else None
     step = model.model.step(
         Inputs(**rows, features=features, present=present, use_cache=True, **{CACHE: fresh()})  # type: ignore[arg-type]
     )
@@ -57,8 +56,8 @@ def prefill(model: AstreaForConditionalGeneration, cache: FeatureCache, jobs: Se
     _note_shares(jobs, model.experts.names, found["shares"])
     for job in jobs:
         timing = job.timing
-        timing.experts, timing.fusion, timing.language = seen - started, fused - seen, done - fused
-        timing.began = started
+        timing.fusion, timing.language = fused - started, done - fused
+        timing.waiting += started - timing.ready
     taken = (step.reading.keys.positions[:, -1] + 1).tolist()
     return Read(scores_BV, found[CACHE], taken)
 

@@ -90,10 +90,11 @@ class Response:
         yield "response.output_item.added", {"output_index": 0, "item": item}
         yield "response.content_part.added", {**place, "part": _part("")}
         text = ""
-        async for piece in stream:
-            text += piece.text
-            if piece.text:
-                yield "response.output_text.delta", {**place, "delta": piece.text, "logprobs": []}
+        async for lot in stream.lots():
+            new = "".join(piece.text for piece in lot)
+            text += new
+            if new:
+                yield "response.output_text.delta", {**place, "delta": new, "logprobs": []}
         self.reply.answered(stream.job)
         yield "response.output_text.done", {**place, "text": text, "logprobs": []}
         yield "response.content_part.done", {**place, "part": _part(text)}

@@ -9,6 +9,8 @@ Letters: B pictures, E experts, T_e tokens of an expert, L tokens of text, D lan
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -48,7 +50,8 @@ class ExpectedWeights:
             raise AstreaError(
                 f"the model's folder does not say what is usual for {', '.join(missing)}", "leave the option out"
             )
-        self.allocator = fusion.allocator
+        # Of its own: questions are looked at while the model's is at work in another thread.
+        self.allocator = copy.deepcopy(fusion.allocator)
         usual = {name: self._usual(name, familiar[name]) for name in self.names}
         self.mean_1ED, self.sure_1E = in_full(model.model.alignment, usual, None).summary()
 

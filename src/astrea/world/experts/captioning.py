@@ -65,14 +65,35 @@ class CaptioningExpert(Expert):
         learned = self.place.T.reshape(1, STATE, side, side)
         return F.interpolate(learned, size=(h, w), mode="bilinear").flatten(2)[0].T
 
+    @property
+    def layers(self) -> list[DecoderBlock]:
+        """The decoder's layers, by their type."""
+        return list(self.blocks)  # type: ignore[arg-type]
+
     def decode(self, words_BT: Tensor, memory: Tensor) -> Tensor:
         """States (B, T + 1, STATE) after the start symbol and the given words (at most STEPS - 1 are read)."""
         inputs = torch.cat([self.start.expand(len(memory), 1, -1), self.words(words_BT[:, : STEPS - 1])], 1)
         x = inputs + self.steps[: inputs.shape[1]]
-        for block in self.blocks:
-            x = block(x, memory)
+        for block in self.layers:
+            x, _ = block(x, block.remembered(memory), None)
         found: Tensor = self.norm(x)
         return found
+
+    def say(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """The likeliest word at each step, read by the next one: logits (B, STEPS, V) and states (B, STEPS, STATE),
+        those that `decode` gives for these words. Keys and values are kept from step to step."""
+        remembered = [block.remembered(memory) for block in self.layers]
+        past: list[Pair | None] = [None] * len(remembered)
+        word = self.start.expand(len(memory), 1, -1)
+        logits, states = [], []
+        for step in range(STEPS):
+            x = word + self.steps[step]
+            for number, block in enumerate(self.layers):
+                x, past[number] = block(x, remembered[number], past[number])
+            states.append(self.norm(x))
+            logits.append(self.head(states[-1]))
+            word = self.words(logits[-1].argmax(-1))
+        return torch.cat(logits, 1), torch.cat(states, 1)
 
     def loss(self, truth: SceneTruth, captions: Sequence[Sequence[str]]) -> Tensor:
         """Next-word cross-entropy of its own short captions + dense hints (kind, colour, word per cell) for the trunk.
@@ -106,12 +127,9 @@ class CaptioningExpert(Expert):
 
     def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
         memory, _ = self.encode_pixels(pixels_B3HW)
-        words = torch.zeros(len(memory), 0, dtype=torch.long, device=memory.device)
-        for _ in range(STEPS):
-            states = self.decode(words, memory)
-            words = torch.cat([words, self.head(states[:, -1:]).argmax(-1)], 1)
-        probability = self.head(states).softmax(-1)
-        ended = (words == 0).long().cumsum(1) > 0
+        logits, states = self.say(memory)
+        probability = logits.softmax(-1)
+        ended = (logits.argmax(-1) == 0).long().cumsum(1) > 0
         return word_tokens(probability, ended, states)
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
@@ -151,6 +169,10 @@ def word_tokens(probability_BTV: Tensor, ended_BT: Tensor, states_BTS: Tensor) -
     return ExpertFeatures(tokens, sure)
 
 
+Pair = tuple[Tensor, Tensor]
+"""Keys and values, (B, heads, L, width of a head) each."""
+
+
 class DecoderBlock(nn.Module):
     """Pre-norm decoder layer: causal self-attention, cross-attention to the picture, feed-forward."""
 
@@ -161,11 +183,38 @@ class DecoderBlock(nn.Module):
         self.cross = nn.MultiheadAttention(width, heads, batch_first=True)
         self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        length = x.shape[1]
-        future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-        y = self.norms[0](x)
-        x = x + self.own(y, y, y, attn_mask=future, need_weights=False)[0]
-        x = x + self.cross(self.norms[1](x), memory, memory, need_weights=False)[0]
-        found: Tensor = x + self.feed(self.norms[2](x))
-        return found
+    def remembered(self, memory: Tensor) -> Pair:
+        """What cross-attention reads of the picture, the same at every step."""
+        key, value = projected(self.cross, memory, 1, 3)
+        return key, value
+
+    def forward(self, x: Tensor, remembered: Pair, past: Pair | None) -> tuple[Tensor, Pair]:
+        """One pass over a whole caption, or with ``past`` over its next word, (B, 1, width).
+
+        Args:
+            past: what the step before returned, or None.
+
+        Returns:
+            x, and what the next step needs as ``past``.
+        """
+        query, key, value = projected(self.own, self.norms[0](x), 0, 3)
+        if past is not None:
+            key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
+        x = x + joined(self.own, F.scaled_dot_product_attention(query, key, value, is_causal=past is None))
+        (asked,) = projected(self.cross, self.norms[1](x), 0, 1)
+        x = x + joined(self.cross, F.scaled_dot_product_attention(asked, *remembered))
+        return x + self.feed(self.norms[2](x)), (key, value)
+
+
+def projected(layer: nn.MultiheadAttention, x_BLD: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+    """Some of query, key and value (numbers 0, 1, 2) of an attention layer, (B, heads, L, width of a head) each."""
+    rows = slice(first * layer.embed_dim, last * layer.embed_dim)
+    made = F.linear(x_BLD, layer.in_proj_weight[rows], layer.in_proj_bias[rows])
+    parts: tuple[Tensor, ...] = made.unflatten(-1, (last - first, layer.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    return parts
+
+
+def joined(layer: nn.MultiheadAttention, found_BHLd: Tensor) -> Tensor:
+    """What an attention layer gives for what its heads found: (B, L, D)."""
+    made: Tensor = layer.out_proj(found_BHLd.transpose(1, 2).flatten(2))
+    return made

@@ -1,0 +1,123 @@
+"""Experts look at pictures in a thread of their own: together, in order, and each request fails alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from astrea.serving.features import Picture
+from astrea.serving.job import Job, Prompt
+from astrea.serving.sampling import Sampling
+from astrea.serving.vision import Vision
+
+
+class Cache:
+    """Stands for the experts: notes which pictures it is shown together, and waits if it is told to."""
+
+    def __init__(self) -> None:
+        self.shown: list[list[str]] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def each(self, pictures, skipped):
+        self.shown.append([picture.key for picture in pictures])
+        self.go_on.wait(20)
+        if any(picture.key == "bad" for picture in pictures):
+            raise MemoryError
+        return [{"expert": picture.key} for picture in pictures]
+
+
+class Expected:
+    """Nothing is skipped."""
+
+    def skipped(self, prompt: Prompt) -> set[str]:
+        return set()
+
+
+class Eyes:
+    """A `Vision` over a `Cache`, and what it hands on."""
+
+    def __init__(self, most: int, running: int = 0) -> None:
+        self.cache, self.seen, self.failed = Cache(), [], []
+        self.running = running
+        self.vision = Vision(
+            self.cache, Expected(), most, lambda: self.running, self.seen.extend, lambda job, e: self.failed.append(job)
+        )
+
+    def look(self, *names: str, seconds: float = 60.0) -> Job:
+        pictures = tuple(Picture(name, torch.zeros(0)) for name in names)
+        job = Job(
+            Prompt(torch.zeros(1), torch.zeros(1), pictures), Sampling(), choices=1, most=1, stops=(),
+            deadline=time.monotonic() + seconds, decode=str, emit=lambda piece: None,
+        )  # fmt: skip
+        self.vision.look(job)
+        return job
+
+
+@pytest.fixture
+def eyes() -> Iterator[Eyes]:
+    found = Eyes(most=3)
+    yield found
+    found.cache.go_on.set()
+    if found.vision.alive:
+        found.vision.stop()
+
+
+def test_requests_that_wait_are_looked_at_together_up_to_a_number_of_pictures_and_in_order(eyes: Eyes):
+    jobs = [eyes.look("a", "b"), eyes.look("c"), eyes.look("d"), eyes.look("e", "f", "g", "h")]
+    assert eyes.vision.waiting == 4
+    eyes.vision.start()
+    eyes.vision.stop()
+    assert eyes.cache.shown == [["a", "b", "c"], ["d"], ["e", "f", "g", "h"]]
+    assert eyes.seen == jobs
+    assert [[one["expert"] for one in job.seen] for job in jobs] == [["a", "b"], ["c"], ["d"], ["e", "f", "g", "h"]]
+    assert eyes.vision.waiting == 0
+
+
+def test_a_request_whose_pictures_cannot_be_looked_at_fails_alone(eyes: Eyes):
+    jobs = [eyes.look("a"), eyes.look("bad"), eyes.look("b")]
+    eyes.vision.start()
+    eyes.vision.stop()
+    assert eyes.failed == [jobs[1]]
+    assert eyes.seen == [jobs[0], jobs[2]]
+
+
+def test_what_nobody_waits_for_is_handed_on_unseen(eyes: Eyes):
+    jobs = [eyes.look("a"), eyes.look("b"), eyes.look("c", seconds=-1)]
+    jobs[0].cancel()
+    eyes.vision.start()
+    eyes.vision.stop()
+    assert eyes.cache.shown == [["b"]]
+    assert sorted(eyes.seen, key=jobs.index) == jobs
+    assert [job.seen is None for job in jobs] == [True, False, True]
+
+
+def test_while_others_are_answered_it_waits_for_more_pictures_but_not_for_long():
+    eyes = Eyes(most=16, running=8)
+    eyes.vision._looking_takes = 1000.0
+    eyes.vision.start()
+    first = eyes.look("a")
+    time.sleep(0.03)
+    assert eyes.cache.shown == []
+    second = eyes.look("b")  # one for every four that are answered
+    _until(lambda: eyes.seen == [first, second])
+    assert eyes.cache.shown == [["a", "b"]]
+    eyes.vision._looking_takes = 0.01
+    eyes.look("c")  # nobody else comes
+    _until(lambda: len(eyes.seen) == 3)
+    eyes.vision._looking_takes = 1000.0
+    eyes.look("d")
+    eyes.running = 0  # those who were answered are done
+    _until(lambda: len(eyes.seen) == 4)
+    eyes.vision.stop()
+
+
+def _until(true) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.002)
