@@ -77,7 +77,7 @@ def test_trust_learns_to_find_the_one_who_tells_of_another_picture():
     for _ in range(150):
         seen, liar = batch(64)
         honest = (liar[:, None] != torch.arange(3)).float()
-        judge.observe(seen)
+        judge.observe(judge.agreements(seen))
         optimizer.zero_grad()
         F.binary_cross_entropy_with_logits(judge(seen), honest).backward()
         optimizer.step()
@@ -88,8 +88,8 @@ def test_trust_learns_to_find_the_one_who_tells_of_another_picture():
 
 def test_what_is_usual_is_the_mean_of_what_was_observed():
     judge, first, second = ReliabilityHead(8, 3), matrix(), matrix(seed=5)
-    judge.observe(first)
-    judge.observe(second)
+    judge.observe(judge.agreements(first))
+    judge.observe(judge.agreements(second))
     both = torch.stack([judge.agreements(m) for m in (first, second)]).detach()
     torch.testing.assert_close(judge.usual, both.mean((0, 1)))
     assert (judge.spread >= 0.01).all()

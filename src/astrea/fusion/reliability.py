@@ -57,9 +57,14 @@ class ReliabilityHead(nn.Module):
         self.register_buffer("spread", torch.ones(experts, AGREEMENTS * experts))
         self.register_buffer("observed", torch.tensor(0.0))
 
-    def forward(self, matrix: ExpertMatrix) -> Tensor:
-        """Logits (B, E) that each expert is reliable; undefined for absent experts."""
-        agreements = (self.agreements(matrix) - self.usual) / self.spread
+    def forward(self, matrix: ExpertMatrix, agreements: Tensor | None = None) -> Tensor:
+        """Logits (B, E) that each expert is reliable; undefined for absent experts.
+
+        Args:
+            agreements: of this matrix, where they are known: they take most of the time.
+        """
+        known = self.agreements(matrix) if agreements is None else agreements
+        agreements = (known - self.usual) / self.spread
         here = matrix.present.unsqueeze(1).expand(-1, matrix.experts, -1).to(agreements.dtype)
         token_BED, sure_BE = matrix.summary()
         hidden = torch.einsum("bef,efh->beh", torch.cat([agreements, here], -1), self.from_echo) + self.own
@@ -78,7 +83,7 @@ class ReliabilityHead(nn.Module):
         return torch.cat([way for part_BEE in found for way in (part_BEE, part_BEE.transpose(1, 2))], -1)
 
     @torch.no_grad()
-    def observe(self, matrix: ExpertMatrix, gather: Callable[[Tensor], Tensor] = lambda rows: rows) -> None:
+    def observe(self, agreements: Tensor, gather: Callable[[Tensor], Tensor] = lambda rows: rows) -> None:
         """Update the statistics of agreements: the plain mean of the first batches, then a moving average.
 
         Args:
@@ -86,7 +91,7 @@ class ReliabilityHead(nn.Module):
         """
         self.observed += 1
         rate = max(0.02, 1 / float(self.observed))
-        found = gather(self.agreements(matrix))
+        found = gather(agreements)
         self.usual.lerp_(found.mean(0), rate)
         self.spread.lerp_(found.std(0, unbiased=False), rate).clamp_min_(0.01)
 

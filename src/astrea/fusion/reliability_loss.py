@@ -36,8 +36,9 @@ def reliability_loss(head: ReliabilityHead, step: TrainingStep) -> Tensor:
     features = corrupt(features, corrupted, draw_stuck(count, generator))
     here, reliable = present[local].to(step.device), reliable[local].to(step.device)
     matrix = step.align(index_select(features, local), here)
-    head.observe(matrix, lambda rows: step.gather(rows, count))
-    logits, wanted = head(matrix)[here], reliable[here].float()
+    agreements = head.agreements(matrix)
+    head.observe(agreements, lambda rows: step.gather(rows, count))
+    logits, wanted = head(matrix, agreements)[here], reliable[here].float()
     # With more processes than pictures some have none, and a mean over nothing would be NaN.
     wrong = F.binary_cross_entropy_with_logits(logits, wanted) if len(wanted) else logits.sum()
     return wrong * (len(wanted) / max(1, int(present.sum())))

@@ -55,9 +55,9 @@ def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, comman
     assert len([line for line in said.lines if "left out" in line]) == 2
 
 
-def test_a_failing_variant_ends_with_status_1_and_its_own_words(folder, base, command):
+def test_a_failing_variant_ends_with_status_1_and_its_own_words(tmp_path, base, command):
     wrong = (*base, "pretrain=nowhere")
-    code, told = command("--strategies", "average", "--seeds", 1, "--out", folder.parent / "x", *wrong)
+    code, told = command("--strategies", "average", "--seeds", 1, "--out", tmp_path / "x", *wrong)
     assert code == 1
     assert "strategy-average-0" in told
     assert "nowhere" in told
