@@ -34,7 +34,7 @@ def test_a_word_match_of_phrases_is_refused(findings):
         Model(findings=findings, word_match=4)
 
 
-@pytest.mark.parametrize("words", [(), ("model.findings=written",), ("model.strategy=switch",)])
+@pytest.mark.parametrize("words", [(), ("model.findings=written",), ("model.strategy=routed",)])
 def test_only_phrases_are_dropped(words):
     with pytest.raises(AstreaError, match=r"'regularisation.phrase_dropout' has no effect where 'model.findings' is"):
         tiny(*words, "regularisation.phrase_dropout=0.5")

@@ -95,7 +95,7 @@ def test_a_base_keeps_what_it_says_of_its_own_strategy(tmp_path: Path):
     assert recipe.model.options == {"top": 2}
     assert recipe.fuse.losses.reliability == recipe.fuse.losses.contribution == 0
     assert recipe.fuse.losses.lm == 1.0
-    further = load_recipe(Recipe, str(above), ["seed=3"], then=["model.strategy=switch"])
+    further = load_recipe(Recipe, str(above), ["seed=3"], then=["model.strategy=routed"])
     assert further.model.options == {}
     above.write_text("base: base.yaml\nmodel: {strategy: mova, mixer: true}\n")
     with pytest.raises(AstreaError, match=f"{above}, line 2: 'model.mixer': the strategy 'mova' does not read it"):

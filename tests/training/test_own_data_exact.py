@@ -60,7 +60,7 @@ def recipes(small_overrides: list[str], folder: Path) -> dict[str, Path]:
     made = {}
     for name, own in {
         **{k: [v] for k, v in files.items()},
-        "switch": [files["jsonl"], "model.strategy=switch"],
+        "switch": [files["jsonl"], "model.strategy=routed", "model.options={policy: top_k, k: 1}"],
     }.items():
         made[name] = folder / f"{name}.yaml"
         made[name].write_text(dump_recipe(load_recipe(Recipe, "tiny", [*small_overrides, *SHORT], then=own)))

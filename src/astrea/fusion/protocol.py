@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel
@@ -49,6 +49,7 @@ class VisualTokens:
     reliable: (B, E) bool, which experts are reliable for this picture; None where the strategy does not judge.
     auxiliary: a scalar loss that the strategy wants added in training (a balancing loss, say), or None.
     cross_only: (M,) bool, tokens that text reads and other visual tokens do not; None = none.
+    router_logits: (B, S, U) the scores that a routing strategy decided by; None where there are none.
     """
 
     tokens: Tensor
@@ -59,6 +60,7 @@ class VisualTokens:
     reliable: Tensor | None = None
     auxiliary: Tensor | None = None
     cross_only: Tensor | None = None
+    router_logits: Tensor | None = None
 
 
 class FusionStrategy(nn.Module, ABC):
@@ -89,6 +91,11 @@ class FusionStrategy(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.word_match = None
+
+    @classmethod
+    def options_model(cls, given: Mapping[str, Any]) -> type[BaseModel] | None:
+        """The pydantic model of its options: `Options`, unless one of the options given decides which there are."""
+        return cls.Options
 
     @abstractmethod
     def forward(
@@ -126,6 +133,10 @@ class FusionStrategy(nn.Module, ABC):
             return {"auxiliary": torch.zeros((), device=step.device)}
         rows = step.local_rows
         return {"auxiliary": auxiliary * ((rows.stop - rows.start) / len(step.groups))}
+
+    def figures(self, step: TrainingStep, output: Output) -> dict[str, float]:
+        """What else the training log says of a step, such as how the load is spread: this process's part of it."""
+        return {}
 
     def after_step(self, settings: Regularisation) -> None:
         """The optimizer has stepped: move what is no parameter, such as a load bias."""

@@ -23,18 +23,35 @@ STRATEGIES: Mapping[str, str] = {
     "average": "astrea.fusion.peers.average:UniformAverage",
     "sequence_concat": "astrea.fusion.peers.sequence_concat:SequenceConcat",
     "channel_concat": "astrea.fusion.peers.channel_concat:ChannelConcat",
-    "switch": "astrea.fusion.peers.switch:TopOneSwitch",
+    "routed": "astrea.fusion.peers.routed:Routed",
     "mova": "astrea.fusion.peers.mova:MoVA",
     "moai": "astrea.fusion.peers.moai:MoAI",
     "spatial_sampler": "astrea.fusion.peers.spatial_sampler:SpatialSampler",
 }
 """The built-in ones."""
 
+RENAMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {"switch": ("routed", {"policy": "top_k", "k": 1})}
+"""Strategies that are another one with some options now: what was saved under the old name is read."""
+
 REGISTRY = Registry("fusion strategy", STRATEGIES, "astrea.strategies")
 """Those of other packages too: by name where a package registered them, or as "module:Class"."""
 
 
 MISTAKES = {"extra_forbidden": "there is none of this name", "missing": "it has no default, so give it"}
+
+
+def renamed_strategy(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A strategy's present name and options."""
+    new, more = RENAMED.get(name, (name, {}))
+    return new, {**more, **options}
+
+
+def first_name(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and options by which a strategy was saved before it was another one."""
+    for old, (new, more) in RENAMED.items():
+        if name == new and more.items() <= options.items():
+            return old, {key: value for key, value in options.items() if key not in more}
+    return name, dict(options)
 
 
 def strategy_class(name: str, *, allow_import: bool) -> type[FusionStrategy]:
@@ -56,11 +73,16 @@ def strategy_class(name: str, *, allow_import: bool) -> type[FusionStrategy]:
     return found
 
 
-def options_of(strategy: type[FusionStrategy]) -> type[BaseModel]:
-    """The pydantic model of a strategy's options: its ``Options``, or one made of its constructor's keyword arguments,
-    with their types and defaults. Unknown keys are an error in both."""
-    if strategy.Options is not None:
-        return strategy.Options
+def options_of(strategy: type[FusionStrategy], given: Mapping[str, Any] | None = None) -> type[BaseModel]:
+    """The pydantic model of a strategy's options: its own (`FusionStrategy.options_model`), or one made of its
+    constructor's keyword arguments, with their types and defaults. Unknown keys are an error in both.
+
+    Args:
+        given: the options, where one of them decides which others there are.
+    """
+    own = strategy.options_model(given or {})
+    if own is not None:
+        return own
     constructor = strategy.__init__
     try:
         hints = get_type_hints(constructor)
@@ -76,7 +98,7 @@ def options_of(strategy: type[FusionStrategy]) -> type[BaseModel]:
 
 def check_options(name: str, strategy: type[FusionStrategy], options: Mapping[str, Any]) -> None:
     """Raises AstreaError for an option that the strategy does not have, that it must have, or of another type."""
-    model = options_of(strategy)
+    model = options_of(strategy, options)
     try:
         model.model_validate(dict(options), strict=True)
     except ValidationError as error:

@@ -6,9 +6,11 @@ Letters: B pictures, R rows of the whole batch, S questions per row, E experts.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from astrea.alignment.matrix import ExpertMatrix
@@ -32,10 +34,53 @@ class Regularisation(Protocol):
 
 
 class Output(Protocol):
-    """What the model returned for the local rows."""
+    """What the model returned for the local rows, see `astrea.model.outputs.AstreaOutput`."""
 
+    logits: Tensor
     shares: Tensor | None
     aux_loss: Tensor | None
+    router_logits: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one pass of the model says where the answers of the local rows stand.
+
+    Letters: N words of answers, V vocabulary, Q questions of the local rows (R S, row by row).
+    logits: (N, V). labels: (N,) the right words. question: (N,) which of the Q questions a word answers. weights: (N,)
+    of each word in the loss of the whole batch. questions: Q.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    question: Tensor
+    weights: Tensor
+    questions: int
+
+    def losses(self) -> Tensor:
+        """Negative log-likelihood of every word (N,)."""
+        return F.cross_entropy(self.logits, self.labels, reduction="none")
+
+    def mean(self, values_N: Tensor) -> Tensor:
+        """This process's part of the weighted mean over the words of the whole batch, as the answers' loss is one."""
+        return (values_N * self.weights).sum()
+
+    def per_question(self, values_N: Tensor) -> Tensor:
+        """The mean over the words of each question (Q,); 0 where there are none."""
+        count = torch.bincount(self.question, minlength=self.questions).clamp_min(1)
+        return values_N.new_zeros(self.questions).index_add(0, self.question, values_N) / count
+
+    def right(self) -> Tensor:
+        """Whether every word of an answer is the likeliest, given those before it: (Q,) bool, false without words."""
+        hit_Q = self.per_question((self.logits.argmax(-1) == self.labels).float())
+        return hit_Q == 1
+
+    def first(self) -> Tensor:
+        """Where the first word of each question's answer stands (Q,), -1 where there is none."""
+        place = torch.arange(len(self.question), device=self.question.device)
+        none = len(place)
+        found = place.new_full((self.questions,), none).scatter_reduce(0, self.question, place, "amin")
+        return found.masked_fill(found == none, -1)
 
 
 class TrainingStep(Protocol):
@@ -82,6 +127,17 @@ class TrainingStep(Protocol):
     def leave_one_out(self, rows: int) -> Tensor:
         """Answer the first ``rows`` rows again, without each expert: the increase of each question's loss in nats,
         (R', S, E) with R' = min(rows, R); the same on every process, and without gradient."""
+
+    def forward(self, purpose: str, only: Tensor | None = None) -> Output:
+        """One more pass of the model over the local rows, with gradient.
+
+        Args:
+            purpose: of the random numbers that it draws, see `generator`.
+            only: (E,) bool, exactly the experts that are present; None = those of the step.
+        """
+
+    def answers(self, output: Output) -> Answers:
+        """What a pass says where the answers of the local rows stand."""
 
     def per_row(self, shares: Tensor | None, like: Tensor) -> Tensor:
         """What the local pictures' questions got (`Output.shares`), averaged over the pictures of each local row:

@@ -8,6 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from astrea.alignment.phrase_ids import FINDINGS, check_phrase_ids
 from astrea.common.errors import AstreaError
+from astrea.fusion.registry import renamed_strategy
 from astrea.language.question_span import check_span
 
 ATTENTION = ("eager", "sdpa")
@@ -48,7 +49,7 @@ class AstreaConfig(PreTrainedConfig):
     auto_map = {}  # type: ignore[var-annotated]  # with an annotation it would be a field of every config.json
     # Trainer.predict gathers all that a model returns, row by row. Pictures are no rows, and a cache no tensor.
     keys_to_ignore_at_inference = [
-        *("past_key_values", "cache", "shares", "image_hidden_states", "aux_loss"),
+        *("past_key_values", "cache", "shares", "image_hidden_states", "aux_loss", "router_logits"),
         *("hidden_states", "attentions"),
     ]
 
@@ -83,8 +84,7 @@ class AstreaConfig(PreTrainedConfig):
                 f"expert_names lists {self.expert_names}, experts has {list(entries)}", "list every expert once"
             )
         self.experts = {name: entries[name] for name in self.expert_names}
-        self.strategy = strategy
-        self.fusion = fusion or {}
+        self.strategy, self.fusion = renamed_strategy(strategy, fusion or {})
         self.adapter_hidden = adapter_hidden
         self.contrast_width = contrast_width
         self.image_token_id = image_token_id

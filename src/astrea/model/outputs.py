@@ -14,21 +14,22 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 @dataclass
 class AstreaModelOutput(BaseModelOutputWithPast):
-    """What `AstreaModel` returns: the fields of transformers and the three below.
+    """What `AstreaModel` returns: the fields of transformers and the four below.
 
     last_hidden_state: (B, L, D). shares: (N, S, E), each expert's share for each question. image_hidden_states:
     (N, M, D), the fused tokens that the language model read. aux_loss: what the fusion strategy wants added in
-    training, a scalar, or None.
+    training, a scalar, or None. router_logits: (N, S, U), the scores that a routing strategy decided by, or None.
     """
 
     shares: Tensor | None = None
     image_hidden_states: Tensor | None = None
     aux_loss: Tensor | None = None
+    router_logits: Tensor | None = None
 
 
 @dataclass
 class AstreaOutput(CausalLMOutputWithPast):
-    """What `AstreaForConditionalGeneration` returns: the fields of transformers and the three of `AstreaModelOutput`.
+    """What `AstreaForConditionalGeneration` returns: the fields of transformers and the four of `AstreaModelOutput`.
 
     loss: mean next-token loss over the labels, or None. logits: (B, L, V).
     """
@@ -36,3 +37,4 @@ class AstreaOutput(CausalLMOutputWithPast):
     shares: Tensor | None = None
     image_hidden_states: Tensor | None = None
     aux_loss: Tensor | None = None
+    router_logits: Tensor | None = None

@@ -50,4 +50,5 @@ class Step:
             "shares": None if visual is None else visual.shares,
             "image_hidden_states": None if visual is None else visual.tokens,
             "aux_loss": None if visual is None else visual.auxiliary,
+            "router_logits": None if visual is None else visual.router_logits,
         }

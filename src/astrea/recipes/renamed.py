@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from astrea.common.errors import AstreaError
+from astrea.fusion.registry import first_name, renamed_strategy
 from astrea.recipes.trail import Trail, dotted
 from astrea.recipes.tree import Tree
 
@@ -59,12 +60,13 @@ def with_new_names(data: Mapping[str, Any], renamed: Mapping[str, str] = RENAMED
 
     Every stage was once saved with two keys that only align reads; the others go without them.
     """
-    return _of_align_alone(_translated(data, lambda trail: _present(trail, renamed)))
+    return _strategy(_of_align_alone(_translated(data, lambda trail: _present(trail, renamed))), renamed_strategy)
 
 
 def with_old_names(data: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's plain data as it was written before any key was renamed: what digests are taken of."""
-    return _translated(data, lambda trail: (*trail[:-1], _OLD.get(dotted(trail), dotted(trail)).split(".")[-1]))
+    old = _translated(data, lambda trail: (*trail[:-1], _OLD.get(dotted(trail), dotted(trail)).split(".")[-1]))
+    return _strategy(old, first_name)
 
 
 def _translated(data: Mapping[str, Any], name: Callable[[Trail], Trail], trail: Trail = ()) -> dict[str, Any]:
@@ -73,6 +75,23 @@ def _translated(data: Mapping[str, Any], name: Callable[[Trail], Trail], trail: 
         inner = (*trail, key)
         made[str(name(inner)[-1])] = _translated(value, name, inner) if isinstance(value, dict) else value
     return made
+
+
+def _strategy(
+    data: dict[str, Any], name: Callable[[str, Mapping[str, Any]], tuple[str, dict[str, Any]]]
+) -> dict[str, Any]:
+    """The same with the fusion strategy by another name, and its options by that name."""
+    model = data.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("strategy"), str):
+        return data
+    before = model.get("options") or {}
+    if not isinstance(before, dict):
+        return data
+    strategy, options = name(model["strategy"], before)
+    if (strategy, options) == (model["strategy"], before):
+        return data
+    rest = {key: value for key, value in model.items() if key != "options"}
+    return data | {"model": rest | {"strategy": strategy} | ({"options": options} if options else {})}
 
 
 def _of_align_alone(data: dict[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,12 @@ on top of it, or the command line, chooses another one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from astrea.common.errors import AstreaError
-from astrea.fusion.registry import ASTREA, REGISTRY, STRATEGIES, check_options, strategy_class
+from astrea.fusion.registry import ASTREA, REGISTRY, RENAMED, STRATEGIES, check_options, strategy_class
 from astrea.recipes.part import BadKey
 from astrea.recipes.trail import Trail
 from astrea.recipes.tree import Tree
@@ -54,6 +55,13 @@ def check_model(strategy: str, options: Mapping[str, Any], written: set[str]) ->
             check_options(strategy, strategy_class(strategy, allow_import=False), options)
         except AstreaError as error:
             raise BadKey(("options",), f"{error.message} -> {error.hint}") from None
+    elif strategy in RENAMED:
+        now, more = RENAMED[strategy]
+        pairs = {**more, **options}.items()
+        said = ", ".join(f"{key}: {value if isinstance(value, str) else json.dumps(value)}" for key, value in pairs)
+        raise BadKey(
+            ("strategy",), f"{strategy!r} is called {now!r} now; write model.strategy={now} model.options={{{said}}}"
+        )
     elif ":" not in strategy:
         raise BadKey(("strategy",), f"unknown strategy {strategy!r}; known: {', '.join(REGISTRY.known())}")
 

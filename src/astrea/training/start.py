@@ -59,8 +59,9 @@ def begun(recipe: Recipe) -> Assembled:
 
 def same_fusion(strategy: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether options of a strategy mean the same, what is missing being at its default: earlier versions had fewer."""
-    options = options_of(strategy_class(strategy, allow_import=True))
+    found = strategy_class(strategy, allow_import=True)
     try:
-        return options.model_validate(dict(one)) == options.model_validate(dict(other))
+        sides = [options_of(found, side).model_validate(dict(side)) for side in (one, other)]
+        return sides[0] == sides[1]
     except ValidationError:
         return False

@@ -5,10 +5,12 @@ import json
 import pytest
 
 from astrea.common.errors import AstreaError
+from astrea.fusion.routing.policies import POLICIES
 from astrea.lab.arena.run import Run, digest
 from astrea.lab.arena.variants import Variant, choose, variants
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
+from astrea.recipes.renamed import with_old_names
 from astrea.training.trainer import plan_stages
 
 BASE = load_recipe(Recipe, "tiny")
@@ -94,3 +96,17 @@ def test_choosing_by_name_and_kind():
         names("astrea,sequence_concatt")
     with pytest.raises(AstreaError, match="no variant"):
         names(" , ")
+
+
+def test_every_routing_policy_has_a_row():
+    rows = {each.name: resolved(each).model for each in EVERYONE if each.name.startswith("routed_")}
+    assert {name.removeprefix("routed_") for name in rows} == set(POLICIES)
+    assert all((m.strategy, m.options) == ("routed", {"policy": name[7:]}) for name, m in rows.items())
+    assert [each.name for each in choose(EVERYONE, "routed_top_p, routed_scope")] == ["routed_top_p", "routed_scope"]
+
+
+def test_top_one_routing_is_known_by_the_name_that_its_runs_were_made_under():
+    """Digests of finished runs are taken of that name."""
+    switch = next(each for each in EVERYONE if each.name == "switch")
+    model = with_old_names(resolved(switch).model_dump(mode="json"))["model"]
+    assert (model["strategy"], model["options"]) == ("switch", {"alone": True})

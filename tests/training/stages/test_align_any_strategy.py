@@ -30,7 +30,7 @@ def aligned(make_context, strategy: str, *, word_start: bool, steps: int = 10):
     return losses, moved
 
 
-@pytest.mark.parametrize("strategy", ["mova", "switch"])
+@pytest.mark.parametrize("strategy", ["mova", "routed"])
 def test_a_peer_is_aligned_as_astrea_is(make_context, strategy):
     losses, moved = aligned(make_context, strategy, word_start=True)
     others, others_moved = aligned(make_context, "astrea", word_start=True)

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.common.errors import AstreaError
-from astrea.fusion.draws import rand_rows
 from astrea.fusion.peers.attend import Attention, feed_forward, start_at_zero
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens
+from astrea.fusion.routing.policy import find_expert
+from astrea.fusion.routing.route import largest, softmax_among
+from astrea.fusion.routing.top_k import drawn
 
 
 class MoVA(FusionStrategy):
@@ -47,13 +49,9 @@ class MoVA(FusionStrategy):
         self, layout: Layout, *, base: str | None = None, blocks: int = 3, top: int = 3, heads: int = 4
     ) -> None:
         super().__init__()
-        if base is None:
-            base = "captioning" if "captioning" in layout.names else layout.names[0]
-        if base not in layout.names:
-            raise AstreaError(f"MoVA's base {base!r} is no expert here", f"choose one of {', '.join(layout.names)}")
         if top < 1 or blocks < 1:
             raise AstreaError(f"MoVA with {blocks} blocks and the top {top} experts", "both must be 1 or more")
-        self.base, self.top, self.counts = layout.names.index(base), top, list(layout.counts)
+        self.base, self.top, self.counts = find_expert(layout.names, base, "MoVA's base"), top, list(layout.counts)
         self.num_tokens = layout.tokens
         width, experts = layout.width, len(layout.names)
         self.slots = nn.Parameter(torch.randn(layout.tokens, width) * 0.02)
@@ -87,12 +85,7 @@ class MoVA(FusionStrategy):
 
     def choose(self, routed_BE: Tensor, present_BE: Tensor, generator: torch.Generator | None) -> Tensor:
         """The coarse choice (B, E) bool: at most ``top`` of the present experts; with a generator, drawn."""
-        score = routed_BE.detach()
-        if generator is not None:
-            even = rand_rows(*score.shape, generator=generator).clamp(1e-6, 1 - 1e-6).to(score)
-            score = score - torch.log(-torch.log(even))
-        best = score.masked_fill(~present_BE, -1e4).topk(min(self.top, score.shape[1]), -1).indices
-        return torch.zeros_like(present_BE).scatter(1, best, True) & present_BE
+        return largest(drawn(routed_BE.detach(), generator), present_BE, self.top)
 
 
 class Block(nn.Module):
@@ -119,7 +112,7 @@ class Block(nn.Module):
         """
         x = self.norm(x_BMD)
         logits = self.gate(torch.cat([question_BD, x.mean(1)], -1)) + routed_BE
-        weight_BE = logits.masked_fill(~kept_BE, -1e4).softmax(-1) * kept_BE
+        weight_BE = softmax_among(logits, kept_BE)
         poured = torch.zeros_like(x_BMD)
         for index, (norm, cross, (tokens, valid)) in enumerate(zip(self.expert_norms, self.cross, parts, strict=True)):
             poured = poured + weight_BE[:, index, None, None] * cross(x, norm(tokens), valid)[0]

@@ -43,6 +43,24 @@ TUNED: Mapping[str, tuple[str, ...]] = {
 the rates that it starts from. Astrea's would hold for its variants too."""
 
 
+ROUTED: Mapping[str, str] = {
+    "soft": "every expert, weighed by a router",
+    "top_k": "two experts per question, as in GShard",
+    "top_p": "as many experts as reach a mass, after Harder Tasks Need More Experts",
+    "grouped": "one expert of each of two groups, after Pangu Pro MoE",
+    "shared": "captioning, and three of the others' half experts, after DeepSeekMoE",
+    "random": "random experts twice, with a consistency loss, after THOR",
+    "uncertainty": "what the router is unsure of counts less, after MoFME",
+    "cascade": "captioning alone where it is sure, or else all, after Mowst",
+    "correctness": "a router taught who would be right alone, after DriftMoE",
+    "scope": "captioning and one expert that it and the question choose, after SCOPE",
+    "primary": "one expert that reads two others, after Mixture of Thoughts",
+    "heads": "routed attention heads over all experts' tokens, after MoH",
+    "adapters": "a gated adapter per expert, after PILL",
+}
+"""Every policy of the strategy ``routed`` at its own defaults, with a note for readers."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """One row of the comparison.
@@ -113,9 +131,13 @@ def strategies(recipe: Recipe) -> list[Variant]:
         ),
         peer(
             "switch",
-            "switch",
+            "routed",
             "one expert per question, with a balancing loss",
-            "model.options={alone: true}",
+            "model.options={policy: top_k, k: 1, alone: true}",
+        ),
+        *(
+            peer(f"routed_{policy}", "routed", note, f"model.options={{policy: {policy}}}")
+            for policy, note in ROUTED.items()
         ),
         peer("mova", "mova", "coarse to fine, after MoVA"),
         # MoAI verbalises what its experts see with the language model's own words, so it starts at them too.

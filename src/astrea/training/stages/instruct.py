@@ -99,23 +99,14 @@ class InstructObjective(Objective):
         fusion.progress(min(1.0, step / max(1, self.stage.steps)) if self.name == "fuse" else 1.0)
         # Before the pass that keeps its activations: the two together would need twice the memory.
         early = fusion.before_forward(here)
-        features, present, generator = here.pictures_shown()
-        output = ctx.model(
-            **here.inputs,
-            features=features,
-            present=present,
-            generator=generator,
-            phrase_dropout=ctx.recipe.regularisation.phrase_dropout,
-            num_items_in_batch=batch.labelled,
-            use_cache=False,
-        )
+        output = here.forward("residual")
         found = {"lm": output.loss} | early | fusion.losses(here, output)
         for name, loss in self.losses.items():
             value = loss(here, output)
             if value is not None:
                 found[name] = value
         parts = {name: self.weights.get(name, 1.0) * part for name, part in found.items()}
-        return sum(parts.values()), {name: part.item() for name, part in parts.items()}
+        return sum(parts.values()), {name: part.item() for name, part in parts.items()} | fusion.figures(here, output)
 
     def after_step(self, step: int) -> None:
         self.ctx.contrast.follow(self.ctx.model.alignment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from astrea.common.seeds import generator_for
 from astrea.experts.corruption import corrupt, draw_stuck
 from astrea.experts.protocol import ExpertFeatures, index_select
 from astrea.fusion.draws import RowGenerator, for_rows
-from astrea.fusion.training import Regularisation
+from astrea.fusion.training import Answers, Output, Regularisation
 from astrea.recipes.recipe import Stage
 from astrea.training.context import TrainingContext
 from astrea.training.leave_one_out import leave_one_out
@@ -65,16 +66,40 @@ class InstructStep:
         packed = packed_rows(self.batch.packed, self.local_rows)
         return {name: value.to(self.device) for name, value in packed.model_inputs().items()}
 
-    def pictures_shown(self) -> tuple[dict[str, ExpertFeatures] | None, Tensor, RowGenerator]:
-        """Features, present experts and random numbers of the pictures in the local rows."""
+    def pictures_shown(self, purpose: str) -> tuple[dict[str, ExpertFeatures] | None, Tensor, RowGenerator]:
+        """Features, present experts and random numbers (of a purpose) of the pictures in the local rows."""
         batch = self.batch
         local = batch.shown_in(self.local_rows)
         shown = batch.shown[local]
         features = index_select(self.corrupted, shown) if len(shown) else None
         generator = for_rows(
-            self.generator("residual"), batch=len(batch.shown), questions=batch.groups.shape[1], start=local.start
+            self.generator(purpose), batch=len(batch.shown), questions=batch.groups.shape[1], start=local.start
         )
         return features, batch.present[shown].to(self.device), generator
+
+    def forward(self, purpose: str, only: Tensor | None = None) -> Any:
+        features, present, generator = self.pictures_shown(purpose)
+        return self.ctx.model(
+            **self.inputs,
+            features=features,
+            present=present if only is None else only.to(present).expand_as(present),
+            generator=generator,
+            phrase_dropout=self.ctx.recipe.regularisation.phrase_dropout,
+            num_items_in_batch=self.batch.labelled,
+            use_cache=False,
+        )
+
+    def answers(self, output: Output) -> Answers:
+        inputs, count = self.inputs, self.groups.shape[1]
+        told = inputs["labels"][:, 1:] != -100
+        number = inputs.get("questions", inputs["segments"])[:, 1:][told] - 1
+        return Answers(
+            output.logits[:, :-1][told].float(),
+            inputs["labels"][:, 1:][told],
+            told.nonzero()[:, 0] * count + number.clamp(0, count - 1),
+            inputs["label_weights"][:, 1:][told] / self.batch.labelled,
+            len(told) * count,
+        )
 
     def generator(self, purpose: str) -> torch.Generator:
         return step_generator(self.ctx, self.name, purpose, self.number, self.batch.micro)
