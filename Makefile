@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart photo test test-slow coverage lint format docs compat compat-newest clean
+.PHONY: quickstart photo test test-slow coverage lint format docs notebook compat compat-newest clean
 .DEFAULT_GOAL := quickstart
 
 # One stamp per set of extras, so that nothing is installed twice.
@@ -57,6 +57,10 @@ $(VENV)/.docs: $(VENV)/.base
 docs: $(VENV)/.docs
 	$(BIN)/python .ci/docstrings.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# Runs docs/quickstart.ipynb (a few minutes) and stores what its cells put out.
+notebook: $(VENV)/.dev
+	$(BIN)/python .ci/notebook.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

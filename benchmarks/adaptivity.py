@@ -89,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     }
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(chosen.out, results)
-    saved, told = figures["saving"], figures["calibration"]
-    raw, relative, per_task = (told[name] for name in ("rank_correlation", "relative", "per_task"))
+    saved, calibration = figures["saving"], figures["calibration"]
+    raw, relative, per_task = (calibration[name] for name in ("rank_correlation", "relative", "per_task"))
     print(f"average {figures['average']:.1f}; load {figures['load_max_over_mean']:.2f}")
     print(f"calibration: {raw} as measured, {relative} relative, {per_task} per task")
     print(f"{saved['tokens_share']:.0%} of the tokens: {saved['difference']:+.2f}, error {saved['standard_error']:.2f}")

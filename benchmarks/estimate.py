@@ -125,10 +125,10 @@ def in_own_process(stage: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """`measured` in a fresh process under the allocator's settings."""
     words = [sys.executable, __file__, "--measure", stage, "--samples", str(chosen.samples), *chosen.overrides]
     words += ["--gradient-checkpointing"] if chosen.gradient_checkpointing else []
-    told = subprocess.run(words, env=os.environ | ALLOCATOR, capture_output=True, text=True, check=False)
-    if told.returncode:
-        raise RuntimeError(f"measuring {stage} failed:\n{told.stderr}")
-    return json.loads(told.stdout.splitlines()[-1])
+    done = subprocess.run(words, env=os.environ | ALLOCATOR, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"measuring {stage} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare(cost: StageCost, plain_flops: int, found: dict[str, Any]) -> dict[str, Any]:
@@ -155,8 +155,8 @@ def estimated(chosen: Sequence[str]) -> dict[str, Any]:
         recipe, overrides = RECIPES[name]
         with TerminalReporter() as report:
             cost = estimate(load_recipe(Recipe, recipe, overrides), report=report)
-        told = {key: value for key, value in cost.as_dict().items() if key != "gpus"}
-        found["recipes"][name] = told | {"overrides": overrides}
+        figures = {key: value for key, value in cost.as_dict().items() if key != "gpus"}
+        found["recipes"][name] = figures | {"overrides": overrides}
     return found
 
 

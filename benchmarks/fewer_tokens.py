@@ -139,10 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     }
     write_json_atomic(chosen.out.with_suffix(".json"), results)
     for name, row in results["contestants"].items():
-        told = {
+        scores = {
             way: (round(row[way]["mean"], 2), row[way].get("minus_equal")) for way in ("all", "fewer") if way in row
         }
-        print(f"{name}: {row['seeds']} seeds, {told}")
+        print(f"{name}: {row['seeds']} seeds, {scores}")
     print(f"results: {chosen.out.with_suffix('.json')}")
     return results
 

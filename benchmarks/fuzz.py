@@ -58,12 +58,12 @@ def main() -> None:
 
     torch.set_num_threads(1)
     counts = {kind: getattr(chosen, kind) for kind in KINDS if getattr(chosen, kind)}
-    told: dict[str, Any] = {"command": " ".join(["python", "benchmarks/fuzz.py", *sys.argv[1:]])}
-    told |= {"python": platform.python_version(), "torch": torch.__version__}
+    found: dict[str, Any] = {"command": " ".join(["python", "benchmarks/fuzz.py", *sys.argv[1:]])}
+    found |= {"python": platform.python_version(), "torch": torch.__version__}
     for kind, count in counts.items():
-        told[kind] = tried(kind, count, chosen.seed)
-        print(f"{kind}: {json.dumps(told[kind])}", flush=True)
-        chosen.out.write_text(json.dumps(told, indent=2) + "\n")
+        found[kind] = tried(kind, count, chosen.seed)
+        print(f"{kind}: {json.dumps(found[kind])}", flush=True)
+        chosen.out.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

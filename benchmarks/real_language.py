@@ -103,9 +103,9 @@ def facts_loss(model: Any, processor: AstreaProcessor, picture: Image.Image | No
     for question, answer in FACTS:
         messages = asked(question, picture)
         before = inputs(processor, messages, picture, add_generation_prompt=True)["input_ids"].shape[1]
-        told = inputs(processor, [*messages, {"role": "assistant", "content": answer}], picture)
-        log_LV = model(**told).logits[0, :-1].float().log_softmax(-1)
-        wanted = told["input_ids"][0, 1:]
+        batch = inputs(processor, [*messages, {"role": "assistant", "content": answer}], picture)
+        log_LV = model(**batch).logits[0, :-1].float().log_softmax(-1)
+        wanted = batch["input_ids"][0, 1:]
         losses.append(-log_LV.gather(1, wanted.unsqueeze(1))[before - 1 :, 0])
     return round(float(torch.cat(losses).mean()), 4)
 
@@ -113,9 +113,9 @@ def facts_loss(model: Any, processor: AstreaProcessor, picture: Image.Image | No
 @torch.no_grad()
 def answer(model: Any, processor: AstreaProcessor, question: str, picture: Image.Image | None) -> str:
     """The greedy answer."""
-    told = inputs(processor, asked(question, picture), picture, add_generation_prompt=True)
-    made = model.generate(**told, max_new_tokens=24, do_sample=False)
-    return str(processor.tokenizer.decode(made[0, told["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+    batch = inputs(processor, asked(question, picture), picture, add_generation_prompt=True)
+    made = model.generate(**batch, max_new_tokens=24, do_sample=False)
+    return str(processor.tokenizer.decode(made[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
 
 
 def word_long(module: Any, _: Any, out: Any, norm: float) -> Any:
@@ -186,8 +186,8 @@ def first(checkpoint: Path, work: Path) -> dict[str, Any]:
     found = {}
     for name, changes in (("default", ()), ("off", ("model.word_match=0",)), ("16", ("model.word_match=16",))):
         own = recipe(checkpoint, *changes, "fuse.steps=1", "tune.steps=0")
-        told = run_train(own, work / f"first-{name}", "--no-evaluate")
-        found[name] = told["losses"]["fuse"][0]
+        run = run_train(own, work / f"first-{name}", "--no-evaluate")
+        found[name] = run["losses"]["fuse"][0]
     return found
 
 
@@ -200,10 +200,10 @@ def train(checkpoint: Path, work: Path, *changes: str, evaluated: bool) -> dict[
     del model
     folder = work / "-".join(["train", *(change.replace("=", "_") for change in changes)])
     began = time.perf_counter()
-    told = run_train(overrides, folder, *(() if evaluated else ("--no-evaluate",)))
+    run = run_train(overrides, folder, *(() if evaluated else ("--no-evaluate",)))
     model, processor = load_model(folder / "model")
     return {
-        **told,
+        **run,
         "seconds": round(time.perf_counter() - began, 1),
         "capital_of_france": {
             "before": before,

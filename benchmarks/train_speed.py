@@ -138,10 +138,10 @@ def git_state() -> dict[str, Any]:
 
     def ask(*words: str) -> str | None:
         try:
-            told = subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+            done = subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
-        return told.stdout.strip()
+        return done.stdout.strip()
 
     changed = ask("status", "--porcelain", "--untracked-files=no")
     return {"commit": ask("rev-parse", "HEAD"), "changed_files": None if changed is None else bool(changed)}

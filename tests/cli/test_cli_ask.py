@@ -30,28 +30,28 @@ def asked(
 
 
 def test_ask_as_json(astrea: Astrea, tiny_folder: Path, picture: Path):
-    told = asked(astrea, tiny_folder, picture)
+    answer = asked(astrea, tiny_folder, picture)
     how_sure = {"answerable", "confidence", "calibrated", "probability", "doubts"}
-    assert told.keys() == {"answer", "shares", "readings", "masking", "seconds", *how_sure}
-    assert isinstance(told["answer"], str)
+    assert answer.keys() == {"answer", "shares", "readings", "masking", "seconds", *how_sure}
+    assert isinstance(answer["answer"], str)
     # Nothing in this folder says what the model's confidence is worth.
-    assert told["confidence"] == told["probability"]
-    assert 0 <= told["confidence"] <= 1
-    assert (told["answerable"], told["calibrated"], told["doubts"]) == (True, False, [])
-    assert list(told["shares"]) == list(told["readings"]) == list(told["masking"]) == EXPERTS
-    assert 0 < sum(told["shares"].values()) < 1
-    for reading in told["readings"].values():
+    assert answer["confidence"] == answer["probability"]
+    assert 0 <= answer["confidence"] <= 1
+    assert (answer["answerable"], answer["calibrated"], answer["doubts"]) == (True, False, [])
+    assert list(answer["shares"]) == list(answer["readings"]) == list(answer["masking"]) == EXPERTS
+    assert 0 < sum(answer["shares"].values()) < 1
+    for reading in answer["readings"].values():
         assert reading.keys() == {"boxes", "labels", "scores", "caption"}
-    for effect in told["masking"].values():
+    for effect in answer["masking"].values():
         assert effect.keys() == {"answer", "nats_lost"}
-    assert told["seconds"] > 0
+    assert answer["seconds"] > 0
 
 
 def test_a_picture_as_a_url(astrea: Astrea, tiny_folder: Path, picture: Path):
-    told = asked(astrea, tiny_folder, picture)
+    answer = asked(astrea, tiny_folder, picture)
     data = base64.b64encode(picture.read_bytes()).decode()
     for url in (picture.absolute().as_uri(), f"data:image/png;base64,{data}"):
-        assert asked(astrea, tiny_folder, url)["answer"] == told["answer"]
+        assert asked(astrea, tiny_folder, url)["answer"] == answer["answer"]
     refused(astrea("ask", tiny_folder, "https://example.org/a.png", QUESTION), "URLs are not fetched")
 
 
@@ -68,9 +68,9 @@ def test_ask_for_people(astrea: Astrea, tiny_folder: Path, picture: Path, tmp_pa
     assert all(name in result.out for name in EXPERTS)
     with Image.open(show) as drawn:
         assert min(drawn.size) > 64
-    told = asked(astrea, tiny_folder, picture)
+    answer = asked(astrea, tiny_folder, picture)
     # A long answer goes over several lines.
-    assert " ".join(told["answer"].split()) in " ".join(result.out.split())
+    assert " ".join(answer["answer"].split()) in " ".join(result.out.split())
 
 
 def test_unknown_words_are_named(astrea: Astrea, tiny_folder: Path, picture: Path):
@@ -193,10 +193,10 @@ def test_odd_pictures_are_read(astrea, tiny_folder, picture, tmp_path, case):
     path = tmp_path / f"odd.{ending}"
     with Image.open(picture) as good:
         make(path, good.convert("RGB"))
-    told, plain = asked(astrea, tiny_folder, path), asked(astrea, tiny_folder, picture)
-    assert 0 < sum(told["shares"].values()) < 1
-    del told["seconds"], plain["seconds"]
-    assert (told == plain) == same
+    answer, plain = asked(astrea, tiny_folder, path), asked(astrea, tiny_folder, picture)
+    assert 0 < sum(answer["shares"].values()) < 1
+    del answer["seconds"], plain["seconds"]
+    assert (answer == plain) == same
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ def test_a_spoilt_model_is_named(astrea, tiny_folder, picture, tmp_path, name, s
 
 def test_the_device_can_be_chosen(astrea: Astrea, tiny_folder: Path, picture: Path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    on_its_own, told = (asked(astrea, tiny_folder, picture, more=more) for more in ([], ["--device", "cpu"]))
-    assert on_its_own["shares"] == told["shares"]
+    on_its_own, answer = (asked(astrea, tiny_folder, picture, more=more) for more in ([], ["--device", "cpu"]))
+    assert on_its_own["shares"] == answer["shares"]
     refused(astrea("ask", tiny_folder, picture, QUESTION, "--device", "cuda"), "no GPU")
     unknown = astrea("ask", tiny_folder, picture, QUESTION, "--device", "tpu")
     assert unknown.code == 2

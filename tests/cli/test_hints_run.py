@@ -224,11 +224,11 @@ def test_the_way_to_a_score_of_a_run_with_nothing_held_out(astrea: Astrea, there
     data = [f"data.train={there / 'photos' / 'train.jsonl'}", "data.validation=null"]
     shown = astrea("recipe", "show", small_recipe, *data)
     (run / "recipe.yaml").write_text(shown.out)
-    told = astrea("report", run)
-    refused(told, "Evaluate the run first")
-    told = astrea(*hinted(told.err.split("Evaluate the run first: ")[1]))
-    refused(told, "names no held-out data (data.validation)")
-    typed = [there / "photos" / "held-out.jsonl" if word == "FILE" else word for word in hinted(told.err)]
+    result = astrea("report", run)
+    refused(result, "Evaluate the run first")
+    result = astrea(*hinted(result.err.split("Evaluate the run first: ")[1]))
+    refused(result, "names no held-out data (data.validation)")
+    typed = [there / "photos" / "held-out.jsonl" if word == "FILE" else word for word in hinted(result.err)]
     result = astrea(*typed, "--out", run)
     assert result.code == 0, result.err
     assert astrea("report", run).code == 0

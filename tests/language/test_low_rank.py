@@ -47,8 +47,8 @@ def test_saved_with_adapters_and_merged_it_computes_the_same(build_around, famil
     assert [name for name, _ in adapter_parameters(again.language_model)] == names
     torch.testing.assert_close(look(again, its), before, atol=1e-5, rtol=1e-5)
     without = again.language_model.state_dict()
-    told = CliRunner().invoke(app, ["merge", str(tmp_path / "model"), "--out", str(tmp_path / "merged")])
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(app, ["merge", str(tmp_path / "model"), "--out", str(tmp_path / "merged")])
+    assert result.exit_code == 0, result.output
     merged, its = load_model(tmp_path / "merged")
     assert merged.config.low_rank is None
     assert not any(is_adapter(name) or "base_layer" in name for name in merged.state_dict())
@@ -100,9 +100,9 @@ def test_merging_needs_adapters_that_are_sound(build_around, tmp_path):
         next(p for _, p in adapter_parameters(broken.language_model)).fill_(float("nan"))
     with pytest.raises(AstreaError, match=r"adapter of .*proj holds NaN"):
         merge(broken)
-    told = CliRunner().invoke(app, ["merge", str(tmp_path), "--out", str(tmp_path)])
-    assert isinstance(told.exception, AstreaError)
-    assert "not an empty folder" in told.exception.message
+    result = CliRunner().invoke(app, ["merge", str(tmp_path), "--out", str(tmp_path)])
+    assert isinstance(result.exception, AstreaError)
+    assert "not an empty folder" in result.exception.message
 
 
 @pytest.mark.parametrize(

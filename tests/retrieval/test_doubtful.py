@@ -64,9 +64,9 @@ def test_unknown_words(tiny_processor):
 
 
 def test_the_command_says_so(astrea, tiny_folder, album):
-    told = astrea("retrieve", tiny_folder, album, "a giraffe")
-    assert told.code == 0
-    assert told.out.splitlines()[-1] == "The best match is not to be trusted: I do not know the word 'giraffe'"
+    result = astrea("retrieve", tiny_folder, album, "a giraffe")
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == "The best match is not to be trusted: I do not know the word 'giraffe'"
     rows = json.loads(astrea("retrieve", tiny_folder, album, "a giraffe", "--json").out)
     assert [row["doubts"] for row in rows] == [["I do not know the word 'giraffe'"]] * len(rows)
     assert all(os.path.isfile(row["image"]) for row in rows)

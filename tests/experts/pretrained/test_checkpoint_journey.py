@@ -155,17 +155,17 @@ def test_the_run_was_evaluated_and_reported(journey: Journey):
 def test_evaluate_takes_the_models_own_world(journey: Journey, gone: Path, monkeypatch: pytest.MonkeyPatch):
     limit_scenes(monkeypatch, judged=5)
     tasks = ("counting", "caption", "retrieval_i2t")
-    told = json.loads(command("evaluate", gone, "--tasks", ",".join(tasks), "--json").stdout)
+    result = json.loads(command("evaluate", gone, "--tasks", ",".join(tasks), "--json").stdout)
     before = json.loads((journey.run / "results.json").read_text())
-    assert told["tasks"] == {task: before["tasks"][task] for task in tasks}
+    assert result["tasks"] == {task: before["tasks"][task] for task in tasks}
 
 
 def test_ask_tells_what_each_expert_saw(gone: Path, journey: Journey, tmp_path: Path):
-    told = asked(gone, journey.picture, QUESTION, "--show", tmp_path / "readings.png")
-    readings = told["readings"]
-    assert list(readings) == list(told["shares"]) == list(told["masking"]) == list(EXPERTS)
-    assert 0 < sum(told["shares"].values()) < 1
-    assert 0 <= told["confidence"] <= 1
+    result = asked(gone, journey.picture, QUESTION, "--show", tmp_path / "readings.png")
+    readings = result["readings"]
+    assert list(readings) == list(result["shares"]) == list(result["masking"]) == list(EXPERTS)
+    assert 0 < sum(result["shares"].values()) < 1
+    assert 0 <= result["confidence"] <= 1
     assert readings["caption"]["caption"]
     assert readings["scene"]["labels"]
     assert set(readings["scene"]["labels"]) <= set(PHRASES)
@@ -176,7 +176,7 @@ def test_ask_tells_what_each_expert_saw(gone: Path, journey: Journey, tmp_path: 
     with Image.open(tmp_path / "readings.png") as drawn:
         assert min(drawn.size) > CANVAS
     why = explain(*load_model(gone), journey.picture, QUESTION, masking=False)
-    assert why.answer == told["answer"]
+    assert why.answer == result["answer"]
 
 
 def test_a_moved_folder_is_the_model_that_was_trained(gone: Path, journey: Journey):
@@ -246,10 +246,10 @@ def test_other_members_of_each_kind(case: str, tmp_path: Path):
     command("train", tmp_path / "mine.yaml", "--out", run, "--no-evaluate")
     assert stages_of(run) == [*(f"align/{name}" for name in (*experts, "joint")), "fuse", "tune"]
     shutil.rmtree(made["language"].parent)
-    told = asked(run / "model", picture, QUESTION)
-    assert list(told["readings"]) == list(told["shares"]) == list(experts)
-    assert 0 < sum(told["shares"].values()) < 1
-    for name, reading in told["readings"].items():
+    result = asked(run / "model", picture, QUESTION)
+    assert list(result["readings"]) == list(result["shares"]) == list(experts)
+    assert 0 < sum(result["shares"].values()) < 1
+    for name, reading in result["readings"].items():
         if "boxes" in name or name == "more":
             assert reading["boxes"]
         if experts[name] == "grounding_dino":

@@ -37,10 +37,10 @@ def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, comman
     first = folder / "cells" / "strategy-average-0.json"
     before = first.read_bytes()
     asked = ("--strategies", "average,sequence_concat", "--seeds", 1, "--processes", 1, "--out", folder, *base)
-    code, told = command(*asked)
-    assert code == 0, told
-    assert "1 of 2 runs are there already" in told
-    assert "sequence_concat" in told
+    code, output = command(*asked)
+    assert code == 0, output
+    assert "1 of 2 runs are there already" in output
+    assert "sequence_concat" in output
     assert first.read_bytes() == before
     made = json.loads((folder / "arena.json").read_text())
     assert set(made["strategies"]) == {"average", "sequence_concat"}
@@ -57,18 +57,18 @@ def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, comman
 
 def test_a_failing_variant_ends_with_status_1_and_its_own_words(tmp_path, base, command):
     wrong = (*base, "pretrain=nowhere")
-    code, told = command("--strategies", "average", "--seeds", 1, "--out", tmp_path / "x", *wrong)
+    code, output = command("--strategies", "average", "--seeds", 1, "--out", tmp_path / "x", *wrong)
     assert code == 1
-    assert "strategy-average-0" in told
-    assert "nowhere" in told
-    assert "same command" in told
+    assert "strategy-average-0" in output
+    assert "nowhere" in output
+    assert "same command" in output
 
 
 def test_bad_requests_are_told_before_anything_runs(tmp_path, command):
-    code, told = command("--strategies", "avrage", "--out", tmp_path / "a")
-    assert (code, "did you mean 'average'" in told) == (1, True)
-    code, told = command("--out", tmp_path / "a", "tune.step=1")
-    assert (code, "tune.steps" in told) == (1, True)
+    code, output = command("--strategies", "avrage", "--out", tmp_path / "a")
+    assert (code, "did you mean 'average'" in output) == (1, True)
+    code, output = command("--out", tmp_path / "a", "tune.step=1")
+    assert (code, "tune.steps" in output) == (1, True)
     assert not (tmp_path / "a").exists()
 
 

@@ -226,7 +226,7 @@ def test_a_cell_at_equal_time_goes_with_its_strategys_rates(pretended, tmp_path,
     assert [(record["kind"], record["name"]) for record in left] == [("strategy", "astrea")]
 
 
-# What is told of them
+# What is output of them
 
 
 def tries(make_record, name: str, scores: dict[str, float], **more) -> list[dict]:
@@ -308,9 +308,9 @@ def test_the_docs_show_them_and_leave_the_section_out_without_any(records):
 
 
 def test_help_says_that_trials_run_alone(command):
-    code, told = command("--help")
+    code, output = command("--help")
     assert code == 0
-    words = " ".join(re.sub("[│|]", " ", told).split())
+    words = " ".join(re.sub("[│|]", " ", output).split())
     assert "--trials" in words
     for said in (
         "learning-rate sweep of the chosen strategies and nothing else",
@@ -322,10 +322,10 @@ def test_help_says_that_trials_run_alone(command):
 
 
 def test_the_command_runs_trials_and_shows_them(pretended, command, tmp_path):
-    code, told = command("--trials", "--strategies", "mova", "--out", tmp_path / "a")
-    assert code == 0, told
-    assert "learning rates tried" in told
-    assert "mova" in told
+    code, output = command("--trials", "--strategies", "mova", "--out", tmp_path / "a")
+    assert code == 0, output
+    assert "learning rates tried" in output
+    assert "mova" in output
     assert cells_in(tmp_path / "a") == {f"trial-mova@{factor}-0" for factor in FACTORS}
     assert json.loads((tmp_path / "a" / "arena.json").read_text())["command"].startswith("astrea arena --trials")
 
@@ -339,7 +339,7 @@ def test_the_command_runs_trials_and_shows_them(pretended, command, tmp_path):
     ],
 )
 def test_what_cannot_be_tried_is_told_before_anything_runs(command, tmp_path, asked, said):
-    code, told = command(*asked, "--out", tmp_path / "a")
+    code, output = command(*asked, "--out", tmp_path / "a")
     assert code == 1
-    assert said in " ".join(told.split())
+    assert said in " ".join(output.split())
     assert not (tmp_path / "a").exists()
