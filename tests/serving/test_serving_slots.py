@@ -10,7 +10,7 @@ from astrea.model.cache import AstreaCache
 from astrea.serving.features import FeatureCache, Picture
 from astrea.serving.job import Prompt
 from astrea.serving.prefill import padded
-from astrea.serving.slots import fresh, merged, picked
+from astrea.serving.slots import fresh, merged, select_rows
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +52,11 @@ def test_rows_that_join_and_leave_score_as_they_do_alone(loaded, rows):
     together = merged([together, caches[2]])
     found = step(model, together, [10, 11, 12])
     assert torch.allclose(found, torch.stack([row[1] for row in alone]), atol=1e-4)
-    together = picked(together, [2, 0])  # the second leaves, the others change places
+    together = select_rows(together, [2, 0])  # the second leaves, the others change places
     found = step(model, together, [13, 11])
     assert torch.allclose(found, torch.stack([alone[2][2], alone[0][2]]), atol=1e-4)
     length = AstreaCache(together).length
-    together = picked(together, [1])
+    together = select_rows(together, [1])
     assert AstreaCache(together).length < length  # no padding is carried on
     assert torch.allclose(step(model, together, [12])[0], alone[0][3], atol=1e-4)
 

@@ -98,7 +98,7 @@ def explain(
         for i, name in enumerate(names if masking else [])
     }
     readings = model.experts.readings(inputs["pixel_values"], originals, [picture.size])[0]
-    verdict = judged(model, processor, question, answers[0], likelihood[:1], one)
+    verdict = verdict_on(model, processor, question, answers[0], likelihood[:1], one)
     probability = float(likelihood[0].exp())
     return Explanation(
         answers[0],
@@ -113,7 +113,7 @@ def explain(
     )
 
 
-def judged(
+def verdict_on(
     model: AstreaForConditionalGeneration,
     processor: AstreaProcessor,
     question: str,

@@ -32,7 +32,7 @@ from astrea.serving.limits import Limits
 from astrea.serving.prefill import Read, prefill
 from astrea.serving.sampling import choose
 from astrea.serving.skipping import ExpectedWeights
-from astrea.serving.slots import merged, picked
+from astrea.serving.slots import merged, select_rows
 from astrea.serving.vision import Vision
 
 Result = TypeVar("Result")
@@ -262,13 +262,13 @@ class Engine:
             room = job.most if self.most_positions is None else self.most_positions - read.taken[place]
             rows += [Row(job, answer, room) for answer in job.answers]
             places += [place] * len(job.answers)
-        cache = picked(read.cache, places) if len(places) > len(jobs) else read.cache
+        cache = select_rows(read.cache, places) if len(places) > len(jobs) else read.cache
         self._say(rows, read.scores[torch.tensor(places, device=read.scores.device)])
         going = [number for number, row in enumerate(rows) if row.answer.finish is None]
         self._finish(rows)
         if not going:
             return
-        mine = cache if len(going) == len(rows) else picked(cache, going)
+        mine = cache if len(going) == len(rows) else select_rows(cache, going)
         self._cache = mine if self._cache is None else merged([self._cache, mine])
         self._rows = [*self._rows, *(rows[number] for number in going)]
 
@@ -306,7 +306,7 @@ class Engine:
             return
         kept = {id(row) for row in rows}
         places = [place for place, row in enumerate(self._rows) if id(row) in kept]
-        self._cache = picked(self._cache, places) if places and self._cache is not None else None
+        self._cache = select_rows(self._cache, places) if places and self._cache is not None else None
         self._rows = rows
 
     def _guarded(self, work: Callable[[], None], jobs: list[Job]) -> None:

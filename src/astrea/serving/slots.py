@@ -30,7 +30,7 @@ def merged(caches: Sequence[Cache]) -> Cache:
     return first
 
 
-def picked(cache: Cache, rows: Sequence[int]) -> Cache:
+def select_rows(cache: Cache, rows: Sequence[int]) -> Cache:
     """Some rows of a cache, in this order, without the padding that all of them have in front."""
     keys = AstreaCache(cache).keys()
     index = torch.tensor(rows, dtype=torch.long)

@@ -20,7 +20,7 @@ from astrea.fusion.reliability import select_reliable
 from astrea.lab.probes import pareto as pareto_module
 from astrea.lab.probes.pareto import HALVINGS, MOST, THRESHOLDS, fused, pareto, reading_from, shares_for, what_is_read
 from astrea.lab.probes.probes import first_items, load_with_entropy, masking, probe
-from astrea.lab.probes.robustness import CORRUPTIONS, corrupted, corrupted_test_sets, trust_rates
+from astrea.lab.probes.robustness import CORRUPTIONS, corrupted, corrupted_test_sets, reliability_rates
 from astrea.recipes.recipe import Data, World
 from astrea.world.evaluation import runner
 from astrea.world.evaluation.contribution import pictures_of, turns_of
@@ -335,7 +335,7 @@ def test_trust_is_the_rate_of_being_believed(tiny_model, encoded, monkeypatch):
             [select_reliable(fickle, tiny_model.alignment(change(features)), everybody) for features in sets]
         )
 
-    rates = trust_rates(tiny_model, encoded, TASKS)
+    rates = reliability_rates(tiny_model, encoded, TASKS)
     for index, name in enumerate(names):
         for kind, who in (
             ("clean", honest()),
@@ -356,7 +356,7 @@ def test_a_fusion_without_threshold_and_trust(tiny_model, tiny_processor, few):
     assert point["tokens_read"] == pytest.approx(float(filled.double().mean()))
     assert point["tokens_share"] == 1
     assert point["experts_read"] == len(model.experts.names)
-    assert trust_rates(model, few, ASKED) is None
+    assert reliability_rates(model, few, ASKED) is None
     assert not hasattr(model.fusion, "threshold")
 
 

@@ -20,7 +20,7 @@ from astrea.common.progress import SILENT, Reporter
 from astrea.evaluation.generate import Predictor
 from astrea.evaluation.metrics.balance import load_balance
 from astrea.lab.probes.pareto import pareto, saving, shares_for
-from astrea.lab.probes.robustness import robustness, trust_rates
+from astrea.lab.probes.robustness import reliability_rates, robustness
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.world.evaluation.contribution import calibration, cell_means, contributions
 from astrea.world.evaluation.runner import EncodedTestSets, Outcome, run_tasks
@@ -54,7 +54,7 @@ def probe(
     Returns:
         masking: see `masking`. contribution, shares: mean nats, and mean share, by task, condition and expert.
         calibration: see `astrea.world.evaluation.contribution.calibration`. load: see `load_with_entropy`.
-        robustness: see `robustness`. pareto, saving: see `astrea.lab.probes.pareto`. trust: see `trust_rates`.
+        robustness: see `robustness`. pareto, saving: see `astrea.lab.probes.pareto`. trust: see `reliability_rates`.
         tasks, items: what was probed.
 
     Raises:
@@ -70,21 +70,21 @@ def probe(
     few = first_items(encoded, tasks, items)
     whole = {task: 100 * float(np.mean(main.per_item[task][:items])) for task in tasks}
     many = encoded if many is None else many
-    worth = contributions(model, tokenizer, many, tasks, report=report)
+    by_task = contributions(model, tokenizer, many, tasks, report=report)
     shares = shares_for(Predictor(model, tokenizer), many, tasks)
     found: dict[str, Any] = finite_or_null(
         {
             "tasks": list(tasks),
             "items": items,
             "masking": masking(model, tokenizer, few, whole, report),
-            "contribution": cell_means(many, worth, names),
+            "contribution": cell_means(many, by_task, names),
             "shares": cell_means(many, shares, names),
-            "calibration": calibration(many, shares, worth),
+            "calibration": calibration(many, shares, by_task),
             "load": load_with_entropy(main.shares, names),
             "robustness": robustness(model, tokenizer, few, whole, report),
             "pareto": pareto(model, tokenizer, few, tasks, report),
             "saving": saving(model, tokenizer, encoded, tasks, main),
-            "trust": trust_rates(model, encoded, tasks),
+            "trust": reliability_rates(model, encoded, tasks),
         }
     )
     return found

@@ -69,7 +69,7 @@ def corrupted(features: Features, name: str, kind: str) -> Features:
     return {**features, name: CORRUPTIONS[kind](features[name])}
 
 
-def trust_rates(
+def reliability_rates(
     model: AstreaForConditionalGeneration, encoded: EncodedTestSets, tasks: Sequence[str]
 ) -> dict[str, dict[str, float]] | None:
     """How often each expert counts as reliable, 0..1: with its own output, and with that for another picture.

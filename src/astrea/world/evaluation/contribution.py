@@ -146,11 +146,13 @@ def cell_means(encoded: EncodedTestSets, values: Mapping[str, Tensor], names: Se
     }
 
 
-def calibration(encoded: EncodedTestSets, shares: Mapping[str, Tensor], worth: Mapping[str, Tensor]) -> dict[str, Any]:
+def calibration(
+    encoded: EncodedTestSets, shares: Mapping[str, Tensor], contribution: Mapping[str, Tensor]
+) -> dict[str, Any]:
     """Whether the experts with the larger shares are those that contribute more.
 
     Args:
-        shares: task -> shares (Q, E). worth: task -> contributions (Q, E) of the same items.
+        shares: task -> shares (Q, E). contribution: task -> contributions (Q, E) of the same items.
 
     Returns:
         rank_correlation: Spearman over the cells (task, condition, expert), contributions in nats. relative: the same
@@ -160,24 +162,24 @@ def calibration(encoded: EncodedTestSets, shares: Mapping[str, Tensor], worth: M
     """
     fine: list[tuple[Tensor, Tensor]] = []
     coarse: list[tuple[Tensor, Tensor]] = []
-    for task, worth_QE in worth.items():
-        if len(worth_QE) >= MIN_ITEMS:
-            coarse.append((shares[task].mean(0), worth_QE.mean(0)))
+    for task, contribution_QE in contribution.items():
+        if len(contribution_QE) >= MIN_ITEMS:
+            coarse.append((shares[task].mean(0), contribution_QE.mean(0)))
         for _, mine in _by_condition(encoded, task):
             if int(mine.sum()) >= MIN_ITEMS:
-                fine.append((shares[task][mine].mean(0), worth_QE[mine].mean(0)))
+                fine.append((shares[task][mine].mean(0), contribution_QE[mine].mean(0)))
     return {
         "rank_correlation": _correlation(fine),
-        "relative": _correlation([(share, _parts(worth)) for share, worth in fine]),
+        "relative": _correlation([(share, _parts(mean_E)) for share, mean_E in fine]),
         "per_task": _correlation(coarse),
         "cells": sum(len(share) for share, _ in fine),
         "min_items": MIN_ITEMS,
     }
 
 
-def _parts(worth_E: Tensor) -> Tensor:
+def _parts(contribution_E: Tensor) -> Tensor:
     """Contributions as parts of their sum. Less than `NOISE` cannot be told from nothing."""
-    gain_E = worth_E.clamp_min(0) + NOISE
+    gain_E = contribution_E.clamp_min(0) + NOISE
     return gain_E / gain_E.sum()
 
 

@@ -59,10 +59,10 @@ def calibration(arena: Mapping[str, Any]) -> list[Block]:
 
 def _contributions(arena: Mapping[str, Any]) -> list[Series]:
     """(gate weight, contribution) of every task and condition, one series per expert."""
-    worth, found = part(arena, "contribution"), dict[str, list[tuple[float, float]]]()
-    for task in worth:
-        for condition in part(worth, task):
-            for expert in part(worth, task, condition):
+    measured, found = part(arena, "contribution"), dict[str, list[tuple[float, float]]]()
+    for task in measured:
+        for condition in part(measured, task):
+            for expert in part(measured, task, condition):
                 x, y = (figure(arena.get(of), task, condition, expert) for of in ("shares", "contribution"))
                 if x is not None and y is not None:
                     found.setdefault(expert, []).append((x, y))
