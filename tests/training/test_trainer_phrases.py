@@ -58,6 +58,11 @@ def test_a_run_of_phrases_skips_idle_phases_and_resumes_bit_for_bit(language_che
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
     model, processor = load_model(straight, trust_remote_code=True)
     assert model.config.findings == "phrases"
+    spelled = model.config.phrase_ids
+    assert set(spelled["least"]) == {"things"}
+    assert len(spelled["known"]) > 5
+    again, _ = load_model(resumed, trust_remote_code=True)
+    assert again.config.phrase_ids == spelled
     assert processor.num_visual_tokens == model.num_visual_tokens == sum(model.alignment.counts)
     before = assemble(run, None)[0].state_dict()
     moved = {name for name in before if not torch.equal(before[name], one.get(name, before[name]))}

@@ -18,6 +18,7 @@ from astrea.common.errors import AstreaError
 from astrea.experts.phrases import Phrase, Slot, has_features, read_phrases, slots_of
 from astrea.experts.protocol import Expert
 from astrea.language.labels import BEFORE, inside_a_sentence
+from astrea.language.whole_words import MOST
 
 FINDINGS = ("tokens", "phrases", "written")
 """How a finding can enter the language model."""
@@ -36,7 +37,8 @@ class PhraseIds(BaseModel):
 
     scale: the mean length of a word's embedding, which the tokens of slots are given. phrases: by expert; of every
     phrase the slots' names and the tokens of its literal texts, in reading order. names: by expert and slot, the tokens
-    of every channel's name, where findings are written out.
+    of every channel's name, where findings are written out. known: the tokens of every word that features were taught,
+    and least: by expert, how near to one of them its features have to be, see `astrea.alignment.known_words`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +46,8 @@ class PhraseIds(BaseModel):
     scale: float = Field(gt=0, allow_inf_nan=False)
     phrases: dict[str, tuple[tuple[str | Ids, ...], ...]]
     names: dict[str, dict[str, tuple[Ids, ...]]] = {}
+    known: tuple[Annotated[Ids, Field(min_length=1)], ...] = Field((), max_length=MOST)
+    least: dict[str, Annotated[float, Field(ge=-1, le=1)]] = {}
 
     def of(self, name: str, expert: type[Expert] | Expert) -> tuple[SpelledPhrase, ...]:
         """The phrases of one expert.
@@ -83,7 +87,9 @@ def check_phrase_ids(written: Any, vocabulary: int) -> PhraseIds | None:
         raise AstreaError(f"{where:.80} of the configuration: {first['msg']}", hint) from error
     literal = [part for phrases in found.phrases.values() for phrase in phrases for part in phrase]
     named = [ids for slots in found.names.values() for names in slots.values() for ids in names]
-    largest = max((token for ids in [*literal, *named] if not isinstance(ids, str) for token in ids), default=0)
+    largest = max(
+        (token for ids in [*literal, *named, *found.known] if not isinstance(ids, str) for token in ids), default=0
+    )
     if largest >= vocabulary:
         raise AstreaError(
             f"phrase_ids of the configuration holds the token {largest}, the language model has {vocabulary}", hint

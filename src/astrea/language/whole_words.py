@@ -127,15 +127,19 @@ def table_mean(embedding: nn.Module, words: int, device: torch.device) -> Tensor
     return total / words
 
 
-@torch.no_grad()
 def word_vectors(
     words: Sequence[str], tokenizer: PreTrainedTokenizerBase, embedding: nn.Module, mean_D: Tensor
 ) -> Tensor:
     """Unit vectors (V, D) of whole words, on the device of the mean; see the top of this file."""
-    pieces = [inside_a_sentence(word, tokenizer) for word in words]
+    return vectors_of([inside_a_sentence(word, tokenizer) for word in words], embedding, mean_D)
+
+
+@torch.no_grad()
+def vectors_of(pieces: Sequence[Sequence[int]], embedding: nn.Module, mean_D: Tensor) -> Tensor:
+    """The same of words that are given by their pieces."""
     flat = torch.tensor([piece for some in pieces for piece in some], dtype=torch.long, device=mean_D.device)
     owner = torch.tensor([number for number, some in enumerate(pieces) for _ in some], device=mean_D.device)
-    total_VD = mean_D.new_zeros(len(words), len(mean_D))
+    total_VD = mean_D.new_zeros(len(pieces), len(mean_D))
     for at in range(0, len(flat), ROWS):
         total_VD.index_add_(0, owner[at : at + ROWS], embedding(flat[at : at + ROWS]).float())
     count_V1 = torch.tensor([max(1, len(some)) for some in pieces], device=mean_D.device).view(-1, 1)

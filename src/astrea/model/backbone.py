@@ -18,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import can_return_tuple
 
 from astrea.alignment.alignment import Alignment
+from astrea.alignment.known_words import KnownWords, known_words
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.alignment.phrase_ids import check_phrase_ids
 from astrea.alignment.phrases import phrase_adapter
@@ -68,6 +69,7 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
     ) -> None:
         super().__init__(config)
         self.windows = windows_of(config.text_config)
+        self._known: tuple[dict[str, Any], KnownWords] | None = None
         self.experts = ExpertBank(config.experts, allow_import=allow_import)
         width = config.text_config.hidden_size
         self.alignment = build_alignment(config, self.experts)
@@ -150,6 +152,19 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         own = (matrix.ids >= 0).unsqueeze(-1)
         return replace(matrix, tokens=matrix.tokens + torch.where(own, rows, 0))
 
+    def known_words(self) -> KnownWords | None:
+        """What features were taught in training, as the configuration has it; None where that says nothing."""
+        written = self.config.phrase_ids
+        if not (written or {}).get("known"):
+            return None
+        if self._known is None or self._known[0] is not written:
+            ids = check_phrase_ids(written, self.config.text_config.vocab_size)
+            assert ids is not None
+            embedding = self.get_input_embeddings()
+            words = self.config.text_config.vocab_size
+            self._known = written, known_words(ids, self.experts.names, embedding, words, self.embedding_table().device)
+        return self._known[1]
+
     def fuse(
         self,
         features: Features,
@@ -165,6 +180,8 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
             phrase_dropout: see `astrea.model.inputs.Options`; of effect only with a generator.
         """
         matrix = self.with_words(in_full(self.alignment, features, present))
+        if (known := self.known_words()) is not None:
+            matrix = known.familiar(matrix)
         if matrix.phrase is not None and phrase_dropout and generator is not None:
             matrix = matrix.without_phrases(draw_phrases(matrix.present, phrase_dropout, generator))
         question_NSD = question_NSD.to(matrix.tokens.dtype)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from astrea.common.errors import AstreaError
 from astrea.fusion.registry import ASTREA
+from astrea.recipes.model import PHRASE_KEYS
 from astrea.recipes.strategies import STAGES, strategy_of
 from astrea.recipes.trail import Trail, dotted
 from astrea.recipes.tree import Tree
@@ -78,9 +79,9 @@ SWITCHES = (
     Switch(FINDINGS, "tokens", "written", "tokens", (), _model("word_match")),
 )
 
-OF_EVERY_STRATEGY = tuple(
-    Switch(FINDINGS, "tokens", off, "phrases", (("regularisation", "phrase_dropout"),)) for off in ("tokens", "written")
-)
+_OF_PHRASES = tuple(("regularisation", name) for name in PHRASE_KEYS)
+
+OF_EVERY_STRATEGY = tuple(Switch(FINDINGS, "tokens", off, "phrases", _OF_PHRASES) for off in ("tokens", "written"))
 
 
 class Idle(NamedTuple):

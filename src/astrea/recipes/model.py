@@ -110,6 +110,10 @@ class Contrast(Part):
     soft_targets: float = Field(0.4, ge=0, lt=1, description="alpha, reached at the end of the first stage")
 
 
+PHRASE_KEYS = ("phrase_dropout", "unfamiliar")
+"""Keys of `Regularisation` that are read where findings are phrases."""
+
+
 class Regularisation(Part):
     """What keeps experts from starving or dominating."""
 
@@ -123,6 +127,13 @@ class Regularisation(Part):
         le=1,
         description="chance that a training picture is read without one of the two phrases of an expert that has two "
         "(its features, its own words), so that neither is forgotten; findings as phrases",
+    )
+    unfamiliar: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="findings whose features are farther from every word that was taught than this share of the "
+        "training pictures' are read by their experts' own words alone; 0 = never; findings as phrases",
     )
     load_rate: float = Field(0.02, ge=0, description="eta of the load bias; 0 = off")
     contribution_every: int = Field(5, ge=0, description="steps between counterfactual passes; 0 = off")

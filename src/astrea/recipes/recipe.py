@@ -25,7 +25,7 @@ from astrea.recipes.data import Data, TrainFile, World
 from astrea.recipes.evaluation import Evaluation
 from astrea.recipes.experts import ExpertEntry
 from astrea.recipes.llm import LanguageModel
-from astrea.recipes.model import Contrast, Model, Regularisation
+from astrea.recipes.model import PHRASE_KEYS, Contrast, Model, Regularisation
 from astrea.recipes.part import Part
 from astrea.recipes.pretraining import Distill, ExpertPretraining, LanguagePretraining, Pretraining, PretrainPart
 from astrea.recipes.renamed import RENAMED
@@ -96,7 +96,7 @@ class Recipe(Part):
             other = [key for key in REGULARISATION_KEYS if key not in said]
             made["regularisation"] = {k: v for k, v in made["regularisation"].items() if k not in other}
         if self.model.findings != "phrases" and "regularisation" in made:
-            made["regularisation"] = {k: v for k, v in made["regularisation"].items() if k != "phrase_dropout"}
+            made["regularisation"] = {k: v for k, v in made["regularisation"].items() if k not in PHRASE_KEYS}
         return made
 
     @field_validator("pretrain", "start")

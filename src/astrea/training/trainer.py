@@ -32,6 +32,7 @@ from astrea.training.checkpoint import Checkpoint
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed, process_group
 from astrea.training.identity import config_hash, refuse_another
+from astrea.training.known_words import learn_known_words
 from astrea.training.log import TrainLog
 from astrea.training.plain_chat import most_chat, plain_chat
 from astrea.training.plain_facts import recall_facts, report_forgetting
@@ -126,6 +127,7 @@ def train_with(
     if validation is not None and (best := validation.take_best()):
         report.say(best)
     ctx.model.eval()
+    learn_known_words(ctx, report)
     estimator = estimator_of_records(ctx, report)
     if ranks.is_main:
         write_finished(ctx, made, estimator, folder, clock, report)
