@@ -13,7 +13,14 @@ from astrea.recipes.loader import dump_recipe, load_recipe, shipped_recipes
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.trail import Trail, dotted
 
-VALUES = {"gate_tau": 2.0, "residual_start": 0.9, "residual_end": 0.9, "prune_share": 0.2, "keep_threshold": 0.5}
+VALUES = {
+    "unfamiliar": 0.1,
+    "gate_tau": 2.0,
+    "residual_start": 0.9,
+    "residual_end": 0.9,
+    "prune_share": 0.2,
+    "keep_threshold": 0.5,
+}
 """Of keys that are no switches themselves; others are true, or 1."""
 EVERY = (*SWITCHES, *OF_EVERY_STRATEGY)
 PAIRS = [(switch, key) for switch in EVERY for key in (*switch.idle, *switch.also_off)]
