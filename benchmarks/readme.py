@@ -381,13 +381,18 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
 """page -> mark -> the file with the results (below `RESULTS`, or a whole path), and what is made of it."""
 
 
+def filled(page: str) -> str:
+    """A page as its results say it."""
+    text = (ROOT / page).read_text()
+    for mark, (results, content) in PAGES[page].items():
+        text = fill(text, mark, content(json.loads((RESULTS / results).read_text())))
+    return text
+
+
 def main() -> None:
     """Fill the pages and draw the pictures."""
-    for page, marks in PAGES.items():
-        text = (ROOT / page).read_text()
-        for mark, (results, content) in marks.items():
-            text = fill(text, mark, content(json.loads((RESULTS / results).read_text())))
-        (ROOT / page).write_text(text)
+    for page in PAGES:
+        (ROOT / page).write_text(filled(page))
     IMAGES.mkdir(parents=True, exist_ok=True)
     draw(json.loads((RESULTS / "quickstart.json").read_text()), IMAGES / "quickstart.png")
     draw_arena(json.loads((RESULTS / "arena" / "arena.json").read_text()), IMAGES / "arena.png")
