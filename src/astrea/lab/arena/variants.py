@@ -24,6 +24,12 @@ CURVES = ("astrea", "sequence_concat")
 PEER_RATE = 0.001
 """Learning rate that the other strategies start from."""
 
+RANDOM_RATE = 0.002
+"""What most of them end at, and adapters that start from random weights."""
+
+STAGES = ("align", "fuse", "tune")
+NO_STEPS = tuple(f"{stage}.steps=0" for stage in STAGES)
+
 TWICE = ("fuse.lr=0.002", "tune.lr=0.002")
 
 TUNED: Mapping[str, tuple[str, ...]] = {
@@ -78,7 +84,7 @@ class Variant:
 
 def variants(recipe: Recipe) -> list[Variant]:
     """Every variant for a base recipe, whose experts and numbers of steps they follow."""
-    own = [*ablations(), *retraining(recipe), *pairs(recipe)]
+    own = [*ablations(recipe), *retraining(recipe), *pairs(recipe)]
     return [
         *(replace(each, overrides=(*each.overrides, *TUNED.get(each.name, ()))) for each in strategies(recipe)),
         # Before their own changes, which win.
@@ -95,7 +101,7 @@ def strategies(recipe: Recipe) -> list[Variant]:
         # They were given the longer queue when Astrea still had one; it can only help their heads.
         "contrast.queue=1024",
         # Astrea learns best at half these rates, others at these or higher ones (docs/lab-notes.md).
-        *(f"{stage}.lr={PEER_RATE}" for stage in ("align", "fuse", "tune")),
+        *(f"{stage}.lr={PEER_RATE}" for stage in STAGES),
         # Where nothing is aligned this means nothing; Eagle's way of aligning has no such losses.
         "align.train=[adapters, heads]",
         "align.losses={word: 1.0, itc: 0.3, agree: 0.1}",
@@ -118,6 +124,14 @@ def strategies(recipe: Recipe) -> list[Variant]:
         ),
         peer("average", "average", "experts averaged on one grid"),
         peer("sequence_concat", "sequence_concat", "all tokens side by side, as LLaVA-style models do"),
+        peer(
+            "sequence_concat_aligned",
+            "sequence_concat",
+            "the same with adapters that start at words and are aligned, at Astrea's rate",
+            "model.word_start=true",
+            *(f"{stage}.lr={getattr(recipe, stage).lr}" for stage in STAGES),
+            common=own_way,
+        ),
         peer("channel_concat", "channel_concat", "experts stacked on channels, as Eagle does"),
         peer(
             "channel_concat_aligned",
@@ -175,10 +189,17 @@ def student(recipe: Recipe, unaligned: tuple[str, ...]) -> Variant:
     )
 
 
-def ablations() -> list[Variant]:
+def ablations(recipe: Recipe) -> list[Variant]:
     """Astrea with one ingredient off, or with one more."""
+    # What starts at random learns best at the rates of the other strategies, whose adapters start so too.
+    random = ("model.word_start=false", *(f"{stage}.lr={RANDOM_RATE}" for stage in STAGES))
+    unaligned = ("align.steps=0", f"tune.steps={recipe.tune.steps + recipe.align.steps}")
     whole = ("align.train=[adapters, heads]", "align.losses.itc=0.3", "align.losses.agree=0.1")
     off = {
+        "training": ("no step of any stage: what the language model's warm-up and the word start bring", *NO_STEPS),
+        "alignment": ("no stage of alignment; its steps are given to `tune`", *unaligned),
+        "word_start": ("adapters start from random weights, and are aligned", *random),
+        "word_start_and_alignment": ("adapters start from random weights, and are not aligned", *random, *unaligned),
         # Aligned as a whole, or there would be nothing to align by.
         "token_alignment": ("no alignment by words", *whole, "align.losses.word=0", "model.word_start=false"),
         "progressive": ("experts aligned all at once", "align.progressive=false"),
