@@ -20,6 +20,8 @@ from astrea.estimate.table import short_count
 from astrea.lab.arena.lr_sweep import FACTORS
 from astrea.lab.arena.variants import CURVES, ablation_title, ablations
 from astrea.model.components import CARD
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Recipe
 from astrea.world.bundled import BUNDLED_MODEL
 from astrea.world.scenes.questions import VQA_TASKS
 
@@ -101,7 +103,8 @@ def variants_table(arena: dict[str, Any]) -> str:
     """Astrea without each ingredient, without each expert, with two experts only."""
     rows = ["| variant | average | seeds | minus Astrea (95 %) | what it is |", "| --- | ---: | ---: | ---: | --- |"]
     forms = {"ablations": ablation_title, "retraining": "retrained without {}".format, "pairs": "{} only".format}
-    notes = {each.name: each.note for each in ablations()}  # in today's terms; result files keep those of their time
+    # In today's terms; result files keep those of their time.
+    notes = {each.name: each.note for each in ablations(load_recipe(Recipe, "tiny"))}
     for kind, form in forms.items():
         for name, row in arena[kind].items():
             note = notes.get(name, row["note"]) if kind == "ablations" else row["note"]
