@@ -99,7 +99,7 @@ def test_only_strategies_that_were_named_are_tried():
 
 def test_without_found_rates_variants_are_what_they_were():
     module = variants_module
-    assert variants(BASE) == [*strategies(BASE), *module.ablations(), *module.retraining(BASE), *module.pairs(BASE)]
+    assert variants(BASE) == [*strategies(BASE), *module.ablations(BASE), *module.retraining(BASE), *module.pairs(BASE)]
 
 
 def test_every_rate_in_the_table_is_one_that_was_tried(monkeypatch):
