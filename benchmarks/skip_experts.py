@@ -34,12 +34,12 @@ from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.serving.features import FeatureCache, Picture
 from astrea.serving.job import Prompt
-from astrea.serving.skipping import ExpectedWeights
+from astrea.serving.skipping import ExpectedWeights, thresholds
 from astrea.world.evaluation.runner import encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import RETRIEVAL_TASKS, TASKS, build_test_sets
 
 RESULTS = Path(__file__).resolve().parent / "results" / "skip_experts.json"
-THRESHOLDS = (0.0, 0.05, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.35)
+THRESHOLDS = ("0", "0.1", "0.15", "0.18", "0.2", "0.22")
 
 
 class Skipping(Predictor):
@@ -95,7 +95,12 @@ def vision_seconds(model: Any, pixels: Tensor, skips: Sequence[frozenset[str]], 
 def main(given: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", nargs="*", default=[], help="changes of the recipe, such as data.test_questions=20")
-    parser.add_argument("--thresholds", type=float, nargs="*", default=THRESHOLDS)
+    parser.add_argument(
+        "--thresholds",
+        nargs="*",
+        default=THRESHOLDS,
+        help="P, or EXPERT=P,EXPERT=P; the first is what others are compared with",
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--timed", type=int, default=192, help="pictures whose vision time is measured")
     parser.add_argument("--repeats", type=int, default=3)
@@ -110,10 +115,10 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
         encoded = encode_test_sets(model, sets)
         images = [scene.image for scene in (sets.scenes * options.timed)[: options.timed]]
         pixels = processor(images=images)["pixel_values"]
-        skips: dict[float, list[frozenset[str]]] = {}
+        skips: dict[str, list[frozenset[str]]] = {}
         found_by: dict[frozenset[str], dict[str, float]] = {}
         for threshold in options.thresholds:
-            predictor = Skipping(ExpectedWeights(model, threshold), processor)
+            predictor = Skipping(ExpectedWeights(model, thresholds(threshold.split(","))), processor)
             asked = [task for task in TASKS if task not in RETRIEVAL_TASKS]
             outcome = run_tasks(predictor, encoded, asked, blind=False, label=f"below {threshold}", report=report)
             # Retrieval asks one question of every picture, so it is the same for all thresholds that skip the same.
@@ -132,7 +137,7 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
         row["vision_seconds"] = round(min(lot[number] for lot in seconds), 3)
         row["times_faster"] = round(min(lot[0] for lot in seconds) / row["vision_seconds"], 2)
         print(
-            f"below {row['below']:.3f}: average {row['average']:.2f} ({row['average'] - rows[0]['average']:+.2f}), "
+            f"below {row['below']}: average {row['average']:.2f} ({row['average'] - rows[0]['average']:+.2f}), "
             f"{row['run']:.0%} of experts run, vision x{row['times_faster']:.2f}"
         )
     command = shlex.join(["python", "benchmarks/skip_experts.py", *(sys.argv[1:] if given is None else given)])

@@ -35,15 +35,30 @@ async function visit(name, options) {
   const weights = await page.locator("#experts tbody tr").allTextContents();
   const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
   const stop = await page.locator("#stop").isVisible();
-  if (shots) await page.screenshot({ path: `${shots}/${name}.png`, fullPage: true });
+  await page.getByRole("textbox", { name: "What they should show" }).focus();
+  await page.keyboard.press("Enter");
+  await page.locator("#hits button").first().waitFor();
+  const hits = await page.locator("#hits button").count();
+  await page.evaluate(() => scrollTo(0, 0));
+  const clip = { x: 0, y: 0, width: options.viewport.width, height: 700 };
+  if (shots) await page.screenshot({ path: `${shots}/${name}.png`, clip });
   await page.addScriptTag({ path: axe });
   const problems = await page.evaluate(async () => (await window.axe.run()).violations.map((one) => [one.impact, one.id]));
-  found.visits[name] = { first, second: await page.textContent("#answer"), drawn: drawn !== plain, weights, wide, stop, problems, link: page.url() };
+  found.visits[name] = { first, second: await page.textContent("#answer"), drawn: drawn !== plain, weights, wide, stop, hits, problems, link: page.url() };
+  // The last picture that was found is shown in place of the other one, and the ones like it begin with itself.
+  const shown = await page.evaluate(() => document.getElementById("canvas").toDataURL());
+  const alt = await page.locator("#hits img").last().getAttribute("alt");
+  await page.locator("#hits button").last().focus();
+  await page.keyboard.press("Enter");
+  await page.waitForFunction((before) => document.getElementById("canvas").toDataURL() !== before, shown);
+  await page.getByRole("button", { name: "Find ones like the picture" }).focus();
+  await page.keyboard.press("Enter");
+  await page.waitForFunction((one) => document.querySelector("#hits img")?.alt === one, alt);
   await context.close();
 }
 
 // The policy of the page would keep out the tool that judges it.
-await visit("light", { viewport: { width: 1200, height: 900 }, bypassCSP: true });
+await visit("page", { viewport: { width: 1200, height: 900 }, bypassCSP: true });
 await visit("phone-dark", { viewport: { width: 390, height: 800 }, colorScheme: "dark", bypassCSP: true });
 await browser.close();
 console.log(JSON.stringify(found));

@@ -18,7 +18,7 @@ from astrea.serving.conversation import Prompts
 from astrea.serving.features import Picture
 from astrea.serving.limits import Limits
 from astrea.serving.settings import Settings
-from astrea.serving.skipping import ExpectedWeights
+from astrea.serving.skipping import OTHERS, ExpectedWeights, thresholds
 from serving_clients import asking, data_url
 
 QUESTION = "what colour is the cat?"
@@ -53,6 +53,21 @@ def test_expected_weights_are_near_those_with_the_picture(doubting, pictures):
     # The one that is needed most is run whatever the threshold is.
     assert len(ExpectedWeights(model, 1.0).skipped(prompt)) == len(model.experts.names) - 1
     assert ExpectedWeights(model, 0.0).skipped(prompt) == set()
+    # Each expert by its own threshold; those that are not named by the one for all others.
+    weakest = min(found, key=found.get)
+    assert ExpectedWeights(model, {weakest: found[weakest] + 1e-3}).skipped(prompt) == {weakest}
+    assert weakest not in ExpectedWeights(model, {weakest: 0.0, OTHERS: 1.0}).skipped(prompt)
+    with pytest.raises(AstreaError, match="no such expert"):
+        ExpectedWeights(model, {"smell": 0.1})
+
+
+def test_thresholds_are_for_all_experts_or_for_one():
+    assert thresholds([]) == {}
+    assert thresholds(["0.2"]) == {OTHERS: 0.2}
+    assert thresholds(["0.2", "detection=0.3"]) == {OTHERS: 0.2, "detection": 0.3}
+    for wrong in ("much", "1.5", "detection=", "detection=-1", "nan"):
+        with pytest.raises(AstreaError, match="from 0 to 1"):
+            thresholds([wrong])
 
 
 def test_what_is_skipped_is_not_run_and_is_told(doubting, pictures, ask):

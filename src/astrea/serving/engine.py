@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -60,7 +60,9 @@ class Engine:
             exception that nobody foresaw.
     """
 
-    def __init__(self, loaded: LoadedModel, limits: Limits, watch: Watch, skip_below: float = 0.0) -> None:
+    def __init__(
+        self, loaded: LoadedModel, limits: Limits, watch: Watch, skip_below: float | Mapping[str, float] = 0.0
+    ) -> None:
         self.model, self.processor = loaded
         self.limits, self.watch = limits, watch
         self.features: FeatureCache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,8 @@ class Settings:
     name: what clients call the model. key: what every request must bring, or None.
     hosts: the names under which the server may be addressed, or None for any; without a key, a page of somebody else's
     could otherwise have a browser ask this machine's server under a name of its own.
-    skip_below: experts whose part of all experts' weights is expected to be lower are not run; 0 = all are.
+    skip_below: experts whose part of all experts' weights is expected to be lower are not run, see `ExpectedWeights`;
+    0 = all are.
     example: a PNG file that the page offers, or None.
     index: an index of pictures, or a folder with one in it, that clients may search and see; or None.
     trace: a JSONL file that gets a line per request, or None.
@@ -24,7 +26,7 @@ class Settings:
     name: str
     key: str | None = None
     hosts: frozenset[str] | None = None
-    skip_below: float = 0.0
+    skip_below: float | Mapping[str, float] = 0.0
     example: Path | None = None
     index: Path | None = None
     trace: Path | None = None

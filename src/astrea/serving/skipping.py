@@ -10,6 +10,7 @@ Letters: B pictures, E experts, T_e tokens of an expert, L tokens of text, D lan
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,21 +24,54 @@ from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.rows import asked_tokens, mean_questions
 from astrea.serving.job import Prompt
 
+OTHERS = ""
+"""Stands for all experts that have no threshold of their own."""
+
+
+def thresholds(words: Sequence[str]) -> dict[str, float]:
+    """What ``--skip-below`` was given: ``P`` for all experts, ``EXPERT=P`` for one.
+
+    Raises:
+        AstreaError: a number is none, or not in 0..1.
+    """
+    found = {}
+    for word in words:
+        name, _, number = word.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 1:
+            raise AstreaError(
+                f"--skip-below {word}: {number!r} is not a number from 0 to 1",
+                "write --skip-below 0.15, or --skip-below EXPERT=0.15 once for each expert",
+            )
+        found[name or OTHERS] = value
+    return found
+
 
 class ExpectedWeights:
     """The gate weights that a question will have with a usual picture.
 
     Args:
         below: an expert whose part of all experts' weights is expected to be less is not needed; equal weights are
-            1/E. 0 = all are needed.
+            1/E. 0 = all are needed. Or per expert, with `OTHERS` for those that are not named: experts differ in what
+            they cost and in what is lost without them.
 
     Raises:
-        AstreaError: the model has no gate, or does not keep what is usual.
+        AstreaError: the model has no gate or no such expert, or does not keep what is usual.
     """
 
-    def __init__(self, model: AstreaForConditionalGeneration, below: float) -> None:
-        self.model, self.below, self.names = model, below, tuple(model.experts.names)
-        if not below:
+    def __init__(self, model: AstreaForConditionalGeneration, below: float | Mapping[str, float]) -> None:
+        self.model, self.names = model, tuple(model.experts.names)
+        given = below if isinstance(below, Mapping) else {OTHERS: below}
+        unknown = [name for name in given if name not in (OTHERS, *self.names)]
+        if unknown:
+            raise AstreaError(
+                f"--skip-below {unknown[0]}: the model has no such expert", f"it has {', '.join(self.names)}"
+            )
+        self.below = {name: given.get(name, given.get(OTHERS, 0.0)) for name in self.names}
+        if not any(self.below.values()):
             return
         fusion = model.model.fusion
         if not isinstance(fusion, AstreaFusion) or fusion.allocator is None:
@@ -81,8 +115,8 @@ class ExpectedWeights:
 
     def skipped(self, prompt: Prompt) -> set[str]:
         """The experts that are not run for a prompt; never all of them."""
-        if not self.below or not prompt.pictures:
+        if not any(self.below.values()) or not prompt.pictures:
             return set()
         parts = self.of(prompt)
         most = max(parts.values())
-        return {name for name, part in parts.items() if part < min(self.below, most)}
+        return {name for name, part in parts.items() if part < min(self.below[name], most)}

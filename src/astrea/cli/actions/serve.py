@@ -20,6 +20,7 @@ from astrea.serving.app import Server, application
 from astrea.serving.limits import Limits
 from astrea.serving.logs import LOGGER
 from astrea.serving.settings import Settings
+from astrea.serving.skipping import thresholds
 from astrea.world.scenes.example import example_picture
 
 SHORTEST_KEY = 16
@@ -35,7 +36,7 @@ def serve(
     key_file: Path | None,
     allowed: Sequence[str],
     trace: Path | None,
-    skip_below: float,
+    skip_below: Sequence[str],
     index: Path | None,
     caps: Mapping[str, Any],
     device: Device,
@@ -49,7 +50,7 @@ def serve(
             f"--host {host} lets other machines ask, and there is no key",
             "write a long random text into a file and give it as --api-key-file",
         )
-    limits = Limits(**caps)
+    limits, below = Limits(**caps), thresholds(skip_below)
     hosts = frozenset([*LOCAL, host.lower(), *map(str.lower, allowed)]) if key is None or allowed else None
     if trace is not None:
         with file_guard(trace):
@@ -61,7 +62,7 @@ def serve(
         key=key,
         hosts=hosts,
         limits=limits,
-        skip_below=skip_below,
+        skip_below=below,
         example=example_picture(),
         index=index,
         trace=trace,

@@ -43,11 +43,13 @@ def serve(
         float, typer.Option("--deadline", min=0.1, help="Seconds in which requests are answered.")
     ] = 120.0,
     skip_below: Annotated[
-        float,
+        list[str] | None,
         typer.Option(
-            "--skip-below", min=0.0, max=1.0, help="Do not run experts expected to have a smaller part of the weights."
+            "--skip-below",
+            help="Do not run experts expected to have a smaller part of the weights (0 to 1); EXPERT=P: this one.",
+            metavar="P",
         ),
-    ] = 0.0,
+    ] = None,
     index: Annotated[
         Path | None, typer.Option("--index", help="Index of pictures (astrea index) that clients may search and see.")
     ] = None,
@@ -68,7 +70,7 @@ def serve(
     require_extra("serve", "a server")
     actions.serve(
         model, host, port, name=name, key_file=api_key_file, allowed=allowed_host or [], trace=trace,
-        skip_below=skip_below,
+        skip_below=skip_below or [],
         index=index,
         caps={"running": max_batch, "waiting": max_queue, "tokens": max_tokens, "seconds": deadline},
         device=device, trust_remote_code=trust_remote_code,
