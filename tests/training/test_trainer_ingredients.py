@@ -27,7 +27,7 @@ from astrea.common.progress import Reporter
 from astrea.fusion.protocol import equal_shares
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.model import Contrast, Model, Regularisation
+from astrea.recipes.model import PHRASE_KEYS, Contrast, Model, Regularisation
 from astrea.recipes.recipe import Recipe
 from astrea.training.assembly import assemble
 from astrea.training.context import TrainingContext
@@ -248,9 +248,11 @@ def outcome(small_recipe: Path, world_data: WorldData) -> Run:
     data = WorldData(features, world_data.questions[:24], world_data.captions[:24])
 
     @functools.cache
-    def run(on: tuple[str, ...], off: tuple[str, ...] = (), noop: str | None = None) -> Outcome:
+    def run(
+        on: tuple[str, ...], off: tuple[str, ...] = (), noop: str | None = None, name: str | None = None
+    ) -> Outcome:
         calls: Counter[str] = Counter()
-        recipe = load_recipe(Recipe, str(small_recipe), [*SHORT, *on], then=off)
+        recipe = load_recipe(Recipe, str(small_recipe) if name is None else name, [*SHORT, *on], then=off)
         with contextlib.ExitStack() as patches:
             for name, few in FEW.items():
                 patches.enter_context(replaced(name, lambda real, few=few: few))
@@ -314,7 +316,8 @@ NO_SWITCHES = {
     # Of what is loaded, and read at evaluation: tests/training/test_components.py, tests/fusion/test_pruning.py.
     | {"pretrained_llm", "keep_threshold"},
     "contrast": {"temperature"},
-    "regularisation": {"phrase_dropout"},  # of findings that are phrases: tests/training/test_trainer_phrases.py
+    # Of findings that are phrases: tests/training/test_trainer_phrases.py, tests/alignment/test_known_words.py.
+    "regularisation": set(PHRASE_KEYS),
 }
 
 
@@ -322,6 +325,33 @@ def test_every_key_of_these_parts_is_in_the_table_or_is_no_switch():
     there = {word.partition("=")[0] for switch in SWITCHES.values() for word in switch.off}
     for part, model in {"model": Model, "contrast": Contrast, "regularisation": Regularisation}.items():
         assert {f"{part}.{key}" for key in set(model.model_fields) - NO_SWITCHES[part]} <= there
+
+
+PAPER = {
+    "one at a time",
+    "word loss",
+    "contrast",
+    "agreement",
+    "queue",
+    "momentum",
+    "soft targets",
+    "mixer",
+    "residual",
+} | {*("gate", "question of the gate", "contribution", "load bias", "word start", "alignment", "expert dropout")}
+"""What the abstract names, and what it needs."""
+
+
+def test_the_recipe_paper_has_all_on_that_the_abstract_names(small_overrides: list[str], outcome: Run):
+    """Only its size is changed here."""
+    sizes = ("llm.", "model.contrast_width", "model.adapter_hidden", "data.", "pretrain", "threads")
+    small = [word for word in small_overrides if word.startswith(sizes) or ".batch=" in word or ".warmup=" in word]
+    small += ["regularisation.contribution_every=2", "regularisation.expert_dropout=0.9"]
+    ran = {
+        recipe: {name for name, calls in outcome(tuple(small), name=recipe).calls.items() if calls}
+        for recipe in ("paper", "tiny")
+    }
+    assert ran["paper"] >= PAPER
+    assert ran["paper"] - ran["tiny"] == {"residual", "queue", "agreement"}
 
 
 def test_a_run_with_all_of_it_off_is_trained_saved_and_loaded(small_recipe: Path, tmp_path: Path):
