@@ -26,7 +26,7 @@ def train(
     """Train a recipe; returns the folder of the trained model, for `astrea.load`.
 
     Args:
-        recipe: the name of a shipped recipe (tiny, photo, small, base, large), a YAML file, or a `Recipe`.
+        recipe: the name of a shipped recipe (tiny, paper, photo, small, base, large), a YAML file, or a `Recipe`.
         folder: the run's folder; None = ``runs/<name of the recipe>``. The model lies in ``folder/model``.
         resume: go on with the run in the folder, if there is one.
         report: where progress goes: nowhere, or ``TerminalReporter()`` of `astrea.common.progress`.

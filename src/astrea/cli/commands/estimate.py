@@ -17,7 +17,7 @@ else:
 
 def estimate(
     recipe: Annotated[
-        str, typer.Argument(help="A shipped recipe's name (tiny, photo, small, base, large) or a YAML file.")
+        str, typer.Argument(help="A shipped recipe's name (tiny, paper, photo, small, base, large) or a YAML file.")
     ],
     overrides: Overrides = None,
     checkpointing: Annotated[

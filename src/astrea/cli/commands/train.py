@@ -26,7 +26,8 @@ def quickstart(folder: RunFolder = Path("runs/quickstart"), overrides: Overrides
 
 def train(
     recipe: Annotated[
-        str | None, typer.Argument(help="A shipped recipe's name (tiny, photo, small, base, large) or a YAML file.")
+        str | None,
+        typer.Argument(help="A shipped recipe's name (tiny, paper, photo, small, base, large) or a YAML file."),
     ] = None,
     overrides: Overrides = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> by default.")] = None,
