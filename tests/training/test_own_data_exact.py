@@ -164,8 +164,11 @@ JOBS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def ends(recipes: dict[str, Path], runs: Path) -> dict[str, list[int]]:
-    """How the processes of every job ended."""
+def ends(recipes: dict[str, Path], runs: Path, whole: Callable[[str], Path]) -> dict[str, list[int]]:
+    """How the processes of every job ended. What experts see has been kept before: by which pictures share a batch its
+    last bits differ, and these are shared out otherwise after a kill."""
+    for name in ("jsonl", "shards"):
+        whole(name)
     jobs = {
         name: {"folder": name, **job, "recipe": str(recipes[job.get("recipe", "jsonl")])} for name, job in JOBS.items()
     }

@@ -89,7 +89,9 @@ class Routed(FusionStrategy):
         shares_RSE = step.per_row(output.shares, self.slot.new_zeros(len(self.names)))
         asked_RS = (step.groups[step.local_rows] >= 0).to(shares_RSE.device)
         part = int(asked_RS.sum()) / max(1, int((step.groups >= 0).sum()))
-        return {name: value * part for name, value in self.policy.figures(shares_RSE[asked_RS].detach()).items()}
+        # A process without questions names the same figures as the others: they are added up by their place.
+        shares_NE = shares_RSE[asked_RS].detach() if part else self.slot.new_zeros(1, len(self.names))
+        return {name: value * part for name, value in self.policy.figures(shares_NE).items()}
 
 
 def log_weights(route: Route) -> Tensor:

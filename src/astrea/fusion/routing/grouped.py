@@ -46,8 +46,6 @@ class Grouped(Scored, Sparse):
         return Route(probability * chosen, chosen, self.balance * unevenness(probability, chosen, scores.asked))
 
     def figures(self, shares_NE: Tensor) -> dict[str, float]:
-        if not len(shares_NE):
-            return {}
         read_NM = self.by_group(shares_NE > 0).sum(-1).float()
         return load_figures(shares_NE) | {"imbalance": float((read_NM.amax(-1) - read_NM.amin(-1)).mean())}
 

@@ -85,10 +85,8 @@ def load_figures(shares_NE: Tensor) -> dict[str, float]:
     """How many experts a question reads, and the largest mean share over the mean one: 1 when the load is even.
 
     Args:
-        shares_NE: shares of N questions.
+        shares_NE: shares of N questions, one at least.
     """
-    if not len(shares_NE):
-        return {}
     load_E = shares_NE.mean(0)
     return {
         "experts_read": float((shares_NE > 0).sum(-1).float().mean()),
