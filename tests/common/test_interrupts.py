@@ -51,7 +51,9 @@ def test_before_a_run_has_begun_there_is_nothing_to_go_on_with(astrea, monkeypat
 def test_in_the_first_moment_too(number):
     # The signal comes while the command line's own modules are imported.
     script = f"""
-import os, runpy, sys
+import os, runpy, signal, sys
+# A job in the background of a script is started with this one ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Asks:
     def find_spec(self, name, path=None, target=None):
         if name == "typer":
@@ -60,7 +62,7 @@ sys.meta_path.insert(0, Asks())
 sys.argv[1:] = ["train", "tiny"]
 runpy.run_module("astrea", run_name="__main__", alter_sys=True)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "\ninterrupted\n")
 
 
