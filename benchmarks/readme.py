@@ -127,21 +127,6 @@ def headline(arena: dict[str, Any]) -> str:
     )
 
 
-def origins_line(arena: dict[str, Any]) -> str:
-    """What the lead is made of, in sentences."""
-    ours, off = arena["strategies"]["astrea"]["average"], arena["ablations"]
-    same, plain = arena["strategies"]["sequence_concat_aligned"], arena["strategies"]["sequence_concat"]
-    seeds = f"{ours['seeds']} seed" + ("s" if ours["seeds"] > 1 else "")
-    return (
-        "**What that lead is made of.** The bundled language model was warmed up on these tasks, in Astrea's own input "
-        f"format. Where Astrea scores {spread(ours)} ({seeds}), it scores {spread(off['training'])} without a single "
-        f"step of training, {spread(off['alignment'])} without the stage of alignment (its steps given to `tune`), "
-        f"{spread(off['word_start'])} with adapters that start from random weights, and "
-        f"{spread(off['word_start_and_alignment'])} with neither. Sequence concat scores {spread(plain['average'])}, "
-        f"and {spread(same['average'])} with adapters that start at words and are aligned as Astrea's are."
-    )
-
-
 def adaptivity_table(arena: dict[str, Any]) -> str:
     """What variants of Astrea save, survive and say of their experts."""
     columns = {
@@ -375,15 +360,12 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "shipped": (BUNDLED_MODEL / CARD, shipped_line),
         "speed": ("train_speed.json", speed_line),
         "arena": ("arena/arena.json", headline),
-        "origins": ("arena-origins/arena.json", origins_line),
     },
     "docs/arena.md": {
         "strategies": ("arena/arena.json", arena_table),
         "adaptivity": ("arena/arena.json", adaptivity_table),
         "trials": ("arena/arena.json", trials_part),
         "variants": ("arena/arena.json", variants_table),
-        "origins_strategies": ("arena-origins/arena.json", arena_table),
-        "origins_variants": ("arena-origins/arena.json", variants_table),
         "wall": ("arena/arena.json", wall_table),
         "curves": ("arena/arena.json", curves_line),
         "fewer": ("fewer_tokens.json", fewer_tokens_table),

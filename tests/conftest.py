@@ -3,6 +3,7 @@ order of the modules."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,9 @@ all others wait."""
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
+    # What a script starts in the background ignores Ctrl-C, and so would all that tests start and then interrupt.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # The process that only hands out tests would import torch, for seconds, while all others wait for it. The others
     # import it after coverage has begun (it does so when the session starts), or what an import runs would not count.
     if session.config.getoption("dist", "no") == "no":

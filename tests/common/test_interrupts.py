@@ -51,9 +51,7 @@ def test_before_a_run_has_begun_there_is_nothing_to_go_on_with(astrea, monkeypat
 def test_in_the_first_moment_too(number):
     # The signal comes while the command line's own modules are imported.
     script = f"""
-import os, runpy, signal, sys
-# A job in the background of a script is started with this one ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import os, runpy, sys
 class Asks:
     def find_spec(self, name, path=None, target=None):
         if name == "typer":
