@@ -13,7 +13,6 @@ LONGEST = (
     "experts/pretrained/test_checkpoint_journey.py",
     "estimate/test_estimate_table.py",
     "training/test_own_data.py",
-    "training/test_distributed.py",
     "training/test_trainer_ingredients.py",
     "cli/test_cli_runs.py",
     "training/test_other_device.py",

@@ -25,6 +25,7 @@ def tensors(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_quickstart_twice_and_its_report(astrea, short, tmp_path, few_scenes, monkeypatch):
     folder = tmp_path / ("a long name " * 8 + "[run]")
     result = astrea("quickstart", "--out", folder, *short)

@@ -130,6 +130,7 @@ def alike(one: Path, other: Path) -> None:
 # The same as one process
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(ends, runs):
     assert ends["one"] + ends["two"] == [0, 0, 0]
     assert [row["step"] for row in rows(runs / "one")] == list(range(1, STEPS + 1))
@@ -141,12 +142,14 @@ def test_two_processes_are_one(ends, runs):
     alike(runs / "one", runs / "two")
 
 
+@pytest.mark.slow
 def test_four_processes_stop_together_and_two_go_on(ends, runs):
     assert ends["four"] == [STOPPED] * 4
     assert ends["four, then two"] == [0, 0]
     alike(runs / "one", runs / "four")
 
 
+@pytest.mark.slow
 def test_a_sharded_language_model_is_the_same_and_may_go_on_whole(ends, runs):
     assert ends["sharded"] == ends["sharded again"] == [STOPPED] * 2
     assert ends["sharded, then one"] == [0]
@@ -155,12 +158,14 @@ def test_a_sharded_language_model_is_the_same_and_may_go_on_whole(ends, runs):
     assert json.loads(manifest.read_text())["world_size"] == 1
 
 
+@pytest.mark.slow
 def test_after_a_kill_torchrun_starts_anew_and_the_end_is_the_same_bits(ends, runs):
     assert ends["killed"] == [0, 0]
     for name in ("model/model.safetensors", "train.jsonl"):
         assert (runs / "killed" / name).read_bytes() == (runs / "two" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_what_a_strategy_draws_per_row_is_the_same(ends, runs):
     """One with a row per question: ranks have different numbers of rows."""
     assert ends["mova one"] + ends["mova two"] == [0, 0, 0]
@@ -169,6 +174,7 @@ def test_what_a_strategy_draws_per_row_is_the_same(ends, runs):
         assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["mixed two", "mixed sharded"])
 def test_ranks_without_a_picture_hang_nobody(ends, runs, other):
     assert ends["mixed one"] + ends[other] == [0, 0, 0]
@@ -182,11 +188,13 @@ def test_ranks_without_a_picture_hang_nobody(ends, runs, other):
             assert float((one[name] - two[name]).abs().max()) < scale, (step, name)
 
 
+@pytest.mark.slow
 def test_nothing_random_comes_from_the_global_generators(ends, runs):
     """So no rank needs a random state of its own in the checkpoint."""
     assert list(runs.glob("*.drew")) == []
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_by_every_process(ends, runs):
     assert ends["started over"] == [REFUSED] * 2
     assert "already holds a run's checkpoints" in (runs / "two.error").read_text()

@@ -166,6 +166,7 @@ def test_a_run_leaves_a_model_a_log_and_its_times(whole: Path, run: Recipe):
 # Killed, stopped, torn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", killed_runs.POINTS)
 def test_a_killed_run_goes_on_to_the_same_bits(killed, moment, run, whole):
     folder = killed[moment]

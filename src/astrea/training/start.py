@@ -62,6 +62,7 @@ def same_fusion(strategy: str, one: Mapping[str, Any], other: Mapping[str, Any])
     found = strategy_class(strategy, allow_import=True)
     try:
         sides = [options_of(found, side).model_validate(dict(side)) for side in (one, other)]
-        return sides[0] == sides[1]
+        # What they hold: their models may be made anew each time, and then are two.
+        return sides[0].model_dump() == sides[1].model_dump()
     except ValidationError:
         return False

@@ -39,6 +39,7 @@ def watched(base, tmp_path_factory) -> tuple[Path, Path, Slow, float]:
     return plain, seen, callback, time.perf_counter() - began
 
 
+@pytest.mark.slow
 def test_a_watched_training_gives_the_same_bits(watched):
     plain, seen, _, _ = watched
     mine, theirs = load_file(plain / "model.safetensors"), load_file(seen / "model.safetensors")
@@ -47,6 +48,7 @@ def test_a_watched_training_gives_the_same_bits(watched):
     assert (plain.parent / log).read_text() == (seen.parent / log).read_text()
 
 
+@pytest.mark.slow
 def test_every_optimizer_step_is_seen_and_watching_costs_no_training_seconds(watched):
     _, seen, callback, took = watched
     steps = [(stage, step) for stage, step, _ in callback.calls]
@@ -63,6 +65,7 @@ def test_every_optimizer_step_is_seen_and_watching_costs_no_training_seconds(wat
     assert trained >= seconds[-1] - 0.05
 
 
+@pytest.mark.slow
 def test_the_curve_has_a_point_every_so_many_steps_and_one_at_the_end(watched):
     _, _, callback, _ = watched
     fused = [s for stage, _, s in callback.calls if not stage.startswith("align")]
@@ -70,6 +73,7 @@ def test_the_curve_has_a_point_every_so_many_steps_and_one_at_the_end(watched):
     assert all(0 <= score <= 100 for _, score in callback.curve)
 
 
+@pytest.mark.slow
 def test_what_learned_is_known_by_name(watched):
     _, _, callback, _ = watched
     parts = {name.split(".")[1] for name in callback.learned}

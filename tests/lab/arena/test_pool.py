@@ -26,7 +26,7 @@ stem = out.stem
 here = Path(os.environ["STUB"])
 with open(here / "ran", "a") as log:
     log.write(f"{stem} {os.getpid()} {os.environ['OMP_NUM_THREADS']}\\n")
-if "switch" in stem:
+if "mova" in stem:
     print("this one cannot be"), sys.exit(3)
 if "mova" in stem:
     time.sleep(60)
@@ -94,13 +94,13 @@ def test_a_torn_file_is_done_again(stub, said):
 
 
 def test_a_failing_run_is_reported_and_the_others_go_on(stub, said):
-    pool = execute(stub, said, one("switch"), one("average"), processes=1)
-    assert pool.failed == {"strategy-switch-0": "this one cannot be"}
+    pool = execute(stub, said, one("mova"), one("average"), processes=1)
+    assert pool.failed == {"strategy-mova-0": "this one cannot be"}
     assert (stub.parent / "arena" / "cells" / "strategy-average-0.json").is_file()
-    assert not (stub.parent / "arena" / "cells" / "strategy-switch-0.json").exists()
-    again = execute(stub, said, one("switch"), one("average"), processes=1)
-    assert ran(stub) == ["strategy-average-0", "strategy-switch-0", "strategy-switch-0"]
-    assert list(again.failed) == ["strategy-switch-0"]
+    assert not (stub.parent / "arena" / "cells" / "strategy-mova-0.json").exists()
+    again = execute(stub, said, one("mova"), one("average"), processes=1)
+    assert ran(stub) == ["strategy-average-0", "strategy-mova-0", "strategy-mova-0"]
+    assert list(again.failed) == ["strategy-mova-0"]
 
 
 def test_a_variant_that_is_no_recipe_fails_before_anything_runs(stub, said):
