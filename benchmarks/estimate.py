@@ -141,7 +141,8 @@ def compare(cost: StageCost, plain_flops: int, found: dict[str, Any]) -> dict[st
                      "plain_step_flops": plain_flops},
         "measured": {**found, "peak_bytes": whole},
         "ratio": {
-            "step_bytes": round(step / found["step_bytes"], 4),
+            # A small step may fit into memory that the process had before.
+            "step_bytes": round(step / found["step_bytes"], 4) if found["step_bytes"] else None,
             "peak_bytes": round(cost.peak / whole, 4),
             "plain_step_flops": round(plain_flops / found["plain_step_flops"], 6),
         },
