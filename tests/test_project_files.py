@@ -102,7 +102,7 @@ def test_no_line_names_a_host_of_packages_since_that_is_for_the_user_to_choose()
 @pytest.mark.parametrize(
     "line",
     [
-        "pip install torch --index-url " + "https://example.org/whl/cpu",
+        " ".join(("pip install torch", "--index" + "-url", "https://example.org/whl/cpu")),
         "PIP_EXTRA_INDEX_URL: " + "https://example.org/simple",
         "see " + ".".join(("download", "pytorch", "org")),
         "from " + ".".join(("files", "pythonhosted", "org")),

@@ -36,7 +36,11 @@ from astrea.world.scenes.questions import Balancer
 POLICIES = {f"routed {name}": {"policy": name} for name in POLICY_NAMES if name != "soft"}
 OPTIONS: dict[str, dict] = {"single": {"expert": "detection"}, **POLICIES}
 """What a strategy's constructor is told, if anything."""
-OWN = {"random": {"second", "consistency"}, "cascade": {"cascade", "foretold"}, "grouped": {"auxiliary", "imbalance"}}
+OWN = {
+    "random": {"second", "consistency"},
+    "cascade": {"cascade", "predicted_confidence"},
+    "grouped": {"auxiliary", "imbalance"},
+}
 """What a routing policy tells the log beside what all do."""
 SCENES = [split_scene("train", index, 0) for index in range(12)]
 

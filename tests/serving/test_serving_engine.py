@@ -203,7 +203,7 @@ def test_while_many_are_answered_a_stream_gets_several_tokens_at_a_time_but_the_
             now += answers.GAP * 16 * 0.4
             stream.job.emit(piece)
         stream.job.emit(Finished())
-        return [lot async for lot in stream.lots()]
+        return [batch async for batch in stream.batches()]
 
     lots = asyncio.run(told())
     assert [piece for lot in lots for piece in lot] == pieces

@@ -44,8 +44,6 @@ class KnownWords:
         has_two_E = torch.zeros(matrix.experts, dtype=torch.bool, device=matrix.expert.device)
         has_two_E[matrix.expert[matrix.phrase > 0]] = True
         asked_T = matrix.features & has_two_E[matrix.expert]
-        if not asked_T.any():
-            return matrix
         # Tokens of one phrase of one finding stand together, and its expert's other phrase is between it and the next.
         first_T = torch.ones_like(asked_T)
         first_T[1:] = (matrix.phrase[1:] != matrix.phrase[:-1]) | (matrix.expert[1:] != matrix.expert[:-1])

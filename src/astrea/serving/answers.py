@@ -36,22 +36,22 @@ class Wanted:
     stops: tuple[str, ...] = ()
 
 
-Lot = list[Piece | Finished]
+Batch = list[Piece | Finished]
 """What is handed over together."""
 
 
-class Post:
+class Mailbox:
     """Brings pieces from the engine's thread to an event loop: those of one step, for all who wait, in one go, because
     to wake another thread costs both of them more than a piece does."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = ref(loop)  # a strong one would keep it for ever, as this is kept by the loop
-        self._sent: deque[tuple[asyncio.Queue[Lot], Lot]] = deque()
+        self._sent: deque[tuple[asyncio.Queue[Batch], Batch]] = deque()
         self._due = False
 
-    def send(self, target: asyncio.Queue[Lot], lot: Lot) -> None:
+    def send(self, target: asyncio.Queue[Batch], pieces: Batch) -> None:
         """Put pieces into a queue of the loop's. From any thread."""
-        self._sent.append((target, lot))
+        self._sent.append((target, pieces))
         if self._due:
             return
         self._due = True
@@ -64,11 +64,11 @@ class Post:
     def _deliver(self) -> None:
         self._due = False  # first, or what is sent from here on might wait for ever
         while self._sent:
-            target, lot = self._sent.popleft()
-            target.put_nowait(lot)
+            target, pieces = self._sent.popleft()
+            target.put_nowait(pieces)
 
 
-_POSTS: WeakKeyDictionary[asyncio.AbstractEventLoop, Post] = WeakKeyDictionary()
+_MAILBOXES: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()
 
 
 class Stream:
@@ -76,9 +76,9 @@ class Stream:
 
     def __init__(self, engine: Engine, prompt: Prompt, wanted: Wanted, deadline: float) -> None:
         loop = asyncio.get_running_loop()
-        self._post = _POSTS.setdefault(loop, Post(loop))
-        self._lots: asyncio.Queue[Lot] = asyncio.Queue()
-        self._held: Lot = []
+        self._mailbox = _MAILBOXES.setdefault(loop, Mailbox(loop))
+        self._batches: asyncio.Queue[Batch] = asyncio.Queue()
+        self._held: Batch = []
         self._sent = 0.0
         self._engine = engine
         tokenizer, limits = engine.processor.tokenizer, engine.limits
@@ -102,9 +102,9 @@ class Stream:
         if amid and now - self._sent < GAP * self._engine.running:
             return
         held, self._held, self._sent = self._held, [], now
-        self._post.send(self._lots, held)
+        self._mailbox.send(self._batches, held)
 
-    async def lots(self) -> AsyncIterator[list[Piece]]:
+    async def batches(self) -> AsyncIterator[list[Piece]]:
         """The pieces of all answers in the order in which they come, those that are there together in one list. Whoever
         stops listening gives the request up.
 
@@ -113,9 +113,9 @@ class Stream:
         """
         try:
             while True:
-                lot = await self._lots.get()
-                end = lot[-1]
-                if pieces := [piece for piece in lot if isinstance(piece, Piece)]:
+                batch = await self._batches.get()
+                end = batch[-1]
+                if pieces := [piece for piece in batch if isinstance(piece, Piece)]:
                     yield pieces
                 if isinstance(end, Finished):
                     if end.error is not None:
@@ -126,7 +126,7 @@ class Stream:
 
     async def all(self) -> list[Piece]:
         """Every piece, once all are there."""
-        return [piece async for lot in self.lots() for piece in lot]
+        return [piece async for batch in self.batches() for piece in batch]
 
 
 async def unless_gone(work: Awaitable[Any], receive: Callable[[], Awaitable[Any]]) -> Any:

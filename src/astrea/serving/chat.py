@@ -62,9 +62,9 @@ class Chat:
         job = self.stream.job
         usage = self.request.stream_options is not None and self.request.stream_options.include_usage
         begun: set[int] = set()
-        async for lot in self.stream.lots():
-            for number in dict.fromkeys(piece.choice for piece in lot):
-                mine = [piece for piece in lot if piece.choice == number]
+        async for batch in self.stream.batches():
+            for number in dict.fromkeys(piece.choice for piece in batch):
+                mine = [piece for piece in batch if piece.choice == number]
                 text, finish = "".join(piece.text for piece in mine), mine[-1].finish
                 delta: dict[str, Any] = {"content": text} if text else {}
                 more: dict[str, Any] = {}

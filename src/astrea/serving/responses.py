@@ -90,8 +90,8 @@ class Response:
         yield "response.output_item.added", {"output_index": 0, "item": item}
         yield "response.content_part.added", {**place, "part": _part("")}
         text = ""
-        async for lot in stream.lots():
-            new = "".join(piece.text for piece in lot)
+        async for batch in stream.batches():
+            new = "".join(piece.text for piece in batch)
             text += new
             if new:
                 yield "response.output_text.delta", {**place, "delta": new, "logprobs": []}

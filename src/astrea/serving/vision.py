@@ -20,7 +20,7 @@ GATHERED = 4
 PATIENCE = 2.0
 """Or when the first has waited so many times as long as looking takes."""
 
-NAP = 0.005
+POLL = 0.005
 """Seconds between two looks at how many answers are being decoded."""
 
 
@@ -98,13 +98,13 @@ class Vision:
                     return False
                 self._changed.wait()
             while self._gathers():
-                self._changed.wait(NAP)
+                self._changed.wait(POLL)
             pictures = 0
             while self._waiting:
                 pictures += len(self._waiting[0].prompt.pictures)
                 if self._taken and pictures > self.most:
                     break
-                self._taken = [*self._taken, self._waiting.popleft()]
+                self._taken.append(self._waiting.popleft())
         return True
 
     def _gathers(self) -> bool:

@@ -141,15 +141,15 @@ def test_confidence_is_the_variance_of_a_distribution_in_parts_of_the_largest():
 def test_the_weak_expert_answers_alone_where_it_is_sure():
     policy = Cascade(threshold=0.7, expert="tags")
 
-    def foretold(value: float, present: tuple[int, ...] = (1, 1, 1, 1)) -> Scores:
+    def predicted(value: float, present: tuple[int, ...] = (1, 1, 1, 1)) -> Scores:
         given = scores(present=present)
         return Scores(torch.tensor(value).logit().view(1, 1, 1), given.present, given.asked, NAMES)
 
-    assert weights(policy.route(foretold(0.71), None)) == [0, 1, 0, 0]
-    assert weights(policy.route(foretold(0.69), None)) == [0.25] * 4
-    assert weights(policy.route(foretold(0.99, (1, 0, 1, 0)), None)) == [0.5, 0, 0.5, 0]
+    assert weights(policy.route(predicted(0.71), None)) == [0, 1, 0, 0]
+    assert weights(policy.route(predicted(0.69), None)) == [0.25] * 4
+    assert weights(policy.route(predicted(0.99, (1, 0, 1, 0)), None)) == [0.5, 0, 0.5, 0]
     # In training the strong answer is wanted.
-    assert weights(policy.route(foretold(0.99), torch.Generator())) == [0.25] * 4
+    assert weights(policy.route(predicted(0.99), torch.Generator())) == [0.25] * 4
 
 
 class Step:
@@ -192,7 +192,7 @@ def test_the_cascades_loss_is_that_of_the_paper():
     for c, z in zip(sure, (0.3, -0.2), strict=True):
         p = 1 / (1 + math.exp(-z))
         error -= (c * math.log(p) + (1 - c) * math.log(1 - p)) / 2
-    assert float(found["foretold"]) == pytest.approx(error, rel=1e-5)
+    assert float(found["predicted_confidence"]) == pytest.approx(error, rel=1e-5)
 
 
 def test_the_random_policys_losses_are_those_of_the_second_pass_and_of_both():

@@ -27,8 +27,8 @@ from astrea.experts.protocol import Expert, ExpertFeatures, Reading
 
 WEIGHTS = Path(__file__).parent / "weights" / "segmenter.safetensors"
 SIDE, MOST = 320, 8
-PAINTED = len(CATEGORIES)
-PLACED = PAINTED + len(COLOURS)
+COLOUR_AT = len(CATEGORIES)
+PLACE_AT = COLOUR_AT + len(COLOURS)
 """The first channels of colours and of places."""
 FEWEST = 6
 """Cells that a region must have."""
@@ -68,13 +68,13 @@ class SegmenterExpert(Expert):
     )  # fmt: skip
     width = len(labels)
     slots = {
-        "category": (0, PAINTED),
-        "colour": (PAINTED, PLACED),
-        "vertical": (PLACED, PLACED + 2),
-        "horizontal": (PLACED + 2, PLACED + 4),
-        "size": (PLACED + 4, PLACED + 6),
+        "category": (0, COLOUR_AT),
+        "colour": (COLOUR_AT, PLACE_AT),
+        "vertical": (PLACE_AT, PLACE_AT + 2),
+        "horizontal": (PLACE_AT + 2, PLACE_AT + 4),
+        "size": (PLACE_AT + 4, PLACE_AT + 6),
         # Between them: width, height, and the square root of the area.
-        "feature": (PLACED + 9, PLACED + 9 + FEATURES),
+        "feature": (PLACE_AT + 9, PLACE_AT + 9 + FEATURES),
     }
     phrases = (
         "{feature} {colour} {vertical} {horizontal} {size} ;",

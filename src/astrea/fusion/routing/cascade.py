@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.common.errors import AstreaError
 from astrea.fusion.protocol import Layout
-from astrea.fusion.routing.policy import Scored, Sparse, find_expert
+from astrea.fusion.routing.policy import Scored, Sparse, find_expert, is_expert
 from astrea.fusion.routing.route import Route, Scores
 from astrea.fusion.routing.router import Router
 from astrea.fusion.training import Output, TrainingStep
@@ -25,7 +25,7 @@ class Cascade(Scored, Sparse):
         L = C * L_weak + (1 - C) * L_strong;  evaluation: weak alone where C > threshold, or else all experts
 
     There C is read off the weak expert's own answer. A question's tokens are chosen before it is answered, so here a
-    router learns to foretell C from the question and what the weak expert says: cross-entropy to the measured C. There
+    router learns to predict C from the question and what the weak expert says: cross-entropy to the measured C. There
     weak and strong learn in turns; here they are one language model, and learn together.
     """
 
@@ -42,7 +42,7 @@ class Cascade(Scored, Sparse):
 
     def route(self, scores: Scores, generator: torch.Generator | None) -> Route:
         present = scores.present.expand(-1, scores.logits.shape[1], -1)
-        weak = present & scores.named(scores.names[find_expert(scores.names, self.expert, "the weak expert")])
+        weak = present & is_expert(scores, self.expert, "the weak expert")
         # The weak one may be missing; and in training the strong answer is wanted, `losses` asks for the other.
         sure = (scores.logits.sigmoid() > self.threshold) & weak.any(-1, keepdim=True)
         chosen = torch.where(sure, weak, present) if generator is None else present
@@ -57,11 +57,11 @@ class Cascade(Scored, Sparse):
         sure_Q = weak.logits.new_zeros(len(begins_Q)).index_put((answered_Q.nonzero()[:, 0],), measured)
         # The strong answers' loss is there already: C L_weak + (1 - C) L_strong is that and C times the difference.
         better = sure_Q[weak.question] * (weak.losses() - strong.losses())
-        foretold_Q = step.per_row(output.router_logits, weak.logits.new_zeros(1)).flatten()
+        predicted_Q = step.per_row(output.router_logits, weak.logits.new_zeros(1)).flatten()
         asked_Q = answered_Q & (step.groups[step.local_rows].flatten() >= 0).to(answered_Q.device)
         target = sure_Q.detach()[asked_Q]
-        error = F.binary_cross_entropy_with_logits(foretold_Q[asked_Q], target, reduction="sum")
-        return {"cascade": strong.mean(better), "foretold": error / max(1, int((step.groups >= 0).sum()))}
+        error = F.binary_cross_entropy_with_logits(predicted_Q[asked_Q], target, reduction="sum")
+        return {"cascade": strong.mean(better), "predicted_confidence": error / max(1, int((step.groups >= 0).sum()))}
 
 
 def confidence(probability: Tensor, alpha: float) -> Tensor:

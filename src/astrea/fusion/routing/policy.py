@@ -111,6 +111,12 @@ def find_expert(names: Sequence[str], name: str | None, what: str) -> int:
     return list(names).index(name)
 
 
+def is_expert(scores: Scores, name: str | None, what: str) -> Tensor:
+    """Which of the experts are the one that `find_expert` finds, or slices of it: (E,) bool."""
+    found = scores.names[find_expert(scores.names, name, what)]
+    return torch.tensor([each == found for each in scores.names], device=scores.logits.device)
+
+
 def check_choice(k: int, among: int, what: str) -> None:
     """Raises AstreaError: ``k`` are to be chosen among fewer; ``what`` says of what."""
     if k > among:

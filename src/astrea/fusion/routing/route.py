@@ -27,10 +27,6 @@ class Scores:
     asked: Tensor
     names: tuple[str, ...]
 
-    def named(self, name: str) -> Tensor:
-        """Which are the expert of that name, or slices of it: (E,) bool."""
-        return torch.tensor([each == name for each in self.names], device=self.logits.device)
-
     def probability(self) -> Tensor:
         """Softmax over the experts that are present (B, S, E); zeros where none is."""
         return softmax_among(self.logits, self.present)

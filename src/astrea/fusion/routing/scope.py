@@ -13,7 +13,7 @@ from astrea.alignment.matrix import ExpertMatrix
 from astrea.common.errors import AstreaError
 from astrea.fusion.peers.attend import attend, check_heads
 from astrea.fusion.protocol import Layout
-from astrea.fusion.routing.policy import Sparse, find_expert
+from astrea.fusion.routing.policy import Sparse, find_expert, is_expert
 from astrea.fusion.routing.route import Route, Scores, entropy, largest, softmax_among
 
 
@@ -39,10 +39,10 @@ class Scope(Sparse):
         shared = find_expert(layout.names, self.expert, "the shared expert")
         if len(layout.names) < 2:
             raise AstreaError("the policy scope chooses one of several experts", "name another expert")
-        return SharedGlance(layout.width, len(layout.names), shared, self.heads)
+        return SharedExpertAttention(layout.width, len(layout.names), shared, self.heads)
 
     def route(self, scores: Scores, generator: torch.Generator | None) -> Route:
-        shared_E = scores.named(scores.names[find_expert(scores.names, self.expert, "the shared expert")])
+        shared_E = is_expert(scores, self.expert, "the shared expert")
         others = scores.present & ~shared_E
         probability = softmax_among(scores.logits, others)
         chosen = largest(probability, others, 1)
@@ -53,7 +53,7 @@ class Scope(Sparse):
         return Route(probability * chosen + always, chosen | always, loss)
 
 
-class SharedGlance(nn.Module):
+class SharedExpertAttention(nn.Module):
     """The question's cross-attention to one expert's tokens, and a linear map of what it reads and asks to logits."""
 
     def __init__(self, width: int, experts: int, shared: int, heads: int) -> None:

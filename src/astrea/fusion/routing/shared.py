@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from astrea.fusion.protocol import Layout
-from astrea.fusion.routing.policy import Scored, Sparse, check_choice, find_expert
+from astrea.fusion.routing.policy import Scored, Sparse, check_choice, find_expert, is_expert
 from astrea.fusion.routing.route import Route, Scores, largest, softmax_among, unevenness
 
 
@@ -40,7 +40,7 @@ class Shared(Scored, Sparse):
         return super().scorer(layout)
 
     def route(self, scores: Scores, generator: torch.Generator | None) -> Route:
-        shared_U = scores.named(scores.names[find_expert(scores.names, self.expert, "the shared expert")])
+        shared_U = is_expert(scores, self.expert, "the shared expert")
         routed = scores.present & ~shared_U
         probability = softmax_among(scores.logits, routed)
         chosen = largest(probability, routed, self.k)

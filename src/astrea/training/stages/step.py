@@ -91,14 +91,14 @@ class InstructStep:
 
     def answers(self, output: Output) -> Answers:
         inputs, count = self.inputs, self.groups.shape[1]
-        told = inputs["labels"][:, 1:] != -100
-        number = inputs.get("questions", inputs["segments"])[:, 1:][told] - 1
+        labelled = inputs["labels"][:, 1:] != -100
+        number = inputs.get("questions", inputs["segments"])[:, 1:][labelled] - 1
         return Answers(
-            output.logits[:, :-1][told].float(),
-            inputs["labels"][:, 1:][told],
-            told.nonzero()[:, 0] * count + number.clamp(0, count - 1),
-            inputs["label_weights"][:, 1:][told] / self.batch.labelled,
-            len(told) * count,
+            output.logits[:, :-1][labelled].float(),
+            inputs["labels"][:, 1:][labelled],
+            labelled.nonzero()[:, 0] * count + number.clamp(0, count - 1),
+            inputs["label_weights"][:, 1:][labelled] / self.batch.labelled,
+            len(labelled) * count,
         )
 
     def generator(self, purpose: str) -> torch.Generator:
