@@ -8,9 +8,10 @@ import torch
 from astrea.common.transformers_compat import CACHE
 from astrea.model.cache import AstreaCache
 from astrea.serving.features import FeatureCache, Picture
+from astrea.serving.growing import growing_cache
 from astrea.serving.job import Prompt
 from astrea.serving.prefill import padded
-from astrea.serving.slots import fresh, merged, select_rows
+from astrea.serving.slots import merged, select_rows
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def rows(loaded, pictures):
 
 def read(model, inputs):
     with torch.inference_mode():
-        out = model(**inputs, use_cache=True, **{CACHE: fresh()}, logits_to_keep=1)
+        out = model(**inputs, use_cache=True, **{CACHE: growing_cache()}, logits_to_keep=1)
     return out[CACHE], out.logits[:, -1]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,8 @@ from astrea.common.transformers_compat import CACHE
 from astrea.model.inputs import Inputs
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.serving.features import together
+from astrea.serving.growing import growing_cache
 from astrea.serving.job import Job, Prompt
-from astrea.serving.slots import fresh
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,8 @@ def prefill(model: AstreaForConditionalGeneration, jobs: Sequence[Job], fill: in
     prompts = [job.prompt for job in jobs]
     rows = padded(prompts, fill, model.device)
     present = present_of(prompts, skipped, model.experts.names).to(model.device) if seen else None
-    step = model.model.step(
-        Inputs(**rows, features=features, present=present, use_cache=True, **{CACHE: fresh()})  # type: ignore[arg-type]
-    )
+    read: dict[str, Any] = {**rows, CACHE: growing_cache()}
+    step = model.model.step(Inputs(**read, features=features, present=present, use_cache=True))
     fused = time.monotonic()
     out = model.language_model(**step.arguments(model.windows), logits_to_keep=1)
     found = step.outputs(out)

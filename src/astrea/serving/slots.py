@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 
 from astrea.model.cache import AstreaCache
 
@@ -44,11 +44,6 @@ def select_rows(cache: Cache, rows: Sequence[int]) -> Cache:
         layer.keys = layer.keys[index.to(layer.keys.device), :, padding:]
         layer.values = layer.values[index.to(layer.values.device), :, padding:]
     return cache
-
-
-def fresh() -> Cache:
-    """A cache with nothing in it."""
-    return DynamicCache()
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
