@@ -16,12 +16,13 @@ LETTERS = "ab é\n"
 @given(
     st.lists(st.text(LETTERS, min_size=1, max_size=3), max_size=12),
     st.lists(st.text(LETTERS, min_size=1, max_size=4), max_size=3),
+    st.sets(st.integers(0, 11)),
 )
-def test_pieces_add_up_to_the_text_before_the_first_stop(tokens: list[str], stops: list[str]):
+def test_pieces_add_up_to_the_text_before_the_first_stop(tokens: list[str], stops: list[str], not_due: set[int]):
     answer = AnswerText(lambda ids: "".join(tokens[i] for i in ids), stops)
     said = ""
     for number in range(len(tokens)):
-        said += answer.push(number)
+        said += answer.push(number, due=number not in not_due)
         if answer.stopped:
             break
     else:
@@ -39,6 +40,18 @@ def test_half_a_character_waits_for_its_other_half():
     halves = "é".encode()
     answer = AnswerText(lambda ids: bytes(halves[i] for i in ids).decode("utf-8", "replace"))
     assert (answer.push(0), answer.push(1)) == ("", "é")
+
+
+def test_what_is_not_due_is_not_decoded_and_comes_with_what_is():
+    decoded: list[int] = []
+
+    def decode(ids: list[int]) -> str:
+        decoded.append(len(ids))
+        return "".join("abcd"[i] for i in ids)
+
+    answer = AnswerText(decode)
+    assert [answer.push(number, due=number in (0, 3)) for number in range(4)] == ["a", "", "", "bcd"]
+    assert decoded == [1, 4]
 
 
 def test_draws_come_from_the_likeliest_that_have_top_p_together():

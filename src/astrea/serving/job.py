@@ -77,6 +77,8 @@ class Job:
     Args:
         choices: how many answers (``n``). most: the longest answer in tokens. deadline: by `time.monotonic`.
         emit: called from the engine's thread with each `Piece` and at the end with `Finished`.
+        due: whether the text of a piece that neither begins nor ends an answer is wanted now, or may come with a later
+            one: to decode tokens together takes a part of the time.
 
     Attributes:
         seen: per picture, what each expert gives, once they have looked. skipped: per picture, those that were not run.
@@ -94,7 +96,9 @@ class Job:
         deadline: float,
         decode: Callable[[list[int]], str],
         emit: Callable[[Piece | Finished], None],
+        due: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._due = due
         self.prompt, self.sampling, self.most, self.deadline, self.emit = prompt, sampling, most, deadline, emit
         self.answers = [
             Answer(number, AnswerText(decode, stops), sampling.generator(number)) for number in range(choices)
@@ -128,7 +132,7 @@ class Job:
         now = time.monotonic()
         self.timing.first, self.timing.last = self.timing.first or now, now
         answer.tokens.append(chosen.token)
-        new = "" if ends else answer.text.push(chosen.token)
+        new = "" if ends else answer.text.push(chosen.token, due=len(answer.tokens) == 1 or self._due())
         if ends or answer.text.stopped:
             answer.finish = "stop"
         elif full or len(answer.tokens) >= self.most:

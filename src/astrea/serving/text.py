@@ -21,9 +21,16 @@ class AnswerText:
         self.said = ""
         self.stopped = False
 
-    def push(self, token: int) -> str:
-        """One more token; the text that is certain now and was not before."""
+    def push(self, token: int, *, due: bool = True) -> str:
+        """One more token; the text that is certain now and was not said before.
+
+        Args:
+            due: whether anybody waits for it now. If not, it is said later, and there is nothing to decode now unless
+                there are stop texts to look for.
+        """
         self.ids.append(token)
+        if not due and not self.stops:
+            return ""
         text = self._cut(self.decode(self.ids))
         if self.stopped:
             return self._say(text.strip())
