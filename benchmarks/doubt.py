@@ -43,6 +43,7 @@ from astrea.experts.protocol import concat_features
 from astrea.model.components import CARD
 from astrea.model.loading import load_model
 from astrea.recipes.recipe import Data, World
+from astrea.retrieval.doubtful import UNLIKE
 from astrea.world.bundled import BUNDLED_MODEL
 from astrea.world.confidence import Trial, features_of_pictures
 from astrea.world.dataset import features_of, scene_at
@@ -200,6 +201,10 @@ def figures(folder: str, items: Sequence[Item]) -> dict[str, Any]:
     return {
         "decision_accuracy": percent(decided),
         "by_kind": {kind: percent(decided[rows]) for kind, rows in kinds.items()},
+        "called_unlike": {
+            kind: percent(torch.tensor([any(UNLIKE in doubt for doubt in verdicts[row].doubts) for row in rows]))
+            for kind, rows in kinds.items()
+        },
         "refused_by_the_model": {kind: percent(found.signs.refused[rows]) for kind, rows in kinds.items()},
         "answers_right_of_answerable": percent(right[known]),
         "answers_right_of_those_given": percent(right[given & known]),

@@ -46,7 +46,7 @@ def test_it_measures_and_writes(script, tmp_path, capsys):
     assert twelve["average_with_declined_as_wrong"] <= twelve["average"]
 
 
-def test_the_committed_figures_are_this_model_s_and_hold():
+def test_the_committed_figures_are_this_model_s_and_hold(script):
     from astrea.model.components import CARD
     from astrea.world.bundled import BUNDLED_MODEL
 
@@ -54,6 +54,14 @@ def test_the_committed_figures_are_this_model_s_and_hold():
     assert told["sha256"] == json.loads((BUNDLED_MODEL / CARD).read_text())["sha256"]
     assert told["questions"] == 200
     assert told["decision_accuracy"] >= 85
+    unlike = {
+        kind: 100
+        * np.mean([any(script.UNLIKE in said for said in i["doubts"]) for i in told["items"] if i["kind"] == kind])
+        for kind in ("photograph", "answerable")
+    }
+    assert unlike == pytest.approx({kind: told["called_unlike"][kind] for kind in unlike}, abs=0.01)
+    assert unlike["photograph"] >= 80
+    assert unlike["answerable"] <= 10
     errors = told["calibration_error"]
     assert errors["confidence"] < errors["probability_of_the_words"]
     assert told["twelve_tasks"]["average"] - told["twelve_tasks"]["average_with_declined_as_wrong"] <= 3

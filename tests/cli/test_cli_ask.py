@@ -287,7 +287,7 @@ def test_the_answer_fits_into_80_columns(astrea: Astrea, picture: Path, monkeypa
         return replace(why, readings=why.readings | {"captioning": long}, masking=masking)
 
     monkeypatch.setattr(loaded_module, "explain", wordy)
-    lines = astrea("ask", picture, QUESTION).out.splitlines()
+    lines = astrea("ask", "shipped", picture, QUESTION).out.splitlines()
     assert max(map(len, lines)) <= 80
     # What is wrapped starts below where it began, so that the names stand alone in their column.
     assert {line.split()[0] for line in lines[1:] if line.startswith("  ") and line[2] != " "} == {*EXPERTS, "(any"}

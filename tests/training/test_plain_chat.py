@@ -210,6 +210,39 @@ def test_another_language_model_is_asked_anew(language_checkpoint, tmp_path, mon
     assert asked == [True, False, True]  # adapters that have learned nothing change nothing
 
 
+def test_a_run_that_is_killed_while_it_asks_goes_on(language_checkpoint, tmp_path, monkeypatch):
+    """Every question is asked once; what is kept of another model, or cut short, is of no use."""
+    overrides = [*SMALL, f"llm.checkpoint={language_checkpoint('llama')}", "data.text_share=0.3"]
+    recipe = load_recipe(Recipe, "tiny", overrides)
+    model, tokenizer = fresh(recipe)
+    asked: list[str] = []
+
+    def answers(model, tokenizer, questions, **_):
+        asked.extend(questions)
+        return [f"an answer to {question}" for question in questions]
+
+    monkeypatch.setattr(chatting, "plain_answers", answers)
+    monkeypatch.setattr(chatting, "plain_questions", lambda: plain_questions()[:10])
+    monkeypatch.setattr(chatting, "BATCH", 4)
+    partial, more = tmp_path / chatting.PARTIAL, {"cache": tmp_path / "cache", "ranks": Distributed()}
+    with pytest.raises(Interrupted):
+        chatting.plain_chat(recipe, model, tokenizer, tmp_path, **more, report=Keeps(ASKING))
+    assert len(json.loads(partial.read_text())["answers"]) == len(asked) == 4
+    begun = partial.read_text()
+    chat = chatting.plain_chat(recipe, model, tokenizer, tmp_path, **more)
+    assert chat is not None
+    assert asked == plain_questions()[:10] == [turn.question for turn in chat.turns]
+    assert not partial.exists()
+    for spoilt in (begun.replace('"longest": 48', '"longest": 47'), begun[:-9], "[]"):
+        assert spoilt != begun
+        partial.write_text(spoilt)
+        (tmp_path / KEPT).unlink()
+        shutil.rmtree(tmp_path / "cache")
+        asked.clear()
+        assert chatting.plain_chat(recipe, model, tokenizer, tmp_path, **more) == chat
+        assert len(asked) == 10
+
+
 def test_a_model_that_says_nothing_is_told(language_checkpoint, tmp_path, monkeypatch):
     overrides = [*SMALL, f"llm.checkpoint={language_checkpoint('llama')}", "data.text_share=0.3"]
     recipe = load_recipe(Recipe, "tiny", overrides)

@@ -82,7 +82,7 @@ COMMANDS = (
     Command("arena", "Compare Astrea with the other fusion strategies.", "astrea.lab.commands:arena"),
     Command("report", "Write a run's report.html again from its results.", "astrea.cli.commands.evaluate:report"),
     Command("scenes", "Show scenes of an embedded world.", "astrea.world.commands:scenes"),
-    Command("pack", "For developers: pack a run's model as the bundled one.", "astrea.world.commands:pack"),
+    Command("pack", "Write a run's model without what packages have.", "astrea.world.commands:pack"),
     Command("validate", "Check data before it is trained on.", "astrea.cli.commands.validate:validate"),
     Command("merge", "Merge low-rank adapters into the language model.", "astrea.cli.commands.merge:merge"),
 )

@@ -18,6 +18,9 @@ somebody else's package."""
 SHIPPED_NAME = "shipped"
 """Stands for the model that comes with the package wherever a model folder may be given."""
 
+SHIPPED_PHOTO_NAME = "shipped-photo"
+"""The same for the model that answers about photographs."""
+
 MODULES = {
     "data": ("pyarrow",),
     "gguf": ("gguf",),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 out = PlainConsole()
+err = PlainConsole(stderr=True)
+"""What is said beside a result: a pipe does not get it."""
 
 
 def print_path(what: str, path: Path) -> None:

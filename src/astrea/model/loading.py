@@ -19,7 +19,7 @@ from astrea.common.foreign_files import (
     read_json,
 )
 from astrea.common.hub import fetch_folder, is_hub_id
-from astrea.common.installation import SHIPPED_NAME
+from astrea.common.installation import SHIPPED_NAME, SHIPPED_PHOTO_NAME
 from astrea.common.lazy import load_object
 from astrea.common.paths import exists, is_file, is_folder, refuse_url
 from astrea.common.quiet import quiet
@@ -36,6 +36,13 @@ from astrea.model.processing import AstreaProcessor
 LOAD_BUNDLED = "astrea.world.bundled:load_bundled"
 """What loads the model that comes with the package; it reads its files with the functions below."""
 
+LEARNED = "learned.safetensors"
+"""File in a folder that holds only what a run learned; what its model starts from is in packages."""
+LOAD_LEARNED = "astrea.training.learned:load_learned"
+
+PHOTO_MODEL = Path(__file__).parents[1] / "world" / "photographs" / "model"
+"""Such a folder in the package, which `astrea pack` writes from a run of the recipe photo: "shipped-photo"."""
+
 
 def load_model(
     folder: str | Path, *, trust_remote_code: bool = False, device: Device = "cpu", revision: str | None = None
@@ -43,9 +50,10 @@ def load_model(
     """A saved model, in evaluation mode, and its processor. Only a name on the hub is fetched.
 
     Args:
-        folder: what `astrea train` or ``save_pretrained`` of model and processor wrote; "shipped" is the model that
-            comes with the package, unless there is a folder of that name; or ``owner/name`` of a model on the hub,
-            which is fetched once. Wherever it comes from, no pickle is read.
+        folder: what `astrea train`, `astrea pack` or ``save_pretrained`` of model and processor wrote; "shipped" is
+            the model that comes with the package, and "shipped-photo" the one for photographs, unless there is a folder
+            of that name; or ``owner/name`` of a model on the hub, which is fetched once. Wherever it comes from, no
+            pickle is read.
         trust_remote_code: whether experts of kind "module:Class" may be imported. Only for folders you trust.
         device: where the model computes; auto = a GPU if there is one, otherwise the processor.
         revision: of a model on the hub: a commit, branch or tag; None = the newest.
@@ -61,6 +69,10 @@ def load_model(
         if model.config.question_span is None:  # packed before that was written down
             model.config.question_span = processor.chat.question_span
         return placed(model, device), processor
+    if folder == Path(SHIPPED_PHOTO_NAME) and not is_folder(folder):
+        folder = PHOTO_MODEL
+        if not is_folder(folder):
+            raise AstreaError("this build of Astrea ships no model for photographs", "train one: make photo")
     if is_hub_id(str(name)):
         folder = fetch_folder(
             str(name), revision, f"{name} is no folder here, and as the name of a model on the hub it"
@@ -75,9 +87,12 @@ def load_model(
     if not is_file(folder / "config.json") and is_file(folder / "model" / "config.json"):
         raise AstreaError(f"{folder} is the folder of a run, not of its model", f"give {folder / 'model'}")
     check_folder(folder)
-    config = read_config(folder, allow_import=trust_remote_code)
-    processor = read_processor(folder)
-    model = _load_weights(folder, config, trust_remote_code)
+    if is_file(folder / LEARNED):
+        model, processor = load_object(LOAD_LEARNED)(folder)
+    else:
+        config = read_config(folder, allow_import=trust_remote_code)
+        processor = read_processor(folder)
+        model = _load_weights(folder, config, trust_remote_code)
     check_pair(folder, model, processor)
     model.experts.use_tokenizer(processor.tokenizer)
     _try(folder, model)

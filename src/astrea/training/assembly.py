@@ -25,6 +25,7 @@ from astrea.language.plain import ReferenceOutputs, Retention, compare
 from astrea.model.components import LANGUAGE, load_component
 from astrea.model.configuration import AstreaConfig
 from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.recipe import ExpertEntry, Recipe
 
 
@@ -195,3 +196,12 @@ def assemble_with_reference(recipe: Recipe, components: Path | None) -> Assemble
         # Only the older, re-entrant kind of checkpointing needs gradients of frozen word embeddings.
         model.disable_input_require_grads()
     return Assembled(model, tokenizer, reference)
+
+
+def processor_of(model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> AstreaProcessor:
+    """The processor that a model is saved with."""
+    return AstreaProcessor(
+        image_processor=AstreaImageProcessor(model.config.image_size, model.experts.wants_originals),
+        tokenizer=tokenizer,
+        num_visual_tokens=model.num_visual_tokens,
+    )

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,9 @@ KEPT = "chat.json"
 """A run's own copy of the chat, which it reads when it goes on: the cache may be pruned, another machine answer
 otherwise."""
 
+PARTIAL = "chat.partial.json"
+"""The answers that a run has so far, in its folder while it asks: a run that is killed goes on from them."""
+
 LONGEST = 48
 """Tokens of an answer that are waited for; longer ones end with their last whole sentence."""
 
@@ -68,6 +71,34 @@ class PlainChat:
 
 def _messages(turn: Turn) -> list[dict[str, str]]:
     return [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
+
+
+@dataclass(frozen=True)
+class PartialAnswers:
+    """The first answers to a list of questions, in a file while the others are asked for.
+
+    path: None = they are kept nowhere. key: what they depend on; those of another key are of no use.
+    """
+
+    path: Path | None
+    key: Mapping[str, Any]
+
+    def read(self, most: int) -> list[str]:
+        """The answers that are kept, whole batches of them and at most so many; none where the file cannot be used."""
+        try:
+            kept = read_json(self.path) if self.path is not None and is_file(self.path) else None
+        except AstreaError:  # cut short: the questions are asked again
+            return []
+        answers = kept.get("answers") if isinstance(kept, dict) and kept.get("key") == self.key else None
+        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+            return []
+        return answers if len(answers) == most else answers[: min(len(answers), most) // BATCH * BATCH]
+
+    def write(self, answers: Sequence[str]) -> None:
+        """Keep these answers in the place of those before."""
+        if self.path is not None:
+            with file_guard(self.path):
+                write_json_atomic(self.path, {"key": dict(self.key), "answers": list(answers)})
 
 
 def plain_questions() -> list[str]:
@@ -133,13 +164,15 @@ def plain_chat(
     with ranks.main_first():
         noted = read_json(own) if is_file(own) else None
         if not isinstance(noted, dict) or noted.get("key") != key:
+            partial = PartialAnswers(folder / PARTIAL if ranks.is_main else None, key)
             made = kept_folder(
-                cache, key, lambda new: _write(new, model, tokenizer, questions, report), on_event=report.say
+                cache, key, lambda new: _write(new, model, tokenizer, questions, partial, report), on_event=report.say
             )
             noted = {"key": key, "turns": read_json(made / KEPT)}
             if ranks.is_main:
                 with file_guard(folder):
                     write_json_atomic(own, noted)
+                    (folder / PARTIAL).unlink(missing_ok=True)
     turns = tuple(Turn(question, answer) for question, answer in noted["turns"])
     share = f"{recipe.data.text_share:.1%} of samples"
     report.say(f"plain chat: {len(turns)} answers of the untouched language model, {share} where it learns")
@@ -169,15 +202,18 @@ def _write(
     model: AstreaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[str],
+    partial: PartialAnswers,
     report: Reporter,
 ) -> None:
     """Ask the questions and write down the answers that can be learned."""
     label = "asking the language model plain questions"
     packer = Packer(tokenizer, model.num_visual_tokens)
-    report.track(label, 0, len(questions))
-    answers = plain_answers(
-        model, tokenizer, questions, longest=LONGEST, tick=lambda done, total: report.track(label, done, total)
-    )
+    answers = partial.read(len(questions))
+    report.track(label, len(answers), len(questions))
+    for start in range(len(answers), len(questions), BATCH):
+        answers += plain_answers(model, tokenizer, questions[start : start + BATCH], longest=LONGEST)
+        partial.write(answers)
+        report.track(label, len(answers), len(questions))
     given = [
         (question, whole_sentences(answer, cut=len(packer.ids(answer)) >= LONGEST - 1))
         for question, answer in zip(questions, answers, strict=True)

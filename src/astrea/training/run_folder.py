@@ -19,7 +19,7 @@ from astrea.recipes.saved import RECIPE
 from astrea.training.distributed import SINGLE, Distributed
 from astrea.training.resume import MARK
 
-STARTED = {LOCK, RECIPE, MARK, "language.json", "chat.json", "train.jsonl"}
+STARTED = {LOCK, RECIPE, MARK, "language.json", "chat.json", "chat.partial.json", "train.jsonl"}
 """Files that a run has made before it has learned anything."""
 
 

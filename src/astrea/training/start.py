@@ -12,6 +12,7 @@ from astrea.common.errors import AstreaError
 from astrea.data.worlds import open_world
 from astrea.experts.pretrained.entry import resolve
 from astrea.fusion.registry import options_of, strategy_class
+from astrea.model.configuration import AstreaConfig
 from astrea.model.loading import load_model
 from astrea.recipes.recipe import Recipe
 from astrea.training.assembly import Assembled, assemble_with_reference, configure
@@ -45,16 +46,28 @@ def begun(recipe: Recipe) -> Assembled:
     assert recipe.start is not None
     # A recipe is the user's own word: what it names may be imported.
     model, processor = load_model(recipe.start, trust_remote_code=True)
+    check_fits(recipe, model.config, recipe.start)
+    return Assembled(model, processor.tokenizer, None)
+
+
+def check_fits(recipe: Recipe, config: AstreaConfig, folder: str) -> None:
+    """Whether a model's configuration is what a recipe describes.
+
+    Args:
+        folder: the model's, as messages name it.
+
+    Raises:
+        AstreaError: it is another; says where they differ.
+    """
     entries = {name: resolve(name, entry) for name, entry in recipe.experts.items()}
-    wanted = configure(recipe, entries, model.config.text_config, model.config.image_token_id)
+    wanted = configure(recipe, entries, config.text_config, config.image_token_id)
     for name in COMPARED:
-        asked, there = getattr(wanted, name), getattr(model.config, name)
+        asked, there = getattr(wanted, name), getattr(config, name)
         if asked != there and not (name == "fusion" and same_fusion(wanted.strategy, asked, there)):
             raise AstreaError(
-                f"the model in {recipe.start} has {name}={there!r}, and the recipe asks for {asked!r}",
+                f"the model in {folder} has {name}={there!r}, and the recipe asks for {asked!r}",
                 "go on with the recipe that it was made with: recipe.json in its folder",
             )
-    return Assembled(model, processor.tokenizer, None)
 
 
 def same_fusion(strategy: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -24,10 +24,9 @@ from astrea.evaluation.own_data.confidence import estimator_of_records
 from astrea.language.gguf_source import as_folder, pinned
 from astrea.language.low_rank import merge
 from astrea.model.components import BUNDLED
-from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import RECIPE
-from astrea.training.assembly import Assembled, random_weights, untrained_word_match
+from astrea.training.assembly import Assembled, processor_of, random_weights, untrained_word_match
 from astrea.training.checkpoint import Checkpoint
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed, process_group
@@ -258,12 +257,7 @@ def write_model(ctx: TrainingContext, folder: Path) -> None:
     language = ctx.recipe.llm
     if language.low_rank is not None and language.low_rank.merge:
         merge(ctx.model)
-    processor = AstreaProcessor(
-        image_processor=AstreaImageProcessor(ctx.model.config.image_size, ctx.model.experts.wants_originals),
-        tokenizer=ctx.tokenizer,
-        num_visual_tokens=ctx.model.num_visual_tokens,
-    )
     with file_guard(folder), quiet():
         ctx.model.save_pretrained(folder)
-        processor.save_pretrained(folder)
+        processor_of(ctx.model, ctx.tokenizer).save_pretrained(folder)
         (folder / "recipe.json").write_text(json.dumps(ctx.recipe.model_dump(), indent=2))

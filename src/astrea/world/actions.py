@@ -13,6 +13,8 @@ from astrea.common.provenance import commit
 from astrea.data.worlds import open_world
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
+from astrea.recipes.saved import read_recipe
+from astrea.training.write_learned import write_learned
 from astrea.world import bundle
 from astrea.world.folder import QUESTIONS, write_scenes
 from astrea.world.gallery import open_gallery
@@ -80,7 +82,12 @@ def scenes(
 def pack(run: Path, folder: Path) -> None:
     """Pack a finished run's model, small, into a folder."""
     with TerminalReporter() as report:
-        card = bundle.bundle(run, folder, commit=commit(), report=report)
-    whole, subset = card["scores"]["average"], card["subset"]["average"]
-    out.print(f"average {whole:.1f} in the run, {subset:.1f} on the packed model's subset", highlight=False)
+        if read_recipe(run).llm.checkpoint is None:
+            card = bundle.bundle(run, folder, commit=commit(), report=report)
+            whole, subset = card["scores"]["average"], card["subset"]["average"]
+            said = f"average {whole:.1f} in the run, {subset:.1f} on the packed model's subset"
+        else:
+            size, values = write_learned(run, folder, report=report)
+            said = f"{size / 2**20:.2f} MiB: " + ", ".join(f"{part} {count:,}" for part, count in values.items())
+    out.print(said, highlight=False)
     print_path("packed", folder)

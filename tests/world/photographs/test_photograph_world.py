@@ -12,6 +12,8 @@ import torch
 
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
+from astrea.confidence.signals import strangeness
+from astrea.confidence.unfamiliar import unfamiliar_pictures
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.packing import Packer
 from astrea.data.worlds import open_world
@@ -23,7 +25,7 @@ from astrea.world.evaluation import tasks
 from astrea.world.evaluation.tasks import CAPTION_TASKS, GROUP_SIZE, TASKS, collect_test_sets
 from astrea.world.photographs import dataset
 from astrea.world.photographs.captions import caption_f1, captions, parse_caption
-from astrea.world.photographs.dataset import PhotographData
+from astrea.world.photographs.dataset import PhotographData, features_of
 from astrea.world.photographs.evaluate import source_of
 from astrea.world.photographs.templates import MAKERS, NAMING, WORDINGS
 from astrea.world.photographs.world import PhotographWorld
@@ -249,3 +251,24 @@ def test_questions_of_the_drawn_world_are_refused(recipe: Recipe) -> None:
     with pytest.raises(AstreaError, match=r"data\.paraphrases") as error:
         open_world(said).training_data(ExpertBank({}), cache=FeatureCache(Path("unused")))
     assert "data.paraphrases=0" in error.value.hint
+
+
+def test_other_pictures_are_unlike_those_of_training(
+    world: PhotographWorld, tiny_model: Any, tiny_processor: Any
+) -> None:
+    """The model of a run is told so: noise is unlike, compositions that it never saw mostly are not."""
+    doubt = world.learn_confidence(tiny_model, tiny_processor.tokenizer)
+    assert doubt.calibration is None
+    assert list(doubt.familiar) == tiny_model.experts.names
+    shown = list(world.made.scenes("test", 24))
+    known = strangeness(doubt.familiar, features_of(tiny_model.experts, world.made, shown))
+    pages = torch.from_numpy(unfamiliar_pictures(12, 64, 0).transpose(0, 3, 1, 2).astype("float32") / 255)
+    strange = strangeness(doubt.familiar, tiny_model.encode_images(pages))
+    assert (known > 0).any(1).float().mean() < 0.5 < (strange > 0).any(1).float().mean()
+
+
+def test_how_far_word_ids_are_from_others_means_nothing(world: PhotographWorld, tiny_model: Any) -> None:
+    expert = tiny_model.experts["detection"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(expert), "slots", {"text": (0, 4)})
+        assert "detection" not in world.learn_confidence(tiny_model, None).familiar

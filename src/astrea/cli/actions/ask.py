@@ -10,19 +10,23 @@ from rich.table import Table
 from rich.text import Text
 
 from astrea.common.devices import Device
-from astrea.common.output import out, print_json, save_picture
-from astrea.common.paths import exists
+from astrea.common.errors import AstreaError
+from astrea.common.installation import SHIPPED_NAME, SHIPPED_PHOTO_NAME
+from astrea.common.output import err, out, print_json, save_picture
+from astrea.common.paths import exists, is_folder
 from astrea.common.terminal import printable
 from astrea.confidence.signals import refuses
 from astrea.data.image_sources import read_image
 from astrea.experts.drawing import draw_readings
 from astrea.model.explanation import Explanation
 from astrea.model.loaded import load
+from astrea.model.loading import PHOTO_MODEL
+from astrea.training.learned import require_learned
 from astrea.world.scenes.example import EXAMPLE_NAME, example_picture
 
 
 def ask(
-    folder: Path,
+    folder: Path | None,
     image: str,
     question: str,
     *,
@@ -31,8 +35,15 @@ def ask(
     device: Device,
     trust_remote_code: bool,
 ) -> None:
-    """Print a model's answer about a picture, and why it is the answer."""
-    picture = read_image(example_picture() if image == EXAMPLE_NAME and not exists(image) else image)
+    """Print a model's answer about a picture, and why it is the answer.
+
+    Args:
+        folder: None = the model in the package that knows such pictures.
+    """
+    drawn = image == EXAMPLE_NAME and not exists(image)
+    picture = read_image(example_picture() if drawn else image)
+    if folder is None:
+        folder = Path(SHIPPED_NAME if drawn else packaged_model())
     loaded = load(folder, trust_remote_code=trust_remote_code, device=device)
     began = time.perf_counter()
     why = loaded.explain(picture, question)
@@ -45,6 +56,22 @@ def ask(
     for line in verdict_lines(why):
         out.print(line, soft_wrap=True)
     out.print(experts_table(why))
+
+
+def packaged_model() -> str:
+    """The name of the model in the package that answers about any picture: the one for photographs, where that is there
+    and all that it needs is installed, or else that of the drawn world. Says which, and why, on the standard error."""
+    why = "this build of Astrea ships no model for photographs; train one: make photo"
+    if is_folder(PHOTO_MODEL):
+        try:
+            require_learned(PHOTO_MODEL)
+        except AstreaError as error:
+            why = f"{error.message}; {error.hint}"
+        else:
+            err.print(f"asking {SHIPPED_PHOTO_NAME}, the model for photographs in the package", soft_wrap=True)
+            return SHIPPED_PHOTO_NAME
+    err.print(f"asking {SHIPPED_NAME}, which knows drawn scenes and no photographs ({printable(why)})", soft_wrap=True)
+    return SHIPPED_NAME
 
 
 def experts_table(why: Explanation) -> Table:

