@@ -57,10 +57,23 @@ def pictures(make_matrix) -> tuple[ExpertMatrix, ExpertMatrix]:
 
 
 def test_every_tensor_that_counts_experts_is_known():
-    small, large = (AstreaFusion(layout, residual=True).state_dict() for layout in (OLD, NEW))
-    assert {name for name in small if small[name].shape != large[name].shape} == set(EXPERT_AXES)
-    for name, runs in EXPERT_AXES.items():
-        assert expanded_tensor(small[name], runs, 0.0).shape == large[name].shape
+    known = set()
+    for targets in ("templates", "items"):
+        small, large = (AstreaFusion(each, residual=True, targets=targets).state_dict() for each in (OLD, NEW))
+        grown = {name for name in small if small[name].shape != large[name].shape}
+        for name in grown:
+            assert expanded_tensor(small[name], EXPERT_AXES[name], 0.0).shape == large[name].shape
+        known |= grown
+    assert known == set(EXPERT_AXES)
+
+
+@torch.no_grad()
+def test_a_gate_of_items_weighs_the_others_as_before(pictures):
+    old, new = trained(targets="items"), AstreaFusion(NEW, residual=True, targets="items", joined=["new"]).eval()
+    expand_fusion(old, new)
+    asked = torch.randn(3, 2, 8, generator=torch.Generator().manual_seed(6))
+    before, after = (made.allocator(asked, seen) for made, seen in zip((old, new), pictures, strict=True))
+    torch.testing.assert_close(after[..., :-1], before)
 
 
 def test_old_entries_keep_their_place_in_every_run():

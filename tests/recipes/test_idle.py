@@ -20,6 +20,8 @@ VALUES = {
     "residual_end": 0.9,
     "prune_share": 0.2,
     "keep_threshold": 0.5,
+    "gate_targets": "items",
+    "reliability_kinds": ["mirrored"],
 }
 """Of keys that are no switches themselves; others are true, or 1."""
 EVERY = (*SWITCHES, *OF_EVERY_STRATEGY)

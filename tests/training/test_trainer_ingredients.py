@@ -121,11 +121,23 @@ SWITCHES: dict[str, Switch] = {
         lambda gate, *rest: gate.from_confidence is not None,
         on=("model.gate_confidence=true",),
     ),
+    "items of the gate": Switch(
+        ["model.gate_targets=templates"],
+        ["astrea.fusion.item_gate:ItemGate.forward"],
+        lambda real: lambda gate, question, matrix: 0 * real(gate, question, matrix),
+        on=("model.gate_targets=items",),
+    ),
     "reliability": Switch(
         ["model.reliability=false"],
         ["astrea.fusion.astrea:reliability_loss"],
         gives(torch.zeros(())),
         on=("model.reliability=true",),
+    ),
+    "kinds of corruption": Switch(
+        ["model.reliability_kinds=[]"],
+        ["astrea.fusion.reliability_loss:corrupt_by_kind"],
+        lambda real: lambda features, labels, expert, kinds, generator: (features, torch.full_like(expert, -1)),
+        on=("model.reliability=true", "model.reliability_kinds=[mirrored, noise]"),
     ),
     "pruning": Switch(
         ["model.prune_share=0"],
@@ -355,7 +367,12 @@ def test_the_recipe_paper_has_all_on_that_the_abstract_names(small_overrides: li
 
 
 def test_a_run_with_all_of_it_off_is_trained_saved_and_loaded(small_recipe: Path, tmp_path: Path):
-    idle = ("question of the gate", "confidence of the gate")  # where there is no gate
+    idle = (
+        "question of the gate",
+        "confidence of the gate",
+        "items of the gate",
+        "kinds of corruption",
+    )  # where there is no gate
     words = [word for name in SWITCHES if name not in idle for word in SWITCHES[name].off]
     recipe = load_recipe(Recipe, str(small_recipe), SHORT, then=words)
     train(recipe, tmp_path / "run", report=Reporter())

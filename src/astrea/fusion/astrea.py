@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.fusion.calibration import Calibration
-from astrea.fusion.gate import Allocator
+from astrea.fusion.gate import Allocator, Gate
+from astrea.fusion.item_calibration import ItemCalibration
+from astrea.fusion.item_gate import ItemGate
 from astrea.fusion.mixer import Mixer, StochasticResidual
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens, equal_shares
 from astrea.fusion.pruning import draw_thresholds, token_score
@@ -65,7 +68,9 @@ class AstreaFusion(FusionStrategy):
         allocator: bool = True,
         use_question: bool = True,
         use_confidence: bool = False,
+        targets: Literal["templates", "items"] = "templates",
         trust: bool = True,
+        reliability_kinds: Sequence[str] = (),
         word_match: float = WORD_MATCH,
         threshold: float = 0.0,
         thrifty: float = 0.0,
@@ -78,17 +83,21 @@ class AstreaFusion(FusionStrategy):
         self.mixer = Mixer(width, heads) if mixer else None
         self.residual = StochasticResidual(experts) if mixer and residual else None
         self.schedule = (residual_start, residual_end)
-        self.allocator = (
-            Allocator(width, experts, tau=tau, use_question=use_question, use_confidence=use_confidence)
-            if allocator
-            else None
-        )
-        self.trust = ReliabilityHead(width, experts) if trust else None
-        self.threshold, self.thrifty = threshold, thrifty
+        self.targets = targets
         # Plain booleans, not a buffer: the configuration states which experts were added.
         self.joined = [name in joined for name in layout.names]
+        self.allocator: Gate | None = None
+        if allocator and targets == "items":
+            self.allocator = ItemGate(width, experts, joined=self.joined)
+        elif allocator:
+            self.allocator = Allocator(
+                width, experts, tau=tau, use_question=use_question, use_confidence=use_confidence
+            )
+        self.kinds = tuple(reliability_kinds)
+        self.trust = ReliabilityHead(width, experts) if trust else None
+        self.threshold, self.thrifty = threshold, thrifty
         self.register_buffer("residual_keep", torch.tensor(1.0))
-        self.calibration = Calibration(0, experts)
+        self.calibration = self._calibration(0)
 
     def forward(
         self, matrix: ExpertMatrix, question_BSD: Tensor, generator: torch.Generator | None = None
@@ -112,7 +121,7 @@ class AstreaFusion(FusionStrategy):
         if self.allocator is None:
             shares = equal_shares(matrix.present, question_BSD.shape[1])
             return VisualTokens(tokens, matrix.valid, shares, None, words, reliable_BE, cross_only=cross_only)
-        shares = self.allocator(question_BSD, *matrix.summary(), matrix.present)
+        shares = self.allocator.weigh(question_BSD, matrix)
         relative_BSE = relative_shares(shares.detach(), matrix.present, trained_E)
         bias_BSM = torch.log(relative_BSE.clamp_min(1e-6))[:, :, matrix.expert]
         if cross_only is not None:
@@ -130,7 +139,11 @@ class AstreaFusion(FusionStrategy):
         return VisualTokens(tokens, valid, shares, bias_BSM, words, reliable_BE, cross_only=cross_only)
 
     def start_training(self, groups: int) -> None:
-        self.calibration = Calibration(groups, len(self.joined))
+        self.calibration = self._calibration(groups)
+
+    def _calibration(self, groups: int) -> Calibration:
+        learner = ItemCalibration if self.targets == "items" else Calibration
+        return learner(groups, len(self.joined))
 
     def training_state(self) -> dict[str, Tensor]:
         return self.calibration.contributions.state_dict()
@@ -146,7 +159,7 @@ class AstreaFusion(FusionStrategy):
     def before_forward(self, step: TrainingStep) -> dict[str, Tensor]:
         found = {}
         if self.trust is not None and step.trains_fusion and step.weights.get("reliability"):
-            found["reliability"] = reliability_loss(self.trust, step)
+            found["reliability"] = reliability_loss(self.trust, step, self.kinds)
         if self.allocator is not None:
             self.calibration.measure(step)
         return found

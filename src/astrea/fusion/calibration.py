@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from astrea.fusion.contribution import Contributions
-from astrea.fusion.gate import Allocator
+from astrea.fusion.gate import Gate
 from astrea.fusion.training import TrainingStep
 
 LOSS = "contribution"
@@ -33,10 +33,9 @@ class Calibration:
 
     def measure(self, step: TrainingStep) -> None:
         """Measure contributions, in the steps in which that is due."""
-        every = step.settings.contribution_every
-        if not (step.weights.get(LOSS) and every) or step.number % every:
+        delta = measured(step)
+        if delta is None:
             return
-        delta = step.leave_one_out(MEASURED)
         for group in range(len(self.contributions.seen)):
             mine = step.groups[: len(delta)] == group
             if mine.any():
@@ -46,8 +45,7 @@ class Calibration:
         """Take in the weights (local R, S, E) of the local rows; KL to those that contributions suggest, if that loss
         has a weight. Only complete rows count."""
         asked, groups, complete = step.groups >= 0, step.groups, step.complete
-        everyone = step.gather(shares.detach(), len(complete))
-        self.taken.append(everyone[complete][asked[complete]])
+        self.take(step, shares)
         if not (step.weights.get(LOSS) and step.settings.contribution_every):
             return {}
         known, rows = self.contributions, step.local_rows
@@ -60,8 +58,22 @@ class Calibration:
         kl = F.kl_div(share.log(), wanted, reduction="sum") / max(1, int(counts.sum()))
         return {LOSS: kl}
 
-    def after_step(self, gate: Allocator, rate: float) -> None:
+    def take(self, step: TrainingStep, shares: Tensor) -> None:
+        """Remember the weights (local R, S, E) of the local rows for the load bias; only complete rows count."""
+        complete = step.complete
+        everyone = step.gather(shares.detach(), len(complete))
+        self.taken.append(everyone[complete][(step.groups >= 0)[complete]])
+
+    def after_step(self, gate: Gate, rate: float) -> None:
         """Move the load bias by what was taken since the last step; ``rate``: its step size."""
         if self.taken:
             gate.update_load(torch.cat(self.taken), rate=rate)
         self.taken.clear()
+
+
+def measured(step: TrainingStep) -> Tensor | None:
+    """Contributions (R', S, E) to the answers of the first rows of the batch; None in steps in which none is due."""
+    every = step.settings.contribution_every
+    if not (step.weights.get(LOSS) and every) or step.number % every:
+        return None
+    return step.leave_one_out(MEASURED)

@@ -17,6 +17,9 @@ from astrea.fusion.reliability import AGREEMENTS
 
 EXPERT_AXES: Mapping[str, tuple[int, ...]] = {
     "allocator.bias_question.weight": (1, 0),
+    "allocator.bias_question.bias": (1,),
+    "allocator.own": (1, 0),
+    "allocator.score": (1, 0),
     "allocator.load_bias": (1,),
     "allocator.load": (1,),
     "residual.alpha": (1,),
@@ -27,7 +30,10 @@ EXPERT_AXES: Mapping[str, tuple[int, ...]] = {
 }
 """Tensors with entries per expert: for each axis, how many blocks of all experts it holds; 0 = none."""
 
-AS_THE_OTHERS = ("allocator.bias_question.weight", "allocator.load_bias", "residual.alpha", "trust.own")
+AS_THE_OTHERS = (
+    *("allocator.bias_question.weight", "allocator.bias_question.bias", "allocator.own", "allocator.score"),
+    *("allocator.load_bias", "residual.alpha", "trust.own"),
+)
 """Tensors in which the new expert starts as the mean of the others. Elsewhere it starts without effect: with zeros, or
 ones where a tensor is a divisor."""
 

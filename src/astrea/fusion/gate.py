@@ -5,15 +5,56 @@ Letters: B pictures, S questions per picture, E experts, D language-model width.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
+
+from astrea.alignment.matrix import ExpertMatrix
 
 BAND, LEAK = 0.12, 0.02
 """How far a load may be from the mean, relative to it, before the bias moves; and how fast the bias decays while no
 load is. The decay keeps the bias as small as possible, because it moves weights away from measured contributions."""
 
 
-class Allocator(nn.Module):
+class Gate(nn.Module, ABC):
+    """What every gate has: a bias per expert that evens the load, and weights for a question about a picture.
+
+    Attributes:
+        load_bias: (E,) added to the logit of every expert. load: (E,) moving average of the weights. Buffers.
+    """
+
+    load_bias: Tensor
+    load: Tensor
+
+    def __init__(self, experts: int) -> None:
+        super().__init__()
+        self.register_buffer("load_bias", torch.zeros(experts))
+        self.register_buffer("load", torch.full((experts,), 1 / experts))
+
+    @abstractmethod
+    def weigh(self, question_BSD: Tensor, matrix: ExpertMatrix) -> Tensor:
+        """Gate weights (B, S, E), 0 for absent experts; they sum to less than 1, the rest is the null expert's."""
+
+    @torch.no_grad()
+    def update_load(self, shares_NE: Tensor, *, rate: float = 0.01, decay: float = 0.95) -> None:
+        """Move the bias of every expert a step: up if it starves, down if it dominates.
+
+        Args:
+            shares_NE: shares of the step's questions (rows where all experts were present).
+        """
+        if len(shares_NE) == 0:
+            return
+        self.load.mul_(decay).add_((1 - decay) * shares_NE.mean(0))
+        short = self.load.mean() - self.load
+        outside = short.abs() > BAND * self.load.mean()
+        if rate and not outside.any():
+            self.load_bias.mul_(1 - LEAK)
+        self.load_bias.add_(rate * torch.sign(short) * outside)
+        self.load_bias.sub_(self.load_bias.mean())
+
+
+class Allocator(Gate):
     """``a_e = v_e . norm(q) + u . tanh(W_q norm(q) + W_x norm(x_e))``, ``w = softmax(a / tau + b)`` over those present
     and a null expert. With ``use_confidence`` a term ``W_c conf_e`` is added inside the tanh.
 
@@ -28,9 +69,6 @@ class Allocator(nn.Module):
     of the answers reaches it.
     """
 
-    load_bias: Tensor
-    load: Tensor
-
     def __init__(
         self,
         width: int,
@@ -41,7 +79,7 @@ class Allocator(nn.Module):
         use_question: bool = True,
         use_confidence: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(experts)
         self.tau = tau
         self.use_question = use_question
         self.norm_q, self.norm_x = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -56,8 +94,11 @@ class Allocator(nn.Module):
         for linear in (self.bias_question, self.nobody):
             nn.init.zeros_(linear.weight)
         nn.init.zeros_(self.nobody.bias)
-        self.register_buffer("load_bias", torch.zeros(experts))
-        self.register_buffer("load", torch.full((experts,), 1 / experts))
+
+    def weigh(self, question_BSD: Tensor, matrix: ExpertMatrix) -> Tensor:
+        """Gate weights (B, S, E), see `forward`."""
+        weights: Tensor = self(question_BSD, *matrix.summary(), matrix.present)
+        return weights
 
     def forward(self, question_BSD: Tensor, expert_BED: Tensor, confidence_BE: Tensor, present_BE: Tensor) -> Tensor:
         """Gate weights (B, S, E), 0 for absent experts; they sum to less than 1, the rest is the null expert's."""
@@ -77,20 +118,3 @@ class Allocator(nn.Module):
         present = present_BE.unsqueeze(1)
         logits = torch.cat([logits.masked_fill(~present, -1e4), null_BS1], -1)
         return logits.softmax(-1)[..., :-1] * present
-
-    @torch.no_grad()
-    def update_load(self, shares_NE: Tensor, *, rate: float = 0.01, decay: float = 0.95) -> None:
-        """Move the bias of every expert a step: up if it starves, down if it dominates.
-
-        Args:
-            shares_NE: shares of the step's questions (rows where all experts were present).
-        """
-        if len(shares_NE) == 0:
-            return
-        self.load.mul_(decay).add_((1 - decay) * shares_NE.mean(0))
-        short = self.load.mean() - self.load
-        outside = short.abs() > BAND * self.load.mean()
-        if rate and not outside.any():
-            self.load_bias.mul_(1 - LEAK)
-        self.load_bias.add_(rate * torch.sign(short) * outside)
-        self.load_bias.sub_(self.load_bias.mean())

@@ -5,7 +5,7 @@ Letters: B pictures, R rows of the whole batch, S questions per row, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -111,6 +111,10 @@ class TrainingStep(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[str | None]]:
+        """The names of every expert's channels."""
 
     def generator(self, purpose: str) -> torch.Generator:
         """Random numbers of this micro-step, the same on every process."""

@@ -68,13 +68,18 @@ SWITCHES = (
     Switch(
         ("model", "gate"),
         *(True, False, "true"),
-        idle=_model("gate_tau", "gate_question", "gate_confidence"),
+        idle=_model("gate_tau", "gate_question", "gate_confidence", "gate_targets"),
         also_off=(*_model("prune_share", "keep_threshold"), _RATE, _EVERY, *_losses("contribution")),
+    ),
+    Switch(
+        ("model", "gate_targets"),
+        *("templates", "items", "templates"),
+        idle=_model("gate_tau", "gate_question", "gate_confidence"),
     ),
     Switch(_EVERY, 5, 0, "5", (), _losses("contribution")),
     Switch(("model", "mixer"), True, False, "true", (), _model("residual")),
     Switch(("model", "residual"), False, False, "true", _model("residual_start", "residual_end")),
-    Switch(("model", "reliability"), True, False, "true", (), _losses("reliability")),
+    Switch(("model", "reliability"), True, False, "true", _model("reliability_kinds"), _losses("reliability")),
     Switch(FINDINGS, "tokens", "phrases", "tokens", (), _model("word_match")),
     Switch(FINDINGS, "tokens", "written", "tokens", (), _model("word_match")),
 )

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from astrea.experts.corruption_names import KINDS
 from astrea.fusion.registry import ASTREA
 from astrea.language.defaults import WORD_MATCH
 from astrea.recipes.part import BadKey, Part
@@ -39,10 +40,20 @@ class Model(Part):
     gate_tau: float = Field(1.0, gt=0)
     gate_question: bool = True
     gate_confidence: bool = False
+    gate_targets: Literal["templates", "items"] = Field(
+        "templates",
+        description="what the gate learns: the mean contributions of each kind of question; or those of every single "
+        "item, which it predicts from the question and all that experts say of the picture",
+    )
     reliability: bool = Field(
         True,
         description="experts that the others do not echo are not believed; off where findings are phrases and nothing "
         "is said",
+    )
+    reliability_kinds: list[str] = Field(
+        [],
+        description="kinds of corruption that reliability is learned from (astrea.experts.corruption_names); "
+        "[] = another picture, and stuck slots",
     )
     prune_share: float = Field(
         0.0, ge=0, lt=1, description="share of training questions that read only their best tokens"
@@ -67,6 +78,13 @@ class Model(Part):
         return self
 
     @model_validator(mode="after")
+    def _knows_the_kinds(self) -> Self:
+        unknown = [kind for kind in self.reliability_kinds if kind not in KINDS]
+        if unknown:
+            raise BadKey(("reliability_kinds",), f"no kind of corruption: {unknown[0]!r}; known: {', '.join(KINDS)}")
+        return self
+
+    @model_validator(mode="after")
     def _is_read_by_the_strategy(self) -> Self:
         check_model(self.strategy, self.options, self.model_fields_set)
         return self
@@ -77,6 +95,8 @@ class Model(Part):
         other = set() if self.strategy == ASTREA else set(MODEL_KEYS)
         # Where it is said, so that models from before there was a choice still compare.
         other |= {"findings"} if self.findings == "tokens" else set()
+        other |= {"gate_targets"} if self.gate_targets == "templates" else set()
+        other |= set() if self.reliability_kinds else {"reliability_kinds"}
         return {key: value for key, value in dump(self).items() if key not in other}
 
     def fusion(self) -> dict[str, Any]:
@@ -94,7 +114,9 @@ class Model(Part):
             "tau": self.gate_tau,
             "use_question": self.gate_question,
             "use_confidence": self.gate_confidence,
+            **({"targets": self.gate_targets} if self.gate_targets != "templates" else {}),
             "trust": self.reliability,
+            **({"reliability_kinds": self.reliability_kinds} if self.reliability_kinds else {}),
             "word_match": self.word_match,
             "thrifty": self.prune_share,
             "threshold": self.keep_threshold,

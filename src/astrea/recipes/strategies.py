@@ -19,7 +19,7 @@ from astrea.recipes.tree import Tree
 
 MODEL_KEYS = (
     *("word_match", "mixer", "residual", "residual_start", "residual_end", "gate", "gate_tau", "gate_question"),
-    *("gate_confidence", "reliability", "prune_share", "keep_threshold"),
+    *("gate_confidence", "gate_targets", "reliability", "reliability_kinds", "prune_share", "keep_threshold"),
 )
 """Keys of `astrea.recipes.model.Model` that Astrea's fusion alone reads."""
 

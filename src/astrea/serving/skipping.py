@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from astrea.alignment.matrix import ExpertMatrix
 from astrea.common.errors import AstreaError
 from astrea.common.float32 import in_full, wide
 from astrea.confidence.familiarity import Familiar
@@ -87,7 +88,7 @@ class ExpectedWeights:
         # Of its own: questions are looked at while the model's is at work in another thread.
         self.allocator = copy.deepcopy(fusion.allocator)
         usual = {name: self._usual(name, familiar[name]) for name in self.names}
-        self.mean_1ED, self.sure_1E = in_full(model.model.alignment, usual, None).summary()
+        self.usual: ExpertMatrix = in_full(model.model.alignment, usual, None)
 
     def _usual(self, name: str, familiar: Familiar) -> ExpertFeatures:
         """An expert's mean token in each of its slots, with its mean confidence."""
@@ -107,9 +108,9 @@ class ExpectedWeights:
             None,
         )
         embeds = self.model.get_input_embeddings()(ids)
-        question = mean_questions(embeds.to(wide(embeds.dtype)), asked, None).to(self.mean_1ED.dtype)
+        question = mean_questions(embeds.to(wide(embeds.dtype)), asked, None).to(self.usual.tokens.dtype)
         present = torch.tensor([[name not in prompt.without for name in self.names]], device=ids.device)
-        weights_E: Tensor = in_full(self.allocator, question, self.mean_1ED, self.sure_1E, present)[0, 0]
+        weights_E: Tensor = in_full(self.allocator, question, self.usual.with_presence(present), method="weigh")[0, 0]
         parts = (weights_E / weights_E.sum().clamp_min(1e-9)).tolist()
         return {name: part for name, part in zip(self.names, parts, strict=True) if name not in prompt.without}
 

@@ -13,13 +13,12 @@ from astrea.data.packing import Packer, Turn
 from astrea.recipes.recipe import Data, World
 from astrea.world.evaluation.contribution import (
     MIN_ITEMS,
-    average_ranks,
     calibration,
     cell_means,
     contributions,
-    spearman,
     turns_of,
 )
+from astrea.world.evaluation.ranks import average_ranks, spearman
 from astrea.world.evaluation.runner import EncodedTestSets, encode_test_sets
 from astrea.world.evaluation.tasks import TestSets, VqaItem, build_test_sets
 from astrea.world.scenes.captions import captions

@@ -19,6 +19,7 @@ from astrea.common.files import finite_or_null
 from astrea.common.progress import SILENT, Reporter
 from astrea.evaluation.generate import Predictor
 from astrea.evaluation.metrics.balance import load_balance
+from astrea.fusion.astrea import AstreaFusion
 from astrea.lab.probes.pareto import pareto, saving, shares_for
 from astrea.lab.probes.robustness import reliability_rates, robustness
 from astrea.model.modeling import AstreaForConditionalGeneration
@@ -79,7 +80,7 @@ def probe(
             "masking": masking(model, tokenizer, few, whole, report),
             "contribution": cell_means(many, by_task, names),
             "shares": cell_means(many, shares, names),
-            "calibration": calibration(many, shares, by_task),
+            "calibration": calibration(many, shares, by_task, load_bias(model)),
             "load": load_with_entropy(main.shares, names),
             "robustness": robustness(model, tokenizer, few, whole, report),
             "pareto": pareto(model, tokenizer, few, tasks, report),
@@ -88,6 +89,12 @@ def probe(
         }
     )
     return found
+
+
+def load_bias(model: AstreaForConditionalGeneration) -> Tensor | None:
+    """Of the model's gate (E,); None where it has none."""
+    fusion = model.fusion
+    return fusion.allocator.load_bias if isinstance(fusion, AstreaFusion) and fusion.allocator is not None else None
 
 
 def first_items(encoded: EncodedTestSets, tasks: Sequence[str], items: int | None) -> EncodedTestSets:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -55,6 +55,11 @@ class InstructStep:
     @property
     def device(self) -> torch.device:
         return self.ctx.ranks.device
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[str | None]]:
+        experts = self.ctx.model.experts
+        return {name: experts[name].labels for name in experts.names}
 
     @cached_property
     def complete(self) -> Tensor:

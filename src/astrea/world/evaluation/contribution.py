@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -17,6 +16,8 @@ from astrea.common.progress import SILENT, Reporter
 from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Packer, Turn, answer_losses
 from astrea.evaluation.generate import Features
 from astrea.model.modeling import AstreaForConditionalGeneration
+from astrea.world.evaluation.item_calibration import item_calibration
+from astrea.world.evaluation.ranks import spearman
 from astrea.world.evaluation.runner import EncodedTestSets, scene_of
 from astrea.world.scenes.questions import VQA_TASKS
 
@@ -147,18 +148,23 @@ def cell_means(encoded: EncodedTestSets, values: Mapping[str, Tensor], names: Se
 
 
 def calibration(
-    encoded: EncodedTestSets, shares: Mapping[str, Tensor], contribution: Mapping[str, Tensor]
+    encoded: EncodedTestSets,
+    shares: Mapping[str, Tensor],
+    contribution: Mapping[str, Tensor],
+    load_bias_E: Tensor | None = None,
 ) -> dict[str, Any]:
     """Whether the experts with the larger shares are those that contribute more.
 
     Args:
-        shares: task -> shares (Q, E). contribution: task -> contributions (Q, E) of the same items.
+        shares: task -> shares (Q, E). contribution: task -> contributions (Q, E) of the same items. load_bias_E: of the
+            gate that the shares are weights of; None where they are not.
 
     Returns:
         rank_correlation: Spearman over the cells (task, condition, expert), contributions in nats. relative: the same
         with contributions as parts of their (task, condition)'s total, which is all that shares of a sum can say.
         per_task: as the first, over the cells (task, expert). All NaN where one side is constant or there is no cell.
-        cells: how many of the first. min_items: cells of fewer items are left out.
+        cells: how many of the first. min_items: cells of fewer items are left out. items: see
+        `astrea.world.evaluation.item_calibration`; only for weights of a gate.
     """
     fine: list[tuple[Tensor, Tensor]] = []
     coarse: list[tuple[Tensor, Tensor]] = []
@@ -168,13 +174,25 @@ def calibration(
         for _, mine in _by_condition(encoded, task):
             if int(mine.sum()) >= MIN_ITEMS:
                 fine.append((shares[task][mine].mean(0), contribution_QE[mine].mean(0)))
+    items = {}
+    if load_bias_E is not None:
+        templates = {task: _templates(encoded, task) for task in contribution}
+        items = {"items": item_calibration(shares, contribution, load_bias_E, templates)}
     return {
         "rank_correlation": _correlation(fine),
         "relative": _correlation([(share, _parts(mean_E)) for share, mean_E in fine]),
         "per_task": _correlation(coarse),
         "cells": sum(len(share) for share, _ in fine),
         "min_items": MIN_ITEMS,
+        **items,
     }
+
+
+def _templates(encoded: EncodedTestSets, task: str) -> list[str]:
+    """The template of every item of a task; captions are one."""
+    if task in VQA_TASKS:
+        return [item.question.template for item in encoded.sets.questions if item.question.task == task]
+    return [task] * len(encoded.sets.described[task])
 
 
 def _parts(contribution_E: Tensor) -> Tensor:
@@ -187,17 +205,3 @@ def _correlation(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
     if not pairs:
         return float("nan")
     return spearman(*(torch.cat(side).double().numpy() for side in zip(*pairs, strict=True)))
-
-
-def spearman(a_N: np.ndarray, b_N: np.ndarray) -> float:
-    """Spearman's rank correlation, -1..1; NaN where one side is constant."""
-    rank_a, rank_b = average_ranks(a_N), average_ranks(b_N)
-    if not (np.ptp(rank_a) and np.ptp(rank_b)):
-        return float("nan")
-    return float(np.corrcoef(rank_a, rank_b)[0, 1])
-
-
-def average_ranks(values_N: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of their ranks."""
-    _, place, count = np.unique(values_N, return_inverse=True, return_counts=True)
-    return (count.cumsum() - (count - 1) / 2)[place]

@@ -23,6 +23,13 @@ CALIBRATION = {
 }
 """Figure of the calibration -> its name and digits."""
 
+ITEMS = {
+    "rank_correlation": ("Rank correlation, item by item", 2),
+    "within_template": ("The same within a template and expert", 2),
+    "error": ("Expected calibration error", 3),
+}
+"""Figure of the calibration of single items -> its name and digits."""
+
 ADAPTIVE = {
     "load": ("Load, largest over mean", 2),
     "calibration": ("Calibration", 2),
@@ -54,6 +61,34 @@ def calibration(arena: Mapping[str, Any]) -> list[Block]:
         label = "Contribution of an expert against its gate weight, by task and condition"
         drawn = line_chart(series, "calibration", label, "gate weight", "contribution, nats per token")
         blocks.append(Chart(drawn, {words(each.name): each.css for each in series}))
+    return blocks + reliability_diagram(part(tree, "items"))
+
+
+def reliability_diagram(items: Mapping[str, Any]) -> list[Block]:
+    """Predicted against measured contributions of single items, in bins, beside the line where both are alike."""
+    bins = part(items, "bins")
+    points = [
+        (x, y)
+        for edge in bins
+        if (x := figure(bins, edge, "predicted")) is not None and (y := figure(bins, edge, "measured")) is not None
+    ]
+    lines = [
+        Row(title, [Cell(plain(value, digits))])
+        for key, (title, digits) in ITEMS.items()
+        if (value := figure(items, key)) is not None
+    ]
+    blocks: list[Block] = (
+        [Table("Calibration item by item", ["Figure", "Value"], lines, "figures fit")] if lines else []
+    )
+    if points:
+        most = max(max(point) for point in points)
+        series = [
+            Series("Alike", expert_colour(1), [(0.0, 0.0), (most, most)], dots=False),
+            Series("Items in bins", ACCENT, sorted(points)),
+        ]
+        label = "Measured against predicted contribution of single items, c / (1 + c) of c nats"
+        drawn = line_chart(series, "reliability-diagram", label, "predicted contribution", "measured contribution")
+        blocks.append(Chart(drawn, {each.name: each.css for each in series}))
     return blocks
 
 
