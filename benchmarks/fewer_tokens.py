@@ -26,8 +26,10 @@ from astrea.common.progress import Reporter, TerminalReporter
 from astrea.common.provenance import commit, machine
 from astrea.data.feature_cache import FeatureCache
 from astrea.evaluation.generate import Predictor
-from astrea.lab.arena.run import Run, digest, packed_items, unpacked_items
-from astrea.lab.arena.statistics import paired_difference, summary
+from astrea.lab.arena.bootstrap import paired_difference
+from astrea.lab.arena.collect import scenes_of
+from astrea.lab.arena.run import Run, digest, packed_items, scene_numbers, unpacked_items
+from astrea.lab.arena.statistics import summary
 from astrea.lab.arena.variants import choose, variants
 from astrea.lab.probes.pareto import WANTED, reading_from, threshold_for
 from astrea.lab.probes.probes import PROBE_TASKS
@@ -64,6 +66,7 @@ def measure(run: Run, cache: Path, report: Reporter) -> dict[str, Any]:
         "seed": run.seed,
         "digest": digest(recipe),
         "tokens_share": share,
+        "scenes": scene_numbers(encoded, TASKS),
         **{name: scores_of(outcome) for name, outcome in rows.items()},
         "commit": commit(),
         **machine(),
@@ -96,7 +99,8 @@ def compared(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             row[way]["tasks"] = {t: float(np.mean([run[way]["tasks"][t] for run in own.values()])) for t in TASKS}
             if shared:
                 ours, theirs = stacked([own[s][way] for s in shared]), stacked([equal[s]["all"] for s in shared])
-                row[way]["minus_equal"] = {**paired_difference(ours, theirs), "seeds": len(shared)}
+                scenes = scenes_of([*(own[s] for s in shared), *(equal[s] for s in shared)])
+                row[way]["minus_equal"] = {**paired_difference(ours, theirs, scenes), "seeds": len(shared)}
         found[name] = row
     return found
 

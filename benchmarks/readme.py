@@ -75,7 +75,9 @@ def spread(row: dict[str, Any], digits: int = 1) -> str:
 
 def gap(apart: dict[str, Any] | None) -> str:
     """A difference to Astrea and its interval; empty where it was not measured."""
-    return f"{apart['mean']:+.1f} ({apart['low']:+.1f} to {apart['high']:+.1f})" if apart else ""
+    if not apart:
+        return ""
+    return f"{apart['mean']:+.1f}" + ("" if apart["low"] is None else f" ({apart['low']:+.1f} to {apart['high']:+.1f})")
 
 
 def arena_table(arena: dict[str, Any]) -> str:

@@ -20,7 +20,10 @@ def test_means_deviations_and_differences_by_hand(make_record):
     )
     assert list(made["strategies"]) == ["astrea", "average", "switch"]
     ours, average, switch = made["strategies"].values()
-    assert ours["average"] == {"mean": pytest.approx(70), "std": pytest.approx(200**0.5), "seeds": 2}
+    average_of = {"mean": pytest.approx(70), "std": pytest.approx(200**0.5), "seeds": 2}
+    assert {key: ours["average"][key] for key in average_of} == average_of
+    assert ours["average"]["low"] < 70 < ours["average"]["high"]
+    assert ours["average"]["over"] == "seeds and items"
     assert ours["tasks"]["area"]["mean"] == pytest.approx(70)
     assert ours["latency_ms"] == 2.5
     assert average["wall_s"] == 60
@@ -34,6 +37,51 @@ def test_means_deviations_and_differences_by_hand(make_record):
     assert made["load"]["cv"] == pytest.approx(0.15)
     assert made["shares"] == {"caption": {"clean": {"detection": pytest.approx(0.375)}}}
     json.dumps(made, allow_nan=False)
+
+
+def test_intervals_say_what_they_are_over_and_p_is_corrected_within_a_table(make_record):
+    scenes = {task: list(range(10)) for task in TASKS}
+    names = ("average", "switch", "mova")
+    made = collect(
+        [
+            make_record(items=0.8, scenes=scenes),
+            *(
+                make_record(name, items=items, scenes=scenes)
+                for name, items in zip(names, (0.6, 0.3, 0.2), strict=True)
+            ),
+            make_record("mixer", kind="ablation", items=0.6),  # made before runs said which scenes these are
+        ]
+    )
+    rows = {name: made["strategies"][name]["difference"] for name in names}
+    assert {row["over"] for row in rows.values()} == {"scenes"}
+    assert all(row["p"] <= row["p_holm"] for row in rows.values())
+    assert rows["average"]["p_holm"] == rows["average"]["p"] > rows["mova"]["p_holm"]  # the largest of three
+    assert rows["mova"]["p_holm"] == pytest.approx(3 * rows["mova"]["p"])
+    alone = made["ablations"]["mixer"]["difference"]
+    assert (alone["over"], alone["p_holm"]) == ("items", alone["p"])  # a table of one
+
+
+def test_the_use_of_an_expert_masked_and_retrained(make_record):
+    probes = {
+        "masking": {"detection": {"average": -20.0}, "captioning": {"average": 4.0}},
+        "robustness": {"clean": 80.0},
+        "calibration": {},
+        "saving": {},
+    }
+    made = collect(
+        [
+            make_record(items=0.8, probes=probes),
+            make_record(seed=1, items=0.5),
+            make_record("without_detection", kind="retraining", items=0.6),
+            make_record("without_detection", kind="retraining", seed=1, items=0.4),
+            make_record("without_captioning", kind="retraining", seed=2, items=0.4),  # no run of Astrea to compare with
+        ]
+    )
+    assert made["cur"] == {
+        "masked": {"detection": pytest.approx(0.25), "captioning": pytest.approx(-0.05)},
+        "retrained": {"detection": pytest.approx((0.25 + 0.2) / 2)},
+        "gap": {"masked": pytest.approx(0.3), "retrained": 0.0},
+    }
 
 
 def test_a_tie_is_no_win(make_record):

@@ -16,7 +16,7 @@ from astrea.lab.arena.variants import Variant, variants
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.assembly import assemble
-from astrea.world.evaluation.tasks import TASKS
+from astrea.world.evaluation.tasks import GROUP_SIZE, TASKS
 
 
 def hashed(*overrides: str) -> str:
@@ -120,6 +120,9 @@ def test_a_cell_holds_what_its_scores_are_made_of(single, base):
     assert list(single["tasks"]) == list(TASKS) == list(single["items"])
     for task in TASKS:
         assert single["tasks"][task] == pytest.approx(100 * unpacked_items(single["items"][task]).mean(), abs=0.1)
+        assert len(single["scenes"][task]) == len(single["items"][task])
+    assert set(single["scenes"]["caption"]) & set(single["scenes"]["attribute"])  # one picture, one number
+    assert max(map(single["scenes"]["retrieval_i2t"].count, single["scenes"]["retrieval_i2t"])) == GROUP_SIZE
     assert single["average"] == pytest.approx(np.mean(list(single["tasks"].values())))
     assert single["steps"] == 11
     assert single["wall_s"] == pytest.approx(single["seconds"]["fuse"] + single["seconds"]["tune"], abs=0.02)

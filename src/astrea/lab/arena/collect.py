@@ -15,9 +15,10 @@ import numpy as np
 
 from astrea.common.errors import AstreaError
 from astrea.common.paths import is_folder, list_folder, read_json
+from astrea.lab.arena.bootstrap import hierarchical_bootstrap, holm, paired_difference
 from astrea.lab.arena.lr_sweep import KIND, sweep_results
 from astrea.lab.arena.run import SCHEMA, unpacked_items
-from astrea.lab.arena.statistics import mean_tree, paired_difference, summary
+from astrea.lab.arena.statistics import mean_tree, summary
 from astrea.lab.probes.pareto import WANTED
 from astrea.lab.probes.robustness import CORRUPTIONS
 from astrea.world.evaluation.tasks import TASKS
@@ -65,14 +66,17 @@ def collect(records: Iterable[Record]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "tasks": list(TASKS),
-        "strategies": {name: strategy_row(runs, ours) for name, runs in ranked(rivals)},
+        "strategies": corrected({name: strategy_row(runs, ours) for name, runs in ranked(rivals)}),
         "best_other": best_other(rivals),
         "wins": wins(rivals),
-        "ablations": {name: short_row(runs, ours) for name, runs in ranked(groups["ablation"])},
-        "retraining": {
-            name.removeprefix("without_"): short_row(runs, ours) for name, runs in groups["retraining"].items()
-        },
-        "pairs": {name.removeprefix("pair_"): short_row(runs, ours) for name, runs in ranked(groups["pair"])},
+        "ablations": corrected({name: short_row(runs, ours) for name, runs in ranked(groups["ablation"])}),
+        "retraining": corrected(
+            {name.removeprefix("without_"): short_row(runs, ours) for name, runs in groups["retraining"].items()}
+        ),
+        "pairs": corrected(
+            {name.removeprefix("pair_"): short_row(runs, ours) for name, runs in ranked(groups["pair"])}
+        ),
+        "cur": cur(ours, groups["retraining"]),
         "conditions": {name: mean_tree([run["conditions"] for run in runs]) for name, runs in rivals.items()},
         "load": mean_tree([run["load"] for run in ours]),
         "shares": mean_tree([run["shares"] for run in ours]),
@@ -92,7 +96,7 @@ def collect(records: Iterable[Record]) -> dict[str, Any]:
             for name, runs in rivals.items()
             if any(run["curve"] for run in runs)
         },
-        "equal_wall": {name: equal_time_row(runs, ours) for name, runs in ranked(groups["wall"])},
+        "equal_wall": corrected({name: equal_time_row(runs, ours) for name, runs in ranked(groups["wall"])}),
         "trials": sweep_results(groups[KIND], rivals),
         "commit": ", ".join(sorted({record["commit"] for record in everyone if record["commit"]})) or None,
         "machine": everyone[0]["machine"] if everyone else None,
@@ -114,7 +118,7 @@ def strategy_row(runs: list[Record], ours: list[Record]) -> dict[str, Any]:
     """What arena.json holds of one strategy."""
     return {
         "note": runs[0]["note"],
-        "average": {**summary([run["average"] for run in runs]), "seeds": len(runs)},
+        "average": {**summary([run["average"] for run in runs]), "seeds": len(runs), **interval(runs)},
         "values": {str(run["seed"]): run["average"] for run in runs},
         "tasks": {task: summary([run["tasks"][task] for run in runs]) for task in TASKS},
         "params_trainable": runs[0]["params_trainable"],
@@ -177,17 +181,70 @@ def equal_time_row(runs: list[Record], ours: list[Record]) -> dict[str, Any]:
     }
 
 
-def difference(runs: list[Record], ours: list[Record]) -> dict[str, float] | None:
+def corrected(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows of one table: the p of each difference to Astrea corrected for their number, as ``p_holm``."""
+    chances = {
+        name: row["difference"]["p"]
+        for name, row in rows.items()
+        if name != SELF and row["difference"] is not None and row["difference"]["p"] is not None
+    }
+    for name, adjusted in holm(chances).items():
+        rows[name]["difference"]["p_holm"] = adjusted
+    return rows
+
+
+def difference(runs: list[Record], ours: list[Record]) -> dict[str, Any] | None:
     """These runs minus Astrea's, over the seeds that both have; None where there is no such seed."""
     own = {run["seed"]: run for run in ours}
     shared = [run for run in runs if run["seed"] in own]
     if not shared:
         return None
+    theirs = [own[run["seed"]] for run in shared]
+    return paired_difference(scores_of(shared), scores_of(theirs), scenes_of([*shared, *theirs]))
 
-    def scores(some: list[Record]) -> dict[str, np.ndarray]:
-        return {task: np.stack([unpacked_items(run["items"][task]) for run in some]) for task in TASKS}
 
-    return paired_difference(scores(shared), scores([own[run["seed"]] for run in shared]))
+def interval(runs: list[Record]) -> dict[str, Any]:
+    """How sure the average of these runs is: see `hierarchical_bootstrap`."""
+    found = hierarchical_bootstrap(scores_of(runs), scenes_of(runs))
+    return {key: found[key] for key in ("low", "high", "over")}
+
+
+def cur(ours: list[Record], retrained: Mapping[str, list[Record]]) -> dict[str, dict[str, float]]:
+    """The conditional utilisation rate of every expert, and the information gap (arXiv 2507.03262).
+
+        CUR = (average - average without the expert) / average, of the same items and seeds
+
+    Returns:
+        "masked" (taken away at test time) and "retrained" (never there): expert -> mean CUR; "gap": of either, the
+        largest CUR minus the smallest.
+    """
+    masked: dict[str, list[float]] = defaultdict(list)
+    for run in ours:
+        probes = run.get("probes") or {}
+        clean = (probes.get("robustness") or {}).get("clean")
+        for name, change in (probes.get("masking") or {}).items() if clean else ():
+            masked[name].append(-change["average"] / clean)
+    own = {run["seed"]: run["average"] for run in ours}
+    lost = {
+        name.removeprefix("without_"): [1 - r["average"] / own[r["seed"]] for r in runs if own.get(r["seed"])]
+        for name, runs in retrained.items()
+    }
+    found = {
+        way: {name: float(np.mean(values)) for name, values in each.items() if values}
+        for way, each in (("masked", masked), ("retrained", lost))
+    }
+    return {**found, "gap": {way: max(each.values()) - min(each.values()) for way, each in found.items() if each}}
+
+
+def scores_of(runs: list[Record]) -> dict[str, np.ndarray]:
+    """Task -> scores (S, N) of every seed's items."""
+    return {task: np.stack([unpacked_items(run["items"][task]) for run in runs]) for task in TASKS}
+
+
+def scenes_of(runs: list[Record]) -> Mapping[str, list[int]] | None:
+    """Of which scene each item is; None where a run does not say (those from before they did)."""
+    found: Mapping[str, list[int]] | None = runs[0].get("scenes")
+    return found if all(run.get("scenes") == found for run in runs) else None
 
 
 def best_other(rivals: Mapping[str, list[Record]]) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,7 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
         "average": outcome.average,
         "tasks": outcome.scores,
         "items": {task: packed_items(task, values) for task, values in outcome.per_item.items()},
+        "scenes": scene_numbers(encoded, TASKS),
         "conditions": condition_scores(encoded, outcome),
         "shares": shares_table(encoded, outcome, names),
         "load": load_with_entropy(outcome.shares, names),
@@ -201,6 +202,15 @@ def packed_items(task: str, values: np.ndarray) -> str | list[float]:
 def unpacked_items(packed: str | list[float]) -> np.ndarray:
     """What `packed_items` packed."""
     return np.array([float(value) for value in packed])
+
+
+def scene_numbers(encoded: EncodedTestSets, tasks: Sequence[str]) -> dict[str, list[int]]:
+    """Of which scene each item of a task is, the same number in every task; near-duplicates of a scene are counted as
+    the scene that they were made of."""
+    numbers: dict[int, int] = {}
+    return {
+        task: [numbers.setdefault(scene.spec.seed, len(numbers)) for scene in scene_of(encoded, task)] for task in tasks
+    }
 
 
 def shares_table(

@@ -1,7 +1,4 @@
-"""Means over seeds, and how sure a difference between two variants is.
-
-Letters: S seeds, N items of a task, R resamples.
-"""
+"""Means over seeds: of figures, and of whole trees of them."""
 
 from __future__ import annotations
 
@@ -9,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
-RESAMPLES = 2000
 
 
 def summary(values: Sequence[float]) -> dict[str, float | None]:
@@ -37,31 +32,3 @@ def mean_tree(trees: Sequence[Any]) -> Any:
     if all(isinstance(tree, int | float) and not isinstance(tree, bool) for tree in there):
         return float(np.mean(there))
     return first
-
-
-def paired_difference(
-    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, float]:
-    """The difference of two averages over tasks (ours minus theirs, points), with a 95 % paired bootstrap interval.
-
-    Test items are drawn anew within each task, the same ones for both sides, so that easy and hard items cancel. Seeds
-    are averaged, not drawn: the interval is about the test set.
-
-    Args:
-        ours, theirs: task -> scores (S, N), 0..1, the same seeds and items on both sides.
-
-    Returns:
-        mean, low, high.
-    """
-    rng = np.random.default_rng(seed)
-    point, drawn_R = 0.0, np.zeros(resamples)
-    for task in ours:
-        apart_N = (np.asarray(ours[task], dtype=float) - np.asarray(theirs[task], dtype=float)).mean(0)
-        count = len(apart_N)
-        # How often each item is drawn, instead of which: one matrix product does all resamples.
-        times_RN = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
-        point += float(apart_N.mean())
-        drawn_R += times_RN @ apart_N / count
-    scale = 100 / len(ours)
-    low, high = np.percentile(drawn_R * scale, [2.5, 97.5])
-    return {"mean": point * scale, "low": float(low), "high": float(high)}

@@ -21,7 +21,7 @@ def arena_table(arena: Mapping[str, Any]) -> Table:
     title = "arena: average over the twelve tasks, with 95 % intervals"
     table = Table(title=title, title_style="bold", header_style="dim", box=SIMPLE_HEAD, padding=0)
     table.add_column("variant", overflow="fold")
-    for name in ("  average (seeds)", "  minus astrea", "  seconds"):
+    for name in ("  average (seeds)", "  minus astrea", "  p (Holm)", "  seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in arena["strategies"].items():
         style = "bold" if name == "astrea" else ""
@@ -52,10 +52,18 @@ def lr_sweep_table(arena: Mapping[str, Any]) -> Table:
 
 
 def _cells(name: str, row: Mapping[str, Any], average: Mapping[str, Any], seeds: int) -> list[Text]:
-    apart = row["difference"] if name != "astrea" else None
+    apart = (row["difference"] if name != "astrea" else None) or {}
     return [
         Text(name),
         Text(f"{average['mean']:.1f}" + ("" if average["std"] is None else f" ± {average['std']:.1f}") + f" ({seeds})"),
-        Text("" if apart is None else f"{apart['mean']:+.1f} ({apart['low']:+.1f} to {apart['high']:+.1f})"),
+        Text(_difference(apart)),
+        Text(f"{apart['p_holm']:.3f}" if "p_holm" in apart else ""),
         Text(f"{row['wall_s']:.0f}" if "wall_s" in row else ""),
     ]
+
+
+def _difference(apart: Mapping[str, Any]) -> str:
+    if not apart:
+        return ""
+    ends = "" if apart["low"] is None else f" ({apart['low']:+.1f} to {apart['high']:+.1f})"
+    return f"{apart['mean']:+.1f}{ends}"

@@ -74,6 +74,8 @@ class Csv:
     address: str
 
 
+DIFFERENCE_HEADS = ("Minus Astrea", "95 % interval", "p (Holm)")
+
 Block: TypeAlias = Table | Chart | Text | Csv
 
 
@@ -99,8 +101,12 @@ def interval(tree: object) -> str:
 
 
 def difference_cells(name: str, row: Mapping[str, object]) -> list[Cell]:
-    """Two cells: the difference to Astrea and its interval; both empty for Astrea itself."""
+    """The cells of `DIFFERENCE_HEADS`: empty for Astrea itself."""
     if name == SELF:
-        return [Cell(), Cell()]
+        return [Cell(), Cell(), Cell()]
     difference = row.get("difference")
-    return [number_cell(figure(difference, "mean"), sign=True), Cell(interval(difference))]
+    return [
+        number_cell(figure(difference, "mean"), sign=True),
+        Cell(interval(difference)),
+        number_cell(figure(difference, "p_holm"), 3),
+    ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from astrea.lab.arena.page.blocks import (
+    DIFFERENCE_HEADS,
     Block,
     Cell,
     Chart,
@@ -32,6 +33,7 @@ CSV_COLUMNS = {
     "minus_astrea": ("difference", "mean"),
     "low": ("difference", "low"),
     "high": ("difference", "high"),
+    "p_holm": ("difference", "p_holm"),
     "trained_parameters": ("params_trainable",),
     "visual_tokens": ("visual_tokens",),
     "flops_per_question": ("flops_per_sample",),
@@ -59,7 +61,7 @@ def strategies(arena: Mapping[str, Any]) -> list[Block]:
         ]
         lines.append(name_row(name, cells))
     heads = [
-        *("Strategy", "Average", "Seeds", "Minus Astrea", "95 % interval", "Trained parameters", "Visual tokens"),
+        *("Strategy", "Average", "Seeds", *DIFFERENCE_HEADS, "Trained parameters", "Visual tokens"),
         *("FLOPs per question", "Latency, ms", "Training time"),
     ]
     others = {name: row for name, row in rows.items() if name != SELF}
@@ -93,7 +95,7 @@ def equal_time(arena: Mapping[str, Any]) -> Block:
         each = part(rows, name)
         times = [Cell(duration(figure(each, key))) for key in ("wall_s", "astrea_wall_s")]
         lines.append(name_row(name, [*_average_cells(name, each), *times, number_cell(figure(each, "steps"), 0)]))
-    heads = ["Strategy", "Average", "Seeds", "Minus Astrea", "95 % interval", "Training time", "Astrea's", "Steps"]
+    heads = ["Strategy", "Average", "Seeds", *DIFFERENCE_HEADS, "Training time", "Astrea's", "Steps"]
     title = "The best others, trained as long as Astrea"
     return Table("Strategies at equal training time", heads, lines, "figures fit", title)
 
@@ -132,7 +134,7 @@ def ablations(arena: Mapping[str, Any]) -> list[Block]:
         note = Cell(str(each.get("note") or ""), classes="more")
         cells = [note, Cell(spread(each)), number_cell(figure(each, "seeds"), 0), *difference_cells("", each)]
         lines.append(Row(ablation_title(name), cells))
-    heads = ["Variant", "What that means", "Average", "Seeds", "Minus Astrea", "95 % interval"]
+    heads = ["Variant", "What that means", "Average", "Seeds", *DIFFERENCE_HEADS]
     return [
         *difference_charts(rows, "Astrea without each ingredient, minus Astrea"),
         Table("Astrea without each ingredient", heads, lines, "figures own"),

@@ -33,15 +33,25 @@ def _masked_and_retrained(arena: Mapping[str, Any]) -> list[Block]:
             [
                 number_cell(masked.get(name), sign=True),
                 number_cell(first.get(name), 0),
+                number_cell(figure(arena, "cur", "masked", name), 3),
                 number_cell(figure(retrained, name, "difference", "mean"), sign=True),
                 Cell(interval(part(retrained, name, "difference"))),
+                number_cell(figure(retrained, name, "difference", "p_holm"), 3),
                 number_cell(second.get(name), 0),
+                number_cell(figure(arena, "cur", "retrained", name), 3),
             ],
         )
         for name in sorted(names, key=lambda n: (second.get(n, first.get(n, len(names))), n))
     ]
-    heads = ["Expert taken away", "Masked", "Rank", "Trained without", "95 % interval", "Rank"]
+    heads = [
+        *("Expert taken away", "Masked", "Rank", "CUR"),
+        *("Trained without", "95 % interval", "p (Holm)", "Rank", "CUR"),
+    ]
     blocks: list[Block] = [Table("What each expert is worth", heads, lines, "figures fit")]
+    gaps = {way: figure(arena, "cur", "gap", way) for way in ("masked", "retrained")}
+    known = [f"{number(gap, 3)} {way}" for way, gap in gaps.items() if gap is not None]
+    if known:
+        blocks.append(Text(f"Information gap, the largest CUR minus the smallest: {', '.join(known)}."))
     both = first.keys() & second.keys()
     if len(both) > 1:
         same = sum(first[name] == second[name] for name in both)

@@ -31,8 +31,9 @@ class Section:
 
 _BELOW = 'Differences are "this one minus Astrea" in points of the average: below zero, Astrea is better.'
 _INTERVALS = (
-    "The 95 % intervals come from drawing the test items anew, the same ones on both sides; seeds are averaged, so an "
-    "interval says nothing about other seeds."
+    "The 95 % intervals are a bootstrap over seeds and scenes (all items of a scene together), the same ones on both "
+    "sides; runs that do not say which scenes they were measured on have theirs over seeds and items. p is corrected "
+    "for the number of rows (Holm)."
 )
 _NO_RUNS = "No runs for it are finished."
 _NO_PROBES = "Astrea's runs were not probed."
@@ -70,7 +71,8 @@ SECTIONS = (
         "Neither masking nor retraining nor pairs of experts were measured.",
         "The change of the average, in points. Masked: taken away at test time, nothing trained anew (on the probed "
         "tasks, retrieval left out). Trained without: never there, so that the others could learn to fill in (all "
-        "tasks). Rank 1 is the expert that is missed most.",
+        "tasks). Rank 1 is the expert that is missed most. CUR, the conditional utilisation rate (arXiv 2507.03262): "
+        "the part of the average that is lost.",
     ),
     Section(
         "conditions",
