@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from astrea.common.progress import Reporter
-from astrea.model.components import LANGUAGE
+from astrea.model.components import BUNDLED, LANGUAGE
 from astrea.training.assembly import assemble
 from astrea.training.trainer import train
 from astrea.world import pretrain as pretraining
@@ -84,3 +84,21 @@ def test_a_run_from_scratch_that_uses_none_trains_none_and_goes_on(make_run, mon
     assert train(run, tmp_path / "run", report=Reporter()).is_dir()
     sys.modules.pop("palette_expert", None)
     assert not (tmp_path / "run" / "parts").exists()
+
+
+def test_a_neutral_language_model_beside_the_shipped_experts(make_run, unjudged, monkeypatch, tmp_path):
+    monkeypatch.setattr(pretraining, "sentence_perplexity", lambda objective: 7.5)
+    gate = {
+        **BRIEF,
+        "llm": {**BRIEF["llm"], "text": "sentences"},
+        "min_accuracy": 1,
+    }  # it answers nothing, and need not
+    run = make_run(pretraining=gate)
+    pretrain(run, tmp_path, report=Reporter(), shipped_experts=True)
+    card = json.loads((tmp_path / "card.json").read_text())
+    shipped = json.loads((BUNDLED / "card.json").read_text())
+    assert {n: card["sha256"][n] for n in COMPACT} == {n: shipped["sha256"][n] for n in COMPACT}
+    assert card["sha256"][LANGUAGE] != shipped["sha256"][LANGUAGE]
+    assert (card["ground_truth_accuracy"], card["sentence_perplexity"]) == (None, 7.5)
+    assert card["pretraining"]["llm"]["text"] == "sentences"
+    assemble(run, tmp_path)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from pydantic import (
     Field,
     PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
 )
 
 from astrea.recipes.experts import ExpertEntry
@@ -49,6 +53,16 @@ class LanguagePretraining(PretrainPart):
     batch: PositiveInt = 8
     lr: float = Field(2e-3, gt=0)
     muon: float = Field(2.0, ge=0, description="learning rate of the hidden matrices over lr, by Muon; 0 = AdamW")
+    text: Literal["tasks", "sentences"] = Field(
+        "tasks",
+        description="what it learns from: scenes told in words with the tasks' questions and answers, or plain sentences "
+        "alone (neutral: no strategy of fusion finds its own input format in it)",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Parts that are there already say what they were made with, from before there was a choice.
+        return {key: value for key, value in dump(self).items() if (key, value) != ("text", "tasks")}
 
 
 class Distill(PretrainPart):

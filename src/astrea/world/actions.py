@@ -23,12 +23,15 @@ from astrea.world.pretrain import pretrain as make_parts
 from astrea.world.sheet import contact_sheet
 
 
-def pretrain(recipe: str, overrides: Sequence[str], folder: Path, *, only: list[str] | None) -> None:
+def pretrain(
+    recipe: str, overrides: Sequence[str], folder: Path, *, only: list[str] | None, shipped_experts: bool = False
+) -> None:
     """Train the parts of a recipe into a folder."""
     loaded = load_recipe(Recipe, recipe, overrides)
     if loaded.world.kind != "drawn":
-        if only:
-            raise AstreaError("--only is of the drawn world's parts", "leave it out")
+        if only or shipped_experts:
+            option = "--only" if only else "--shipped-experts"
+            raise AstreaError(f"{option} is of the drawn world's parts", "leave it out")
         with TerminalReporter() as report:
             open_world(loaded).pretrain(folder, report=report)
         print_path("parts", folder)
@@ -40,7 +43,7 @@ def pretrain(recipe: str, overrides: Sequence[str], folder: Path, *, only: list[
             "train it as it is, or name a part with --only",
         )
     with TerminalReporter() as report:
-        make_parts(loaded, folder, report=report, only=only)
+        make_parts(loaded, folder, report=report, only=only, shipped_experts=shipped_experts)
     print_path("parts", folder)
 
 

@@ -23,12 +23,18 @@ def pretrain(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Only this part (repeat for more); for parallel runs.")
     ] = None,
+    shipped_experts: Annotated[
+        bool,
+        typer.Option(
+            "--shipped-experts", help="Copy the package's experts instead of training them: a new language model alone."
+        ),
+    ] = False,
 ) -> None:
     """Train the compact experts and the language model of a recipe.
 
     Only those that the recipe uses; what it takes from checkpoints of others is not trained.
     """
-    actions.pretrain(recipe, overrides or [], folder, only=only)
+    actions.pretrain(recipe, overrides or [], folder, only=only, shipped_experts=shipped_experts)
 
 
 def scenes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from astrea.common.files import sha256_file, write_json_atomic
 from astrea.common.paths import exists, file_guard, read_json
 from astrea.common.progress import SILENT, Reporter
 from astrea.common.provenance import commit
-from astrea.model.components import CARD, LANGUAGE, fill, made_with, save_component
+from astrea.model.components import BUNDLED, CARD, LANGUAGE, fill, made_with, save_component
 from astrea.recipes.recipe import PretrainPart, Recipe
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.world.dataset import scenes_of
@@ -24,6 +25,7 @@ from astrea.world.evaluation.experts import JUDGES, Scores
 from astrea.world.experts.compact import COMPACT
 from astrea.world.experts.pretrain import ExpertObjective
 from astrea.world.language.pretraining import LanguageObjective, reading_accuracy
+from astrea.world.language.sentences import SentenceObjective, sentence_perplexity
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 
 GATE = "gate.json"
@@ -31,11 +33,19 @@ JUDGED = 300
 """Validation scenes that an expert's scores on the card are from."""
 
 
-def pretrain(recipe: Recipe, folder: Path, *, report: Reporter = SILENT, only: list[str] | None = None) -> Path:
+def pretrain(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    report: Reporter = SILENT,
+    only: list[str] | None = None,
+    shipped_experts: bool = False,
+) -> Path:
     """Train the parts that the recipe uses and write them with their card; a part that is already there is kept.
 
     Args:
         only: train these instead, whatever the recipe uses.
+        shipped_experts: copy the package's experts into the folder instead of training them.
 
     Raises:
         AstreaError: an unknown part, one that is there but was made with other settings, a language model that did not
@@ -49,13 +59,17 @@ def pretrain(recipe: Recipe, folder: Path, *, report: Reporter = SILENT, only: l
         return folder
     with file_guard(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if shipped_experts:
+            wanted = [name for name in wanted if name == LANGUAGE]
+            for name in COMPACT:
+                shutil.copyfile(BUNDLED / f"{name}.safetensors", folder / f"{name}.safetensors")
     for name in wanted:
         path = folder / f"{name}.safetensors"
         if not exists(path):
             (pretrain_language if name == LANGUAGE else train_expert)(recipe, folder, name, report)
         else:
             refuse_other(path, settings_digest(recipe, name))
-    if LANGUAGE in wanted:
+    if LANGUAGE in wanted and has_gate(recipe):
         check_gate(recipe, folder, report)
     return write_card(recipe, folder)
 
@@ -90,12 +104,13 @@ def train_expert(recipe: Recipe, folder: Path, name: str, report: Reporter) -> N
 
 
 def pretrain_language(recipe: Recipe, folder: Path, name: str, report: Reporter) -> None:
-    """Train the language model on scenes described in words."""
+    """Train the language model on scenes described in words, or on plain sentences."""
     torch.manual_seed(recipe.seed)
     model = tiny_language_model(recipe.llm, tiny_tokenizer())
     (folder / GATE).unlink(missing_ok=True)  # it was another model's
     path, settings = folder / f"{name}.safetensors", settings_digest(recipe, name)
-    fit(model, language_objective(recipe, model), recipe.pretraining.llm, path, settings=settings, report=report)
+    objective = language_objective(recipe, model) if has_gate(recipe) else sentence_objective(recipe, model)
+    fit(model, objective, recipe.pretraining.llm, path, settings=settings, report=report)
 
 
 def language_objective(recipe: Recipe, model: Any) -> LanguageObjective:
@@ -104,6 +119,17 @@ def language_objective(recipe: Recipe, model: Any) -> LanguageObjective:
     return LanguageObjective(
         model, tiny_tokenizer(), recipe.seed, canvas=world.canvas, difficulty=world.difficulty, steps=steps
     )
+
+
+def sentence_objective(recipe: Recipe, model: Any) -> SentenceObjective:
+    """How the neutral language model learns."""
+    world = recipe.world
+    return SentenceObjective(model, tiny_tokenizer(), recipe.seed, canvas=world.canvas, difficulty=world.difficulty)
+
+
+def has_gate(recipe: Recipe) -> bool:
+    """Whether the language model is to answer questions; one that has only read sentences can't."""
+    return recipe.pretraining.llm.text == "tasks"
 
 
 def fit(
@@ -154,6 +180,7 @@ def check_gate(recipe: Recipe, folder: Path, report: Reporter) -> None:
 def write_card(recipe: Recipe, folder: Path, *, judged: int = JUDGED) -> Path:
     """The card: how the parts were made, what they score (on ``judged`` validation scenes), what their bytes are."""
     names = [name for name in (*COMPACT, LANGUAGE) if exists(folder / f"{name}.safetensors")]
+    neutral = LANGUAGE in names and not has_gate(recipe)
     gate = folder / GATE
     card = {
         "command": "astrea pretrain " + recipe.name,
@@ -165,12 +192,20 @@ def write_card(recipe: Recipe, folder: Path, *, judged: int = JUDGED) -> Path:
         "pretraining": recipe.pretraining.model_dump(),
         "language": recipe.llm.model_dump(),
         "ground_truth_accuracy": read_json(gate) if LANGUAGE in names and exists(gate) else None,
+        **({"sentence_perplexity": neutral_perplexity(recipe, folder)} if neutral else {}),
         "scores": {name: expert_score(recipe, folder, name, judged) for name in names if name != LANGUAGE and judged},
         "sha256": {name: sha256_file(folder / f"{name}.safetensors") for name in names},
     }
     with file_guard(folder):
         write_json_atomic(folder / CARD, card)
     return folder
+
+
+def neutral_perplexity(recipe: Recipe, folder: Path) -> float:
+    """What the neutral language model makes of sentences that it has not read, from the bytes that are kept."""
+    model = tiny_language_model(recipe.llm, tiny_tokenizer())
+    fill(model, folder / f"{LANGUAGE}.safetensors", LANGUAGE)
+    return round(sentence_perplexity(sentence_objective(recipe, model)), 3)
 
 
 @torch.no_grad()
