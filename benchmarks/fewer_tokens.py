@@ -28,7 +28,7 @@ from astrea.data.feature_cache import FeatureCache
 from astrea.evaluation.generate import Predictor
 from astrea.lab.arena.bootstrap import paired_difference
 from astrea.lab.arena.collect import scenes_of
-from astrea.lab.arena.run import Run, digest, packed_items, scene_numbers, unpacked_items
+from astrea.lab.arena.run import Run, packed_items, scene_numbers, unpacked_items
 from astrea.lab.arena.statistics import summary
 from astrea.lab.arena.variants import choose, variants
 from astrea.lab.probes.pareto import WANTED, reading_from, threshold_for
@@ -55,7 +55,7 @@ def measure(run: Run, cache: Path, report: Reporter) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         model, processor = load_model(train(recipe, Path(folder) / "run", cache=cache, report=report))
     predictor = Predictor(model, processor.tokenizer)
-    encoded = encode_test_sets(model, build_test_sets(recipe.world, recipe.data), FeatureCache(cache), report)
+    encoded = encode_test_sets(model, build_test_sets(run.test_world(), recipe.data), FeatureCache(cache), report)
     rows = {"all": run_tasks(predictor, encoded, TASKS, blind=False, label="all tokens", report=report)}
     threshold, share = threshold_for(predictor, encoded, PROBE_TASKS)
     if share <= WANTED:
@@ -64,7 +64,7 @@ def measure(run: Run, cache: Path, report: Reporter) -> dict[str, Any]:
     return {
         "name": run.variant.name,
         "seed": run.seed,
-        "digest": digest(recipe),
+        "digest": run.digest(),
         "tokens_share": share,
         "scenes": scene_numbers(encoded, TASKS),
         **{name: scores_of(outcome) for name, outcome in rows.items()},
@@ -128,12 +128,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as cache, TerminalReporter() as report:
         for run in (Run("tiny", base, each, seed) for seed in chosen.seeds for each in everyone):
             file = chosen.out / f"{run.variant.name}-{run.seed}.json"
-            if not (file.exists() and json.loads(file.read_text())["digest"] == digest(run.resolve())):
+            if not (file.exists() and json.loads(file.read_text())["digest"] == run.digest()):
                 write_json_atomic(file, measure(run, Path(cache), report))
     who = {each.name: each for each in known}
     found = [json.loads(file.read_text()) for file in sorted(chosen.out.glob("*-*.json"))]
     # Other seeds may have been measured before, but not with other settings.
-    runs = [c for c in found if c["digest"] == digest(Run("tiny", base, who[c["name"]], c["seed"]).resolve())]
+    runs = [c for c in found if c["digest"] == Run("tiny", base, who[c["name"]], c["seed"]).digest()]
     results = {
         "command": shlex.join(["python", "benchmarks/fewer_tokens.py", *words]),
         "commit": ", ".join(sorted({run["commit"] for run in runs if run["commit"]})) or None,

@@ -14,6 +14,7 @@ from astrea.common.output import out, print_path
 from astrea.common.paths import is_file
 from astrea.common.progress import TerminalReporter
 from astrea.lab.arena import arena as arena_run
+from astrea.lab.arena.sealed import TEST, VALIDATION, TestSet
 from astrea.lab.arena.table import arena_table, lr_sweep_table
 
 
@@ -28,8 +29,15 @@ def arena(
     quick: bool,
     wall: bool,
     trials: bool,
+    on: str,
+    sealed: int | None,
 ) -> None:
     """Run an arena, or go on with it, and print its table."""
+    if on not in (TEST, VALIDATION):
+        raise AstreaError(f"--on {on}: there is no such split to measure on", f"known: {TEST}, {VALIDATION}")
+    if sealed is not None and on != TEST:
+        raise AstreaError("--sealed draws a test set, so not --on validation", "run one after the other")
+    test = TestSet(on, sealed)
     asked = arena_run.Arena(
         recipe,
         (*(arena_run.QUICK_OVERRIDES if quick else ()), *overrides),
@@ -40,6 +48,7 @@ def arena(
         equal_time=wall,
         command=shlex.join(["astrea", *sys.argv[1:]]),
         lr_sweep=trials,
+        test=test,
     )
     with TerminalReporter() as report:
         try:
@@ -48,9 +57,9 @@ def arena(
             report.say("stopped; finished runs are kept, go on with the same command")
             raise typer.Exit(130) from None
     out.print(lr_sweep_table(made) if trials else arena_table(made))
-    print_path("figures", folder / "arena.json")
-    if is_file(folder / "arena.html"):
-        print_path("page", folder / "arena.html")
+    for what, path in (("figures", folder / f"{test.name}.json"), ("page", folder / f"{test.name}.html")):
+        if is_file(path):
+            print_path(what, path)
     if failed:
         errors = "\n".join(f"{name}: {error}" for name, error in failed.items())
         raise AstreaError(f"{len(failed)} failed:\n{errors}", "correct these; the same command goes on")

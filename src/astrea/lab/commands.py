@@ -42,6 +42,18 @@ def arena(
             "first seed only, scored on the validation split.",
         ),
     ] = False,
+    on: Annotated[
+        str, typer.Option("--on", help="test, or validation: what settings are chosen on. Its models are kept.")
+    ] = "test",
+    sealed: Annotated[
+        int | None,
+        typer.Option(
+            "--sealed",
+            min=0,
+            help="Measure once on a test set that this seed draws. A seed that a result file names is refused.",
+            metavar="SEED",
+        ),
+    ] = None,
 ) -> None:
     """Compare Astrea with the other fusion strategies.
 
@@ -50,9 +62,11 @@ def arena(
     [bold]astrea arena --quick[/bold]
     [bold]astrea arena --strategies astrea,sequence_concat,ablations --seeds 3 tune.steps=200[/bold]
 
+    [bold]astrea arena --on validation[/bold], then once [bold]--sealed 4711[/bold]  choose, then report
+
     Every finished run is a file; the same command goes on where it was.
     """
     actions.arena(
         recipe, overrides or [], folder, strategies=strategies, seeds=seeds, processes=processes, quick=quick,
-        wall=wall, trials=trials,
+        wall=wall, trials=trials, on=on, sealed=sealed,
     )  # fmt: skip

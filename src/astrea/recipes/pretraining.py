@@ -55,8 +55,8 @@ class LanguagePretraining(PretrainPart):
     muon: float = Field(2.0, ge=0, description="learning rate of the hidden matrices over lr, by Muon; 0 = AdamW")
     text: Literal["tasks", "sentences"] = Field(
         "tasks",
-        description="what it learns from: scenes told in words with the tasks' questions and answers, or plain sentences "
-        "alone (neutral: no strategy of fusion finds its own input format in it)",
+        description="what it learns from: scenes told in words with the tasks' questions and answers, or plain "
+        "sentences alone (neutral: no strategy of fusion finds its own input format in it)",
     )
 
     @model_serializer(mode="wrap")

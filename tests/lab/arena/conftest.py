@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from astrea.lab.arena.pool import Pool
-from astrea.lab.arena.run import SCHEMA, Run, digest, packed_items, unpacked_items
+from astrea.lab.arena.run import SCHEMA, Run, packed_items, unpacked_items
 from astrea.world.evaluation.tasks import TASKS
 from listening import Said
 
@@ -96,8 +96,8 @@ def pretended(make_record, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are written at once, as if the runs had been executed."""
 
     def run(self: Pool, runs: Sequence[Run]) -> None:
-        (self.folder / "cells").mkdir(parents=True, exist_ok=True)
         for run in runs:
+            self.path(run).parent.mkdir(parents=True, exist_ok=True)
             who = run.variant
             made = make_record(
                 who.name,
@@ -105,7 +105,7 @@ def pretended(make_record, monkeypatch: pytest.MonkeyPatch) -> None:
                 seed=run.seed,
                 wall_s=100.0 if who.name == "astrea" else 60.0,
                 overrides=list(who.overrides),
-                digest=digest(run.resolve()),
+                digest=run.digest(),
             )
             self.path(run).write_text(json.dumps(made))
 

@@ -15,7 +15,7 @@ import pytest
 
 from astrea.common.errors import AstreaError
 from astrea.lab.arena.pool import Pool, rough_time
-from astrea.lab.arena.run import Run, digest
+from astrea.lab.arena.run import Run
 from astrea.lab.arena.variants import Variant
 
 STUB = """
@@ -53,7 +53,7 @@ def stub(tmp_path: Path, make_record, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def execute(stub: Path, said, *runs: Run, processes: int = 2) -> Pool:
-    known = {each.stem: digest(each.resolve()) for each in runs if "tune.step=" not in "".join(each.base)}
+    known = {each.stem: each.digest() for each in runs if "tune.step=" not in "".join(each.base)}
     (stub / "digests.json").write_text(json.dumps(known))
     pool = Pool(stub.parent / "arena", processes, said, worker=(sys.executable, str(stub / "stub.py")))
     pool.run(runs)

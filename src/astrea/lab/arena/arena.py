@@ -9,14 +9,15 @@ from typing import Any
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
-from astrea.common.paths import file_guard
+from astrea.common.paths import file_guard, is_file, read_json
 from astrea.common.progress import SILENT, Reporter
 from astrea.lab.arena.collect import Record, collect, read_runs
 from astrea.lab.arena.equal_time import at_equal_time
 from astrea.lab.arena.lr_sweep import KIND, sweep, sweep_of
 from astrea.lab.arena.page.page import write_page
 from astrea.lab.arena.pool import Pool
-from astrea.lab.arena.run import Run, digest
+from astrea.lab.arena.run import Run
+from astrea.lab.arena.sealed import OPEN, VALIDATION, TestSet, refuse_used
 from astrea.lab.arena.variants import Variant, choose, variants
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
@@ -40,7 +41,8 @@ class Arena:
 
     recipe, overrides: the base of all variants. wanted: names and kinds, comma-separated. seeds: how many, counted
     from the recipe's own. equal_time: also run the best others for as long as Astrea. command: how to do it again.
-    lr_sweep: run the learning-rate sweep of the wanted strategies, with the first seed, and nothing else.
+    lr_sweep: run the learning-rate sweep of the wanted strategies, with the first seed, and nothing else. test: what
+    the runs are measured on.
     """
 
     recipe: str
@@ -52,12 +54,13 @@ class Arena:
     equal_time: bool
     command: str
     lr_sweep: bool = False
+    test: TestSet = OPEN
 
     def runs(self, chosen: Sequence[Variant]) -> list[Run]:
         """Every variant with every seed: seed by seed, so that an early look compares like with like."""
         first = self.base().seed
         return [
-            Run(self.recipe, self.overrides, each, seed)
+            Run(self.recipe, self.overrides, each, seed, self.test)
             for seed in range(first, first + (1 if self.lr_sweep else self.seeds))
             for each in chosen
         ]
@@ -68,22 +71,23 @@ class Arena:
 
 
 def run_arena(arena: Arena, *, report: Reporter = SILENT) -> tuple[dict[str, Any], dict[str, str]]:
-    """Run what is missing and write ``arena.json`` (and ``arena.html``); goes on where a killed one was.
+    """Run what is missing and write ``arena.json`` (and ``arena.html``), or those of another test set; goes on where a
+    killed one was.
 
     Returns:
-        What arena.json holds, and the error of every run that failed, by the run's name.
+        What arena.json holds, and the error of every run that failed, by the run's name. Of a sealed test set there is
+        no file before every run has finished.
 
     Raises:
-        AstreaError: an unknown variant, no strategy to sweep, a sweep together with equal time, a bad recipe, or a
-            folder that cannot be written.
+        AstreaError: an unknown variant, no strategy to sweep, options that exclude each other, a sealed seed that has
+            been used, a bad recipe, or a folder that cannot be written.
     """
-    if arena.lr_sweep and arena.equal_time:
-        raise AstreaError(
-            "--trials runs nothing but the learning-rate sweep, so not --wall either", "run one after the other"
-        )
-    everyone = variants(arena.base())
+    refuse_together(arena)
+    base = arena.base()
+    refuse_used(arena.test, arena.folder, base.world)
+    everyone = variants(base)
     pool = Pool(arena.folder, arena.processes, report)
-    chosen = sweep_of(arena.base(), everyone, arena.wanted) if arena.lr_sweep else choose(everyone, arena.wanted)
+    chosen = sweep_of(base, everyone, arena.wanted) if arena.lr_sweep else choose(everyone, arena.wanted)
     pool.run(arena.runs(chosen))
     if arena.equal_time:
         try:
@@ -95,13 +99,44 @@ def run_arena(arena: Arena, *, report: Reporter = SILENT) -> tuple[dict[str, Any
     made = {
         "recipe": arena.recipe,
         "command": arena.command,
-        **collect(current(arena, everyone, report=report)),
+        **collect(current(arena, everyone, report=report), best=best_on_validation(arena)),
+        "measured_on": arena.test.split,
+        "sealed": arena.test.sealed,
     }
+    if arena.test.sealed is not None and pool.failed:
+        return made, pool.failed
+    name = arena.test.name
     with file_guard(arena.folder):
-        write_json_atomic(arena.folder / "arena.json", made)
-    with file_guard(arena.folder / "arena.html"):
-        write_page(made, arena.folder / "arena.html")
+        write_json_atomic(arena.folder / f"{name}.json", made)
+    with file_guard(arena.folder / f"{name}.html"):
+        write_page(made, arena.folder / f"{name}.html")
     return made, pool.failed
+
+
+def refuse_together(arena: Arena) -> None:
+    """Refuse options that exclude each other.
+
+    Raises:
+        AstreaError: they do.
+    """
+    if arena.lr_sweep and arena.equal_time:
+        raise AstreaError(
+            "--trials runs nothing but the learning-rate sweep, so not --wall either", "run one after the other"
+        )
+    if arena.test.sealed is not None and (arena.lr_sweep or arena.equal_time):
+        option = "--trials" if arena.lr_sweep else "--wall"
+        raise AstreaError(
+            f"{option} chooses, and a sealed test set is only measured on", f"run {option} with --on validation before"
+        )
+
+
+def best_on_validation(arena: Arena) -> str | None:
+    """The best other strategy as validation had it, for a sealed test set; None where it was not measured there."""
+    path = arena.folder / f"{VALIDATION}.json"
+    if arena.test.sealed is None or not is_file(path):
+        return None
+    found = read_json(path)
+    return (found.get("best_other") or {}).get("name") if isinstance(found, dict) else None
 
 
 def current(arena: Arena, everyone: Sequence[Variant], *, report: Reporter = SILENT) -> list[Record]:
@@ -109,7 +144,7 @@ def current(arena: Arena, everyone: Sequence[Variant], *, report: Reporter = SIL
     base = arena.base()
     known = {(each.kind, each.name): each for each in (*everyone, *sweep(base))}
     found: list[Record] = []
-    for record in read_runs(arena.folder, warn=report.say):
+    for record in read_runs(arena.folder, warn=report.say, cells=arena.test.cells):
         stem = f"{record['kind']}-{record['name']}-{record['seed']}"
         timed = record["kind"] == "wall"
         own = known.get(("strategy" if timed else record["kind"], record["name"]))
@@ -118,9 +153,8 @@ def current(arena: Arena, everyone: Sequence[Variant], *, report: Reporter = SIL
         if record["kind"] == KIND and record["seed"] != base.seed:  # not to be compared with those of the first seed
             own = None
         try:
-            fits = own is not None and digest(
-                Run(arena.recipe, arena.overrides, own, record["seed"]).resolve()
-            ) == record["digest"]  # fmt: skip
+            run = None if own is None else Run(arena.recipe, arena.overrides, own, record["seed"], arena.test)
+            fits = run is not None and run.digest() == record["digest"]
         except AstreaError:
             fits = False
         if fits:

@@ -32,10 +32,10 @@ PROBES = ("masking", "contribution", "calibration", "pareto", "trust")
 """What is taken over from Astrea's probes (see `astrea.lab.probes.probes.probe`), as means over seeds."""
 
 
-def read_runs(folder: Path, *, warn: Callable[[str], None]) -> list[dict[str, Any]]:
+def read_runs(folder: Path, *, warn: Callable[[str], None], cells: str = "cells") -> list[dict[str, Any]]:
     """The runs in ``folder/cells``, by file name; one that cannot be read is reported and passed over."""
     found = []
-    runs = folder / "cells"
+    runs = folder / cells
     for path in (one for one in (list_folder(runs) if is_folder(runs) else []) if one.suffix == ".json"):
         record = read_run(path)
         if record is None:
@@ -54,8 +54,12 @@ def read_run(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and record.get("schema") == SCHEMA and "digest" in record else None
 
 
-def collect(records: Iterable[Record]) -> dict[str, Any]:
-    """The whole comparison, JSON-able. What was not measured is None or an empty mapping."""
+def collect(records: Iterable[Record], *, best: str | None = None) -> dict[str, Any]:
+    """The whole comparison, JSON-able. What was not measured is None or an empty mapping.
+
+    Args:
+        best: the best other strategy, where validation has chosen it; None = the best one here.
+    """
     groups: dict[str, dict[str, list[Record]]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r["kind"], r["name"], r["seed"])):
         groups[record["kind"]].setdefault(record["name"], []).append(record)
@@ -67,7 +71,7 @@ def collect(records: Iterable[Record]) -> dict[str, Any]:
         "schema": SCHEMA,
         "tasks": list(TASKS),
         "strategies": corrected({name: strategy_row(runs, ours) for name, runs in ranked(rivals)}),
-        "best_other": best_other(rivals),
+        "best_other": best_other(rivals, best),
         "wins": wins(rivals),
         "ablations": corrected({name: short_row(runs, ours) for name, runs in ranked(groups["ablation"])}),
         "retraining": corrected(
@@ -247,9 +251,10 @@ def scenes_of(runs: list[Record]) -> Mapping[str, list[int]] | None:
     return found if all(run.get("scenes") == found for run in runs) else None
 
 
-def best_other(rivals: Mapping[str, list[Record]]) -> dict[str, Any] | None:
-    """The best strategy that is not Astrea; ``gap`` is Astrea's mean minus its mean, in points."""
-    others = [item for item in ranked(rivals) if item[0] != SELF]
+def best_other(rivals: Mapping[str, list[Record]], chosen: str | None = None) -> dict[str, Any] | None:
+    """The best strategy that is not Astrea, or the one chosen before; ``gap`` is Astrea's mean minus its mean, in
+    points."""
+    others = [item for item in ranked(rivals) if item[0] != SELF and chosen in (None, item[0])]
     if not others:
         return None
     name, runs = others[0]

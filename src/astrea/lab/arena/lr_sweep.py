@@ -79,7 +79,12 @@ def sweep_results(
     for strategy, by_factor in found.items():
         rates = {factor: record["average"] for factor in FACTORS if (record := by_factor.get(factor))}
         best = max(rates, key=lambda factor: (rates[factor], factor == "1")) if len(rates) == len(FACTORS) else None
-        digests = {record["digest"] for record in rivals.get(strategy, ())}
-        used = next((factor for factor in rates if by_factor[factor]["digest"] in digests), None)
+        digests = {trained(record) for record in rivals.get(strategy, ())}
+        used = next((factor for factor in rates if trained(by_factor[factor]) in digests), None)
         rows[strategy] = {"rates": {factor: rates.get(factor) for factor in FACTORS}, "best": best, "used": used}
     return rows
+
+
+def trained(record: Mapping[str, Any]) -> str:
+    """The digest of what was trained, wherever it was measured; runs from before there was a choice name only one."""
+    return str(record.get("trained", record["digest"]))

@@ -16,7 +16,7 @@ from astrea.common.files import write_json_atomic
 from astrea.common.paths import exists, file_guard, open_file, size_of
 from astrea.common.progress import Reporter
 from astrea.lab.arena.collect import read_run
-from astrea.lab.arena.run import Run, digest
+from astrea.lab.arena.run import Run
 
 POLL = 0.2
 """Seconds between two looks at the workers."""
@@ -37,7 +37,7 @@ class Worker:
 
 @dataclass
 class Pool:
-    """Executes runs into ``folder/cells``, ``processes`` of them at a time.
+    """Executes runs into ``folder/cells`` (or the folder of another test set), ``processes`` of them at a time.
 
     Attributes:
         worker: the command that executes one run; it gets the paths of the spec and of the file to write.
@@ -60,7 +60,8 @@ class Pool:
             AstreaError: the folder cannot be written. KeyboardInterrupt: Ctrl-C.
         """
         with file_guard(self.folder):
-            (self.folder / "cells").mkdir(parents=True, exist_ok=True)
+            for cells in {run.test.cells for run in runs}:
+                (self.folder / cells).mkdir(parents=True, exist_ok=True)
         waiting = self.missing(runs)
         total = len(waiting)
         running: list[Worker] = []
@@ -84,7 +85,7 @@ class Pool:
         found, there = [], 0
         for run in runs:
             try:
-                wanted = digest(run.resolve())
+                wanted = run.digest()
             except AstreaError as error:
                 self.fail(run, str(error))
                 continue
@@ -104,14 +105,15 @@ class Pool:
 
     def path(self, run: Run) -> Path:
         """The file of a run."""
-        return self.folder / "cells" / f"{run.stem}.json"
+        return self.folder / run.test.cells / f"{run.stem}.json"
 
     def start(self, run: Run, work: Path) -> Worker:
         """A process for one run."""
         spec, log = work / f"{run.stem}.spec.json", work / f"{run.stem}.log"
         # Absolute, since they are read elsewhere; the working directory stays, for expert classes are imported from it.
         with file_guard(spec):
-            write_json_atomic(spec, run.spec(cache=(self.folder / "cache").absolute(), work=work))
+            here = self.folder.absolute()
+            write_json_atomic(spec, run.spec(cache=here / "cache", work=work, models=here / "models"))
         command = [*self.worker, str(spec), str(self.path(run).absolute()), "--leash"]
         with file_guard(log):
             out = log.open("wb")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -29,12 +30,14 @@ from astrea.data.feature_cache import FeatureCache, canonical_json
 from astrea.evaluation.generate import Predictor
 from astrea.lab.arena.callback import TrainingCallback
 from astrea.lab.arena.cost import flops_of_experts, flops_per_sample, latency_ms
+from astrea.lab.arena.lr_sweep import KIND
+from astrea.lab.arena.sealed import OPEN, VALIDATION, TestSet
 from astrea.lab.arena.variants import CURVES, Variant
 from astrea.lab.probes.probes import load_with_entropy, probe
 from astrea.model.components import BUNDLED, CARD
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Recipe
+from astrea.recipes.recipe import Data, Recipe, World
 from astrea.recipes.renamed import with_old_names
 from astrea.training.plan import plan_stages
 from astrea.training.sources import open_cache
@@ -71,18 +74,26 @@ MANY = 12
 """How many times the test sets that contributions are measured on. In one condition they are small differences: shares
 that agreed with them at 0.73 on 200 questions per task agreed at 0.79 on 600 and at 0.82 on 1,200."""
 
+TRAINING = "training.json"
+"""File beside a kept model: what its training has shown."""
+
 CURVE_EVERY = 60
 """Optimizer steps between two points of a curve."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be measured: a variant and a seed, on a base recipe with the overrides of the command line."""
+    """What is to be measured: a variant and a seed, on a base recipe with the overrides of the command line.
+
+    A seed draws the training pictures and their questions, their order, and the weights that training starts from;
+    test: what it is measured on, the same for every seed.
+    """
 
     recipe: str
     base: tuple[str, ...]
     variant: Variant
     seed: int
+    test: TestSet = OPEN
 
     @property
     def stem(self) -> str:
@@ -95,24 +106,56 @@ class Run:
         Raises:
             AstreaError: the variant does not fit the base recipe, or a part of it is unknown here.
         """
+        return self._changed(self.base_recipe())
+
+    def _changed(self, own: Recipe) -> Recipe:
         then = [*self.variant.overrides, f"seed={self.seed}", "threads=1"]
+        if self.seed != own.seed:
+            then.append(f"world.seed={own.world.seed + self.seed - own.seed}")
         # Weights that an ablation leaves without effect stay: runs that were made before are known by them.
         return load_recipe(Recipe, self.recipe, self.base, then=then, saved=True)
 
-    def spec(self, *, cache: Path, work: Path) -> dict[str, Any]:
-        """What `measure` needs, JSON-able. cache: kept features. work: where temporary run folders may lie."""
-        return {**asdict(self), "cache": str(cache), "work": str(work)}
+    def base_recipe(self) -> Recipe:
+        """The recipe that the variant changes."""
+        return load_recipe(Recipe, self.recipe, self.base)
+
+    def test_world(self) -> World:
+        """The world that test pictures are drawn from, the same for every seed and variant."""
+        return self.test.world(self.base_recipe().world)
+
+    def digest(self) -> str:
+        """sha256 of all that the run's scores depend on.
+
+        Raises:
+            AstreaError: see `resolve` and `digest`.
+        """
+        own = self.base_recipe()
+        return digest(self._changed(own), None if self.variant.kind == KIND else self.test, self.test.world(own.world))
+
+    def spec(self, *, cache: Path, work: Path, models: Path | None = None) -> dict[str, Any]:
+        """What `measure` needs, JSON-able. cache: kept features. work: where temporary run folders may lie. models:
+        where trained models are kept, if this run's is to be."""
+        return {
+            **asdict(self),
+            "cache": str(cache),
+            "work": str(work),
+            "models": None if models is None else str(models),
+        }
 
     @staticmethod
     def of(spec: Mapping[str, Any]) -> Run:
         """The run that a spec describes."""
         fields = spec["variant"]
         variant = Variant(fields["name"], fields["kind"], tuple(fields["overrides"]), fields["note"])
-        return Run(spec["recipe"], tuple(spec["base"]), variant, spec["seed"])
+        return Run(spec["recipe"], tuple(spec["base"]), variant, spec["seed"], TestSet(**spec["test"]))
 
 
-def digest(recipe: Recipe) -> str:
-    """sha256 of all that a run's scores depend on: the recipe but for what it is computed on, the parts, the schema.
+def digest(recipe: Recipe, test: TestSet | None = None, world: World | None = None) -> str:
+    """sha256 of all that a run's scores depend on: the recipe but for what it is computed on, the parts, the schema,
+    and what it is measured on where that is not the test split of the recipe's own world.
+
+    Args:
+        test: None = what a model is, wherever it is measured. world: that test pictures are drawn from.
 
     Raises:
         AstreaError: the folder of pretrained parts has no card.
@@ -128,11 +171,15 @@ def digest(recipe: Recipe) -> str:
     what = {"recipe": with_old_names(dumped), "parts": parts, "schema": SCHEMA}
     if recipe.model.strategy == "astrea":
         what["astrea"] = ASTREA
+    if test is not None and test.split != OPEN.split:
+        what["split"] = test.split
+    if world is not None and world.seed != recipe.world.seed:
+        what["test_seed"] = world.seed
     return hashlib.sha256(canonical_json(what).encode()).hexdigest()
 
 
 def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Train and evaluate one run in a temporary folder; returns what its file holds.
+    """Train one run, or take its model where that was kept, and evaluate it; returns what its file holds.
 
     Args:
         spec: see `Run.spec`.
@@ -141,19 +188,62 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
         AstreaError: anything the user can correct.
     """
     run = Run.of(spec)
-    who, recipe = run.variant, run.resolve()
-    report = Reporter()
-    callback = TrainingCallback(CURVE_EVERY if who.kind == "strategy" and who.name in CURVES else 0)
+    recipe = run.resolve()
     with tempfile.TemporaryDirectory(prefix=f"{run.stem}-", dir=spec.get("work")) as folder:
-        place = train(recipe, Path(folder) / "run", cache=Path(spec["cache"]), observe=callback, report=report)
+        kept = Path(spec["models"]) / run.stem if spec.get("models") and run.test.keeps_models else None
+        trained = kept_training(kept, digest(recipe)) or train_one(run, recipe, Path(folder), Path(spec["cache"]), kept)
         # The user asked for this recipe: what it names has been imported for training already.
-        model, processor = load_model(place, trust_remote_code=True)
-        seconds = read_json(Path(folder) / "run" / "seconds.json")
-    tokenizer = processor.tokenizer
-    # The sweep chooses settings, so it never sees the test set.
-    split = "validation" if who.kind == "trial" else "test"
-    cache = open_cache(recipe, Path(spec["cache"]))
-    encoded = encode_test_sets(model, build_test_sets(recipe.world, recipe.data, split=split), cache, report)
+        model, processor = load_model(trained.model, trust_remote_code=True)
+    return evaluated(run, recipe, trained, model, processor.tokenizer, open_cache(recipe, Path(spec["cache"])))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model's folder, and what its training has shown: see `TrainingCallback` and ``seconds.json``."""
+
+    model: Path
+    learned: list[str]
+    curve: list[list[float]]
+    seconds: dict[str, float]
+
+
+def train_one(run: Run, recipe: Recipe, folder: Path, cache: Path, kept: Path | None) -> Trained:
+    """Train one run in a folder; where it is to be kept, a copy of its model goes there."""
+    who = run.variant
+    callback = TrainingCallback(CURVE_EVERY if who.kind == "strategy" and who.name in CURVES else 0)
+    place = train(recipe, folder / "run", cache=cache, observe=callback, report=Reporter())
+    shown = {
+        "learned": sorted(callback.learned),
+        "curve": callback.curve,
+        "seconds": read_json(folder / "run" / "seconds.json"),
+    }
+    if kept is not None:
+        with file_guard(kept):
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(place, kept)
+            write_json_atomic(kept / TRAINING, {"digest": digest(recipe), **shown})
+    return Trained(place, **shown)
+
+
+def kept_training(kept: Path | None, wanted: str) -> Trained | None:
+    """The model that was kept, if it is of the same recipe."""
+    try:
+        said = read_json(kept / TRAINING) if kept is not None else None
+    except AstreaError:
+        return None
+    if kept is None or not isinstance(said, dict) or said.get("digest") != wanted:
+        return None
+    return Trained(kept, said["learned"], said["curve"], said["seconds"])
+
+
+def evaluated(
+    run: Run, recipe: Recipe, trained: Trained, model: Any, tokenizer: Any, cache: FeatureCache
+) -> dict[str, Any]:
+    """What a run's file holds of a trained model."""
+    who, report = run.variant, Reporter()
+    # The sweep chooses settings, so it never sees a test set.
+    split, world = VALIDATION if who.kind == KIND else run.test.split, run.test_world()
+    encoded = encode_test_sets(model, build_test_sets(world, recipe.data, split=split), cache, report)
     outcome = run_tasks(Predictor(model, tokenizer), encoded, TASKS, blind=False, label="evaluate", report=report)
     names = model.experts.names
     sizes = {name: p.numel() for name, p in model.named_parameters()}
@@ -163,9 +253,11 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
         "kind": who.kind,
         "seed": run.seed,
         "split": split,
+        "test_seed": world.seed,
         "note": who.note,
         "overrides": list(who.overrides),
-        "digest": digest(recipe),
+        "digest": run.digest(),
+        "trained": digest(recipe),
         "average": outcome.average,
         "tasks": outcome.scores,
         "items": {task: packed_items(task, values) for task, values in outcome.per_item.items()},
@@ -173,7 +265,7 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
         "conditions": condition_scores(encoded, outcome),
         "shares": shares_table(encoded, outcome, names),
         "load": load_with_entropy(outcome.shares, names),
-        "params_trainable": sum(count for name, count in sizes.items() if name in callback.learned),
+        "params_trainable": sum(count for name, count in sizes.items() if name in trained.learned),
         "params_total": sum(sizes.values()),
         "visual_tokens": model.num_visual_tokens,
         "steps": sum(plan.schedule.steps for plan in plan_stages(recipe)),
@@ -181,10 +273,10 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
         "flops_per_sample": flops_per_sample(model, tokenizer, encoded),
         "flops_experts": flops_of_experts(model, encoded),
         "latency_ms": round(latency_ms(model, tokenizer, encoded), 3),
-        "seconds": seconds,
-        "wall_s": round(sum(s for name, s in seconds.items() if name not in NOT_TRAINING), 2),
-        "curve": callback.curve,
-        "probes": probes_of(who, model, tokenizer, encoded, outcome, recipe, cache),
+        "seconds": trained.seconds,
+        "wall_s": round(sum(s for name, s in trained.seconds.items() if name not in NOT_TRAINING), 2),
+        "curve": trained.curve,
+        "probes": probes_of(who, model, tokenizer, encoded, outcome, (world, recipe.data, split), cache),
         "machine": machine(),
         "commit": commit(),
     }
@@ -237,14 +329,19 @@ def probes_of(
     tokenizer: Any,
     encoded: EncodedTestSets,
     outcome: Outcome,
-    recipe: Recipe,
+    where: tuple[World, Data, str],
     cache: FeatureCache,
 ) -> dict[str, Any] | None:
-    """Masking, contribution, pruning and robustness of the variants that are probed; None of the others."""
+    """Masking, contribution, pruning and robustness of the variants that are probed; None of the others.
+
+    Args:
+        where: the world, the amount of test data and the split that the run is measured on.
+    """
     if who.name not in PROBED.get(who.kind, ()):
         return None
-    more = {"test_questions": recipe.data.test_questions * MANY, "test_captions": recipe.data.test_captions * MANY}
-    sets = build_test_sets(recipe.world, recipe.data.model_copy(update=more | {"test_retrieval_groups": 1}))
+    world, data, split = where
+    more = {"test_questions": data.test_questions * MANY, "test_captions": data.test_captions * MANY}
+    sets = build_test_sets(world, data.model_copy(update=more | {"test_retrieval_groups": 1}), split=split)
     many = encode_test_sets(model, sets, cache)
     found = probe(model, tokenizer, encoded, outcome, many=many, report=Reporter())
     # The record has shares and load already.
