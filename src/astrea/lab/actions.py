@@ -16,6 +16,7 @@ from astrea.common.progress import TerminalReporter
 from astrea.lab.arena import arena as arena_run
 from astrea.lab.arena.sealed import TEST, VALIDATION, TestSet
 from astrea.lab.arena.table import arena_table, lr_sweep_table
+from astrea.lab.settings.settings import setting_named
 
 
 def arena(
@@ -31,6 +32,7 @@ def arena(
     trials: bool,
     on: str,
     sealed: int | None,
+    setting: str | None,
 ) -> None:
     """Run an arena, or go on with it, and print its table."""
     if on not in (TEST, VALIDATION):
@@ -38,10 +40,11 @@ def arena(
     if sealed is not None and on != TEST:
         raise AstreaError("--sealed draws a test set, so not --on validation", "run one after the other")
     test = TestSet(on, sealed)
+    where = None if setting is None else setting_named(setting)
     asked = arena_run.Arena(
         recipe,
         (*(arena_run.QUICK_OVERRIDES if quick else ()), *overrides),
-        strategies or (arena_run.QUICK if quick else "all"),
+        strategies or (where.wanted if where is not None else arena_run.QUICK if quick else "all"),
         seeds or (1 if quick else 3),
         folder,
         processes,
@@ -49,6 +52,7 @@ def arena(
         command=shlex.join(["astrea", *sys.argv[1:]]),
         lr_sweep=trials,
         test=test,
+        setting=where,
     )
     with TerminalReporter() as report:
         try:

@@ -54,6 +54,12 @@ def arena(
             metavar="SEED",
         ),
     ] = None,
+    setting: Annotated[
+        str | None,
+        typer.Option(
+            help="e1 (many experts, a budget), e2 (conflict and shift) or e4 (no words given).", metavar="NAME"
+        ),
+    ] = None,
 ) -> None:
     """Compare Astrea with the other fusion strategies.
 
@@ -68,5 +74,5 @@ def arena(
     """
     actions.arena(
         recipe, overrides or [], folder, strategies=strategies, seeds=seeds, processes=processes, quick=quick,
-        wall=wall, trials=trials, on=on, sealed=sealed,
+        wall=wall, trials=trials, on=on, sealed=sealed, setting=setting,
     )  # fmt: skip

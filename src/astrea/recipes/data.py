@@ -15,6 +15,9 @@ from pydantic import (
 
 from astrea.recipes.part import Part
 
+SHIFT = ("clean", "test_clean", "test_pairs")
+"""Keys of `World` that are not written where they are off."""
+
 
 class World(Part):
     """What is trained and evaluated on where ``data.train`` names no files: the embedded world of drawn scenes, or
@@ -25,11 +28,18 @@ class World(Part):
     difficulty: float = Field(0.5, ge=0, le=1)
     max_objects: int = Field(6, ge=1, le=8)
     seed: int = 0
+    clean: float | None = Field(
+        None, ge=0, lt=1, description="share of pictures without night, blur, noise and clutter; null = 0.44"
+    )
+    test_clean: float | None = Field(None, ge=0, lt=1, description="the same of test pictures; null = as in training")
+    test_pairs: float = Field(
+        0.0, ge=0, le=1, description="share of the other test pictures in which two hold at once: none in training has"
+    )
     options: dict[str, Any] = Field({}, description="of another kind of world; the drawn one has the keys above")
 
     @model_validator(mode="after")
     def _settings_are_of_its_kind(self) -> World:
-        drawn_only = {"difficulty", "max_objects"} & self.model_fields_set
+        drawn_only = {"difficulty", "max_objects", *SHIFT} & self.model_fields_set
         if self.kind != "drawn" and drawn_only:
             raise ValueError(f"{min(drawn_only)} is of the drawn world; settings of {self.kind!r} stand in options")
         if self.kind == "drawn" and self.options:
@@ -39,8 +49,10 @@ class World(Part):
     @model_serializer(mode="wrap")
     def _without_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # The drawn world's settings are compared with, and hashed like, those from before there were others.
-        own = ("kind", "options") if self.kind == "drawn" else ("difficulty", "max_objects")
-        return {key: value for key, value in dump(self).items() if key not in own}
+        own = ("kind", "options") if self.kind == "drawn" else ("difficulty", "max_objects", *SHIFT)
+        off = dict.fromkeys(SHIFT, None) | {"test_pairs": 0.0}
+        found = {key: value for key, value in dump(self).items() if key not in own}
+        return {key: value for key, value in found.items() if key not in off or value != off[key]}
 
 
 class TrainFile(Part):

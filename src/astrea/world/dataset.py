@@ -63,9 +63,17 @@ def scenes_of(split: str, count: int, world: World) -> Iterator[Scene]:
 
 
 def scene_at(split: str, index: int, world: World) -> Scene:
-    """One scene of a split."""
+    """One scene of a split. Validation is as training is: what is chosen there does not know of the test's shift."""
+    tested = split in ("test", "novel")
     return split_scene(
-        split, index, world.seed, canvas=world.canvas, difficulty=world.difficulty, max_objects=world.max_objects
+        split,
+        index,
+        world.seed,
+        canvas=world.canvas,
+        difficulty=world.difficulty,
+        max_objects=world.max_objects,
+        clean=world.test_clean if tested and world.test_clean is not None else world.clean,
+        pairs=world.test_pairs if tested else 0.0,
     )
 
 
@@ -143,7 +151,10 @@ def training_split(world: World, count: int) -> dict[str, Any]:
 
 def these_scenes(scenes: list[Scene]) -> dict[str, Any]:
     """What any scenes are known by, for `cached_features`: all that is drawn."""
-    return {"scenes": hashlib.sha256(repr(scenes).encode()).hexdigest()}
+    said = repr(scenes)
+    if any(seconds := [scene.spec.second for scene in scenes]):
+        said += repr(seconds)
+    return {"scenes": hashlib.sha256(said.encode()).hexdigest()}
 
 
 def cached_features(

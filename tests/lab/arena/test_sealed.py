@@ -11,12 +11,14 @@ import torch
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.common.seeds import sample_indices
-from astrea.lab.arena import run as run_module
+from astrea.lab.arena import training
 from astrea.lab.arena.arena import Arena, run_arena
 from astrea.lab.arena.pool import Pool
-from astrea.lab.arena.run import Run, digest, kept_training, train_one
+from astrea.lab.arena.run import Run, digest
 from astrea.lab.arena.sealed import OPEN, TestSet, refuse_used
+from astrea.lab.arena.training import keep, kept_training, train_one
 from astrea.lab.arena.variants import Variant
+from astrea.lab.settings.settings import SETTINGS
 from astrea.recipes.recipe import World
 from astrea.training.assembly import assemble
 from astrea.world.dataset import scenes_of
@@ -107,8 +109,7 @@ def test_nothing_is_chosen_on_a_sealed_test_set(option, more, tmp_path):
 
 
 def test_a_model_that_was_kept_is_not_trained_again(base, monkeypatch, tmp_path):
-    run = Run("tiny", base, ASTREA, 0, TestSet("validation"))
-    recipe, kept = run.resolve(), tmp_path / "models" / run.stem
+    recipe, kept = Run("tiny", base, ASTREA, 0).resolve(), tmp_path / "models" / "one"
 
     def pretend(recipe, folder: Path, *, observe, **more) -> Path:
         observe.learned |= {"b", "a"}
@@ -117,9 +118,10 @@ def test_a_model_that_was_kept_is_not_trained_again(base, monkeypatch, tmp_path)
         (folder / "seconds.json").write_text('{"tune": 3.5}')
         return folder / "model"
 
-    monkeypatch.setattr(run_module, "train", pretend)
+    monkeypatch.setattr(training, "train", pretend)
     assert kept_training(kept, digest(recipe)) is None
-    made = train_one(run, recipe, tmp_path / "work", tmp_path / "cache", kept)
+    made = train_one(recipe, tmp_path / "work", cache=tmp_path / "cache", curve=0)
+    keep(made, kept, digest(recipe))
     again = kept_training(kept, digest(recipe))
     assert again is not None
     assert (again.learned, again.seconds) == (made.learned, made.seconds) == (["a", "b"], {"tune": 3.5})
@@ -133,3 +135,14 @@ def test_words_that_name_no_split_are_told(command, tmp_path):
     assert (code, "no such split" in output) == (1, True)
     code, output = command("--on", "validation", "--sealed", 3, "--out", tmp_path)
     assert (code, "not --on validation" in output) == (1, True)
+
+
+def test_an_arena_in_a_setting_says_so_and_has_its_variants(pretended, tmp_path):
+    setting = SETTINGS["e4"]
+    asked = Arena(
+        "tiny", ("align.steps=20",), "astrea,word_start,random_whole", 1, tmp_path, 1, False, "", setting=setting
+    )
+    made, failed = run_arena(asked, report=Reporter())
+    assert failed == {}
+    assert made["setting"] == json.loads((tmp_path / "arena.json").read_text())["setting"] == "no words given"
+    assert set(made["ablations"]) == {"random_whole", "word_start"}

@@ -19,6 +19,7 @@ from astrea.lab.arena.pool import Pool
 from astrea.lab.arena.run import Run
 from astrea.lab.arena.sealed import OPEN, VALIDATION, TestSet, refuse_used
 from astrea.lab.arena.variants import Variant, choose, variants
+from astrea.lab.settings.settings import Setting
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 
@@ -42,7 +43,7 @@ class Arena:
     recipe, overrides: the base of all variants. wanted: names and kinds, comma-separated. seeds: how many, counted
     from the recipe's own. equal_time: also run the best others for as long as Astrea. command: how to do it again.
     lr_sweep: run the learning-rate sweep of the wanted strategies, with the first seed, and nothing else. test: what
-    the runs are measured on.
+    the runs are measured on. setting: whose overrides (before ``overrides``), variants and reports are used.
     """
 
     recipe: str
@@ -55,19 +56,35 @@ class Arena:
     command: str
     lr_sweep: bool = False
     test: TestSet = OPEN
+    setting: Setting | None = None
 
     def runs(self, chosen: Sequence[Variant]) -> list[Run]:
         """Every variant with every seed: seed by seed, so that an early look compares like with like."""
         first = self.base().seed
         return [
-            Run(self.recipe, self.overrides, each, seed, self.test)
+            self.run(each, seed)
             for seed in range(first, first + (1 if self.lr_sweep else self.seeds))
             for each in chosen
         ]
 
+    def run(self, variant: Variant, seed: int) -> Run:
+        """One variant with one seed."""
+        reports = () if self.setting is None or variant.kind == KIND else self.setting.reports
+        return Run(self.recipe, self.layers, variant, seed, self.test, reports)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The setting's overrides and those of the command line, which win."""
+        return (*(self.setting.overrides if self.setting is not None else ()), *self.overrides)
+
+    def variants(self) -> list[Variant]:
+        """Everyone who may take part."""
+        base = self.base()
+        return [*variants(base), *(self.setting.more(base) if self.setting is not None else ())]
+
     def base(self) -> Recipe:
         """The recipe that variants change."""
-        return load_recipe(Recipe, self.recipe, self.overrides)
+        return load_recipe(Recipe, self.recipe, self.layers)
 
 
 def run_arena(arena: Arena, *, report: Reporter = SILENT) -> tuple[dict[str, Any], dict[str, str]]:
@@ -85,7 +102,7 @@ def run_arena(arena: Arena, *, report: Reporter = SILENT) -> tuple[dict[str, Any
     refuse_together(arena)
     base = arena.base()
     refuse_used(arena.test, arena.folder, base.world)
-    everyone = variants(base)
+    everyone = arena.variants()
     pool = Pool(arena.folder, arena.processes, report)
     chosen = sweep_of(base, everyone, arena.wanted) if arena.lr_sweep else choose(everyone, arena.wanted)
     pool.run(arena.runs(chosen))
@@ -102,6 +119,7 @@ def run_arena(arena: Arena, *, report: Reporter = SILENT) -> tuple[dict[str, Any
         **collect(current(arena, everyone, report=report), best=best_on_validation(arena)),
         "measured_on": arena.test.split,
         "sealed": arena.test.sealed,
+        "setting": None if arena.setting is None else arena.setting.title,
     }
     if arena.test.sealed is not None and pool.failed:
         return made, pool.failed
@@ -153,7 +171,7 @@ def current(arena: Arena, everyone: Sequence[Variant], *, report: Reporter = SIL
         if record["kind"] == KIND and record["seed"] != base.seed:  # not to be compared with those of the first seed
             own = None
         try:
-            run = None if own is None else Run(arena.recipe, arena.overrides, own, record["seed"], arena.test)
+            run = None if own is None else arena.run(own, record["seed"])
             fits = run is not None and run.digest() == record["digest"]
         except AstreaError:
             fits = False

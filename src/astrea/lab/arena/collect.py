@@ -81,6 +81,12 @@ def collect(records: Iterable[Record], *, best: str | None = None) -> dict[str, 
             {name.removeprefix("pair_"): short_row(runs, ours) for name, runs in ranked(groups["pair"])}
         ),
         "cur": cur(ours, groups["retraining"]),
+        "reports": {
+            f"{kind}/{name}": mean_tree([run["reports"] for run in runs])
+            for kind, named in groups.items()
+            for name, runs in named.items()
+            if all(run.get("reports") for run in runs)
+        },
         "conditions": {name: mean_tree([run["conditions"] for run in runs]) for name, runs in rivals.items()},
         "load": mean_tree([run["load"] for run in ours]),
         "shares": mean_tree([run["shares"] for run in ours]),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -28,12 +27,13 @@ from astrea.common.progress import Reporter
 from astrea.common.provenance import commit, machine
 from astrea.data.feature_cache import FeatureCache, canonical_json
 from astrea.evaluation.generate import Predictor
-from astrea.lab.arena.callback import TrainingCallback
 from astrea.lab.arena.cost import flops_of_experts, flops_per_sample, latency_ms
 from astrea.lab.arena.lr_sweep import KIND
 from astrea.lab.arena.sealed import OPEN, VALIDATION, TestSet
+from astrea.lab.arena.training import Trained, keep, kept_training, train_one
 from astrea.lab.arena.variants import CURVES, Variant
 from astrea.lab.probes.probes import load_with_entropy, probe
+from astrea.lab.settings.reports import REPORTS, Measured
 from astrea.model.components import BUNDLED, CARD
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
@@ -42,7 +42,6 @@ from astrea.recipes.renamed import with_old_names
 from astrea.training.plan import plan_stages
 from astrea.training.sources import open_cache
 from astrea.training.stage_runner import NOT_TRAINING
-from astrea.training.trainer import train
 from astrea.world.evaluation.runner import (
     EncodedTestSets,
     Outcome,
@@ -74,9 +73,6 @@ MANY = 12
 """How many times the test sets that contributions are measured on. In one condition they are small differences: shares
 that agreed with them at 0.73 on 200 questions per task agreed at 0.79 on 600 and at 0.82 on 1,200."""
 
-TRAINING = "training.json"
-"""File beside a kept model: what its training has shown."""
-
 CURVE_EVERY = 60
 """Optimizer steps between two points of a curve."""
 
@@ -86,7 +82,8 @@ class Run:
     """What is to be measured: a variant and a seed, on a base recipe with the overrides of the command line.
 
     A seed draws the training pictures and their questions, their order, and the weights that training starts from;
-    test: what it is measured on, the same for every seed.
+    test: what it is measured on, the same for every seed. reports: what is told of it beside the twelve tasks (see
+    `astrea.lab.settings.reports`).
     """
 
     recipe: str
@@ -94,6 +91,7 @@ class Run:
     variant: Variant
     seed: int
     test: TestSet = OPEN
+    reports: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:
@@ -130,7 +128,8 @@ class Run:
             AstreaError: see `resolve` and `digest`.
         """
         own = self.base_recipe()
-        return digest(self._changed(own), None if self.variant.kind == KIND else self.test, self.test.world(own.world))
+        test = None if self.variant.kind == KIND else self.test
+        return digest(self._changed(own), test, self.test.world(own.world), self.reports)
 
     def spec(self, *, cache: Path, work: Path, models: Path | None = None) -> dict[str, Any]:
         """What `measure` needs, JSON-able. cache: kept features. work: where temporary run folders may lie. models:
@@ -147,10 +146,12 @@ class Run:
         """The run that a spec describes."""
         fields = spec["variant"]
         variant = Variant(fields["name"], fields["kind"], tuple(fields["overrides"]), fields["note"])
-        return Run(spec["recipe"], tuple(spec["base"]), variant, spec["seed"], TestSet(**spec["test"]))
+        return Run(
+            spec["recipe"], tuple(spec["base"]), variant, spec["seed"], TestSet(**spec["test"]), tuple(spec["reports"])
+        )
 
 
-def digest(recipe: Recipe, test: TestSet | None = None, world: World | None = None) -> str:
+def digest(recipe: Recipe, test: TestSet | None = None, world: World | None = None, reports: Sequence[str] = ()) -> str:
     """sha256 of all that a run's scores depend on: the recipe but for what it is computed on, the parts, the schema,
     and what it is measured on where that is not the test split of the recipe's own world.
 
@@ -175,6 +176,8 @@ def digest(recipe: Recipe, test: TestSet | None = None, world: World | None = No
         what["split"] = test.split
     if world is not None and world.seed != recipe.world.seed:
         what["test_seed"] = world.seed
+    if reports:
+        what["reports"] = list(reports)
     return hashlib.sha256(canonical_json(what).encode()).hexdigest()
 
 
@@ -191,49 +194,15 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
     recipe = run.resolve()
     with tempfile.TemporaryDirectory(prefix=f"{run.stem}-", dir=spec.get("work")) as folder:
         kept = Path(spec["models"]) / run.stem if spec.get("models") and run.test.keeps_models else None
-        trained = kept_training(kept, digest(recipe)) or train_one(run, recipe, Path(folder), Path(spec["cache"]), kept)
+        trained = kept_training(kept, digest(recipe))
+        if trained is None:
+            curve = CURVE_EVERY if run.variant.kind == "strategy" and run.variant.name in CURVES else 0
+            trained = train_one(recipe, Path(folder), cache=Path(spec["cache"]), curve=curve)
+            if kept is not None:
+                keep(trained, kept, digest(recipe))
         # The user asked for this recipe: what it names has been imported for training already.
         model, processor = load_model(trained.model, trust_remote_code=True)
     return evaluated(run, recipe, trained, model, processor.tokenizer, open_cache(recipe, Path(spec["cache"])))
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model's folder, and what its training has shown: see `TrainingCallback` and ``seconds.json``."""
-
-    model: Path
-    learned: list[str]
-    curve: list[list[float]]
-    seconds: dict[str, float]
-
-
-def train_one(run: Run, recipe: Recipe, folder: Path, cache: Path, kept: Path | None) -> Trained:
-    """Train one run in a folder; where it is to be kept, a copy of its model goes there."""
-    who = run.variant
-    callback = TrainingCallback(CURVE_EVERY if who.kind == "strategy" and who.name in CURVES else 0)
-    place = train(recipe, folder / "run", cache=cache, observe=callback, report=Reporter())
-    shown = {
-        "learned": sorted(callback.learned),
-        "curve": callback.curve,
-        "seconds": read_json(folder / "run" / "seconds.json"),
-    }
-    if kept is not None:
-        with file_guard(kept):
-            shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(place, kept)
-            write_json_atomic(kept / TRAINING, {"digest": digest(recipe), **shown})
-    return Trained(place, **shown)
-
-
-def kept_training(kept: Path | None, wanted: str) -> Trained | None:
-    """The model that was kept, if it is of the same recipe."""
-    try:
-        said = read_json(kept / TRAINING) if kept is not None else None
-    except AstreaError:
-        return None
-    if kept is None or not isinstance(said, dict) or said.get("digest") != wanted:
-        return None
-    return Trained(kept, said["learned"], said["curve"], said["seconds"])
 
 
 def evaluated(
@@ -245,6 +214,8 @@ def evaluated(
     split, world = VALIDATION if who.kind == KIND else run.test.split, run.test_world()
     encoded = encode_test_sets(model, build_test_sets(world, recipe.data, split=split), cache, report)
     outcome = run_tasks(Predictor(model, tokenizer), encoded, TASKS, blind=False, label="evaluate", report=report)
+    measured = Measured(model, tokenizer, encoded, outcome, world, recipe.data, cache, run.seed)
+    reported = {name: REPORTS[name](measured) for name in run.reports}
     names = model.experts.names
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     made = {
@@ -277,6 +248,7 @@ def evaluated(
         "wall_s": round(sum(s for name, s in trained.seconds.items() if name not in NOT_TRAINING), 2),
         "curve": trained.curve,
         "probes": probes_of(who, model, tokenizer, encoded, outcome, (world, recipe.data, split), cache),
+        "reports": rounded(reported),
         "machine": machine(),
         "commit": commit(),
     }

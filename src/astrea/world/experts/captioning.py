@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.experts.protocol import ORDINALS, Expert, ExpertFeatures, Reading
+from astrea.experts.vocabulary_part import channels_of, speaking_of
 from astrea.world.experts.trunk import Trunk, conv
 from astrea.world.experts.truth import SceneTruth, per_pixel
 from astrea.world.scenes.vocabulary import COLOURS, KINDS, WORDS
@@ -29,7 +30,11 @@ STATE = 64
 
 
 class CaptioningExpert(Expert):
-    """Up to 8 decoder steps: word distribution, position in the caption, confidence, decoder state."""
+    """Up to 8 decoder steps: word distribution, position in the caption, confidence, decoder state.
+
+    Args:
+        only: words it speaks of; none = all.
+    """
 
     kind = "captioning"
     weak_conditions: ClassVar[tuple[str, ...]] = ("blur", "noise")
@@ -37,8 +42,9 @@ class CaptioningExpert(Expert):
     labels = (*VOCABULARY, *ORDINALS, "sure", "captioning", *([None] * STATE))
     width = len(labels)
 
-    def __init__(self) -> None:
+    def __init__(self, *, only: Sequence[str] = ()) -> None:
         super().__init__()
+        self.only = channels_of(only, VOCABULARY)
         self.trunk = Trunk()
         w1 = self.trunk.widths[1]
         self.memory = nn.Conv2d(w1, STATE, 1)
@@ -130,7 +136,7 @@ class CaptioningExpert(Expert):
         logits, states = self.say(memory)
         probability = logits.softmax(-1)
         ended = (logits.argmax(-1) == 0).long().cumsum(1) > 0
-        return word_tokens(probability, ended, states)
+        return speaking_of(word_tokens(probability, ended, states), self.only, len(VOCABULARY))
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
         features = self(pixels_B3HW)

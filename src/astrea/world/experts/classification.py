@@ -7,6 +7,7 @@ learning). The dense vote is also supervised directly, as a warm start for the t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.experts.protocol import Expert, ExpertFeatures, Reading
+from astrea.experts.vocabulary_part import channels_of, speaking_of
 from astrea.world.experts.trunk import Trunk, conv
 from astrea.world.experts.truth import SceneTruth, per_pixel
 from astrea.world.scenes.vocabulary import CONDITIONS, KINDS, WORDS
@@ -26,7 +28,11 @@ KIND_NAMES: tuple[str, ...] = tuple(kind.name for kind in KINDS)
 
 
 class ClassificationExpert(Expert):
-    """Three tag tokens (the kinds in three groups, soft) and one scene token (condition, number of things, sign)."""
+    """Three tag tokens (the kinds in three groups, soft) and one scene token (condition, number of things, sign).
+
+    Args:
+        only: words it speaks of; none = all. A token stays where its strongest word is one of them.
+    """
 
     kind = "classification"
     weak_conditions: ClassVar[tuple[str, ...]] = ("clutter", "night")
@@ -34,8 +40,9 @@ class ClassificationExpert(Expert):
     labels = (*KIND_NAMES, *CONDITIONS, *(str(n + 1) for n in range(COUNTS)), "sign", "classification")
     width = len(labels)
 
-    def __init__(self) -> None:
+    def __init__(self, *, only: Sequence[str] = ()) -> None:
         super().__init__()
+        self.only = channels_of(only, self.labels[:-1])
         self.trunk = Trunk()
         _, w1, w2 = self.trunk.widths
         self.vote = nn.Sequential(conv(w1, w1), nn.Conv2d(w1, len(KINDS) + 1, 1))
@@ -75,7 +82,8 @@ class ClassificationExpert(Expert):
     def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
         _, tags, scene = self.dense(pixels_B3HW)
         condition, count, sign = scene.split([len(CONDITIONS), COUNTS, 1], 1)
-        return tag_tokens(tags.sigmoid(), condition.softmax(1), count.softmax(1), sign.sigmoid())
+        found = tag_tokens(tags.sigmoid(), condition.softmax(1), count.softmax(1), sign.sigmoid())
+        return speaking_of(found, self.only, self.width - 1)
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
         _, tags, scene = self.dense(pixels_B3HW)

@@ -7,6 +7,7 @@ only "object".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -27,6 +28,7 @@ from astrea.experts.protocol import (
     ranks,
     soft_bins,
 )
+from astrea.experts.vocabulary_part import channels_of, speaking_of
 from astrea.world.experts.trunk import Trunk
 from astrea.world.experts.truth import SceneTruth
 from astrea.world.scenes.vocabulary import KINDS
@@ -37,7 +39,11 @@ PLACE_BINS, SPAN_BINS, SPAN_MAX = 16, 8, 0.5
 
 
 class DetectionExpert(Expert):
-    """Up to 8 object slots: class probabilities, box in soft bins, confidence."""
+    """Up to 8 object slots: class probabilities, box in soft bins, confidence.
+
+    Args:
+        threshold: belief below which a slot is empty. only: classes it speaks of; none = all.
+    """
 
     kind = "detection"
     weak_conditions: ClassVar[tuple[str, ...]] = ("night", "blur")
@@ -56,9 +62,10 @@ class DetectionExpert(Expert):
     )
     width = len(labels)
 
-    def __init__(self, *, threshold: float = 0.25) -> None:
+    def __init__(self, *, threshold: float = 0.25, only: Sequence[str] = ()) -> None:
         super().__init__()
         self.threshold = threshold
+        self.only = channels_of(only, self.class_names)
         self.trunk = Trunk()
         channels = self.trunk.widths[1]
         self.head = nn.Conv2d(channels, 1 + len(self.class_names) + 4, 1)
@@ -112,7 +119,8 @@ class DetectionExpert(Expert):
         side = sides.flatten(2).gather(2, gather.expand(-1, 4, -1)).transpose(1, 2)
         here = torch.stack([(x + 0.5) / w, (y + 0.5) / h], -1)
         box = torch.cat([here - side[..., :2], here + side[..., 2:]], -1).clamp(0, 1)
-        return slot_tokens(probability, box, torch.where(score_BT > self.threshold, score_BT, 0))
+        found = slot_tokens(probability, box, torch.where(score_BT > self.threshold, score_BT, 0))
+        return speaking_of(found, self.only, len(self.class_names))
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
         features = self(pixels_B3HW)

@@ -7,6 +7,7 @@ foreground pixel joins the nearest one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -26,6 +27,7 @@ from astrea.experts.protocol import (
     ranks,
     soft_bins,
 )
+from astrea.experts.vocabulary_part import channels_of, speaking_of
 from astrea.world.experts.trunk import Trunk, conv
 from astrea.world.experts.truth import SceneTruth, per_pixel
 from astrea.world.scenes.vocabulary import CATEGORIES, COLOURS
@@ -35,7 +37,11 @@ PLACE_BINS, AREA_BINS, AREA_MAX = 16, 12, 0.12
 
 
 class SegmentationExpert(Expert):
-    """Up to 8 region tokens: category, colour, centroid, visible area, occlusion, confidence."""
+    """Up to 8 region tokens: category, colour, centroid, visible area, occlusion, confidence.
+
+    Args:
+        threshold: belief below which a region is empty. only: categories it speaks of; none = all.
+    """
 
     kind = "segmentation"
     weak_conditions: ClassVar[tuple[str, ...]] = ("noise", "clutter")
@@ -55,9 +61,10 @@ class SegmentationExpert(Expert):
     )
     width = len(labels)
 
-    def __init__(self, *, threshold: float = 0.2) -> None:
+    def __init__(self, *, threshold: float = 0.2, only: Sequence[str] = ()) -> None:
         super().__init__()
         self.threshold = threshold
+        self.only = channels_of(only, self.labels[: len(CATEGORIES)])
         self.trunk = Trunk()
         w0, w1, _ = self.trunk.widths
         self.lateral = nn.Conv2d(w1, w0, 1)
@@ -154,7 +161,7 @@ class SegmentationExpert(Expert):
         return features, region_map
 
     def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
-        return self.regions(pixels_B3HW)[0]
+        return speaking_of(self.regions(pixels_B3HW)[0], self.only, len(CATEGORIES))
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
         features, region_map = self.regions(pixels_B3HW)

@@ -50,15 +50,26 @@ def split_seed(split: str, index: int, seed: int) -> int:
 
 
 def split_scene(
-    split: str, index: int, seed: int, *, canvas: int = 64, difficulty: float = 0.5, max_objects: int = 6
+    split: str,
+    index: int,
+    seed: int,
+    *,
+    canvas: int = 64,
+    difficulty: float = 0.5,
+    max_objects: int = 6,
+    clean: float | None = None,
+    pairs: float = 0.0,
 ) -> Scene:
-    """Scene ``index`` of a split. 'novel' has a held-out kind x colour pair in every scene, the others have none."""
+    """Scene ``index`` of a split. 'novel' has a held-out kind x colour pair in every scene, the others have none. See
+    `plan_scene`."""
     return make_scene(
         split_seed(split, index, seed),
         canvas=canvas,
         require_novel=split == "novel",
         difficulty=difficulty,
         max_objects=max_objects,
+        clean=clean,
+        pairs=pairs,
     )
 
 
@@ -69,6 +80,8 @@ def make_scene(
     require_novel: bool = False,
     difficulty: float = 0.5,
     max_objects: int = 6,
+    clean: float | None = None,
+    pairs: float = 0.0,
 ) -> Scene:
     """Plan and draw the scene of this seed (see `plan_scene`)."""
     return draw_scene(
@@ -78,30 +91,32 @@ def make_scene(
             require_novel=require_novel,
             difficulty=difficulty,
             max_objects=max_objects,
+            clean=clean,
+            pairs=pairs,
         )
     )
 
 
 def draw_scene(spec: SceneSpec) -> Scene:
     """Draw a plan. The same plan always gives the same pixels."""
-    canvas, condition = spec.canvas, CONDITIONS[spec.condition]
+    canvas, conditions = spec.canvas, {CONDITIONS[spec.condition], CONDITIONS[spec.second]}
     # All random numbers are drawn in a fixed order that does not depend on what the objects are: a swapped scene
     # keeps its background, lighting and noise.
     rng = Random(2 * spec.seed + 1)
     percent = difficulty_of(spec)
     image = _background(rng, canvas)
-    if condition == "clutter":
+    if "clutter" in conditions:
         _lay_clutter(image, rng, 140 + percent * 2, dense=True)
     instances = np.zeros((canvas, canvas), dtype=np.uint8)
     boxes = [_lay_object(image, instances, spec, index, below(rng, 41)) for index in range(len(spec.objects))]
     word_box = _lay_word(image, instances, spec)
-    if condition == "clutter":
+    if "clutter" in conditions:
         _lay_clutter(image, rng, 140 + percent * 2, dense=False)
-    elif condition == "night":
+    if "night" in conditions:
         image = _night(image, rng, percent)
-    elif condition == "blur":
+    if "blur" in conditions:
         image = _blur(image, canvas * (100 + 2 * percent) // 6400)
-    elif condition == "noise":
+    if "noise" in conditions:
         image += (_cut(noise(canvas), rng, canvas) * (56 + percent * 2 // 3)) >> 8
     np.clip(image, 0, 255, out=image)
     return Scene(

@@ -39,13 +39,16 @@ def plan_scene(
     require_novel: bool = False,
     difficulty: float = 0.5,
     max_objects: int = 6,
+    clean: float | None = None,
+    pairs: float = 0.0,
 ) -> SceneSpec:
     """Plan the scene of this seed: 1 to ``max_objects`` pictograms, perhaps a word, and a condition.
 
     canvas: side in pixels, at least 48. allow_novel: False keeps out every held-out kind x colour pair (`is_novel`),
     True or None does not care. require_novel: make at least one object such a pair (overrides ``allow_novel``).
     difficulty: 0..1, how strong night, blur, noise and clutter are; their shares stay. It is kept, in whole per cent,
-    in the low bits of the plan's own ``seed``, since the plan alone must be enough to draw the scene.
+    in the low bits of the plan's own ``seed``, since the plan alone must be enough to draw the scene. clean: share of
+    scenes without any of them; None = `CLEAN_SHARE`. pairs: share of the others in which two hold at once.
     """
     if canvas < 48 or max_objects < 1 or not 0 <= difficulty <= 1:
         raise ValueError(
@@ -61,10 +64,14 @@ def plan_scene(
     if require_novel and not any(is_novel(item.kind, item.colour) for item in objects):
         chosen = below(rng, len(objects))
         objects[chosen] = replace(objects[chosen], colour=novel_colour(objects[chosen].kind))
-    draw = (rng.random() - CLEAN_SHARE) / (1 - CLEAN_SHARE)
-    condition = 0 if draw < 0 else 1 + int(draw * (len(CONDITIONS) - 1))
+    clean = CLEAN_SHARE if clean is None else clean
+    draw, others = rng.random(), len(CONDITIONS) - 1
+    condition = 0 if draw < clean else 1 + int((draw - clean) / (1 - clean) * others)
+    second = 0
+    if condition and pairs and rng.random() < pairs:
+        second = 1 + (condition + below(rng, others - 1)) % others
     own_seed = seed * _DIFFICULTY_STEPS + (round(difficulty * 100) - _DEFAULT_DIFFICULTY) % _DIFFICULTY_STEPS
-    return SceneSpec(own_seed, canvas, tuple(objects), word, word_xy, condition)
+    return SceneSpec(own_seed, canvas, tuple(objects), word, word_xy, condition, second)
 
 
 def difficulty_of(spec: SceneSpec) -> int:

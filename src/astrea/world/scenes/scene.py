@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,7 +20,10 @@ class ObjectSpec:
 
 @dataclass(frozen=True, slots=True)
 class SceneSpec:
-    """Everything needed to draw a scene again. Later objects cover earlier ones; the word plate lies on top."""
+    """Everything needed to draw a scene again. Later objects cover earlier ones; the word plate lies on top.
+
+    condition: an index into CONDITIONS. second: one more that holds at the same time; 0 = none.
+    """
 
     seed: int
     canvas: int
@@ -28,6 +31,7 @@ class SceneSpec:
     word: str | None
     word_xy: tuple[int, int]
     condition: int
+    second: int = field(default=0, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

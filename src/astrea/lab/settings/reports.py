@@ -1,0 +1,112 @@
+"""What a setting reports of a finished run beside the twelve tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from astrea.common.progress import Reporter
+from astrea.data.feature_cache import FeatureCache
+from astrea.evaluation.generate import Predictor
+from astrea.lab.probes.probes import PROBE_TASKS, first_items
+from astrea.lab.settings.budget import BUDGETS, RULES, Budget, flops_share
+from astrea.recipes.recipe import Data, World
+from astrea.world.evaluation.conflict import conflict_items
+from astrea.world.evaluation.contribution import contributions
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome, encode_test_sets, run_tasks
+from astrea.world.evaluation.tasks import build_test_sets
+from astrea.world.experts.truth import pixels_from_scenes
+from astrea.world.scenes.questions import VQA_TASKS
+
+ITEMS = 60
+"""Of each task, that faults and budgets are measured on."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished run: its model, the test sets with their features, its row of the table, and the world and amounts of
+    data that validation is drawn from."""
+
+    model: Any
+    tokenizer: Any
+    encoded: EncodedTestSets
+    outcome: Outcome
+    world: World
+    data: Data
+    cache: FeatureCache
+    seed: int
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The names of every expert's channels."""
+        return {name: self.model.experts[name].labels for name in self.model.experts.names}
+
+    def average(self, encoded: EncodedTestSets, masked: tuple[str, ...] = ()) -> float:
+        """The average over the probed tasks."""
+        predictor = Predictor(self.model, self.tokenizer, masked=masked)
+        return run_tasks(predictor, encoded, PROBE_TASKS, blind=False, label="report", report=Reporter()).average
+
+
+def conflict(run: Measured) -> dict[str, Any]:
+    """Accuracy where two experts disagree about a word of the question or its answer, and where none do (0..100)."""
+    items = run.encoded.sets.questions
+    split_N = conflict_items(items, run.encoded.questions, run.labels)
+    task_N = np.array([item.question.task for item in items])
+    right_N = np.zeros(len(items))
+    for task in VQA_TASKS:
+        right_N[task_N == task] = run.outcome.per_item[task]
+
+    def mean(which_N: np.ndarray) -> float | None:
+        return 100 * float(right_N[which_N].mean()) if which_N.any() else None
+
+    return {"items": int(split_N.sum()), "conflict": mean(split_N), "agreement": mean(~split_N)}
+
+
+def budgets(run: Measured) -> dict[str, Any]:
+    """The average, and the part of the experts' arithmetic, of every rule at every budget; what experts are worth is
+    measured on validation.
+
+    Returns:
+        {"all": {...}, "16/2": {rule: {"average", "flops_share", "experts"}}, ...}, "worth": {expert: mean nats}.
+    """
+    names = run.model.experts.names
+    sets = build_test_sets(run.world, run.data, split="validation")
+    known = contributions(run.model, run.tokenizer, encode_test_sets(run.model, sets, run.cache), PROBE_TASKS)
+    mean_E = torch.stack([delta_QE.mean(0) for delta_QE in known.values()]).mean(0)
+    worth = dict(zip(names, mean_E.tolist(), strict=True))
+    sizes = dict(zip(names, run.model.experts.token_counts, strict=True))
+    flops = flops_of_each(run)
+    few = first_items(run.encoded, PROBE_TASKS, ITEMS)
+    found: dict[str, Any] = {"all": {"average": run.average(few), "flops_share": 1.0}, "worth": worth}
+    for tokens, experts in BUDGETS:
+        row = found[f"{tokens}/{experts}"] = {}
+        for rule, order in RULES.items():
+            chosen = Budget(tokens, experts).fill(order(names, worth, run.seed), sizes)
+            masked = tuple(name for name in names if name not in chosen)
+            row[rule] = {
+                "average": run.average(few, masked), "flops_share": flops_share(chosen, flops), "experts": chosen
+            }  # fmt: skip
+    return found
+
+
+def flops_of_each(run: Measured) -> dict[str, int]:
+    """Floating-point operations of each expert looking at one picture."""
+    pixels = pixels_from_scenes(run.encoded.sets.pool[:1])
+    found = {}
+    for name in run.model.experts.names:
+        with FlopCounterMode(display=False) as counter:
+            run.model.experts(pixels, [name])
+        found[name] = counter.get_total_flops()
+    return found
+
+
+REPORTS: Mapping[str, Callable[[Measured], dict[str, Any]]] = {
+    "conflict": conflict,
+    "budgets": budgets,
+}
+"""By name, as settings ask for them."""
