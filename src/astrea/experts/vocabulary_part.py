@@ -11,7 +11,7 @@ from astrea.common.errors import AstreaError
 from astrea.experts.protocol import ExpertFeatures
 
 
-def channels_of(only: Sequence[str], vocabulary: Sequence[str]) -> list[int]:
+def channels_of(only: Sequence[str], vocabulary: Sequence[str | None]) -> list[int]:
     """The channels of these words.
 
     Raises:
@@ -19,7 +19,9 @@ def channels_of(only: Sequence[str], vocabulary: Sequence[str]) -> list[int]:
     """
     unknown = [word for word in only if word not in vocabulary]
     if unknown:
-        raise AstreaError(f"only: the expert has no word {unknown[0]!r}", f"its words are {', '.join(vocabulary)}")
+        raise AstreaError(
+            f"only: the expert has no word {unknown[0]!r}", f"its words are {', '.join(filter(None, vocabulary))}"
+        )
     return [vocabulary.index(word) for word in only]
 
 

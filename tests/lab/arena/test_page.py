@@ -22,6 +22,14 @@ from html_pages import Page, saved
 EXPERTS = ("captioning", "classification", "segmentation", "detection")
 CONDITIONS = ("clean", "night")
 PROBED = (*VQA_TASKS, *CAPTION_TASKS)
+REPORTS = {
+    "conflict": {"conflict": 61.3, "agreement": 88.0, "items": 140},
+    "budgets": {
+        "all": {"average": 80.0, "flops_share": 1.0},
+        "16/2": {"first_k": {"average": 41.5, "flops_share": 0.13, "experts": ["a", "b"]}},
+        "worth": {"a": 0.1},
+    },
+}
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&"
 
 
@@ -107,7 +115,7 @@ def arena(make_record: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         curve = [[10.0 * i, 40.0 + i + seed] for i in range(5)]
         own = {"shares": shares, "load": load, "params_trainable": 1_284_220, "visual_tokens": 64}
         records += [
-            make_record(items=ours, **more, **own, curve=curve, probes=full_probes(50.5)),
+            make_record(items=ours, **more, **own, curve=curve, probes=full_probes(50.5), reports=REPORTS),
             make_record("average", items=0.5, **more, curve=curve, visual_tokens=16, flops_per_sample=84_200_000),
             make_record("switch", items=0.6 if seed else 0.5, **more | {"conditions": {"clean": 90.5, "night": 10.0}}),
             make_record("mixer", kind="ablation", items=0.6, **more),
@@ -193,12 +201,13 @@ def test_strategies_stand_in_the_order_of_their_means_with_their_numbers(arena):
     arena["strategies"] = dict(reversed(arena["strategies"].items()))
     arena["strategies"]["average"]["difference"] = {"mean": -25.14, "low": -28.1, "high": -22.9}
     page = ArenaPage(render(arena))
-    names = [row[0] for row in page.rows if len(row) == 10][1:]
+    names = [row[0] for row in page.rows if len(row) == 11][1:]
     assert names == ["astrea", "switch", "average"]
-    assert page.row("strategies", "astrea", 10) == [
+    assert page.row("strategies", "astrea", 11) == [
         "astrea",
         "75.0 ± 7.1",
         "2",
+        "",
         "",
         "",
         "1.28 M",
@@ -207,9 +216,9 @@ def test_strategies_stand_in_the_order_of_their_means_with_their_numbers(arena):
         "2.5",
         "1 min 40 s",
     ]
-    row = page.row("strategies", "average", 10)
+    row = page.row("strategies", "average", 11)
     assert row[3:5] == ["−25.1", "−28.1 to −22.9"]
-    assert row[7] == "84.2 M"
+    assert row[8] == "84.2 M"
 
 
 def test_the_best_of_every_column_is_marked_and_no_other(arena):
@@ -224,10 +233,13 @@ def test_the_best_of_every_column_is_marked_and_no_other(arena):
 
 def test_masking_and_retraining_stand_side_by_side(arena):
     page = ArenaPage(render(arena))
-    changes = {e: page.row("without", e, 6) for e in EXPERTS}
+    changes = {e: page.row("without", e, 9) for e in EXPERTS}
     assert [changes[e][1] for e in EXPERTS] == ["−11.2", "−4.4", "−14.3", "−5.1"]
     assert [changes[e][2] for e in EXPERTS] == ["2", "4", "1", "3"]
-    assert [changes[e][5] for e in EXPERTS] == ["1", "2", "3", "4"]
+    assert [changes[e][7] for e in EXPERTS] == ["1", "2", "3", "4"]
+    for way, column in (("masked", 3), ("retrained", 8)):
+        assert [changes[e][column] for e in EXPERTS] == [f"{arena['cur'][way][e]:.3f}" for e in EXPERTS]
+    assert f"{arena['cur']['gap']['masked']:.3f} masked" in page.sections["without"]
     assert "put 0 of 4 experts in the same place" in page.sections["without"]
 
 
@@ -294,7 +306,7 @@ def test_any_key_may_be_missing_empty_or_of_another_kind(arena, charts_drawn_onc
 
 def test_one_seed_has_no_deviation(arena):
     arena["strategies"]["astrea"]["average"] = {"mean": 71.26, "std": None, "seeds": 1}
-    assert ArenaPage(render(arena)).row("strategies", "astrea", 10)[1:3] == ["71.3", "1"]
+    assert ArenaPage(render(arena)).row("strategies", "astrea", 11)[1:3] == ["71.3", "1"]
 
 
 def test_numbers_that_are_none_are_not_drawn(arena):
@@ -358,3 +370,16 @@ def test_a_page_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "arena.html").mkdir()
     with pytest.raises(OSError, match="arena"):
         write_page({}, tmp_path / "arena.html")
+
+
+def test_p_is_told_corrected(arena):
+    arena["strategies"]["average"]["difference"] |= {"p": 0.002, "p_holm": 0.0041}
+    assert ArenaPage(render(arena)).row("strategies", "average", 11)[5] == "0.004"
+
+
+def test_what_a_setting_reports(arena):
+    page = ArenaPage(render({**arena, "setting": "conflict and shift"}))
+    assert "Setting: conflict and shift." in page.sections["setting"]
+    assert page.row("setting", "strategy astrea", 4)[1:] == ["61.3", "88.0", "140"]
+    assert page.row("setting", "16/2, first k", 3)[1:] == ["41.5", "0.13"]
+    assert page.row("setting", "all", 3)[1:] == ["80.0", "1.00"]

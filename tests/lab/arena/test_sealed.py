@@ -85,20 +85,22 @@ def test_no_sealed_result_before_every_run_has_finished(pretended, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(Pool, "run", fails)
-        _, failed = run_arena(arena(tmp_path, TestSet(sealed=7)), report=Reporter())
+        _, failed = run_arena(arena(tmp_path / "a", TestSet(sealed=7)), report=Reporter())
     assert list(failed.values()) == ["it rained"]
-    assert not (tmp_path / "sealed-7.json").exists()
-    assert run_arena(arena(tmp_path, TestSet(sealed=7)), report=Reporter())[1] == {}  # so the same command goes on
-    assert (tmp_path / "sealed-7.json").exists()
+    assert not (tmp_path / "a" / "sealed-7.json").exists()
+    assert (
+        run_arena(arena(tmp_path / "a", TestSet(sealed=7)), report=Reporter())[1] == {}
+    )  # so the same command goes on
+    assert (tmp_path / "a" / "sealed-7.json").exists()
 
 
 def test_the_best_other_strategy_is_validations_choice(pretended, tmp_path):
-    run_arena(arena(tmp_path, TestSet("validation")), report=Reporter())
-    path = tmp_path / "validation.json"
+    run_arena(arena(tmp_path / "a", TestSet("validation")), report=Reporter())
+    path = tmp_path / "a" / "validation.json"
     chosen = json.loads(path.read_text())
     other = {"average": "switch", "switch": "average"}[chosen["best_other"]["name"]]
     path.write_text(json.dumps(chosen | {"best_other": {"name": other}}))
-    made, _ = run_arena(arena(tmp_path, TestSet(sealed=7)), report=Reporter())
+    made, _ = run_arena(arena(tmp_path / "a", TestSet(sealed=7)), report=Reporter())
     assert made["best_other"]["name"] == other
 
 

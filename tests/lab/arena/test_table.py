@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from astrea.lab.arena.collect import collect
-from astrea.lab.arena.table import arena_table
+from astrea.lab.arena.table import arena_table, difference_text
 
 
 def shown(records) -> str:
@@ -37,3 +37,10 @@ def test_strategies_from_best_to_worst_then_variants(make_record):
 
 def test_an_arena_without_astrea(make_record):
     assert "50.0 (1)" in shown([make_record("average")])
+
+
+def test_a_difference_that_chance_hardly_makes_has_a_star():
+    apart = {"mean": -3.0, "low": -5.0, "high": -1.0, "p": 0.001}
+    assert difference_text(apart | {"p_holm": 0.04}) == "-3.0 (-5.0 to -1.0)*"
+    assert difference_text(apart | {"p_holm": 0.06}) == "-3.0 (-5.0 to -1.0)"
+    assert difference_text({"mean": -3.0, "low": None, "high": None, "p": None}) == "-3.0"

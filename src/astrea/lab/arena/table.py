@@ -13,15 +13,16 @@ from astrea.lab.arena.lr_sweep import FACTORS
 from astrea.lab.arena.variants import ablation_title
 
 LR_SWEEP = "arena: learning rates tried, average on validation"
+SIGNIFICANT = 0.05
 VARIANTS = {"ablations": ablation_title, "retraining": "{} left out".format, "pairs": "{} only".format}
 
 
 def arena_table(arena: Mapping[str, Any]) -> Table:
     """Strategies from best to worst, then Astrea's variants: mean and deviation over seeds, difference to Astrea."""
-    title = "arena: average over the twelve tasks, with 95 % intervals"
+    title = "arena: average over the twelve tasks, with 95 % intervals; * = p < 0.05 by Holm"
     table = Table(title=title, title_style="bold", header_style="dim", box=SIMPLE_HEAD, padding=0)
     table.add_column("variant", overflow="fold")
-    for name in ("  average (seeds)", "  minus astrea", "  p (Holm)", "  seconds"):
+    for name in ("  average (seeds)", "  minus astrea", "  seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in arena["strategies"].items():
         style = "bold" if name == "astrea" else ""
@@ -56,14 +57,14 @@ def _cells(name: str, row: Mapping[str, Any], average: Mapping[str, Any], seeds:
     return [
         Text(name),
         Text(f"{average['mean']:.1f}" + ("" if average["std"] is None else f" ± {average['std']:.1f}") + f" ({seeds})"),
-        Text(_difference(apart)),
-        Text(f"{apart['p_holm']:.3f}" if "p_holm" in apart else ""),
+        Text(difference_text(apart)),
         Text(f"{row['wall_s']:.0f}" if "wall_s" in row else ""),
     ]
 
 
-def _difference(apart: Mapping[str, Any]) -> str:
+def difference_text(apart: Mapping[str, Any]) -> str:
+    """A difference with its interval, where there is one, and a star."""
     if not apart:
         return ""
     ends = "" if apart["low"] is None else f" ({apart['low']:+.1f} to {apart['high']:+.1f})"
-    return f"{apart['mean']:+.1f}{ends}"
+    return f"{apart['mean']:+.1f}{ends}" + ("*" if apart.get("p_holm", 1.0) < SIGNIFICANT else "")

@@ -27,7 +27,7 @@ PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "classification": {
         # Along the tokens, each of which speaks of a third of the kinds; the last of the scene.
         **{f"tags_{letter}": words for letter, words in zip("abc", quarters(KIND_NAMES, GROUPS), strict=True)},
-        "scene": ClassificationExpert.labels[len(KIND_NAMES) : -1],
+        "scene": tuple(filter(None, ClassificationExpert.labels[len(KIND_NAMES) : -1])),
     },
     "segmentation": {
         "living": ("animal", "weather"),

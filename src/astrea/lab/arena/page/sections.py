@@ -12,6 +12,7 @@ from astrea.lab.arena.page.experts import shares, without
 from astrea.lab.arena.page.learning import curves, lr_sweep
 from astrea.lab.arena.page.origin import made
 from astrea.lab.arena.page.probes import adaptivity, calibration, pareto, robustness
+from astrea.lab.arena.page.settings import settings
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,15 @@ SECTIONS = (
         "",
         "A strategy's learning rates times 0.5, 1, 2 and 4, one seed each, scored on the validation split, never the "
         "test set. ★ is the best of its row; used is what the strategy's runs above were trained with.",
+    ),
+    Section(
+        "setting",
+        "In this setting",
+        settings,
+        "",
+        "Questions in conflict ask for, or are answered by, a word that one expert says and another contradicts. "
+        "Rules of a budget look neither at the question nor at the picture; what experts are worth is measured on "
+        "validation.",
     ),
     Section("made", "How it was made", made, "The file does not say."),
 )

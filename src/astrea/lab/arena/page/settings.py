@@ -1,0 +1,58 @@
+"""The section on what a setting reports beside the twelve tasks: questions in conflict, experts under a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from astrea.lab.arena.page.blocks import Block, Row, Table, Text, number_cell
+from astrea.lab.arena.page.reading import figure, part
+from astrea.report.formatting import words
+
+
+def settings(arena: Mapping[str, Any]) -> list[Block]:
+    """The setting, and its reports where there are any."""
+    title = arena.get("setting")
+    blocks: list[Block] = [Text(f"Setting: {title}.")] if title else []
+    reports = {name: part(arena, "reports", name) for name in part(arena, "reports")}
+    return [*blocks, *conflict(reports), *budgets(reports)]
+
+
+def conflict(reports: Mapping[str, Mapping[str, Any]]) -> list[Block]:
+    """Accuracy where experts' readings disagree, and elsewhere."""
+    keys = ("conflict", "agreement", "items")
+    lines = [
+        Row(title_of(name), [number_cell(figure(each, "conflict", key), 0 if key == "items" else 1) for key in keys])
+        for name, each in reports.items()
+        if part(each, "conflict")
+    ]
+    heads = ["Variant", "Two experts disagree", "None do", "Questions in conflict"]
+    return [Table("Questions on which experts disagree", heads, lines, "figures fit")] if lines else []
+
+
+def budgets(reports: Mapping[str, Mapping[str, Any]]) -> list[Block]:
+    """The average, and the part of the experts' arithmetic, of each rule at each budget."""
+    blocks: list[Block] = []
+    for name, each in reports.items():
+        known = part(each, "budgets")
+        lines = [
+            Row(f"{budget}, {words(rule)}", [number_cell(figure(row, key), digits) for key, digits in COLUMNS])
+            for budget in known
+            if "/" in budget
+            for rule, row in part(known, budget).items()
+        ]
+        if lines:
+            whole = [number_cell(figure(known, "all", key), digits) for key, digits in COLUMNS]
+            heads = ["Tokens / experts, rule", "Average", "Part of the experts' FLOPs"]
+            lines = [Row("all", whole), *lines]
+            blocks.append(Table(f"Budgets of {title_of(name)}", heads, lines, "figures fit", title_of(name)))
+    return blocks
+
+
+COLUMNS = (("average", 1), ("flops_share", 2))
+"""Figure of a rule at a budget, and its digits."""
+
+
+def title_of(name: str) -> str:
+    """A variant by its kind and name, in words."""
+    return words(name.replace("/", " "))
