@@ -51,7 +51,7 @@ def test_the_name_is_our_own_and_stands_in_every_hint():
 def test_every_extra_that_the_code_asks_for_is_declared_and_brings_its_modules():
     extras = PROJECT["optional-dependencies"]
     for extra, modules in MODULES.items():
-        wanted = {re.split(r"[<>=~! ]", need)[0] for need in extras[extra]}
+        wanted = {re.split(r"[<>=~! \[]", need)[0] for need in extras[extra]}
         assert {name.replace("_", "-").replace("faiss", "faiss-cpu") for name in modules} <= wanted
     asked = re.compile(r"""(?:require_extra|install_command)\(\s*"(\w+)"|import_extra\(\s*[\w"./]+,\s*"(\w+)\"""")
     sources = [path.read_text() for path in (ROOT / "src").rglob("*.py")]

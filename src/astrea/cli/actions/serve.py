@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ from astrea.common.paths import file_guard
 from astrea.model.loaded import load
 from astrea.serving.app import Server, application
 from astrea.serving.limits import Limits
-from astrea.serving.logs import LOGGER
+from astrea.serving.logs import log_to_standard_error
+from astrea.serving.replicas import Source, deployed, run
 from astrea.serving.settings import Settings
 from astrea.serving.skipping import thresholds
 from astrea.world.scenes.example import example_picture
@@ -39,10 +38,12 @@ def serve(
     skip_below: Sequence[str],
     index: Path | None,
     caps: Mapping[str, Any],
+    replicas: str | None,
     device: Device,
     trust_remote_code: bool,
 ) -> None:
     """Serve a model until the process is asked to end."""
+    many = None if replicas is None else read_replicas(replicas)
     key = None if key_file is None else read_key(key_file)
     local = is_local(host)
     if key is None and not local:
@@ -55,10 +56,8 @@ def serve(
     if trace is not None:
         with file_guard(trace):
             trace.open("a").close()
-    loaded = load(model, device=device, trust_remote_code=trust_remote_code)
-    called = name or model.resolve().name
     settings = Settings(
-        name=called,
+        name=name or model.resolve().name,
         key=key,
         hosts=hosts,
         limits=limits,
@@ -68,6 +67,10 @@ def serve(
         trace=trace,
     )
     log_to_standard_error()
+    if many is not None:
+        run(deployed(Source(model, device, trust_remote_code), settings, *many), host, port, limits)
+        return
+    loaded = load(model, device=device, trust_remote_code=trust_remote_code)
     # uvicorn obeys both while it runs, and afterwards raises what came for whoever handled it before.
     for asked_to_end in (signal.SIGINT, signal.SIGTERM):
         signal.signal(asked_to_end, signal.SIG_IGN)
@@ -93,6 +96,25 @@ def uvicorn_config(app: Any, host: str, port: int, limits: Limits) -> uvicorn.Co
     )
 
 
+def read_replicas(words: str) -> tuple[int, int]:
+    """The least and the most replicas of ``N`` or ``LEAST:MOST``.
+
+    Raises:
+        AstreaError: it is neither, or more than the most.
+    """
+    least, colon, most = words.partition(":")
+    try:
+        found = int(least), int(most if colon else least)
+    except ValueError:
+        found = 0, 0
+    if not 1 <= found[0] <= found[1]:
+        raise AstreaError(
+            f"--replicas {words}: this is not a number of replicas",
+            "write --replicas 2, or --replicas 1:8 for as many as are needed",
+        )
+    return found
+
+
 def is_local(host: str) -> bool:
     """Whether an address can be reached from this machine alone."""
     try:
@@ -116,13 +138,3 @@ def read_key(path: Path) -> str:
             'make one: python -c "import secrets; print(secrets.token_urlsafe(32))"',
         )
     return key
-
-
-def log_to_standard_error() -> None:
-    """The server's log, and what uvicorn warns of."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
-    LOGGER.propagate = False
-    logging.getLogger("uvicorn.error").addHandler(handler)

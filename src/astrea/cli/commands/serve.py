@@ -57,6 +57,14 @@ def serve(
         Path | None,
         typer.Option("--trace", help="JSONL file: per request, which experts fired, and times."),
     ] = None,
+    replicas: Annotated[
+        str | None,
+        typer.Option(
+            "--replicas",
+            help="So many servers under Ray Serve behind one address; 1:8: as many as are needed.",
+            metavar="N",
+        ),
+    ] = None,
     device: OnDevice = "auto",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -68,10 +76,12 @@ def serve(
     [bold]astrea serve MODEL --host 0.0.0.0 --api-key-file KEY[/bold]  for others too, who need the key
     """
     require_extra("serve", "a server")
+    if replicas is not None:
+        require_extra("ray", "a server of several replicas")
     actions.serve(
         model, host, port, name=name, key_file=api_key_file, allowed=allowed_host or [], trace=trace,
         skip_below=skip_below or [],
         index=index,
         caps={"running": max_batch, "waiting": max_queue, "tokens": max_tokens, "seconds": deadline},
-        device=device, trust_remote_code=trust_remote_code,
+        replicas=replicas, device=device, trust_remote_code=trust_remote_code,
     )  # fmt: skip
