@@ -5,7 +5,7 @@ Letters: N pictures, T tokens of one expert, C width of its tokens, E experts, D
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from astrea.common.progress import Reporter
 from astrea.evaluation.generate import Features, Predictor
 from astrea.experts.corruption import frozen, not_numbers, of_the_next, stuck
+from astrea.experts.protocol import ExpertFeatures
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.world.evaluation.runner import EncodedTestSets, run_tasks
 from astrea.world.scenes.questions import VQA_TASKS
@@ -52,10 +53,17 @@ def robustness(
 
 def corrupted_test_sets(encoded: EncodedTestSets, name: str, kind: str) -> EncodedTestSets:
     """The same test sets, but one expert is corrupted on every picture of questions and captions."""
+    return changed_test_sets(encoded, name, CORRUPTIONS[kind])
+
+
+def changed_test_sets(
+    encoded: EncodedTestSets, name: str, change: Callable[[ExpertFeatures], ExpertFeatures]
+) -> EncodedTestSets:
+    """The same test sets, but one expert's features of all pictures of questions and captions are changed."""
     return replace(
         encoded,
-        questions=corrupted(encoded.questions, name, kind),
-        described={task: corrupted(features, name, kind) for task, features in encoded.described.items()},
+        questions={**encoded.questions, name: change(encoded.questions[name])},
+        described={task: {**part, name: change(part[name])} for task, part in encoded.described.items()},
     )
 
 
@@ -77,19 +85,19 @@ def reliability_rates(
     Returns:
         {expert: {"clean": rate, "swapped": rate}} over all pictures of the tasks; None where the fusion does not judge.
     """
-    clean_E = _reliable(model, encoded, tasks)
+    clean_E = reliable_share(model, encoded, tasks)
     if clean_E is None:
         return None
     found = {}
     for index, name in enumerate(model.experts.names):
-        swapped_E = _reliable(model, corrupted_test_sets(encoded, name, "swapped"), tasks)
+        swapped_E = reliable_share(model, corrupted_test_sets(encoded, name, "swapped"), tasks)
         assert swapped_E is not None  # the same fusion
         found[name] = {"clean": float(clean_E[index]), "swapped": float(swapped_E[index])}
     return found
 
 
 @torch.inference_mode()
-def _reliable(
+def reliable_share(
     model: AstreaForConditionalGeneration, encoded: EncodedTestSets, tasks: Sequence[str], batch: int = 64
 ) -> Tensor | None:
     """The share (E,) of pictures on which each expert counts as reliable, or None where the fusion does not judge."""

@@ -13,7 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from astrea.common.progress import Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.evaluation.generate import Predictor
+from astrea.experts.corruption_kinds import FUNCTIONS, Channels, applies, channels_of
+from astrea.experts.protocol import ExpertFeatures
 from astrea.lab.probes.probes import PROBE_TASKS, first_items
+from astrea.lab.probes.robustness import changed_test_sets, reliable_share
 from astrea.lab.settings.budget import BUDGETS, RULES, Budget, flops_share
 from astrea.recipes.recipe import Data, World
 from astrea.world.evaluation.conflict import conflict_items
@@ -25,6 +28,10 @@ from astrea.world.scenes.questions import VQA_TASKS
 
 ITEMS = 60
 """Of each task, that faults and budgets are measured on."""
+
+FAULTS = ("wrong_colour", "wrong_class", "mirrored", "half_swapped", "stuck_slots", "late")
+"""Kinds of `astrea.experts.corruption_kinds` that are measured. Unless `model.reliability_kinds` names others, training
+knows swapped and stuck ones alone."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,38 @@ def conflict(run: Measured) -> dict[str, Any]:
     return {"items": int(split_N.sum()), "conflict": mean(split_N), "agreement": mean(~split_N)}
 
 
+def faults(run: Measured) -> dict[str, Any]:
+    """What each kind of fault costs in points, and how often the faulty expert counts as reliable (0..1; None where the
+    fusion does not judge).
+
+    Returns:
+        {kind: {expert: {"loss", "believed"}}}, without the experts that a kind leaves as they are; and "clean".
+    """
+    few = first_items(run.encoded, PROBE_TASKS, ITEMS)
+    clean = run.average(few)
+    found: dict[str, Any] = {"clean": clean}
+    for kind in FAULTS:
+        found[kind] = {}
+        for index, (name, labels) in enumerate(run.labels.items()):
+            channels = channels_of(labels)
+            if not applies(kind, few.questions[name], channels):
+                continue
+            broken = changed_test_sets(few, name, fault(kind, channels, run.seed))
+            share_E = reliable_share(run.model, broken, PROBE_TASKS)
+            believed = None if share_E is None else float(share_E[index])
+            found[kind][name] = {"loss": clean - run.average(broken), "believed": believed}
+    return found
+
+
+def fault(kind: str, channels: Channels, seed: int) -> Callable[[ExpertFeatures], ExpertFeatures]:
+    """What a kind of fault makes of the features of an expert with these channels, with chance drawn by the seed."""
+
+    def change(part: ExpertFeatures) -> ExpertFeatures:
+        return FUNCTIONS[kind](part, channels, torch.Generator().manual_seed(seed))
+
+    return change
+
+
 def budgets(run: Measured) -> dict[str, Any]:
     """The average, and the part of the experts' arithmetic, of every rule at every budget; what experts are worth is
     measured on validation.
@@ -107,6 +146,7 @@ def flops_of_each(run: Measured) -> dict[str, int]:
 
 REPORTS: Mapping[str, Callable[[Measured], dict[str, Any]]] = {
     "conflict": conflict,
+    "faults": faults,
     "budgets": budgets,
 }
 """By name, as settings ask for them."""

@@ -68,7 +68,7 @@ SETTINGS: Mapping[str, Setting] = {
         "conflict and shift",
         ("world.clean=0.8", "world.test_clean=0.2", "world.test_pairs=0.5"),
         "astrea,allocator,trust,with_lies,with_confidence,sequence_concat,sequence_concat_aligned",
-        reports=("conflict",),
+        reports=("conflict", "faults"),
     ),
     "e4": Setting(
         "no words given",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from astrea.lab.arena.page.blocks import Block, Row, Table, Text, number_cell
+from astrea.lab.arena.page.blocks import Block, Cell, Row, Table, Text, number_cell
 from astrea.lab.arena.page.reading import figure, part
-from astrea.report.formatting import words
+from astrea.report.formatting import DASH, percent, words
 
 
 def settings(arena: Mapping[str, Any]) -> list[Block]:
@@ -15,7 +15,7 @@ def settings(arena: Mapping[str, Any]) -> list[Block]:
     title = arena.get("setting")
     blocks: list[Block] = [Text(f"Setting: {title}.")] if title else []
     reports = {name: part(arena, "reports", name) for name in part(arena, "reports")}
-    return [*blocks, *conflict(reports), *budgets(reports)]
+    return [*blocks, *conflict(reports), *faults(reports), *budgets(reports)]
 
 
 def conflict(reports: Mapping[str, Mapping[str, Any]]) -> list[Block]:
@@ -28,6 +28,21 @@ def conflict(reports: Mapping[str, Mapping[str, Any]]) -> list[Block]:
     ]
     heads = ["Variant", "Two experts disagree", "None do", "Questions in conflict"]
     return [Table("Questions on which experts disagree", heads, lines, "figures fit")] if lines else []
+
+
+def faults(reports: Mapping[str, Mapping[str, Any]]) -> list[Block]:
+    """What each kind of fault costs, and how often it is believed: the means over the experts that it concerns."""
+    lines = []
+    for name, each in reports.items():
+        known = part(each, "faults")
+        for kind in known:
+            rows = part(known, kind).values()
+            loss, believed = (mean_of([figure(row, key) for row in rows]) for key in ("loss", "believed"))
+            if loss is not None:
+                cells = [number_cell(loss), Cell(DASH if believed is None else percent(believed))]
+                lines.append(Row(f"{title_of(name)}, {words(kind)}", cells))
+    heads = ["Variant, fault", "Costs", "Believed"]
+    return [Table("Faults of one expert, means over experts", heads, lines, "figures fit")] if lines else []
 
 
 def budgets(reports: Mapping[str, Mapping[str, Any]]) -> list[Block]:
@@ -51,6 +66,12 @@ def budgets(reports: Mapping[str, Mapping[str, Any]]) -> list[Block]:
 
 COLUMNS = (("average", 1), ("flops_share", 2))
 """Figure of a rule at a budget, and its digits."""
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def title_of(name: str) -> str:

@@ -1,0 +1,76 @@
+"""What settings report, of a model that was never trained: the parts, their sizes, and what must hold of any model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from astrea.common.progress import Reporter
+from astrea.data.feature_cache import FeatureCache
+from astrea.evaluation.generate import Predictor
+from astrea.lab.settings import reports
+from astrea.lab.settings.budget import BUDGETS, RULES
+from astrea.lab.settings.reports import FAULTS, REPORTS, Measured
+from astrea.recipes.recipe import Data, World
+from astrea.world.evaluation.conflict import conflict_items
+from astrea.world.evaluation.runner import encode_test_sets, run_tasks
+from astrea.world.evaluation.tasks import build_test_sets
+from astrea.world.scenes.questions import VQA_TASKS
+
+DATA = Data(test_questions=3, test_captions=2, test_retrieval_groups=1)
+FEW = ("counting",)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model, tiny_processor, tmp_path_factory) -> Measured:
+    encoded = encode_test_sets(tiny_model, build_test_sets(World(), DATA))
+    predictor = Predictor(tiny_model, tiny_processor.tokenizer)
+    outcome = run_tasks(predictor, encoded, VQA_TASKS, blind=False, label="test", report=Reporter())
+    cache = FeatureCache(tmp_path_factory.mktemp("cache"))
+    return Measured(tiny_model, tiny_processor.tokenizer, encoded, outcome, World(), DATA, cache, 0)
+
+
+@pytest.fixture(autouse=True)
+def fewer(monkeypatch) -> None:
+    monkeypatch.setattr(reports, "PROBE_TASKS", FEW)
+
+
+def test_accuracy_is_told_apart_by_whether_experts_disagree(run, monkeypatch):
+    items = run.encoded.sets.questions
+    split = conflict_items(items, run.encoded.questions, run.labels)
+    assert 0 < split.sum() < len(items)
+    # A model that is right exactly where experts disagree.
+    for task in VQA_TASKS:
+        mine = [hit for hit, item in zip(split, items, strict=True) if item.question.task == task]
+        monkeypatch.setitem(run.outcome.per_item, task, np.array(mine, dtype=float))
+    assert REPORTS["conflict"](run) == {"items": split.sum(), "conflict": 100.0, "agreement": 0.0}
+
+
+def test_every_fault_is_measured_on_the_experts_that_it_concerns(run):
+    found = REPORTS["faults"](run)
+    assert list(found) == ["clean", *FAULTS]
+    everyone = set(run.model.experts.names)
+    assert {"segmentation"} <= set(found["wrong_colour"]) < everyone  # tags know no colours
+    assert set(found["late"]) == everyone
+    assert all(0 <= row["believed"] <= 1 for kind in FAULTS for row in found[kind].values())
+    json.dumps(found, allow_nan=False)
+
+
+def test_every_rule_is_measured_at_every_budget(run):
+    found = REPORTS["budgets"](run)
+    names = run.model.experts.names
+    sizes = dict(zip(names, run.model.experts.token_counts, strict=True))
+    assert set(found["worth"]) == set(names)
+    for tokens, experts in BUDGETS:
+        row = found[f"{tokens}/{experts}"]
+        assert set(row) == set(RULES)
+        for each in row.values():
+            assert len(each["experts"]) <= experts
+            assert sum(sizes[name] for name in each["experts"]) <= tokens
+            assert 0 < each["flops_share"] <= 1
+    assert found["48/8"]["first_k"] == {"average": found["all"]["average"], "flops_share": 1.0, "experts": names}
+    best = max(found["worth"], key=found["worth"].get)
+    assert found["16/2"]["fixed_top_k"]["experts"][0] == best
+    json.dumps(found, allow_nan=False)
