@@ -19,7 +19,7 @@ VARIANTS = {"ablations": ablation_title, "retraining": "{} left out".format, "pa
 
 def arena_table(arena: Mapping[str, Any]) -> Table:
     """Strategies from best to worst, then Astrea's variants: mean and deviation over seeds, difference to Astrea."""
-    title = "arena: average over the twelve tasks, with 95 % intervals; * = p < 0.05 by Holm"
+    title = "arena: average of twelve tasks, 95 % intervals; *: p < 0.05 by Holm"
     table = Table(title=title, title_style="bold", header_style="dim", box=SIMPLE_HEAD, padding=0)
     table.add_column("variant", overflow="fold")
     for name in ("  average (seeds)", "  minus astrea", "  seconds"):
