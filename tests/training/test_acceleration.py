@@ -6,8 +6,10 @@ import functools
 
 import torch
 
-from astrea.recipes.recipe import Runtime
-from astrea.training.acceleration import accelerated, repeated
+from astrea.recipes.loader import load_recipe
+from astrea.recipes.recipe import Recipe, Runtime
+from astrea.training.acceleration import accelerated, repeated, with_compiler
+from listening import Said
 
 
 def test_only_the_language_model_computes_in_bfloat16(make_context):
@@ -65,3 +67,22 @@ def test_a_model_that_names_no_blocks_is_compiled_whole(make_context, monkeypatc
         assert language._compiled_call_impl is not None
         assert all(module._compiled_call_impl is None for module in language.modules() if module is not language)
     assert language._compiled_call_impl is None
+
+
+def test_auto_compiles_where_a_compiler_works(monkeypatch):
+    recipe, report = load_recipe(Recipe, "tiny", ["runtime.compile=auto"]), Said()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    assert with_compiler(recipe, torch.device("cpu"), report).runtime.compile is True
+    assert not report.lines
+
+    def broken(graph: torch.fx.GraphModule, _: object) -> object:
+        raise RuntimeError("no C++ compiler\nand a long story")
+
+    monkeypatch.undo()
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken))
+    assert with_compiler(recipe, torch.device("cpu"), report).runtime.compile is False
+    (said,) = report.lines
+    assert "nothing is compiled" in said
+    chosen = load_recipe(Recipe, "tiny", ["runtime.compile=true"])
+    assert with_compiler(chosen, torch.device("cpu"), report) is chosen

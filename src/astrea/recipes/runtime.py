@@ -25,7 +25,9 @@ class Runtime(Part):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of the language model's computing; auto = bf16 on a GPU, fp32 on a processor"
     )
-    compile: bool = Field(False, description="compile the language model's blocks with torch.compile")
+    compile: bool | Literal["auto"] = Field(
+        False, description="compile the language model's blocks with torch.compile; auto = where a compiler works"
+    )
     loaders: PositiveInt = Field(2, description="threads of each process that decode the pictures of one's own data")
     feature_cache_gb: float = Field(
         16.0,

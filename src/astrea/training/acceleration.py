@@ -15,15 +15,38 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from astrea.common.progress import SILENT, Reporter
+
 if TYPE_CHECKING:
-    from astrea.recipes.recipe import Runtime
+    from astrea.recipes.recipe import Recipe, Runtime
+
+
+def with_compiler(recipe: Recipe, device: torch.device, report: Reporter = SILENT) -> Recipe:
+    """The recipe with ``runtime.compile`` decided: "auto" is tried on a small function, and said where it fails."""
+    if recipe.runtime.compile != "auto":
+        return recipe
+    try:
+        torch.compile(_probe)(torch.ones(8, device=device))
+    except (RuntimeError, OSError) as error:
+        # Of whatever went wrong in finding or running a compiler, torch says the cause first.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        report.say(f"nothing is compiled, which takes longer: {reason[:200]}")
+        works = False
+    else:
+        works = True
+    runtime = recipe.runtime.model_copy(update={"compile": works})
+    return recipe.model_copy(update={"runtime": runtime})
+
+
+def _probe(x: torch.Tensor) -> torch.Tensor:
+    return x.sin() * 2 + 1
 
 
 @contextmanager
 def accelerated(language: PreTrainedModel, runtime: Runtime, device: torch.device) -> Iterator[None]:
     """Inside the block the language model computes as the recipe's ``runtime`` says; its weights stay as they are."""
     autocast = functools.partial(torch.autocast, device.type, torch.bfloat16)
-    compiled = repeated(language) or [language] if runtime.compile else []
+    compiled = repeated(language) or [language] if runtime.compile is True else []
     with forward_under(language, autocast) if in_half(runtime, device) else nullcontext():
         for module in compiled:
             module.compile(dynamic=True)

@@ -26,6 +26,7 @@ from astrea.language.low_rank import merge
 from astrea.model.components import BUNDLED
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import RECIPE
+from astrea.training.acceleration import with_compiler
 from astrea.training.assembly import Assembled, processor_of, random_weights, untrained_word_match
 from astrea.training.checkpoint import Checkpoint
 from astrea.training.context import TrainingContext
@@ -97,6 +98,7 @@ def train_with(
     report: Reporter = SILENT,
 ) -> None:
     """`train`, as one of some processes, with the folder locked."""
+    recipe = with_compiler(recipe, ranks.device, report)
     plans = check_plans(recipe, ranks)
     found = checkpoint_of(recipe, folder, resume, ranks, report)
     clock = {} if found is None else dict(found.state["seconds"])
