@@ -294,17 +294,6 @@ def photo_table(measured: dict[str, Any]) -> str:
     )
 
 
-def photographs_table(measured: dict[str, Any]) -> str:
-    """What a model says of photographs that are no compositions, as it comes."""
-    rows = [
-        f"| {name} | {row['question']} | {row['answer']} | {'yes' if row['right'] else 'no'} |"
-        for name, rows in measured["pictures"].items()
-        for row in rows
-    ]
-    head = ["| photograph | question | answer | right |", "| --- | --- | --- | --- |"]
-    return "\n".join([*head, *rows, "", f"{measured['right']} of {measured['asked']} are right."])
-
-
 def fill(text: str, name: str, content: str) -> str:
     """Replace what stands between the marks of ``name``."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -354,10 +343,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "gpu": ("gpu.json", gpu_table),
     },
     "docs/add-an-expert.md": {"join": ("join.json", join_table)},
-    "docs/photographs.md": {
-        "photo": ("photo.json", photo_table),
-        "real-photographs": ("real_photographs.json", photographs_table),
-    },
+    "docs/photographs.md": {"photo": ("photo.json", photo_table)},
 }
 """page -> mark -> the file with the results (below `RESULTS`, or a whole path), and what is made of it."""
 
