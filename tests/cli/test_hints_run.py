@@ -86,6 +86,8 @@ BEGUN: dict[str, list[str]] = {
     "arena --strategies astrea,sequence_concat,ablations --seeds 3 tune.steps=200": [
         *("arena", "--strategies", "astrea,sequence_concat,ablations", "--seeds", "3", "tune.steps=200")
     ],
+    "arena --on validation": ["arena", "--on", "validation"],
+    "arena --setting NAME": ["arena", "--setting", "e2"],
     **{f"estimate {name}": ["estimate", name] for name in ("base", "large", "small")},
     "estimate tiny tune.batch=64": ["estimate", "tiny", "tune.batch=64"],
     "add-expert MODEL --expert palette=palette_expert:PaletteExpert --out runs/five": [

@@ -19,5 +19,5 @@ def test_without_a_shipped_model_it_says_so(astrea, monkeypatch, tmp_path, argum
     monkeypatch.setattr(shipping, "load_bundled", partial(load_bundled, tmp_path / "none"))
     code, out, err = astrea(*arguments)
     assert (code, out) == (1, "")
-    assert err.startswith("error: this build of Astrea ships no trained model")
+    assert "error: this build of Astrea ships no trained model" in err
     assert "astrea quickstart" in err

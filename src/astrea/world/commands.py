@@ -82,10 +82,11 @@ def pack(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, such as runs/quickstart.", metavar="RUN")],
     folder: Annotated[Path, typer.Option("--out", help="Folder to write; new or empty.", metavar="FOLDER")],
 ) -> None:
-    """Write a run's model without what packages have: small enough to send, or to come with this one.
+    """Write a run's model without what packages have.
 
-    In fp16. Of the drawn world, all but the experts, which this package has: src/astrea/world/weights/model is such a
-    folder. With a language model from a package (recipe photo), only what was learned, low-rank adapters unmerged;
-    it is a model folder as any other. The one in src/astrea/world/photographs/model is what "shipped-photo" names.
+    In fp16, small enough to send, or to come with this one. Of the drawn world, all but the experts, which this
+    package has: src/astrea/world/weights/model is such a folder. With a language model from a package (recipe
+    photo), only what was learned, low-rank adapters unmerged; it is a model folder as any other. The one in
+    src/astrea/world/photographs/model is what "shipped-photo" names.
     """
     actions.pack(run, folder)

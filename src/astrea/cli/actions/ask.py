@@ -12,6 +12,7 @@ from rich.text import Text
 from astrea.common.devices import Device
 from astrea.common.errors import AstreaError
 from astrea.common.installation import SHIPPED_NAME, SHIPPED_PHOTO_NAME
+from astrea.common.lazy import load_object
 from astrea.common.output import err, out, print_json, save_picture
 from astrea.common.paths import exists, is_folder
 from astrea.common.terminal import printable
@@ -21,8 +22,10 @@ from astrea.experts.drawing import draw_readings
 from astrea.model.explanation import Explanation
 from astrea.model.loaded import load
 from astrea.model.loading import PHOTO_MODEL
-from astrea.training.learned import require_learned
 from astrea.world.scenes.example import EXAMPLE_NAME, example_picture
+
+REQUIRE_LEARNED = "astrea.training.learned:require_learned"
+"""Whether all parts of a photo model are installed; imported where there is such a model."""
 
 
 def ask(
@@ -64,7 +67,7 @@ def packaged_model() -> str:
     why = "this build of Astrea ships no model for photographs; train one: make photo"
     if is_folder(PHOTO_MODEL):
         try:
-            require_learned(PHOTO_MODEL)
+            load_object(REQUIRE_LEARNED)(PHOTO_MODEL)
         except AstreaError as error:
             why = f"{error.message}; {error.hint}"
         else:
