@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from astrea.common.progress import Reporter
+from astrea.model.processing import AstreaProcessor
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training import checkpoint, stage_runner
@@ -72,7 +73,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "in mid-save, after the rename": lambda: kill(
         Path, "rename", lambda path, to: Path(to).name == "step-00000010", after=True
     ),
-    "while writing the model": lambda: kill(run.AstreaProcessor, "save_pretrained", Count(1)),
+    "while writing the model": lambda: kill(AstreaProcessor, "save_pretrained", Count(1)),
 }
 
 
