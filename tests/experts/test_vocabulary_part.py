@@ -5,7 +5,7 @@ import torch
 
 from astrea.common.errors import AstreaError
 from astrea.experts.protocol import ExpertFeatures
-from astrea.experts.vocabulary_part import channels_of, speaking_of
+from astrea.experts.vocabulary_part import speaking_of, word_channels
 
 WORDS = ("cat", "dog", "red")
 FEATURES = ExpertFeatures(
@@ -14,15 +14,15 @@ FEATURES = ExpertFeatures(
 
 
 def test_a_part_keeps_the_slots_that_speak_mostly_of_its_words():
-    found = speaking_of(FEATURES, channels_of(("cat", "red"), WORDS), len(WORDS))
+    found = speaking_of(FEATURES, word_channels(("cat", "red"), WORDS), len(WORDS))
     assert found.confidence.tolist() == [[pytest.approx(0.9), 0, pytest.approx(0.7)]]
     assert found.tokens is FEATURES.tokens
 
 
 def test_without_words_it_is_the_whole_expert():
-    assert speaking_of(FEATURES, channels_of((), WORDS), len(WORDS)) is FEATURES
+    assert speaking_of(FEATURES, word_channels((), WORDS), len(WORDS)) is FEATURES
 
 
 def test_a_word_that_it_has_not_is_told():
     with pytest.raises(AstreaError, match="no word 'horse'"):
-        channels_of(["cat", "horse"], WORDS)
+        word_channels(["cat", "horse"], WORDS)

@@ -11,7 +11,7 @@ from astrea.common.errors import AstreaError
 from astrea.experts.protocol import ExpertFeatures
 
 
-def channels_of(only: Sequence[str], vocabulary: Sequence[str | None]) -> list[int]:
+def word_channels(only: Sequence[str], vocabulary: Sequence[str | None]) -> list[int]:
     """The channels of these words.
 
     Raises:

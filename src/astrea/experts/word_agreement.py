@@ -1,7 +1,7 @@
 """An expert whose words do not fit those of the others, judged without ever having seen one that is wrong.
 
-All that is known of an expert is what it declares: the names of its
-channels, its confidences and its places. Figures of a picture, for each expert e and each other expert f:
+All that is known of an expert is what it declares: the names of its channels, its confidences and its places. Figures
+of a picture, for each expert e and each other expert f:
 
 * for every aspect (names, colours, sides, places across and down) in which the two share words: how much of what e
   says f does not, and the reverse; and the cosine of the two;
@@ -76,8 +76,9 @@ class WordAgreement:
     def __init__(self, features: Features, labels: Mapping[str, Labels]) -> None:
         self.names, self.labels = tuple(features), labels
         self.words = {name: aspects(labels[name], name) for name in self.names}
-        self.usual = {name: self._stacked(figures) for name, figures in self.figures(features).items()}
-        self.partners = {name: [f for f, _ in figures] for name, figures in self.figures(features).items()}
+        usual = self.figures(features)
+        self.usual = {name: self._stacked(figures) for name, figures in usual.items()}
+        self.partners = {name: [f for f, _ in figures] for name, figures in usual.items()}
 
     def figures(self, features: Features) -> dict[str, Figures]:
         """Every figure of every expert."""

@@ -37,7 +37,7 @@ def hierarchical_bootstrap(
     seed apart, pictures that are hard for every seed would seem to average out. Of S seeds S - 1 are drawn, which makes
     the variance of their mean unbiased (Rao and Wu 1988). The ends are percentiles. Two or three seeds are few whatever
     is done with them: where nearly all of the spread is that of seeds, the interval covers the truth less often than it
-    says (simulated: 56 % with two, 73 % with three, 85 % with five, 90 % with eight).
+    says (52 % with two, 75 % with three, 83 % with five, 90 % with eight: ``benchmarks/interval_coverage.py``).
 
     Args:
         scores: may be differences. scenes: None = not known, every item counts as a scene of its own.

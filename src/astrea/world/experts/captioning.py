@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.experts.protocol import ORDINALS, Expert, ExpertFeatures, Reading
-from astrea.experts.vocabulary_part import channels_of, speaking_of
+from astrea.experts.vocabulary_part import speaking_of, word_channels
 from astrea.world.experts.trunk import Trunk, conv
 from astrea.world.experts.truth import SceneTruth, per_pixel
 from astrea.world.scenes.vocabulary import COLOURS, KINDS, WORDS
@@ -44,7 +44,7 @@ class CaptioningExpert(Expert):
 
     def __init__(self, *, only: Sequence[str] = ()) -> None:
         super().__init__()
-        self.only = channels_of(only, VOCABULARY)
+        self.only = word_channels(only, VOCABULARY)
         self.trunk = Trunk()
         w1 = self.trunk.widths[1]
         self.memory = nn.Conv2d(w1, STATE, 1)

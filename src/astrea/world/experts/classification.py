@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.experts.protocol import Expert, ExpertFeatures, Reading
-from astrea.experts.vocabulary_part import channels_of, speaking_of
+from astrea.experts.vocabulary_part import speaking_of, word_channels
 from astrea.world.experts.trunk import Trunk, conv
 from astrea.world.experts.truth import SceneTruth, per_pixel
 from astrea.world.scenes.vocabulary import CONDITIONS, KINDS, WORDS
@@ -42,7 +42,7 @@ class ClassificationExpert(Expert):
 
     def __init__(self, *, only: Sequence[str] = ()) -> None:
         super().__init__()
-        self.only = channels_of(only, self.labels[:-1])
+        self.only = word_channels(only, self.labels[:-1])
         self.trunk = Trunk()
         _, w1, w2 = self.trunk.widths
         self.vote = nn.Sequential(conv(w1, w1), nn.Conv2d(w1, len(KINDS) + 1, 1))

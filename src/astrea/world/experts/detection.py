@@ -28,7 +28,7 @@ from astrea.experts.protocol import (
     ranks,
     soft_bins,
 )
-from astrea.experts.vocabulary_part import channels_of, speaking_of
+from astrea.experts.vocabulary_part import speaking_of, word_channels
 from astrea.world.experts.trunk import Trunk
 from astrea.world.experts.truth import SceneTruth
 from astrea.world.scenes.vocabulary import KINDS
@@ -65,7 +65,7 @@ class DetectionExpert(Expert):
     def __init__(self, *, threshold: float = 0.25, only: Sequence[str] = ()) -> None:
         super().__init__()
         self.threshold = threshold
-        self.only = channels_of(only, self.class_names)
+        self.only = word_channels(only, self.class_names)
         self.trunk = Trunk()
         channels = self.trunk.widths[1]
         self.head = nn.Conv2d(channels, 1 + len(self.class_names) + 4, 1)

@@ -27,7 +27,7 @@ from astrea.experts.protocol import (
     ranks,
     soft_bins,
 )
-from astrea.experts.vocabulary_part import channels_of, speaking_of
+from astrea.experts.vocabulary_part import speaking_of, word_channels
 from astrea.world.experts.trunk import Trunk, conv
 from astrea.world.experts.truth import SceneTruth, per_pixel
 from astrea.world.scenes.vocabulary import CATEGORIES, COLOURS
@@ -64,7 +64,7 @@ class SegmentationExpert(Expert):
     def __init__(self, *, threshold: float = 0.2, only: Sequence[str] = ()) -> None:
         super().__init__()
         self.threshold = threshold
-        self.only = channels_of(only, self.labels[: len(CATEGORIES)])
+        self.only = word_channels(only, self.labels[: len(CATEGORIES)])
         self.trunk = Trunk()
         w0, w1, _ = self.trunk.widths
         self.lateral = nn.Conv2d(w1, w0, 1)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,14 +26,13 @@ from astrea.language.attention import attention_mask, picture_blocks, position_i
 from astrea.language.defaults import WORD_MATCH
 from astrea.language.labels import LabelWords
 from astrea.language.loss import weighted_loss
-from astrea.training.loop import Objective
-from astrea.training.optimizer import is_hidden_matrix
 from astrea.world.experts.captioning import CaptioningExpert
 from astrea.world.experts.classification import ClassificationExpert
 from astrea.world.experts.compact import COMPACT
 from astrea.world.experts.detection import DetectionExpert
 from astrea.world.experts.segmentation import SegmentationExpert
 from astrea.world.experts.truth import collate_truth
+from astrea.world.language.objective import WholeModelObjective
 from astrea.world.scenes.captions import captions, short_caption
 from astrea.world.scenes.draw import split_scene
 from astrea.world.scenes.phrases import SceneView
@@ -159,7 +158,7 @@ def garble(features: ExpertFeatures, generator: torch.Generator, amount_of_it: f
     return ExpertFeatures(mixed, sure.masked_fill(dropped, 0.0), features.places)
 
 
-class LanguageObjective(Objective):
+class LanguageObjective(WholeModelObjective):
     """Next-token loss on answers and captions, given scenes described in the language model's own words.
 
     The question balancer remembers what it has asked, so batches must be taken in order: this one cannot be resumed.
@@ -176,7 +175,7 @@ class LanguageObjective(Objective):
         per_task: int = 2,
         steps: int = 1,
     ) -> None:
-        self.model = model.train()
+        super().__init__(model)
         self.seed, self.canvas, self.difficulty, self.per_task, self.steps = seed, canvas, difficulty, per_task, steps
         # As fusion starts: everything that is said about one place is added up.
         self.join = Mixer(model.config.hidden_size, 1).requires_grad_(False)
@@ -184,12 +183,6 @@ class LanguageObjective(Objective):
         self.words = {name: LabelWords(expert.labels, tokenizer) for name, expert in COMPACT.items()}
         self.packer = Packer(tokenizer, sum(expert.num_tokens for expert in COMPACT.values()))
         self.balancer = Balancer()
-
-    def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
-        return ((name, p, 1.0) for name, p in self.model.named_parameters())
-
-    def is_hidden(self, name: str, parameter: nn.Parameter) -> bool:
-        return is_hidden_matrix(self.model, parameter)
 
     def batch(self, step: int, micro: int, size: int) -> LanguageBatch:
         rng = random.Random(f"{self.seed}/warm/{step}/{micro}")

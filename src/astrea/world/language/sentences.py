@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from astrea.language.loss import weighted_loss
-from astrea.training.loop import Objective
-from astrea.training.optimizer import is_hidden_matrix
+from astrea.world.language.objective import WholeModelObjective
 from astrea.world.scenes.captions import captions
 from astrea.world.scenes.draw import split_scene
 from astrea.world.scenes.phrases import CATEGORY_NOUNS, with_article
@@ -54,7 +53,7 @@ def sentences(scene: Scene, balancer: Balancer, rng: random.Random) -> list[str]
     return found
 
 
-class SentenceObjective(Objective):
+class SentenceObjective(WholeModelObjective):
     """Next-token loss on every word of plain sentences, of scenes of the training split. Like the other language
     model's, it must take its batches in order."""
 
@@ -67,16 +66,10 @@ class SentenceObjective(Objective):
         canvas: int = 64,
         difficulty: float = 0.5,
     ) -> None:
-        self.model = model.train()
+        super().__init__(model)
         self.tokenizer = tokenizer
         self.seed, self.canvas, self.difficulty = seed, canvas, difficulty
         self.balancer = Balancer()
-
-    def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
-        return ((name, p, 1.0) for name, p in self.model.named_parameters())
-
-    def is_hidden(self, name: str, parameter: nn.Parameter) -> bool:
-        return is_hidden_matrix(self.model, parameter)
 
     def batch(self, step: int, micro: int, size: int) -> SentenceBatch:
         rng = random.Random(f"{self.seed}/sentences/{step}/{micro}")
