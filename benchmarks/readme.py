@@ -19,6 +19,7 @@ from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.world.bundled import BUNDLED_MODEL
 from astrea.world.scenes.questions import VQA_TASKS
+from readme_tables import gpu_table, join_table, load_table, photo_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -259,61 +260,12 @@ def estimate_tables(estimated: dict[str, Any]) -> str:
     return "\n\n".join(tables)
 
 
-def gpu_table(measured: dict[str, Any]) -> str:
-    """What a real GPU did, one way per row."""
-    rows = [
-        f"{measured['device']}, torch {measured['machine']['torch']}:\n",
-        "| language model, features, pictures per step | samples/s | tokens/s | share of bf16 rate | peak memory | "
-        "compiled in |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for way, row in measured["ways"].items():
-        share, took = row.get("share_of_datasheet_bf16"), row["seconds_compiling"]
-        rates = f"{row['samples_per_second']:.1f} | {row['tokens_per_second']:,.0f}"
-        optional = ("" if share is None else f"{share:.1%}", "" if took is None else f"{took:.0f} s")
-        rows.append(f"| {way} | {rates} | {optional[0]} | {short_count(row['peak_bytes'])}B | {optional[1]} |")
-    return "\n".join(rows)
-
-
-def photo_table(measured: dict[str, Any]) -> str:
-    """What the recipe `photo` learned of the tasks, and of things that training never shows."""
-    found = measured["variants"]["photo"]
-    rows = [f"| {name} | {row['score']:.1f} | {row['blind']:.1f} |" for name, row in found["tasks"].items()]
-    mean = f"| **average** | **{found['average']:.1f}** | **{found['blind_average']:.1f}** |"
-    new = {what: f"{row['score']:.0f} % of {row['n']}" for what, row in found["new_things"].items()}
-    return "\n".join(
-        [
-            "| task | score | blind |",
-            "| --- | ---: | ---: |",
-            *rows,
-            mean,
-            "",
-            "Of things that training never showed it says rightly whether they are there in "
-            f"{new['existence']} questions, where in {new['place']}, and their name in {new['name']}.",
-        ]
-    )
-
-
 def fill(text: str, name: str, content: str) -> str:
     """Replace what stands between the marks of ``name``."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(text):
         raise SystemExit(f"the page has no <!-- {name} --> ... <!-- /{name} -->")
     return pattern.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
-
-
-def join_table(joined: dict[str, Any]) -> str:
-    """What an added expert has changed, and what it says of photographs."""
-    rows = ["| task | before | after | moved | error |", "| --- | ---: | ---: | ---: | ---: |"]
-    for name, row in [*joined["tasks"].items(), ("**average**", joined["average"])]:
-        figures = f"{row['before']:.1f} | {row['after']:.1f} | {row['moved']:+.1f} | {row['standard_error']:.1f}"
-        rows.append(f"| {name} | {figures} |")
-    said = []
-    for photo, row in joined["photographs"].items():
-        tags = ", ".join(f"{tag} {score:.2f}" for tag, score in row["tags"].items())
-        said.append(f"* `{photo}`: {tags}; a gate weight of {row['share']:.2%}")
-    of_what = "For photographs of scikit-image, at the 64 pixels that this model uses, the added expert says:"
-    return "\n".join([*rows, "", of_what, "", *said])
 
 
 PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] = {
@@ -344,6 +296,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
     },
     "docs/add-an-expert.md": {"join": ("join.json", join_table)},
     "docs/photographs.md": {"photo": ("photo.json", photo_table)},
+    "docs/serving.md": {"load": ("serve_load.json", load_table)},
 }
 """page -> mark -> the file with the results (below `RESULTS`, or a whole path), and what is made of it."""
 

@@ -1,6 +1,6 @@
 """How fast a server answers: many clients at once against one by one, and whether it stays right under too much load.
 
-    python benchmarks/serve_load.py --pictures 96 --clients 16
+    python benchmarks/serve_load.py --pictures 384 --clients 16
     python benchmarks/serve_load.py --soak 600
 
 The server is `astrea serve` in a process of its own, on this machine's processors, which the clients share. Every
@@ -12,8 +12,8 @@ request shows a picture of the drawn world that the server has not seen, unless 
 Figures: answers per second one by one and with ``--clients`` at once, in turns within the same run; time to the first
 token (TTFT) and between tokens (TPOT), p50 and p95 in milliseconds, as clients see them; the parts of reading a prompt
 (experts, fusion, language model), from the server's trace. ``--soak``: ``--soak-clients`` clients (four times as many
-as are decoded together) ask without a pause; every answer is compared with the one given alone, and the server's
-resident memory is noted.
+as are decoded together) ask without a pause; every answer is compared with the one given alone, and the resident memory
+of the server and its processes is noted.
 """
 
 from __future__ import annotations
@@ -205,8 +205,11 @@ def compare(port: int, trace: Path, pictures: int, clients: int, numbers: Iterat
 
 
 def resident(pid: int) -> float:
-    """MiB of a process's resident memory."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+    """MiB of the resident memory of a process and of those that it has started."""
+    mine = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    started = [child for task in tasks for child in (task / "children").read_text().split()]
+    return mine + sum(resident(int(child)) for child in started)
 
 
 def soak(port: int, pid: int, seconds: float, clients: int, pictures: int) -> dict[str, Any]:
@@ -254,7 +257,7 @@ def soak(port: int, pid: int, seconds: float, clients: int, pictures: int) -> di
 
 def main(given: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=96, help="per workload and number of clients")
+    parser.add_argument("--pictures", type=int, default=384, help="per workload and number of clients")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--soak", type=float, default=0.0, help="seconds")
     parser.add_argument("--soak-clients", type=int, default=128)

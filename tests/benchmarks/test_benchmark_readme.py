@@ -15,7 +15,14 @@ from benchmark_scripts import benchmark_script
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = ("README.md", "docs/arena.md", "docs/estimate.md", "docs/add-an-expert.md", "docs/photographs.md")
+PAGES = (
+    "README.md",
+    "docs/arena.md",
+    "docs/estimate.md",
+    "docs/add-an-expert.md",
+    "docs/photographs.md",
+    "docs/serving.md",
+)
 OF_THE_PAST = {"lab-notes.md"}
 """Pages that say what was done then, with the keys of then."""
 

@@ -40,7 +40,7 @@ class Server:
 
     def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
-        self.engine = Engine(loaded, settings.limits, self, settings.skip_below)
+        self.engine = Engine(loaded, settings.limits, self, settings.skip_below, expert_process=settings.expert_process)
         processor = loaded.processor
         self.reader = PictureReader(processor.image_processor.image_size, settings.limits)
         self.prompts = Prompts(processor, self.reader, tuple(loaded.model.experts.names), settings.limits)

@@ -26,7 +26,8 @@ from astrea.common.errors import AstreaError
 from astrea.common.transformers_compat import CACHE
 from astrea.model.loaded import LoadedModel
 from astrea.serving.errors import busy, internal, refused, too_late
-from astrea.serving.features import FeatureCache, Picture
+from astrea.serving.expert_process import ExpertProcess, placed
+from astrea.serving.features import Experts, FeatureCache, Picture
 from astrea.serving.job import Answer, Finished, Job
 from astrea.serving.limits import Limits
 from astrea.serving.prefill import Read, prefill
@@ -56,12 +57,19 @@ class Engine:
 
     Args:
         skip_below: see `ExpectedWeights`.
+        expert_process: see `placed`.
         watch: told after every step how many answers are decoded together and how many requests wait; and of every
             exception that nobody foresaw.
     """
 
     def __init__(
-        self, loaded: LoadedModel, limits: Limits, watch: Watch, skip_below: float | Mapping[str, float] = 0.0
+        self,
+        loaded: LoadedModel,
+        limits: Limits,
+        watch: Watch,
+        skip_below: float | Mapping[str, float] = 0.0,
+        *,
+        expert_process: bool | None = False,
     ) -> None:
         self.model, self.processor = loaded
         self.limits, self.watch = limits, watch
@@ -78,10 +86,14 @@ class Engine:
         self._rows: list[Row] = []
         self._cache: Cache | None = None
         self._reading_takes = 0.0
+        self._apart = expert_process
+        self._experts: Experts = self.model.experts
         self._thread = threading.Thread(target=self._run, name="astrea-engine", daemon=True)
 
     def start(self) -> None:
         """Begin to work, once every part of the model has run once."""
+        # Another process takes seconds to begin, in which this one can prepare.
+        self._experts = placed(self.model.experts, self._apart)
         self._thread.start()
         self.call(self._warm).result()
         self.vision.start()
@@ -94,6 +106,8 @@ class Engine:
         with self._changed:
             self._changed.notify()
         self._thread.join()
+        if isinstance(self._experts, ExpertProcess):
+            self._experts.close()
 
     @property
     def alive(self) -> bool:
@@ -155,7 +169,7 @@ class Engine:
 
     def _warm(self) -> None:
         size = self.processor.image_processor.image_size
-        self.features = FeatureCache(self.model.experts, size, self.model.device, self.limits.cache_bytes)
+        self.features = FeatureCache(self._experts, size, self.model.device, self.limits.cache_bytes)
         self.vision = Vision(
             self.features,
             self._expected,

@@ -8,13 +8,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from cachetools import LRUCache
 from torch import Tensor
 
-from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
+
+
+class Experts(Protocol):
+    """Whatever gives the features of pictures: an `ExpertBank`, or one in another process."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The experts' names, in order."""
+
+    def __call__(self, pixels_N3SS: Tensor, names: Sequence[str] | None = None) -> dict[str, ExpertFeatures]:
+        """The features of every expert, or of those named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,7 @@ class FeatureCache:
         experts: in evaluation mode. size: S. most: bytes that the features may take.
     """
 
-    def __init__(self, experts: ExpertBank, size: int, device: torch.device, most: int) -> None:
+    def __init__(self, experts: Experts, size: int, device: torch.device, most: int) -> None:
         self.experts, self.device = experts, device
         self.kept: LRUCache[tuple[str, str], ExpertFeatures] = LRUCache(most, getsizeof=_bytes)
         self.counts = {name: Counts() for name in experts.names}

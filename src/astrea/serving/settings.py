@@ -18,6 +18,7 @@ class Settings:
     could otherwise have a browser ask this machine's server under a name of its own.
     skip_below: experts whose part of all experts' weights is expected to be lower are not run, see `ExpectedWeights`;
     0 = all are.
+    expert_process: whether experts compute in a process of their own, see `placed`.
     example: a PNG file that the page offers, or None.
     index: an index of pictures, or a folder with one in it, that clients may search and see; or None.
     trace: a JSONL file that gets a line per request, or None.
@@ -27,6 +28,7 @@ class Settings:
     key: str | None = None
     hosts: frozenset[str] | None = None
     skip_below: float | Mapping[str, float] = 0.0
+    expert_process: bool | None = False
     example: Path | None = None
     index: Path | None = None
     trace: Path | None = None

@@ -50,6 +50,14 @@ def serve(
             metavar="P",
         ),
     ] = None,
+    expert_process: Annotated[
+        bool | None,
+        typer.Option(
+            "--expert-process/--no-expert-process",
+            help="Whether experts compute in a process of their own.",
+            show_default="on a processor of several cores",
+        ),
+    ] = None,
     index: Annotated[
         Path | None, typer.Option("--index", help="Index of pictures (astrea index) that clients may search and see.")
     ] = None,
@@ -81,7 +89,7 @@ def serve(
     actions.serve(
         model, host, port, name=name, key_file=api_key_file, allowed=allowed_host or [], trace=trace,
         skip_below=skip_below or [],
-        index=index,
+        expert_process=expert_process, index=index,
         caps={"running": max_batch, "waiting": max_queue, "tokens": max_tokens, "seconds": deadline},
         replicas=replicas, device=device, trust_remote_code=trust_remote_code,
     )  # fmt: skip

@@ -1,0 +1,87 @@
+"""Tables of `readme.py` that are made from one result file each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from astrea.estimate.table import short_count
+
+
+def gpu_table(measured: dict[str, Any]) -> str:
+    """What a real GPU did, one way per row."""
+    rows = [
+        f"{measured['device']}, torch {measured['machine']['torch']}:\n",
+        "| language model, features, pictures per step | samples/s | tokens/s | share of bf16 rate | peak memory | "
+        "compiled in |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for way, row in measured["ways"].items():
+        share, took = row.get("share_of_datasheet_bf16"), row["seconds_compiling"]
+        rates = f"{row['samples_per_second']:.1f} | {row['tokens_per_second']:,.0f}"
+        optional = ("" if share is None else f"{share:.1%}", "" if took is None else f"{took:.0f} s")
+        rows.append(f"| {way} | {rates} | {optional[0]} | {short_count(row['peak_bytes'])}B | {optional[1]} |")
+    return "\n".join(rows)
+
+
+def photo_table(measured: dict[str, Any]) -> str:
+    """What the recipe `photo` learned of the tasks, and of things that training never shows."""
+    found = measured["variants"]["photo"]
+    rows = [f"| {name} | {row['score']:.1f} | {row['blind']:.1f} |" for name, row in found["tasks"].items()]
+    mean = f"| **average** | **{found['average']:.1f}** | **{found['blind_average']:.1f}** |"
+    new = {what: f"{row['score']:.0f} % of {row['n']}" for what, row in found["new_things"].items()}
+    return "\n".join(
+        [
+            "| task | score | blind |",
+            "| --- | ---: | ---: |",
+            *rows,
+            mean,
+            "",
+            "Of things that training never showed it says rightly whether they are there in "
+            f"{new['existence']} questions, where in {new['place']}, and their name in {new['name']}.",
+        ]
+    )
+
+
+def photographs_table(measured: dict[str, Any]) -> str:
+    """What a model says of photographs that are no compositions, as it comes."""
+    rows = [
+        f"| {name} | {row['question']} | {row['answer']} | {'yes' if row['right'] else 'no'} |"
+        for name, rows in measured["pictures"].items()
+        for row in rows
+    ]
+    head = ["| photograph | question | answer | right |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows, "", f"{measured['right']} of {measured['asked']} are right."])
+
+
+def join_table(joined: dict[str, Any]) -> str:
+    """What an added expert has changed, and what it says of photographs."""
+    rows = ["| task | before | after | moved | error |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, row in [*joined["tasks"].items(), ("**average**", joined["average"])]:
+        figures = f"{row['before']:.1f} | {row['after']:.1f} | {row['moved']:+.1f} | {row['standard_error']:.1f}"
+        rows.append(f"| {name} | {figures} |")
+    said = []
+    for photo, row in joined["photographs"].items():
+        tags = ", ".join(f"{tag} {score:.2f}" for tag, score in row["tags"].items())
+        said.append(f"* `{photo}`: {tags}; a gate weight of {row['share']:.2%}")
+    of_what = "For photographs of scikit-image, at the 64 pixels that this model uses, the added expert says:"
+    return "\n".join([*rows, "", of_what, "", *said])
+
+
+WORKLOADS = {"describe": "descriptions", "ask": "short answers", "ask again": "second questions about a picture"}
+
+
+def load_table(results: dict[str, Any]) -> str:
+    """How many answers a second a server gives to one client and to many."""
+    measured = results["load"]
+    many = next(key for key in measured["describe"] if key.endswith("_clients"))
+    rows = [
+        "| | one by one, a second | all at once, a second | times as many | first token, p50: alone, at once |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, title in WORKLOADS.items():
+        row = measured[name]
+        alone, together = row["one_by_one"], row[many]
+        rates = f"{alone['answers_per_second']:.1f} | {together['answers_per_second']:.1f}"
+        first = f"{alone['ttft_ms']['p50']:.0f} ms, {together['ttft_ms']['p50']:.0f} ms"
+        rows.append(f"| {title} | {rates} | {row['times_as_many_per_second']:.1f} | {first} |")
+    return "\n".join(rows)
