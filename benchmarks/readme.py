@@ -19,7 +19,15 @@ from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.world.bundled import BUNDLED_MODEL
 from astrea.world.scenes.questions import VQA_TASKS
-from readme_tables import gpu_table, join_table, load_table, photo_table
+from readme_tables import (
+    gpu_table,
+    join_table,
+    load_table,
+    photo_line,
+    photo_table,
+    photographs_line,
+    photographs_table,
+)
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -275,6 +283,8 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "shipped": (BUNDLED_MODEL / CARD, shipped_line),
         "speed": ("train_speed.json", speed_line),
         "arena": ("arena/arena.json", headline),
+        "photo": ("photo.json", photo_line),
+        "real-photographs": ("real_photographs.json", photographs_line),
     },
     "docs/arena.md": {
         "strategies": ("arena/arena.json", arena_table),
@@ -295,7 +305,10 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "gpu": ("gpu.json", gpu_table),
     },
     "docs/add-an-expert.md": {"join": ("join.json", join_table)},
-    "docs/photographs.md": {"photo": ("photo.json", photo_table)},
+    "docs/photographs.md": {
+        "photo": ("photo.json", photo_table),
+        "real-photographs": ("real_photographs.json", photographs_table),
+    },
     "docs/serving.md": {"load": ("serve_load.json", load_table)},
 }
 """page -> mark -> the file with the results (below `RESULTS`, or a whole path), and what is made of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from astrea.estimate.table import short_count
+from astrea.world.scenes.questions import VQA_TASKS
 
 
 def gpu_table(measured: dict[str, Any]) -> str:
@@ -40,6 +41,25 @@ def photo_table(measured: dict[str, Any]) -> str:
             f"{new['existence']} questions, where in {new['place']}, and their name in {new['name']}.",
         ]
     )
+
+
+def photo_line(measured: dict[str, Any]) -> str:
+    """What the recipe `photo` learned, in a sentence."""
+    found = measured["variants"]["photo"]
+    tasks = found["tasks"]
+    worst = min(VQA_TASKS, key=lambda name: tasks[name]["score"])
+    minutes = sum(found["seconds"].values()) / 60
+    return (
+        f"After {minutes:.0f} minutes of training on two processor cores (one seed) it scores "
+        f"{found['vqa_average']:.1f} on eight tasks of questions about new compositions of the things that it was shown, and "
+        f"{found['vqa_blind_average']:.1f} without the picture (worst in {worst}: {tasks[worst]['score']:.1f})."
+    )
+
+
+def photographs_line(measured: dict[str, Any]) -> str:
+    """How much of what it says of photographs that are no compositions is right."""
+    asked, right = measured["asked"], measured["right"]
+    return f"Of {asked} questions about five photographs that are no compositions it answers {right} rightly."
 
 
 def photographs_table(measured: dict[str, Any]) -> str:
