@@ -49,10 +49,11 @@ def photo_line(measured: dict[str, Any]) -> str:
     tasks = found["tasks"]
     worst = min(VQA_TASKS, key=lambda name: tasks[name]["score"])
     minutes = sum(found["seconds"].values()) / 60
+    score, blind = found["vqa_average"], found["vqa_blind_average"]
     return (
-        f"After {minutes:.0f} minutes of training on two processor cores (one seed) it scores "
-        f"{found['vqa_average']:.1f} on eight tasks of questions about new compositions of the things that it was shown, and "
-        f"{found['vqa_blind_average']:.1f} without the picture (worst in {worst}: {tasks[worst]['score']:.1f})."
+        f"After {minutes:.0f} minutes of training on two processor cores (one seed) it scores {score:.1f} on eight "
+        f"tasks of questions about new compositions of the things that it was shown, {blind:.1f} without the picture "
+        f"(worst in {worst}: {tasks[worst]['score']:.1f})."
     )
 
 
