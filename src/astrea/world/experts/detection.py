@@ -7,7 +7,7 @@ only "object".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -61,6 +61,12 @@ class DetectionExpert(Expert):
         *PLACE_WORDS,
     )
     width = len(labels)
+    slots: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "thing": (0, len(class_names)),
+        "horizontal": (width - 4, width - 2),
+        "vertical": (width - 2, width),
+    }
+    phrases = ("{thing} {horizontal} {vertical} ;",)
 
     def __init__(self, *, threshold: float = 0.25, only: Sequence[str] = ()) -> None:
         super().__init__()

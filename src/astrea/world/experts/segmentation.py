@@ -7,7 +7,7 @@ foreground pixel joins the nearest one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -60,6 +60,13 @@ class SegmentationExpert(Expert):
         *PLACE_WORDS,
     )
     width = len(labels)
+    slots: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "category": (0, len(CATEGORIES)),
+        "colour": (len(CATEGORIES), len(CATEGORIES) + len(COLOURS)),
+        "horizontal": (width - 4, width - 2),
+        "vertical": (width - 2, width),
+    }
+    phrases = ("{colour} {category} {horizontal} {vertical} ;",)
 
     def __init__(self, *, threshold: float = 0.2, only: Sequence[str] = ()) -> None:
         super().__init__()
