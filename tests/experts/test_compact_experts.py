@@ -337,3 +337,22 @@ def test_a_caption_said_word_by_word_is_the_one_that_reading_it_as_a_whole_gives
     assert states.shape == (4, STEPS, states.shape[-1])
     torch.testing.assert_close(states, read, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(logits, expert.head(read), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "slot", "names"),
+    [
+        ("detection", "thing", DetectionExpert.class_names),
+        ("detection", "horizontal", ("left", "right")),
+        ("detection", "vertical", ("above", "below")),
+        ("segmentation", "colour", COLOURS),
+        ("segmentation", "horizontal", ("left", "right")),
+        ("segmentation", "vertical", ("above", "below")),
+        ("classification", "tag", ClassificationExpert.labels[:-1]),
+        ("captioning", "word", VOCABULARY),
+    ],
+)
+def test_slots_of_phrases_hold_the_words_that_they_are_called_by(kind, slot, names):
+    expert = COMPACT[kind]
+    assert expert.labels[slice(*expert.slots[slot])] == tuple(names)
+    assert f"{{{slot}}}" in expert.phrases[0]

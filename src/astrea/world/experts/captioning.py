@@ -8,7 +8,7 @@ per step, the distribution over its vocabulary and the decoder's state.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -41,7 +41,7 @@ class CaptioningExpert(Expert):
     num_tokens = STEPS
     labels = (*VOCABULARY, *ORDINALS, "sure", "captioning", *([None] * STATE))
     width = len(labels)
-    slots: ClassVar[Mapping[str, tuple[int, int]]] = {"word": (0, len(VOCABULARY))}
+    slots = {"word": (0, len(VOCABULARY))}
     phrases = ("{word}",)
 
     def __init__(self, *, only: Sequence[str] = ()) -> None:

@@ -7,7 +7,7 @@ learning). The dense vote is also supervised directly, as a warm start for the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -39,7 +39,7 @@ class ClassificationExpert(Expert):
     num_tokens = GROUPS + 1
     labels = (*KIND_NAMES, *CONDITIONS, *(str(n + 1) for n in range(COUNTS)), "sign", "classification")
     width = len(labels)
-    slots: ClassVar[Mapping[str, tuple[int, int]]] = {"tag": (0, width - 1)}
+    slots = {"tag": (0, width - 1)}
     phrases = ("{tag} ;",)
 
     def __init__(self, *, only: Sequence[str] = ()) -> None:

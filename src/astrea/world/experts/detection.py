@@ -7,7 +7,7 @@ only "object".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -61,7 +61,7 @@ class DetectionExpert(Expert):
         *PLACE_WORDS,
     )
     width = len(labels)
-    slots: ClassVar[Mapping[str, tuple[int, int]]] = {
+    slots = {
         "thing": (0, len(class_names)),
         "horizontal": (width - 4, width - 2),
         "vertical": (width - 2, width),

@@ -7,7 +7,7 @@ foreground pixel joins the nearest one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -60,7 +60,7 @@ class SegmentationExpert(Expert):
         *PLACE_WORDS,
     )
     width = len(labels)
-    slots: ClassVar[Mapping[str, tuple[int, int]]] = {
+    slots = {
         "category": (0, len(CATEGORIES)),
         "colour": (len(CATEGORIES), len(CATEGORIES) + len(COLOURS)),
         "horizontal": (width - 4, width - 2),
