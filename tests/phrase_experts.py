@@ -35,6 +35,12 @@ class Seer(Quiet):
     phrases = ("{feature} {vertical} {horizontal};", "{thing} {vertical} {horizontal};")
 
 
+class Writer(Seer):
+    """The same, its own words written out."""
+
+    phrases = ("{feature} {vertical} {horizontal};", "{thing:name} {vertical} {horizontal};")
+
+
 class Signs(Quiet):
     """Words that stand in the picture."""
 

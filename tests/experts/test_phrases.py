@@ -82,7 +82,7 @@ def test_a_brace_can_be_written():
         ({"text": (3, 5)}, (), "2 of the 2 channels of slot 'text' have names"),
         ({"thing": (3, 5)}, ("{thing} {colour}",), "has no slot 'colour'"),
         ({"thing": (3, 5)}, ("{}",), "has no slot ''"),
-        ({"thing": (3, 5)}, ("{thing:>3}",), "has no slot 'thing'"),
+        ({"thing": (3, 5)}, ("{thing:>3}",), "cannot write 'thing' as '>3'"),
         ({"thing": (3, 5)}, ("{thing!r}",), "has no slot 'thing'"),
         ({"thing": (3, 5)}, ("{thing",), "cannot be read"),
         ({"thing": (3, 5)}, ("nothing",), "has no slot"),
@@ -122,3 +122,27 @@ def test_boxes_and_regions_of_checkpoints_say_their_class_and_place():
         assert with_slots(PLACED, slots) == PLACED
         unnamed = placed_slots((None, *labels[1:]), (None,) * 3, 7)
         assert with_slots(PLACED, unnamed) == PLACED[:1]
+
+
+def test_a_name_may_be_written_out():
+    class Writer(Seer):
+        phrases = ("{feature} {vertical} ;", "{thing:name} {vertical} ;")
+
+    first, second = read_phrases("writer", Writer)
+    assert first == (FEATURE, VERTICAL, " ;")
+    assert second == (Slot("thing", 3, 5, "words", written=True), VERTICAL, " ;")
+
+
+@pytest.mark.parametrize(
+    ("phrases", "words"),
+    [
+        (("{feature:name}",), "cannot write 'feature' as 'name'"),
+        (("{text:name}",), "cannot write 'text' as 'name'"),
+        (("{thing:words}",), "cannot write 'thing' as 'words'"),
+        (("{thing}", "{thing:name}"), "slot 'thing' is a mixture in one phrase and written out in another"),
+    ],
+)
+def test_only_names_are_written_out_and_a_slot_is_one_thing(phrases, words):
+    wrong = type("Wrong", (Seer,), {"phrases": phrases})
+    with pytest.raises(AstreaError, match=words):
+        read_phrases("wrong", wrong)

@@ -116,7 +116,7 @@ def test_what_only_align_reads_is_no_key_of_other_stages(stage, key):
 @pytest.mark.parametrize("loss", Losses.model_fields)
 @pytest.mark.parametrize("stage", ["align", "fuse", "tune"])
 def test_a_loss_is_read_by_a_stage_or_refused(stage, loss):
-    of = {"word": "align", "caption_words": "align", "agree": "align", "itc": "align fuse tune"}
+    of = {"word": "align", "caption_words": "align fuse tune", "agree": "align", "itc": "align fuse tune"}
     if stage in of.get(loss, "fuse tune").split():
         assert getattr(load_recipe(Recipe, "tiny", [f"{stage}.losses.{loss}=0.5"]), stage).losses.weights[loss] == 0.5
     else:

@@ -7,6 +7,7 @@ read its phrases, and keeps them when an expert's class says them otherwise late
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -23,6 +24,9 @@ from astrea.language.whole_words import MOST
 FINDINGS = ("tokens", "phrases", "written")
 """How a finding can enter the language model."""
 
+MOST_PIECES = 4
+"""Tokens of a name that is written out in a phrase: every finding has room for so many."""
+
 ROWS = 4096
 """Word embeddings that are looked at in one go."""
 
@@ -37,7 +41,7 @@ class PhraseIds(BaseModel):
 
     scale: the mean length of a word's embedding, which the tokens of slots are given. phrases: by expert; of every
     phrase the slots' names and the tokens of its literal texts, in reading order. names: by expert and slot, the tokens
-    of every channel's name, where findings are written out. known: the tokens of every word that features were taught,
+    of every channel's name, of slots that are written out. known: the tokens of every word that features were taught,
     and least: by expert, how near to one of them its features have to be, see `astrea.alignment.known_words`.
     """
 
@@ -64,7 +68,9 @@ class PhraseIds(BaseModel):
                     f"the configuration's phrases of expert {name!r} do not fit its slot {part!r}",
                     "load the model with the version of the expert that it was made with",
                 )
-        return tuple(tuple(slots[p] if isinstance(p, str) else p for p in phrase) for phrase in phrases)
+        written = self.names.get(name, {})
+        found = {slot.name: replace(slot, written=slot.name in written) for slot in slots.values()}
+        return tuple(tuple(found[p] if isinstance(p, str) else p for p in phrase) for phrase in phrases)
 
 
 def check_phrase_ids(written: Any, vocabulary: int) -> PhraseIds | None:
@@ -111,28 +117,43 @@ def spell(
     """
     if findings == "tokens":
         return None
+    all_written = findings == "written"
     phrases: dict[str, tuple[Phrase, ...]] = {}
     names: dict[str, dict[str, tuple[Ids, ...]]] = {}
     for name, expert in experts.items():
         declared = read_phrases(name, expert)
-        if findings == "written":
+        if all_written:
             declared = tuple(phrase for phrase in declared if not has_features(phrase))
-            slots = {part for phrase in declared for part in phrase if isinstance(part, Slot) and part.kind == "words"}
-            names[name] = {
-                slot.name: tuple(
-                    () if label is None else tuple(inside_a_sentence(label, tokenizer))
-                    for label in expert.labels[slot.start : slot.stop]
-                )
-                for slot in slots
-            }
+        worded = [part for phrase in declared for part in phrase if isinstance(part, Slot) and part.kind == "words"]
+        out = {
+            slot.name: tuple(
+                () if label is None else name_ids(label, tokenizer, None if all_written else MOST_PIECES)
+                for label in expert.labels[slot.start : slot.stop]
+            )
+            for slot in worded
+            if slot.written or all_written
+        }
+        if out or all_written:
+            names[name] = out
         phrases[name] = declared
-    if findings == "written" and not any(phrases.values()):
+    if all_written and not any(phrases.values()):
         raise AstreaError(
             f"none of the experts {', '.join(experts)} can be written out: they declare no phrase of words",
             "declare phrases (astrea.Expert.phrases), or set model.findings=phrases",
         )
     spelled = {name: tuple(_spelled(phrase, tokenizer) for phrase in some) for name, some in phrases.items()}
     return PhraseIds(scale=scale, phrases=spelled, names=names)
+
+
+def name_ids(name: str, tokenizer: PreTrainedTokenizerBase, most: int | None) -> Ids:
+    """The tokens of a name inside a sentence. Of one that has more than ``most``, those of its last words, which say
+    what it is."""
+    words = name.split()
+    found = inside_a_sentence(name, tokenizer)
+    while most is not None and len(found) > most and len(words) > 1:
+        words = words[1:]
+        found = inside_a_sentence(" ".join(words), tokenizer)
+    return tuple(found[:most])
 
 
 def _spelled(phrase: Phrase, tokenizer: PreTrainedTokenizerBase) -> tuple[str | Ids, ...]:

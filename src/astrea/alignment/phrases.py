@@ -11,7 +11,7 @@ of a slot, P pieces of the longest name, R channels of the residual.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,11 +73,14 @@ class FeatureToken(nn.Module):
 
 
 class PhraseAdapter(nn.Module):
-    """Every finding as its expert's phrases, one after another.
+    """Every finding as its expert's phrases, one after another. Slots that are written out give the likeliest name.
 
     What no slot says (the exact place, the confidence, channels that stand in no phrase) is a residual of each phrase's
-    first slot; it starts at nothing. A phrase whose first slot says nothing (no weight on any name, no text) is not
-    read.
+    first slot; it starts at nothing. A phrase whose first slot says nothing (no weight on any name, no text, features
+    of nothing but zeros) is not read.
+
+    Args:
+        names: by written slot, the tokens of every channel's name.
 
     Attributes:
         count: K. features: K booleans, which tokens are made of channels without names. phrase: K numbers, which of
@@ -85,15 +88,24 @@ class PhraseAdapter(nn.Module):
     """
 
     def __init__(
-        self, phrases: Sequence[SpelledPhrase], width: int, *, hidden: int, model_width: int, scale: float
+        self,
+        phrases: Sequence[SpelledPhrase],
+        width: int,
+        names: Mapping[str, Sequence[Ids]],
+        *,
+        hidden: int,
+        model_width: int,
+        scale: float,
     ) -> None:
         super().__init__()
         self.phrases, self.model_width = tuple(phrases), model_width
+        # Lists, no buffers: a model that is loaded leaves buffers that are in no file uninitialised.
+        self.names = {slot: padded(some) for slot, some in names.items()}
         slots = {part.name: part for phrase in phrases for part in phrase if isinstance(part, Slot)}
         self.slots = nn.ModuleDict()
         for slot in slots.values():
             channels = slot.stop - slot.start
-            if slot.kind == "words":
+            if slot.kind == "words" and not slot.written:
                 self.slots[slot.name] = WordMixture(channels, model_width, scale)
             elif slot.kind == "feature":
                 self.slots[slot.name] = FeatureToken(channels, hidden, model_width, scale)
@@ -105,15 +117,21 @@ class PhraseAdapter(nn.Module):
         for residual in self.residuals:
             nn.init.zeros_(residual.weight)  # type: ignore[arg-type]
             nn.init.zeros_(residual.bias)  # type: ignore[arg-type]
-        self.features = [f for phrase in phrases for part in phrase for f in _made_of_features(part)]
-        self.phrase = [number for number, phrase in enumerate(phrases) for part in phrase for _ in range(_length(part))]
+        lengths = [[_length(part, self.names) for part in phrase] for phrase in phrases]
+        self.features = [
+            isinstance(part, Slot) and part.kind == "feature"
+            for phrase, some in zip(phrases, lengths, strict=True)
+            for part, length in zip(phrase, some, strict=True)
+            for _ in range(length)
+        ]
+        self.phrase = [number for number, some in enumerate(lengths) for _ in range(sum(some))]
         self.count = len(self.phrase)
 
     @torch.no_grad()
     def start_at_words(self, words_CD: Tensor) -> None:
-        """Start every slot with names at the mixture of their word embeddings (C, D)."""
+        """Start every slot that mixes names at the mixture of their word embeddings (C, D)."""
         for slot in (part for phrase in self.phrases for part in phrase if isinstance(part, Slot)):
-            if slot.kind == "words":
+            if slot.kind == "words" and not slot.written:
                 mixture: nn.Linear = self.slots[slot.name].mixture  # type: ignore[assignment]
                 mixture.weight.copy_(words_CD[slot.start : slot.stop].T)
 
@@ -144,10 +162,13 @@ class PhraseAdapter(nn.Module):
                 columns.append(literal(part, x_BTC, self.model_width))
             elif part.kind == "text":
                 columns.append(pieces(features_BTC[..., part.start : part.stop], x_BTC, self.model_width))
+            elif part.written:
+                ids = likeliest(self.names[part.name], features_BTC[..., part.start : part.stop])
+                columns.append(pieces(ids, x_BTC, self.model_width))
             else:
                 channels = x_BTC[..., part.start : part.stop]
                 token = self.slots[part.name](channels).unsqueeze(2)
-                said = (channels != 0).any(-1, keepdim=True) | (part.kind == "feature")
+                said = (channels != 0).any(-1, keepdim=True)
                 columns.append((token, torch.full_like(said, NONE, dtype=torch.long), said))
         return as_phrase(phrase, columns, residual_BTD)
 
@@ -166,16 +187,8 @@ class WrittenAdapter(nn.Module):
     ) -> None:
         super().__init__()
         self.phrases, self.model_width = tuple(phrases), model_width
-        longest = {slot: max(map(len, some)) for slot, some in names.items()}
-        # Lists, no buffers: a model that is loaded leaves buffers that are in no file uninitialised.
-        self.names = {
-            slot: [[*ids, *[NONE] * (longest[slot] - len(ids))] for ids in some] for slot, some in names.items()
-        }
-
-        def length(part: Slot | Ids) -> int:
-            return longest.get(part.name, _length(part)) if isinstance(part, Slot) else _length(part)
-
-        lengths = [[length(part) for part in phrase] for phrase in phrases]
+        self.names = {slot: padded(some) for slot, some in names.items()}
+        lengths = [[_length(part, self.names) for part in phrase] for phrase in phrases]
         self.phrase = [number for number, some in enumerate(lengths) for _ in range(sum(some))]
         self.count = len(self.phrase)
         self.features = [False] * self.count
@@ -194,8 +207,7 @@ class WrittenAdapter(nn.Module):
                     continue
                 channels = features_BTC[..., part.start : part.stop]
                 if part.kind == "words":
-                    names_NP = torch.tensor(self.names[part.name], device=channels.device)
-                    channels = names_NP[channels.argmax(-1)].masked_fill((channels == 0).all(-1, keepdim=True), NONE)
+                    channels = likeliest(self.names[part.name], channels)
                 columns.append(pieces(channels, features_BTC, self.model_width))
             made.append(as_phrase(phrase, columns, None))
         if made:
@@ -242,7 +254,8 @@ def phrase_adapter(
         return WrittenAdapter(phrases, ids.names.get(name, {}), model_width=model_width)
     if not phrases:
         return WordLongAdapter(expert.width, hidden=hidden, model_width=model_width, scale=ids.scale)
-    return PhraseAdapter(phrases, expert.width, hidden=hidden, model_width=model_width, scale=ids.scale)
+    names = ids.names.get(name, {})
+    return PhraseAdapter(phrases, expert.width, names, hidden=hidden, model_width=model_width, scale=ids.scale)
 
 
 def as_long_as(tokens: Tensor, scale: float) -> Tensor:
@@ -291,12 +304,22 @@ def joined(phrases: Sequence[tuple[Tensor, Tensor, Tensor]]) -> PhraseTokens:
     return PhraseTokens(tokens, ids, read)
 
 
-def _length(part: Slot | Ids) -> int:
+def padded(names: Sequence[Ids]) -> list[list[int]]:
+    """The tokens of names, as many for each: `NONE` behind those of short ones."""
+    longest = max(map(len, names))
+    return [[*ids, *[NONE] * (longest - len(ids))] for ids in names]
+
+
+def likeliest(names: list[list[int]], weight_BTN: Tensor) -> Tensor:
+    """The tokens (B, T, P) of each finding's likeliest name; `NONE` where no name has a weight."""
+    names_NP = torch.tensor(names, device=weight_BTN.device)
+    return names_NP[weight_BTN.argmax(-1)].masked_fill((weight_BTN == 0).all(-1, keepdim=True), NONE)
+
+
+def _length(part: Slot | Ids, names: Mapping[str, list[list[int]]]) -> int:
     """How many tokens a part of a phrase is."""
-    if isinstance(part, Slot):
-        return part.stop - part.start if part.kind == "text" else 1
-    return len(part)
-
-
-def _made_of_features(part: Slot | Ids) -> list[bool]:
-    return [isinstance(part, Slot) and part.kind == "feature"] * _length(part)
+    if not isinstance(part, Slot):
+        return len(part)
+    if part.name in names:
+        return len(names[part.name][0])
+    return part.stop - part.start if part.kind == "text" else 1

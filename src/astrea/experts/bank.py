@@ -120,11 +120,6 @@ class ExpertBank(nn.Module):
         """The experts' names, in order."""
         return list(self.experts)
 
-    @property
-    def token_counts(self) -> list[int]:
-        """How many tokens each expert declares."""
-        return [self[name].num_tokens for name in self.names]
-
     def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Let every expert know the language model's tokenizer."""
         for name in self.names:

@@ -4,7 +4,8 @@
 channels (`Expert.slots`), and what its channels are decides what it becomes:
 
 * words: channels have names in `Expert.labels`. One token, the mixture of the names' word embeddings; a channel without
-  a name among them weighs nothing.
+  a name among them weighs nothing. ``{thing:name}`` writes out the likeliest name instead, in the language model's own
+  word pieces: nothing can be learned there, but a name of several words can be read, and repeated in an answer.
 * feature: no channel has a name. One token, which the adapter makes of the channels.
 * text: the slot is called ``text``. Its channels are ids of the language model's own word pieces as whole numbers, -1
   where there are fewer, and each is a token.
@@ -15,7 +16,7 @@ Experts that know in two ways, by features and by words of their own, write a ph
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import Formatter
 from typing import Literal
 
@@ -26,18 +27,23 @@ from astrea.experts.protocol import Expert
 TEXT = "text"
 """The name of the slot that holds word pieces."""
 
+NAME = "name"
+"""Behind a slot of words and a colon: its likeliest name is written out."""
+
 MOST_PHRASES = 2
 """Features and own words: which of the two is dropped in training is one draw."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A group of channels in a phrase: ``start`` is the first one, ``stop`` the one behind the last."""
+    """A group of channels in a phrase: ``start`` is the first one, ``stop`` the one behind the last. written: of words,
+    whether the likeliest name is written out."""
 
     name: str
     start: int
     stop: int
     kind: Literal["words", "feature", "text"]
+    written: bool = False
 
 
 Phrase = tuple[str | Slot, ...]
@@ -52,7 +58,8 @@ def read_phrases(name: str, expert: type[Expert] | Expert) -> tuple[Phrase, ...]
 
     Raises:
         AstreaError: a slot lies outside of the channels, or one of text has names; or a phrase is malformed, names a
-            slot that the expert does not have, uses a channel twice, or has no slot at all.
+            slot that the expert does not have, uses a channel twice, writes out what has no names, or has no slot at
+            all.
     """
     slots = slots_of(name, expert)
     phrases = expert.phrases
@@ -63,7 +70,15 @@ def read_phrases(name: str, expert: type[Expert] | Expert) -> tuple[Phrase, ...]
             f"expert {name!r} declares {len(phrases)} phrases; at most {MOST_PHRASES} are read",
             "write one of its features and one of its own words",
         )
-    return tuple(_read(name, phrase, slots) for phrase in phrases)
+    found = tuple(_read(name, phrase, slots) for phrase in phrases)
+    used = {part for phrase in found for part in phrase if isinstance(part, Slot)}
+    both = [slot.name for slot in used if slot.written and replace(slot, written=False) in used]
+    if both:
+        raise AstreaError(
+            f"expert {name!r}: slot {both[0]!r} is a mixture in one phrase and written out in another",
+            f"write {{{both[0]}:{NAME}}} in both, or in neither",
+        )
+    return found
 
 
 def has_features(phrase: Phrase) -> bool:
@@ -132,10 +147,13 @@ def _read(name: str, phrase: str, slots: dict[str, Slot]) -> Phrase:
             found.append(literal)
         if field is None:
             continue
-        if field not in slots or spec or conversion:
+        if field not in slots or conversion:
             known = ", ".join(slots) or "none"
             raise AstreaError(f"{where} has no slot {field!r}", f"the expert's slots: {known}; write one as {{name}}")
-        found.append(slots[field])
+        if spec and (spec != NAME or slots[field].kind != "words"):
+            hint = f"only {{slot:{NAME}}} is known, for a slot whose channels have names"
+            raise AstreaError(f"{where} cannot write {field!r} as {shortened(spec)!r}", hint)
+        found.append(replace(slots[field], written=bool(spec)))
     used = [part for part in found if isinstance(part, Slot)]
     if not used:
         raise AstreaError(f"{where} has no slot", "write what the expert found as {name}")

@@ -132,7 +132,7 @@ class Contrast(Part):
     soft_targets: float = Field(0.4, ge=0, lt=1, description="alpha, reached at the end of the first stage")
 
 
-PHRASE_KEYS = ("phrase_dropout", "unfamiliar")
+PHRASE_KEYS = ("phrase_dropout", "own_words", "unfamiliar")
 """Keys of `Regularisation` that are read where findings are phrases."""
 
 
@@ -149,6 +149,13 @@ class Regularisation(Part):
         le=1,
         description="chance that a training picture is read without one of the two phrases of an expert that has two "
         "(its features, its own words), so that neither is forgotten; findings as phrases",
+    )
+    own_words: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="chance that a finding which its expert calls by a word of the picture's texts is read without its "
+        "features, so that own words are believed where features are left out; findings as phrases",
     )
     unfamiliar: float = Field(
         0.01,

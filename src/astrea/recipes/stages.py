@@ -60,7 +60,10 @@ class Losses(Part):
     lm: float = Field(0.0, ge=0)
     word: float = Field(0.0, ge=0)
     caption_words: float = Field(
-        0.0, ge=0, description="whole words of captions against tokens of features; no pass of the language model"
+        0.0,
+        ge=0,
+        description="whole words of captions against tokens of features; no pass of the language model. In fuse and "
+        "tune features stay near their words",
     )
     itc: float = Field(0.0, ge=0)
     agree: float = Field(0.0, ge=0, description="lambda: contrast with the experts already aligned")
@@ -99,7 +102,7 @@ class Stage(Schedule):
         3.0, ge=0, description="learning rate of the language model's hidden matrices over lr, by Muon; 0 = AdamW"
     )
 
-    OTHERS: ClassVar[tuple[str, ...]] = ("word", "caption_words", "agree")
+    OTHERS: ClassVar[tuple[str, ...]] = ("word", "agree")
     """Losses of other stages."""
 
     @model_validator(mode="after")

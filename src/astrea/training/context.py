@@ -28,6 +28,7 @@ from astrea.training.acceleration import accelerated, in_half
 from astrea.training.distributed import SINGLE, Distributed
 from astrea.training.losses.contrast import MomentumContrast
 from astrea.training.losses.words import WordContrast
+from astrea.training.own_words import TwoWays, two_ways
 from astrea.training.plain_chat import PlainChat
 
 STATES_AT_ONCE = 128
@@ -99,6 +100,11 @@ class TrainingContext:
         embedding = self.model.get_input_embeddings()
         mean = table_mean(embedding, len(self.tokenizer), self.ranks.device)
         return words, mean, word_vectors(words.words, self.tokenizer, embedding, mean)
+
+    @cached_property
+    def two_ways(self) -> dict[str, TwoWays]:
+        """The experts that know by features and by words of their own."""
+        return two_ways(self.model.experts, dict(self.model.alignment.adapters.items()), self.whole_words[0])
 
     def encode(self, samples: Samples) -> dict[str, ExpertFeatures]:
         """What the experts see in the samples' pictures, where the model is, as long as none of them has learned."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from astrea import AstreaConfig, AstreaForConditionalGeneration
+from astrea.alignment.phrase_ids import spell
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.evaluation.generate import Predictor
@@ -250,8 +252,21 @@ def test_nothing_is_saved_at_threshold_zero(found, whole):
     assert first["tokens_share"] == 1
 
 
+def test_a_finding_of_several_tokens_is_its_experts(few, tiny_model, tiny_processor):
+    config = copy.deepcopy(tiny_model.config)
+    experts = {name: tiny_model.experts[name] for name in tiny_model.experts.names}
+    ids = spell("phrases", experts, tiny_processor.tokenizer, 1.0)
+    config.findings, config.phrase_ids, config.fusion = "phrases", ids.model_dump(mode="json"), {"word_match": 0.0}
+    model = AstreaForConditionalGeneration(config).eval()
+    assert sum(model.alignment.counts) > sum(tiny_model.alignment.counts)
+    tokens, read = what_is_read(Predictor(model, tiny_processor.tokenizer), few, TASKS[:1])
+    owner = torch.arange(4).repeat_interleave(torch.tensor(model.alignment.counts))
+    assert read.tolist() == [[bool(row[owner == e].any()) for e in range(4)] for row in tokens]
+    assert read.any()
+
+
 def test_every_point_is_what_its_threshold_gives(found, run, few, tiny_model, tiny_processor):
-    owner = torch.arange(4).repeat_interleave(torch.tensor(tiny_model.experts.token_counts))
+    owner = torch.arange(4).repeat_interleave(torch.tensor(tiny_model.alignment.counts))
     predictor = Predictor(tiny_model, tiny_processor.tokenizer)
     for point in found["pareto"]:
         with reading_from(tiny_model.fusion, point["threshold"]):

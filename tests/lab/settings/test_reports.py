@@ -61,7 +61,7 @@ def test_every_fault_is_measured_on_the_experts_that_it_concerns(run):
 def test_every_rule_is_measured_at_every_budget(run):
     found = REPORTS["budgets"](run)
     names = run.model.experts.names
-    sizes = dict(zip(names, run.model.experts.token_counts, strict=True))
+    sizes = dict(zip(names, run.model.alignment.counts, strict=True))
     assert set(found["worth"]) == set(names)
     for tokens, experts in BUDGETS:
         row = found[f"{tokens}/{experts}"]

@@ -15,9 +15,12 @@ from astrea.training.assembly import assemble
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.losses.protocol import AlignStep
+from astrea.training.losses.whole_words import WholeWordsKept
+from astrea.training.own_words import words_told
 from astrea.training.plan import plan_stages
 from astrea.training.stages.align import AlignObjective
 from astrea.training.stages.instruct import InstructObjective
+from astrea.training.stages.step import InstructStep
 from astrea.training.trainable import train_only
 from astrea.world.dataset import WorldData
 from phrase_experts import EXPERTS, Seer, seen
@@ -181,3 +184,51 @@ def test_a_token_of_words_does_not_count(make):
     other = torch.where(step.matrix.features.view(1, -1, 1), step.matrix.tokens, torch.randn_like(step.matrix.tokens))
     torch.testing.assert_close(loss(replace(step, matrix=replace(step.matrix, tokens=other))), loss(step))
     assert isinstance(ctx.model.alignment.adapters["things"], PhraseAdapter)
+
+
+def instruct_step(ctx: TrainingContext, objective: InstructObjective):
+    batch = objective.batch(0, 0, 8)
+    return InstructStep(ctx, "tune", ctx.recipe.tune, ctx.recipe.tune.losses.weights, batch, 0)
+
+
+def test_the_later_stages_keep_features_near_their_words(make):
+    """The same loss, over the pictures that samples of those stages show."""
+    ctx = make(tune__losses={"lm": 1.0, "caption_words": 0.5}, tune__train=["adapters", "fusion", "language_model"])
+    objective = InstructObjective(ctx, "tune", ctx.recipe.tune, offset=0)
+    step = instruct_step(ctx, objective)
+    kept = WholeWordsKept(ctx)(step, None)
+    samples = step.batch.samples
+    shown = samples.first[samples.first >= 0]
+    matrix = ctx.model.alignment(index_select(step.features, shown))
+    texts = [texts for texts, first in zip(samples.texts, samples.first.tolist(), strict=True) if first >= 0]
+    (loss,) = AlignObjective(ctx, joining=None, aligned=[], offset=0).losses.values()
+    names = tuple(ctx.model.experts.names)
+    same = AlignStep(
+        replace(samples, texts=texts), None, slice(0, len(texts)), step.features, matrix, None, names, (), 0
+    )
+    torch.testing.assert_close(kept, loss(same))
+    assert kept > 0.1
+    kept.backward()
+    assert ctx.model.alignment.adapters["things"].slots["feature"].layers[3].weight.grad.abs().max() > 0
+
+
+def test_where_adapters_do_not_learn_nothing_is_kept(make):
+    ctx = make(tune__train=["language_model"], tune__losses={"lm": 1.0, "caption_words": 0.5})
+    objective = InstructObjective(ctx, "tune", ctx.recipe.tune, offset=0)
+    assert WholeWordsKept(ctx)(instruct_step(ctx, objective), None) is None
+
+
+@pytest.mark.parametrize("chance", [0.0, 1.0])
+def test_a_step_shows_rightly_named_findings_without_their_features(make, chance):
+    ctx = make(regularisation__own_words=chance)
+    named = ctx.data.features["things"].tokens
+    named[:, :2, 5:8] = 0
+    named[:, 0, 6] = 1.0  # every first finding is called a dog
+    step = instruct_step(ctx, InstructObjective(ctx, "tune", ctx.recipe.tune, offset=0))
+    told = words_told(step.batch.samples, ctx.whole_words[0])
+    dog = ctx.whole_words[0].index["dog"]
+    hidden = (step.corrupted["things"].tokens[..., :5] == 0).all(-1)
+    right = torch.tensor([[dog in some, False, False] for some in told])
+    assert right.any()
+    assert torch.equal(hidden[:, :2], (right & (chance > 0))[:, :2])  # nothing was found in the third slot
+    assert (step.features["things"].tokens[:, :2, :5] != 0).any(-1).all()

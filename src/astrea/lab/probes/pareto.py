@@ -137,7 +137,7 @@ def what_is_read(predictor: Predictor, encoded: EncodedTestSets, tasks: Sequence
     an expert counts as read if it has a share.
     """
     model = predictor.model
-    owner_T = torch.arange(len(model.experts.names)).repeat_interleave(torch.tensor(model.experts.token_counts))
+    owner_T = torch.arange(len(model.experts.names)).repeat_interleave(torch.tensor(model.alignment.counts))
     tokens, experts = [], []
     for task in tasks:
         turns, features = turns_of(encoded, task), pictures_of(encoded, task)

@@ -118,7 +118,7 @@ def budgets(run: Measured) -> dict[str, Any]:
     known = contributions(run.model, run.tokenizer, encode_test_sets(run.model, sets, run.cache), PROBE_TASKS)
     mean_E = torch.stack([delta_QE.mean(0) for delta_QE in known.values()]).mean(0)
     worth = dict(zip(names, mean_E.tolist(), strict=True))
-    sizes = dict(zip(names, run.model.experts.token_counts, strict=True))
+    sizes = dict(zip(names, run.model.alignment.counts, strict=True))
     flops = flops_of_each(run)
     few = first_items(run.encoded, PROBE_TASKS, ITEMS)
     found: dict[str, Any] = {"all": {"average": run.average(few), "flops_share": 1.0}, "worth": worth}

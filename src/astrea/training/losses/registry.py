@@ -23,13 +23,18 @@ REGISTRIES: Mapping[type[Loss], Registry] = {
         LOSSES.group,
     ),
     InstructLoss: Registry(
-        "loss of fuse and tune", {"itc": "astrea.training.losses.fused_contrast:FusedContrast"}, LOSSES.group
+        "loss of fuse and tune",
+        {
+            "itc": "astrea.training.losses.fused_contrast:FusedContrast",
+            "caption_words": "astrea.training.losses.whole_words:WholeWordsKept",
+        },
+        LOSSES.group,
     ),
 }
 
 ELSEWHERE = {
     AlignLoss: frozenset({"lm", "contribution", "reliability"}),
-    InstructLoss: frozenset({"lm", "word", "caption_words", "agree", "contribution", "reliability"}),
+    InstructLoss: frozenset({"lm", "word", "agree", "contribution", "reliability"}),
 }
 """Names in recipes that are no plug-in of such a stage: the model's own loss, and those of fusion strategies, which
 compute the ones that they have (`FusionStrategy.losses`)."""

@@ -19,6 +19,7 @@ from astrea.fusion.training import Answers, Output, Regularisation
 from astrea.recipes.recipe import Stage
 from astrea.training.context import TrainingContext
 from astrea.training.leave_one_out import leave_one_out
+from astrea.training.own_words import hide_features, words_told
 from astrea.training.stages.batch import InstructBatch, packed_rows
 
 
@@ -27,7 +28,8 @@ class InstructStep:
 
     Attributes:
         features: what the experts saw in the P pictures of the batch. corrupted: the same, with the experts of
-            ``batch.corrupted`` replaced by wrong ones: what the model is shown. stage: of the recipe.
+            ``batch.corrupted`` replaced by wrong ones, and without features that are hidden: what the model is shown.
+            stage: of the recipe.
     """
 
     def __init__(
@@ -46,7 +48,15 @@ class InstructStep:
         self.local_rows = ctx.ranks.local_slice(len(batch.groups))
         self.features = ctx.encode_trainable(batch.samples, learning="experts" in stage.train)
         stuck = draw_stuck(batch.samples.pictures, self.generator("lies"))
-        self.corrupted = corrupt(self.features, batch.corrupted, stuck)
+        self.corrupted = corrupt(self._read_features(), batch.corrupted, stuck)
+
+    def _read_features(self) -> dict[str, ExpertFeatures]:
+        """What the experts saw, without the features of some findings whose own words are right."""
+        chance = self.ctx.recipe.regularisation.own_words
+        if not chance or not self.ctx.two_ways or not self.batch.samples.pictures:
+            return self.features
+        told = words_told(self.batch.samples, self.ctx.whole_words[0])
+        return hide_features(self.features, self.ctx.two_ways, told, chance, self.generator("own words"))
 
     @property
     def settings(self) -> Regularisation:

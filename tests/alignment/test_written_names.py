@@ -1,0 +1,82 @@
+"""A slot that is written out gives the tokens of its likeliest name, which nothing changes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from astrea.alignment.phrase_ids import MOST_PIECES, PhraseIds, name_ids, spell
+from astrea.alignment.phrases import NONE, phrase_adapter
+from astrea.language.labels import inside_a_sentence
+from phrase_experts import THINGS, Seer, Writer
+
+
+class Tokenizer:
+    """Letters are tokens, and so is the space before a word."""
+
+    def __call__(self, text: str, add_special_tokens: bool = False):
+        return type("Ids", (), {"input_ids": [ord(letter) for letter in text]})()
+
+
+@pytest.fixture(scope="module")
+def ids() -> PhraseIds:
+    found = spell("phrases", {"mixed": Seer, "written": Writer}, Tokenizer(), 1.0)
+    assert found is not None
+    return found
+
+
+def finding(thing: int | None) -> torch.Tensor:
+    """One finding (1, 1, C) with features and places, that is most of all ``thing``."""
+    row = torch.zeros(1, 1, Seer.width)
+    row[..., :5] = torch.rand(5)
+    row[..., 8] = row[..., 10] = 1.0
+    if thing is not None:
+        row[..., 5:8] = 0.1
+        row[..., 5 + thing] = 0.6
+    return row
+
+
+def read(adapter, row: torch.Tensor) -> list[int]:
+    """The tokens that are read of a finding, `NONE` for those that are no words."""
+    made = adapter(row, torch.ones(1, 1), torch.full((1, 1, 2), 0.5))
+    return made.ids[made.read].tolist()
+
+
+def test_names_are_kept_for_written_slots_alone(ids):
+    assert set(ids.names) == {"written"}
+    assert set(ids.names["written"]) == {"thing"}
+    assert [part.written for phrase in ids.of("written", Writer) for part in phrase if hasattr(part, "written")] == [
+        False, False, False, True, False, False
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("thing", [0, 1, 2])
+def test_the_likeliest_name_is_written_and_everything_else_is_as_it_was(ids, thing):
+    size = {"hidden": 8, "model_width": 6}
+    mixed = phrase_adapter("mixed", Seer(), ids, "phrases", **size)
+    written = phrase_adapter("written", Writer(), ids, "phrases", **size)
+    assert "thing" in mixed.slots
+    assert "thing" not in written.slots
+    row = finding(thing)
+    before, after = read(mixed, row), read(written, row)
+    name = name_ids(THINGS[thing], Tokenizer(), MOST_PIECES)
+    at = next(i for i in range(1, len(before)) if before[i - 1] != NONE and before[i] == NONE)
+    assert after == [*before[:at], *name, *before[at + 1 :]]
+
+
+def test_without_a_name_or_features_a_phrase_is_not_read(ids):
+    written = phrase_adapter("written", Writer(), ids, "phrases", hidden=8, model_width=6)
+    both, nameless, blind = finding(0), finding(None), finding(0)
+    blind[..., :5] = 0
+    whole = read(written, both)
+    without_name, without_features = read(written, nameless), read(written, blind)
+    assert whole == [*without_name, *without_features]
+    assert without_name
+    assert without_features
+
+
+def test_of_long_names_the_last_words_are_written():
+    tokenizer = Tokenizer()
+    assert name_ids("red umbrella", tokenizer, None) == tuple(inside_a_sentence("red umbrella", tokenizer))
+    assert name_ids("a red cat", tokenizer, 4) == tuple(inside_a_sentence("cat", tokenizer))
+    assert name_ids("umbrella", tokenizer, 4) == tuple(inside_a_sentence("umbrella", tokenizer))[:4]
