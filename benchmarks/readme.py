@@ -27,6 +27,7 @@ from readme_tables import (
     photo_table,
     photographs_line,
     photographs_table,
+    ways_table,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -307,6 +308,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
     "docs/add-an-expert.md": {"join": ("join.json", join_table)},
     "docs/photographs.md": {
         "photo": ("photo.json", photo_table),
+        "ways": ("ways_of_knowing.json", ways_table),
         "real-photographs": ("real_photographs.json", photographs_table),
     },
     "docs/serving.md": {"load": ("serve_load.json", load_table)},

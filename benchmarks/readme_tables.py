@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from astrea.estimate.table import short_count
+from astrea.world.photographs.templates import NEW_THINGS
 from astrea.world.scenes.questions import VQA_TASKS
 
 
@@ -72,6 +73,24 @@ def photographs_table(measured: dict[str, Any]) -> str:
     ]
     head = ["| photograph | question | answer | right |", "| --- | --- | --- | --- |"]
     return "\n".join([*head, *rows, "", f"{measured['right']} of {measured['asked']} are right."])
+
+
+WAYS = {
+    "both": "features and own words, strange features left out",
+    "always both": "features and own words",
+    "features": "features alone",
+    "words": "own words alone",
+}
+
+
+def ways_table(measured: dict[str, Any]) -> str:
+    """What features and own words each know, of things that training shows and of others."""
+    head = "| what is read | " + " | ".join(f"{kind}: {of}" for kind in ("seen", "new") for of in NEW_THINGS) + " |"
+    rows = [head, "| --- |" + " ---: |" * (2 * len(NEW_THINGS))]
+    for way, title in WAYS.items():
+        scores = [measured["ways"][way][kind][of]["score"] for kind in ("seen", "new") for of in NEW_THINGS]
+        rows.append(f"| {title} | " + " | ".join(f"{score:.0f}" for score in scores) + " |")
+    return "\n".join(rows)
 
 
 def join_table(joined: dict[str, Any]) -> str:
