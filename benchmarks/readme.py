@@ -133,6 +133,19 @@ def headline(arena: dict[str, Any]) -> str:
     )
 
 
+def neutral_line(arena: dict[str, Any]) -> str:
+    """Astrea beside plain and aligned sequence concat, with a language model that has met none of the tasks."""
+    ours, other, same = (
+        arena["strategies"][name]["average"] for name in ("astrea", "sequence_concat", "sequence_concat_aligned")
+    )
+    seeds = f"{ours['seeds']} seed" + ("" if ours["seeds"] == 1 else "s")
+    return (
+        f"With a language model that has met none of these tasks Astrea averages {spread(ours)}, sequence concat "
+        f"{spread(other)}, and sequence concat aligned as Astrea is {spread(same)} ({seeds}, {arena['measured_on']} "
+        f"pictures, short runs)."
+    )
+
+
 def adaptivity_table(arena: dict[str, Any]) -> str:
     """What variants of Astrea save, survive and say of their experts."""
     columns = {
@@ -283,6 +296,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "facts": ("quickstart.json", facts),
         "shipped": (BUNDLED_MODEL / CARD, shipped_line),
         "speed": ("train_speed.json", speed_line),
+        "neutral": ("arena-neutral/validation.json", neutral_line),
         "arena": ("arena/arena.json", headline),
         "photo": ("photo.json", photo_line),
         "real-photographs": ("real_photographs.json", photographs_line),
@@ -294,6 +308,8 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "variants": ("arena/arena.json", variants_table),
         "wall": ("arena/arena.json", wall_table),
         "curves": ("arena/arena.json", curves_line),
+        "neutral_strategies": ("arena-neutral/validation.json", arena_table),
+        "neutral_variants": ("arena-neutral/validation.json", variants_table),
         "fewer": ("fewer_tokens.json", fewer_tokens_table),
         "full": ("adaptivity.json", adaptivity_line),
         "full_equal": ("adaptivity_equal_shares.json", equal_shares_line),
