@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -30,6 +31,7 @@ from astrea.training.stopping import Interrupted
 from astrea.training.trainable import train_only
 from astrea.training.trainer import train, train_with
 from expert_builders import OPTIONS, kind_of, small_checkpoint
+from original_readers import reading_originals
 from own_contexts import SEEING, data_of, fresh
 from own_files import asked_about, drawn, llava_row, save_pictures, write_jsonl
 
@@ -259,10 +261,26 @@ def test_stages_without_steps_train_nobody(make_run):
 
 def test_a_picture_processor_and_training_show_an_expert_the_same(ctx):
     """What an expert learned on is what it is shown when it is asked."""
-    from PIL import Image
-
     from astrea.world.dataset import scene_at
 
     pixels = ctx.data.pictures(torch.tensor([5]))
     picture = Image.fromarray(scene_at("train", 5, ctx.recipe.world).image)
     assert torch.equal(pixels, AstreaImageProcessor(64)([picture])["pixel_values"])
+
+
+def test_those_that_read_pictures_as_they_are_learn_from_them_as_they_are(make_run, tiny_processor, tmp_path):
+    run = make_run(experts=DETECTION_ONLY, tune__train=LEARN)
+    model, tokenizer = fresh(run)
+    sizes = [(90, 30), (40, 80)]
+    for number, size in enumerate(sizes):
+        Image.new("RGB", size, "red").save(tmp_path / f"{number}.png")
+    rows = [llava_row(str(number), [f"{number}.png"], [("is it red?", "yes")]) for number in range(2)]
+    with reading_originals(model, tiny_processor) as (_, given):
+        data = data_of([write_jsonl(tmp_path / "rows.jsonl", rows)], model, tokenizer)
+        samples = data.draw(0, 2, 0)
+        ctx = TrainingContext(run, model, tokenizer, data)
+        tuning(ctx)
+        found = ctx.encode_trainable(samples, learning=True)
+        data.pool.shutdown()
+    assert [sorted(shapes) for shapes in given] == [[(3, 30, 90), (3, 80, 40)]]
+    assert found["detection"].tokens.requires_grad

@@ -139,11 +139,16 @@ def to_bounded_array(image: Image.Image, most: int = ORIGINAL_PIXELS) -> np.ndar
     """
     if image.mode != "RGB" or 0 in image.size:
         image = load_image(image)
-    factor = (most / (image.width * image.height)) ** 0.5
-    if factor < 1:
-        width, height = (max(1, int(side * factor)) for side in image.size)
-        image = image.resize((min(width, most), min(height, most)), Image.Resampling.BICUBIC)
-    return np.array(image)
+    size = bounded_size(*image.size, most)
+    return np.array(image if size == image.size else image.resize(size, Image.Resampling.BICUBIC))
+
+
+def bounded_size(width: int, height: int, most: int = ORIGINAL_PIXELS) -> tuple[int, int]:
+    """Width and height of what `to_bounded_array` makes of an image."""
+    factor = (most / (width * height)) ** 0.5
+    if factor >= 1:
+        return width, height
+    return min(most, max(1, int(width * factor))), min(most, max(1, int(height * factor)))
 
 
 @contextlib.contextmanager

@@ -25,7 +25,8 @@ class Samples:
     without pictures. pictures: P. encode: the features of the pictures by all experts, or those named; every process
     has to call it, as they share the work. pixels: the pictures (P, 3, S, S) in 0..1, each process has its slice.
     numbers: (B,) the number of each sample's first text in `TrainingData.every_text`, or None. content: whatever
-    `TrainingData.pack` needs.
+    `TrainingData.pack` needs. originals: the same slice of the pictures as they are, (3, H, W) each, or None where
+    there are squares only.
     """
 
     names: Sequence[str]
@@ -37,6 +38,7 @@ class Samples:
     pixels: Callable[[], Tensor]
     numbers: Tensor | None
     content: Any
+    originals: Callable[[], Sequence[Tensor] | None] = lambda: None
 
 
 def sample_names(samples: Samples, most: int = 6) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from astrea.common.progress import SILENT, Reporter
-from astrea.data.images import to_bounded_array, to_square_array
+from astrea.data.fitted import FittedPicture, fit_picture
 from astrea.data.packing import Packer
 from astrea.data.picture_features import PictureFeatures, encode_once, expert_key, picture_key
 from astrea.data.protocol import Ranks, Rows, Samples
@@ -145,6 +145,7 @@ class FileDataset:
             pictures=len(pictures),
             encode=lambda names=None: self.encode(kept, len(pictures), names),
             pixels=lambda: pixels,
+            originals=lambda: originals,
             numbers=None,
             content=found,
         )
@@ -153,16 +154,14 @@ class FileDataset:
         """Pictures (.., 3, S, S) in 0..1, decoded side by side; and as they are, if an expert reads those."""
         wanted = self.bank.wants_originals
 
-        def one(picture: tuple[Sample, ImageRef]) -> tuple[np.ndarray, np.ndarray | None]:
+        def one(picture: tuple[Sample, ImageRef]) -> FittedPicture:
             sample, image = picture
-            found = sample.picture(image)
-            square = to_square_array(found, self.image_size).transpose(2, 0, 1)
-            return square, to_bounded_array(found).transpose(2, 0, 1).copy() if wanted else None
+            return fit_picture(sample.picture(image), self.image_size, original=wanted)
 
         made = list(self.pool.map(one, pictures))
         size = self.image_size
-        stacked = np.stack([square for square, _ in made]) if made else np.zeros((0, 3, size, size), np.uint8)
-        originals = [torch.from_numpy(original) for _, original in made if original is not None] if wanted else None
+        stacked = np.stack([one.square for one in made]) if made else np.zeros((0, 3, size, size), np.uint8)
+        originals = [torch.from_numpy(one.original) for one in made if one.original is not None] if wanted else None
         return torch.from_numpy(stacked.astype(np.float32) / np.float32(255)), originals
 
     @torch.no_grad()

@@ -16,8 +16,8 @@ from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from astrea.common.errors import AstreaError, shortened
+from astrea.data.fitted import fit_picture
 from astrea.data.image_sources import read_image
-from astrea.data.images import to_bounded_array, to_square_array
 
 LARGEST_SIDE = 8192
 ORIGINALS = "original_images"
@@ -81,9 +81,10 @@ class AstreaImageProcessor(BaseImageProcessor):
         squares, originals = [], []
         for image, name in zip(flat, names, strict=True):
             picture = read_image(image, name=name, channels_first=LAYOUTS[layout])
-            squares.append(to_square_array(picture, self.image_size).transpose(2, 0, 1))
-            if self.originals:
-                originals.append(torch.from_numpy(to_bounded_array(picture).transpose(2, 0, 1).copy()))
+            fitted = fit_picture(picture, self.image_size, original=self.originals)
+            squares.append(fitted.square)
+            if fitted.original is not None:
+                originals.append(torch.from_numpy(fitted.original))
         pixels = np.stack(squares).astype(np.float32) / np.float32(255)
         found = BatchFeature({"pixel_values": pixels}, tensor_type=known_tensors(return_tensors))
         return with_originals(found, originals)

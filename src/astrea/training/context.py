@@ -130,7 +130,7 @@ class TrainingContext:
         found = self.to_device(samples.encode([name for name in bank.names if name not in learners]))
         learning = learning and torch.is_grad_enabled()
         with torch.set_grad_enabled(learning):
-            found |= bank(samples.pixels().to(self.ranks.device), learners)
+            found |= bank(samples.pixels().to(self.ranks.device), learners, samples.originals())
         deaf = [name for name in learners if learning and not found[name].tokens.requires_grad]
         if deaf:
             raise AstreaError(
