@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from astrea.common.errors import AstreaError
+from original_readers import reading_originals
 from repository import ROOT
 
 
@@ -256,3 +257,14 @@ def test_bad_settings_are_refused(plugin: Any, tiny_folder: Path, monkeypatch: p
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(AstreaError, match="one process"):
         plugin.AstreaLmms(pretrained=tiny_folder)
+
+
+def test_an_expert_that_reads_pictures_as_they_are_gets_them(
+    model: Any, tiny_processor: Any, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with reading_originals(model._model, tiny_processor) as (whole, given):
+        monkeypatch.setattr(model, "processor", whole.processor)
+        (answer,) = generate(model, ("is there a cat?", {"max_new_tokens": 3}, 1))
+        model.loglikelihood([request("is there a cat?", "yes", shown, 1, "toy", "test")])
+        assert given == [[(3, 64, 48)]] * 2
+        assert answer == whole.ask(pictures[1], "is there a cat?", max_new_tokens=3).answer

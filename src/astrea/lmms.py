@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from astrea.common.errors import AstreaError
 from astrea.common.installation import install_command
@@ -146,7 +145,7 @@ class AstreaLmms(lmms):  # type: ignore[misc]
                 raise AstreaError(f"a document shows a {type(one).__name__}", "choose tasks of still pictures")
         return found
 
-    def _inputs(self, texts: Sequence[str], pictures: Sequence[list[Image.Image]]) -> dict[str, Tensor]:
+    def _inputs(self, texts: Sequence[str], pictures: Sequence[list[Image.Image]]) -> dict[str, Any]:
         """Left-padded prompts with the pictures first."""
         rows = []
         for text, shown in zip(texts, pictures, strict=True):
@@ -155,7 +154,7 @@ class AstreaLmms(lmms):  # type: ignore[misc]
             message: dict[str, Any] = {"role": "user", "content": content}
             rows.append(self.processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False))
         images = [list(shown) for shown in pictures] if any(pictures) else None
-        return {name: value.to(self.device) for name, value in self.processor(images=images, text=rows).items()}
+        return dict(self.processor(images=images, text=rows).to(self.device))
 
     @torch.inference_mode()
     def _generate(

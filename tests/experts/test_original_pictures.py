@@ -19,7 +19,9 @@ from astrea.experts.bank import ExpertBank
 from astrea.model.explanation import explain
 from astrea.model.generation import rows_of
 from astrea.model.image_processing import AstreaImageProcessor
+from astrea.model.loading import load_model
 from astrea.model.processing import AstreaProcessor
+from original_readers import reading_originals
 from own_contexts import data_of
 
 
@@ -126,41 +128,56 @@ def test_the_processor_gives_them_where_it_is_told_to(tiny_processor, tmp_path):
 
 
 @pytest.fixture
-def seeing(tiny_model, monkeypatch):
-    """A model of which one expert reads pictures as they are."""
-    given = []
-    classification = tiny_model.experts["classification"]
-    read, told = classification.forward, classification.readings
-
-    def square(pictures):
-        given.append([tuple(one.shape) for one in pictures])
-        return torch.stack([torch.nn.functional.interpolate(one[None], (64, 64))[0] for one in pictures])
-
-    monkeypatch.setattr(type(classification), "picture", "original")
-    monkeypatch.setattr(classification, "forward", lambda pictures: read(square(pictures)))
-    monkeypatch.setattr(classification, "readings", lambda pictures: told(square(pictures)))
-    return given
+def whole(tiny_model, tiny_processor):
+    """A model of which one expert reads pictures as they are, and what that is given."""
+    with reading_originals(tiny_model, tiny_processor, "classification") as found:
+        yield found
 
 
-def test_an_explanation_shows_it_the_picture_as_it_is(tiny_model, tiny_processor, seeing):
-    whole = AstreaProcessor(
-        AstreaImageProcessor(64, originals=tiny_model.experts.wants_originals),
-        tiny_processor.tokenizer,
-        tiny_processor.num_visual_tokens,
-    )
+@pytest.fixture
+def seeing(whole):
+    return whole[1]
+
+
+@pytest.fixture
+def processor(whole):
+    return whole[0].processor
+
+
+def test_an_explanation_shows_it_the_picture_as_it_is(tiny_model, processor, seeing):
     file = io.BytesIO()
     PICTURES[0].save(file, "PNG")
-    explain(tiny_model, whole, file.getvalue(), "is it red?", longest=2, masking=False)
+    explain(tiny_model, processor, file.getvalue(), "is it red?", longest=2, masking=False)
     assert seeing == [[(3, 100, 200)], [(3, 100, 200)]]  # once for the answer, once for its reading
 
 
-def test_it_is_shown_to_generate_and_to_several_beams(tiny_model, tiny_processor, seeing):
-    whole = AstreaProcessor(
-        AstreaImageProcessor(64, originals=True), tiny_processor.tokenizer, tiny_processor.num_visual_tokens
-    )
-    inputs = whole(images=PICTURES, text=["<user> <image> is it red? <assistant>"] * 2)
+def test_it_is_shown_to_generate_and_to_several_beams(tiny_model, processor, seeing):
+    inputs = processor(images=PICTURES, text=["<user> <image> is it red? <assistant>"] * 2)
     tiny_model.generate(**inputs, num_beams=2, max_new_tokens=2, do_sample=False)
     assert [(3, 100, 200), (3, 100, 200), (3, 60, 30), (3, 60, 30)] in seeing
+
+
+def test_it_is_shown_wherever_the_model_takes_pictures(tiny_model, processor):
+    inputs = processor(images=PICTURES, text=["<user> <image> is it red? <assistant>"] * 2)
+    pixels, originals = inputs["pixel_values"], inputs["original_images"]
+    features = tiny_model.encode_images(pixels, originals)
+    text = {name: inputs[name] for name in ("input_ids", "attention_mask", "question_mask")}
+    assert torch.equal(tiny_model.shares(**inputs), tiny_model.shares(**text, features=features))
+    assert not torch.equal(tiny_model.shares(**inputs), tiny_model.shares(**text, pixel_values=pixels))
+    for method in (tiny_model.embed_image, tiny_model.model.embed_image):
+        vectors = method(pixels, original_images=originals)
+        assert torch.equal(vectors, tiny_model.embed_image(features=features))
+        assert not torch.equal(vectors, method(pixels))
+    for method in (tiny_model.get_image_features, tiny_model.model.get_image_features):
+        tokens = method(pixels, original_images=originals).pooler_output
+        assert torch.equal(tokens, tiny_model.get_image_features(features=features).pooler_output)
+        assert not torch.equal(tokens, method(pixels).pooler_output)
+
+
+def test_the_processor_of_a_loaded_model_gives_what_its_experts_read(tiny_folder, whole):
+    (tiny_folder / "processor_config.json").read_text().index('"originals": false')
+    _, processor = load_model(tiny_folder)
+    assert processor.image_processor.originals
 
 
 def test_rows_of_pictures_are_picked_from_lists_too():

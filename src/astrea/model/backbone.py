@@ -189,11 +189,15 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         return found
 
     def get_image_features(
-        self, pixel_values: Tensor | None = None, features: Features | None = None, present: Tensor | None = None
+        self,
+        pixel_values: Tensor | None = None,
+        features: Features | None = None,
+        present: Tensor | None = None,
+        original_images: Originals | None = None,
     ) -> BaseModelOutputWithPooling:
         """The visual tokens (N, M, D) of pictures for no question in particular, as the language model would read them:
         the ``pooler_output``, as in transformers; the same under ``last_hidden_state``."""
-        features = self.encode_images(pixel_values) if features is None else features
+        features = self.encode_images(pixel_values, original_images) if features is None else features
         nothing = self.embedding_table().new_zeros(
             len(next(iter(features.values())).tokens), 1, self.config.text_config.hidden_size
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from astrea.alignment.alignment import Alignment
 from astrea.common.float32 import in_full, wide
+from astrea.experts.bank import Originals
 from astrea.language.attention import attention_mask as additive_mask
 from astrea.language.attention import position_ids
 from astrea.language.windows import masks_for
@@ -43,10 +44,11 @@ class Embedding:
         features: Features | None = None,
         present: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        original_images: Originals | None = None,
     ) -> Tensor:
         """The share of every expert (N, E) for rows of one question each, without running the language model."""
         is_image = input_ids == self.config.image_token_id
-        features = features if features is not None else self.encode_images(pixel_values)
+        features = features if features is not None else self.encode_images(pixel_values, original_images)
         real = torch.ones_like(is_image) if attention_mask is None else attention_mask.bool()
         embeds = self.get_input_embeddings()(input_ids)
         asked = mean_questions(embeds.to(wide(embeds.dtype)), asked_tokens(is_image, real, question_mask, None), None)
@@ -56,10 +58,15 @@ class Embedding:
 
     @torch.no_grad()
     def embed_image(
-        self, pixel_values: Tensor | None = None, features: Features | None = None, present: Tensor | None = None
+        self,
+        pixel_values: Tensor | None = None,
+        features: Features | None = None,
+        present: Tensor | None = None,
+        original_images: Originals | None = None,
     ) -> Tensor:
         """Unit vectors (N, P) of pictures, comparable with `embed_text` by dot product."""
-        return self.picture_vectors(features if features is not None else self.encode_images(pixel_values), present)
+        features = features if features is not None else self.encode_images(pixel_values, original_images)
+        return self.picture_vectors(features, present)
 
     def picture_vectors(
         self, features: Features, present: Tensor | None = None, *, alignment: Alignment | None = None

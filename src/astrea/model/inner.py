@@ -89,9 +89,13 @@ class Inner:
         return self.model.fuse(*args, **kwargs)
 
     def get_image_features(
-        self, pixel_values: Tensor | None = None, features: Features | None = None, present: Tensor | None = None
+        self,
+        pixel_values: Tensor | None = None,
+        features: Features | None = None,
+        present: Tensor | None = None,
+        original_images: Originals | None = None,
     ) -> BaseModelOutputWithPooling:
-        return self.model.get_image_features(pixel_values, features, present)
+        return self.model.get_image_features(pixel_values, features, present, original_images)
 
     def shares(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.model.shares(*args, **kwargs)

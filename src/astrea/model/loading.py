@@ -94,6 +94,8 @@ def load_model(
         processor = read_processor(folder)
         model = _load_weights(folder, config, trust_remote_code)
     check_pair(folder, model, processor)
+    # The experts say which pictures they read, whatever was written beside the processor.
+    processor.image_processor.originals = model.experts.wants_originals
     model.experts.use_tokenizer(processor.tokenizer)
     _try(folder, model)
     model.confidence_estimator = read_estimator(folder, widths_of(model))

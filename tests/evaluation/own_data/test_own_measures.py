@@ -22,6 +22,7 @@ from astrea.world.scenes.draw import split_scene
 from command_line import Astrea
 from html_pages import Page
 from listening import Said
+from original_readers import reading_originals
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +88,17 @@ def test_a_masked_expert_is_really_away(asked, tiny_model, tiny_processor, monke
     texts = ItemPredictor(tiny_model, tiny_processor, 3).answer_without(expert, asked, Said())
     assert len(texts) == 4
     assert seen == [[[True, False, True, True]] * 3, [[True, False, True, True]]]
+
+
+def test_an_expert_that_reads_pictures_as_they_are_gets_them(asked, tiny_model, tiny_processor, monkeypatch):
+    wide = Image.new("RGB", (90, 30), "red")
+    monkeypatch.setattr(type(asked[0].sample), "pictures", lambda self: [wide])
+    with reading_originals(tiny_model, tiny_processor) as (whole, given):
+        found = ItemPredictor(*whole, 2).answer(asked[:2], Said())
+        assert set(map(tuple, given)) == {((3, 30, 90),) * 2}
+        answer = whole.ask(wide, asked[0].question, max_new_tokens=2)
+    assert found.with_pictures == [answer.answer] * 2
+    assert found.shares[0].tolist() == pytest.approx(list(answer.shares.values()), abs=1e-4)
 
 
 def test_the_change_is_that_of_the_score_without_an_expert(asked, tiny_model, tiny_processor, monkeypatch):

@@ -89,7 +89,7 @@ class ItemPredictor:
         shown = [None] * len(rows) if pictures is None else pictures
         asked = [items[row].conversation(own) for row, own in zip(rows, shown, strict=True)]
         inputs = self.processor.apply_chat_template(asked, tokenize=True, return_dict=True, add_generation_prompt=True)
-        inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
+        inputs = inputs.to(self.model.device)
         if without is not None:
             present = torch.tensor([name != without for name in self.model.experts.names])
             shown_pictures = sum(len(own or ()) for own in shown)
