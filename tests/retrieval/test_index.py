@@ -15,7 +15,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
 from astrea.common.progress import Reporter
 from astrea.retrieval import build
-from astrea.retrieval.pictures import picture_vectors, square_picture
+from astrea.retrieval.pictures import picture_vectors, read_picture
 from astrea.retrieval.search import PictureIndex, index_of, search_by_text
 from astrea.retrieval.store import FOLDER, MANIFEST, read_segment
 from listening import Said
@@ -32,7 +32,7 @@ def test_every_picture_has_the_vector_that_the_model_gives_it(index, album, tiny
     for entry, vector in zip(segment.manifest.entries, segment.vectors_NP, strict=True):
         path = album / entry.path
         assert (entry.size, entry.sha256) == (path.stat().st_size, sha256_file(path))
-        alone = picture_vectors(tiny_model, [square_picture(path, tiny_model.config.image_size)])
+        alone = picture_vectors(tiny_model, [read_picture(tiny_model, path)])
         np.testing.assert_allclose(vector, alone[0], atol=1e-5)
     assert said.notes[-1].endswith(" pictures/s")
     assert str(album) not in (album / FOLDER / MANIFEST).read_text()

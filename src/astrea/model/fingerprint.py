@@ -25,4 +25,6 @@ def model_fingerprint(model: AstreaForConditionalGeneration) -> str:
         "image_size": config.image_size,
         "text": config.text_config.model_type,
     }
+    if model.experts.wants_originals:
+        about["pictures"] = "original"  # before, such experts were given squares here
     return hashlib.sha256(canonical_json(about).encode()).hexdigest()

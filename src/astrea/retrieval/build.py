@@ -19,11 +19,12 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
 from astrea.common.paths import failed, file_guard, is_text
 from astrea.common.progress import SILENT, Reporter
+from astrea.data.fitted import FittedPicture
 from astrea.model.fingerprint import model_fingerprint
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.retrieval.extra import index_library
 from astrea.retrieval.manifest import Entry, ModelId, Unread
-from astrea.retrieval.pictures import find_pictures, picture_vectors, square_picture
+from astrea.retrieval.pictures import at_once, find_pictures, picture_vectors, read_picture
 from astrea.retrieval.store import (
     MANIFEST,
     clean,
@@ -115,7 +116,7 @@ def build_index(
             parts = _read_parts(out, known, identity, where, report)
             summary, found = IndexSummary(), dict[str, tuple[Entry, np.ndarray]]()
             work = _Work(model, identity, folder, out, where, report, known, summary, found, parts, flush)
-            work.run(paths, batch)
+            work.run(paths, at_once(model, batch))
             work.hold(unreadable)
             kept = [found[path] for path in sorted(found)]
             there = found.keys() | {one.path for one in work.unread}
@@ -139,7 +140,7 @@ class _Work:
     found: dict[str, tuple[Entry, np.ndarray]]
     parts: int
     flush: int
-    waiting: list[tuple[Entry, np.ndarray]] = field(default_factory=list)
+    waiting: list[tuple[Entry, FittedPicture]] = field(default_factory=list)
     unwritten: list[tuple[Entry, np.ndarray]] = field(default_factory=list)
     unread: list[Unread] = field(default_factory=list)
     locked: list[str] = field(default_factory=list)
@@ -176,7 +177,7 @@ class _Work:
         entry = Entry(path=relative, size=status.st_size, mtime_ns=mtime, sha256=digest)
         same = self.known.by_content.get(digest)
         if same is None:
-            self.waiting.append((entry, square_picture(path, self.model.config.image_size)))
+            self.waiting.append((entry, read_picture(self.model, path)))
             return
         self.found[relative] = (entry, same)
         self.summary.known += 1
@@ -185,7 +186,7 @@ class _Work:
     def embed(self) -> None:
         """Let the model look at the pictures that wait, and write down what has been done from time to time."""
         if self.waiting:
-            vectors_NP = picture_vectors(self.model, [array for _, array in self.waiting])
+            vectors_NP = picture_vectors(self.model, [picture for _, picture in self.waiting])
             for (entry, _), vector, good in zip(self.waiting, vectors_NP, sound(vectors_NP), strict=True):
                 if not good:
                     path = self.folder / entry.path

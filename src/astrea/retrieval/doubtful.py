@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-from astrea.common.errors import AstreaError
 from astrea.confidence.signals import strangeness, unknown_words
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
-from astrea.retrieval.pictures import square_picture, to_pixels
+from astrea.retrieval.pictures import encode_files
 from astrea.retrieval.rerank import Hit
 
-BATCH = 64
 UNLIKE = "unlike what I was trained on"
 
 
@@ -31,21 +30,14 @@ def doubts_about_pictures(model: AstreaForConditionalGeneration, hits: Sequence[
     familiar = {} if model.confidence_estimator is None else model.confidence_estimator.familiar
     if not familiar:  # nothing to compare with, so no picture has to be opened
         return [None] * len(hits)
-    found: list[str | None] = []
-    for start in range(0, len(hits), BATCH):
-        arrays, readable = [], []
-        for hit in hits[start : start + BATCH]:
-            try:
-                arrays.append(square_picture(hit.path, model.config.image_size))
-            except AstreaError as error:
-                found.append(error.message)
-            else:
-                readable.append(len(found))
-                found.append(None)
-        if arrays:
-            far = (strangeness(familiar, model.encode_images(to_pixels(model, arrays))) > 0).any(1).tolist()
-            for place, unlike in zip(readable, far, strict=True):
-                found[place] = UNLIKE if unlike else None
+    unread: dict[Path, str] = {}
+    readable, features = encode_files(
+        model, [hit.path for hit in hits], unreadable=lambda path, error: unread.update({path: error.message})
+    )
+    found = [unread.get(hit.path) for hit in hits]
+    far = (strangeness(familiar, features) > 0).any(1).tolist() if readable else []
+    for place, unlike in zip(readable, far, strict=True):
+        found[place] = UNLIKE if unlike else None
     return found
 
 

@@ -11,10 +11,9 @@ from astrea.common.progress import SILENT, Reporter
 from astrea.common.terminal import counted
 from astrea.data.suffixes import READ
 from astrea.evaluation.generate import Predictor
-from astrea.experts.protocol import concat_features
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
-from astrea.retrieval.pictures import find_pictures, square_picture, to_pixels
+from astrea.retrieval.pictures import encode_files, find_pictures
 from astrea.retrieval.rerank import SHORTLIST, Hit, check_text, per_token_likelihood
 
 MANY = 500
@@ -51,21 +50,16 @@ def rank_folder(
             f"{counted(len(paths), 'picture')}: `astrea index` embeds each once, and searching then takes a moment"
         )
     predictor = Predictor(model, processor.tokenizer)
-    kept: list[Path] = []
-    parts, arrays = [], []
-    for number, path in enumerate(paths, 1):
-        try:
-            arrays.append(square_picture(path, model.config.image_size))
-            kept.append(path)
-        except AstreaError as error:
-            report.say(f"left out: {error.message}")
-        if arrays and (len(arrays) == batch or number == len(paths)):
-            parts.append(model.encode_images(to_pixels(model, arrays)))
-            arrays.clear()
-        report.track("looking", number, len(paths))
-    if not kept:
+    readable, features = encode_files(
+        model,
+        paths,
+        unreadable=lambda path, error: report.say(f"left out: {error.message}"),
+        looked=lambda done: report.track("looking", done, len(paths)),
+        batch=batch,
+    )
+    if not readable:
         raise AstreaError(f"{folder}: holds no readable picture", f"looked for {', '.join(READ)}")
-    features = concat_features(parts)
+    kept = [paths[number] for number in readable]
     pictures, words = predictor.embed(features, [text])
     best = (pictures @ words.T).flatten().topk(min(max(shortlist, top), len(kept)))
     if not shortlist:

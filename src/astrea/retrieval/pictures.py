@@ -1,6 +1,6 @@
 """The pictures of a folder, and what a model makes of them.
 
-Letters: N pictures, S side of the square picture, P contrast width.
+Letters: N pictures, P contrast width.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from astrea.common.errors import AstreaError
 from astrea.common.paths import files_below, hint_for, is_folder, is_text, shown
-from astrea.data.images import load_image, to_square_array
+from astrea.data.fitted import FittedPicture, fit_picture
+from astrea.data.images import load_image
 from astrea.data.suffixes import NOT_READ, READ, is_clutter
-from astrea.evaluation.generate import Predictor
+from astrea.evaluation.generate import Features, Predictor
+from astrea.experts.protocol import concat_features
 from astrea.model.modeling import AstreaForConditionalGeneration
+
+ORIGINALS_AT_ONCE = 8
+"""Pictures as they are that are encoded together: as numbers in 0..1 each may take 25 MB."""
 
 Unreadable = Callable[[Path, AstreaError], None]
 """Called with a path and what is wrong with it."""
@@ -51,25 +55,62 @@ def find_pictures(folder: Path, unreadable: Unreadable) -> list[Path]:
     return sorted(found)
 
 
-def square_picture(path: Path, size: int) -> np.ndarray:
-    """A picture as experts are given it: (S, S, 3) uint8.
+def read_picture(model: AstreaForConditionalGeneration, path: Path) -> FittedPicture:
+    """A picture in the forms in which the model's experts are given it.
 
     Raises:
         AstreaError: it cannot be read; names it.
     """
-    return to_square_array(load_image(path), size)
-
-
-def to_pixels(model: AstreaForConditionalGeneration, arrays: Sequence[np.ndarray]) -> Tensor:
-    """Square pictures as the model's ``pixel_values``: (N, 3, S, S) in 0..1, where the model is."""
-    pixels_NSS3 = torch.from_numpy(np.stack(arrays))
-    return pixels_NSS3.permute(0, 3, 1, 2).to(model.device, torch.float32) / 255
+    return fit_picture(load_image(path), model.config.image_size, original=model.experts.wants_originals)
 
 
 @torch.inference_mode()
-def picture_vectors(model: AstreaForConditionalGeneration, arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Unit vectors (N, P) float32 of square pictures."""
-    return model.embed_image(to_pixels(model, arrays)).float().cpu().numpy()
+def encode_pictures(model: AstreaForConditionalGeneration, pictures: Sequence[FittedPicture]) -> Features:
+    """Every expert's features of N pictures, computed where the model is."""
+    squares_N3SS = torch.from_numpy(np.stack([one.square for one in pictures]))
+    originals = [torch.from_numpy(one.original) for one in pictures if one.original is not None]
+    found: Features = model.encode_images(squares_N3SS.to(model.device, torch.float32) / 255, originals or None)
+    return found
+
+
+def encode_files(
+    model: AstreaForConditionalGeneration,
+    paths: Sequence[Path],
+    *,
+    unreadable: Unreadable,
+    looked: Callable[[int], None] = lambda done: None,
+    batch: int = 64,
+) -> tuple[list[int], Features]:
+    """Which pictures of a list can be read, and every expert's features of those; none where there are none.
+
+    Args:
+        unreadable: called with those that cannot. looked: called with how many are done.
+        batch: pictures that the model encodes at once, at most.
+    """
+    batch = at_once(model, batch)
+    kept, parts, waiting = [], [], []
+    for number, path in enumerate(paths):
+        try:
+            waiting.append(read_picture(model, path))
+            kept.append(number)
+        except AstreaError as error:
+            unreadable(path, error)
+        if waiting and (len(waiting) == batch or number + 1 == len(paths)):
+            parts.append(encode_pictures(model, waiting))
+            waiting.clear()
+        looked(number + 1)
+    return kept, concat_features(parts) if parts else {}
+
+
+def at_once(model: AstreaForConditionalGeneration, batch: int) -> int:
+    """How many pictures are held and encoded together: fewer where experts read them as they are."""
+    return min(batch, ORIGINALS_AT_ONCE) if model.experts.wants_originals else batch
+
+
+@torch.inference_mode()
+def picture_vectors(model: AstreaForConditionalGeneration, pictures: Sequence[FittedPicture]) -> np.ndarray:
+    """Unit vectors (N, P) float32 of pictures."""
+    return model.embed_image(features=encode_pictures(model, pictures)).float().cpu().numpy()
 
 
 @torch.inference_mode()

@@ -24,7 +24,7 @@ from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 from astrea.retrieval.extra import index_library
 from astrea.retrieval.manifest import Entry, Manifest, Unread
-from astrea.retrieval.pictures import find_pictures, picture_vectors, square_picture, text_vector, to_pixels
+from astrea.retrieval.pictures import encode_files, find_pictures, picture_vectors, read_picture, text_vector
 from astrea.retrieval.rerank import SHORTLIST, Hit, check_text, per_token_likelihood
 from astrea.retrieval.store import FOLDER, is_begun, is_below, is_index, pictures_folder, read_segment
 
@@ -102,14 +102,12 @@ def search_by_text(
     found = _hits(index, text_vector(model, predictor, text), max(top, rerank))
     if not rerank:
         return found
-    arrays, kept = [], []
-    for number, hit in enumerate(found, 1):
-        try:
-            arrays.append(square_picture(hit.path, model.config.image_size))
-            kept.append(hit.path)
-        except AstreaError as error:
-            report.say(f"left out: {error.message}")
-        report.track("looking again", number, len(found))
+    kept, features = encode_files(
+        model,
+        [hit.path for hit in found],
+        unreadable=lambda path, error: report.say(f"left out: {error.message}"),
+        looked=lambda done: report.track("looking again", done, len(found)),
+    )
     if found and not kept:
         raise AstreaError(
             f"none of the pictures found in {index.folder} can be read", "bring it up to date: astrea index"
@@ -117,8 +115,8 @@ def search_by_text(
     if not kept:
         return []
     with torch.inference_mode():
-        scores = per_token_likelihood(predictor, model.encode_images(to_pixels(model, arrays)), text)
-    return [Hit(kept[i], float(scores[i])) for i in scores.argsort(descending=True)[:top].tolist()]
+        scores = per_token_likelihood(predictor, features, text)
+    return [Hit(found[kept[i]].path, float(scores[i])) for i in scores.argsort(descending=True)[:top].tolist()]
 
 
 def search_by_picture(
@@ -130,7 +128,7 @@ def search_by_picture(
         AstreaError: the picture cannot be read, or it is another model's index.
     """
     index.check_model(model)
-    vector = picture_vectors(model, [square_picture(picture, model.config.image_size)])
+    vector = picture_vectors(model, [read_picture(model, picture)])
     return _hits(index, vector, top)
 
 
