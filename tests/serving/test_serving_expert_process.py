@@ -3,25 +3,52 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from astrea.common.errors import AstreaError
 from astrea.experts.protocol import ExpertFeatures
 from astrea.model.loaded import LoadedModel
-from astrea.serving.expert_process import ExpertProcess, ExpertsElsewhere, answer, packed, placed, unpacked
+from astrea.serving import expert_process
+from astrea.serving.expert_process import (
+    ExpertProcess,
+    ExpertsElsewhere,
+    answer,
+    look_when_asked,
+    packed,
+    packed_pictures,
+    placed,
+    unpacked,
+    unpacked_pictures,
+)
 
 
 class Pipe:
-    """An end of a pipe that keeps what is sent."""
+    """An end of a pipe that keeps what is sent, and has something to be received."""
 
-    def __init__(self) -> None:
+    def __init__(self, *received: bytes) -> None:
         self.sent: list[bytes] = []
+        self.received = list(received)
+
+    def recv_bytes(self) -> bytes:
+        if not self.received:
+            raise EOFError
+        return self.received.pop(0)
 
     def send_bytes(self, data: bytes) -> None:
         self.sent.append(data)
+
+
+class Sizes:
+    """Experts that tell height and width of what they are given."""
+
+    def __call__(self, pixels_N3SS, names, originals=None) -> dict[str, ExpertFeatures]:
+        sizes = [[float(side) for side in one.shape[1:]] for one in (originals or pixels_N3SS)]
+        return {"sizes": ExpertFeatures(torch.tensor(sizes)[:, None], torch.ones(len(sizes), 1))}
 
 
 class Unsendable(torch.nn.Module):
@@ -63,6 +90,33 @@ def test_another_process_gives_the_same_and_its_failures_are_told_here(apart: Ex
     check_same(apart, loaded)
 
 
+def test_pictures_as_they_are_go_along_where_they_are_given():
+    pixels, originals = torch.rand(2, 3, 4, 4), [torch.randint(0, 256, (3, 2, n), dtype=torch.uint8) for n in (5, 9)]
+    file = packed_pictures(pixels, originals)
+    again, whole = unpacked_pictures(load(file))
+    assert torch.equal(again, pixels)
+    assert all(map(torch.equal, whole, originals))
+    file = packed_pictures(pixels, None)
+    assert list(load(file)) == ["pixels"]
+    assert unpacked_pictures(load(file))[1] is None
+
+
+def test_an_expert_there_reads_pictures_as_they_are(monkeypatch: pytest.MonkeyPatch):
+    """What the other process does, without another process."""
+    monkeypatch.setattr(expert_process.signal, "signal", lambda *_: None)
+    pixels, originals = torch.zeros(2, 3, 4, 4), [torch.zeros(3, 2, n, dtype=torch.uint8) for n in (5, 9)]
+    pipe = Pipe(
+        pickle.dumps(Sizes()),
+        *(b'["sizes"]', packed_pictures(pixels, originals)),
+        *(b'["sizes"]', packed_pictures(pixels, None)),
+    )
+    look_when_asked(pipe, torch.get_num_threads())
+    assert pipe.sent[::2] == [b"null", b"null"]
+    whole, square = (unpacked(load(sent), ["sizes"])["sizes"].tokens for sent in pipe.sent[1::2])
+    assert whole[:, 0].tolist() == [[2, 5], [2, 9]]
+    assert square[:, 0].tolist() == [[4, 4], [4, 4]]
+
+
 @pytest.mark.slow
 def test_a_process_that_has_died_is_replaced(apart: ExpertProcess, loaded: LoadedModel):
     before = apart._process.pid
@@ -79,8 +133,6 @@ def test_features_come_back_as_they_went_in_any_type():
     pipe = Pipe()
     answer(pipe, lambda: features)
     assert pipe.sent == [b"null", packed(features)]
-    from safetensors.torch import load
-
     back = unpacked(load(pipe.sent[1]), list(features))
     for name, one in features.items():
         assert torch.equal(back[name].tokens, one.tokens)

@@ -42,7 +42,8 @@ class Server:
         self.settings, self.metrics = settings, Metrics()
         self.engine = Engine(loaded, settings.limits, self, settings.skip_below, expert_process=settings.expert_process)
         processor = loaded.processor
-        self.reader = PictureReader(processor.image_processor.image_size, settings.limits)
+        originals = loaded.model.experts.wants_originals
+        self.reader = PictureReader(processor.image_processor.image_size, settings.limits, originals=originals)
         self.prompts = Prompts(processor, self.reader, tuple(loaded.model.experts.names), settings.limits)
         self.embedder = Embedder(self.engine, self.reader)
         self.gallery = None if settings.index is None else Gallery(self.embedder, settings.index)

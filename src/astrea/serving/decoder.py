@@ -11,17 +11,20 @@ from typing import BinaryIO
 from PIL import Image
 
 from astrea.common.errors import AstreaError
-from astrea.data.images import load_image, to_square_array
+from astrea.data.fitted import FittedPicture, fit_picture
+from astrea.data.images import load_image
 
-REQUEST = struct.Struct("<IQdQ")
-"""Side of the square, most pixels, largest aspect, bytes of the file that follows."""
+REQUEST = struct.Struct("<IQd?Q")
+"""Side of the square, most pixels, largest aspect, whether the picture as it is is wanted too, bytes of the file that
+follows."""
 
-REPLY = struct.Struct("<?Q")
-"""Whether it went well; bytes of the pixels or of the message that follows."""
+REPLY = struct.Struct("<?IIQ")
+"""Whether it went well; width and height of the picture; bytes of what follows: the pixels of the square (3, side,
+side), then those of the picture as it is (3, height, width) if it is wanted; or a message."""
 
 
-def square_of(data: bytes, side: int, most_pixels: int, aspect: float) -> bytes:
-    """A picture's file as the pixels of a square, (side, side, 3) bytes.
+def decoded(data: bytes, side: int, most_pixels: int, aspect: float, original: bool) -> FittedPicture:
+    """A picture's file in the form in which experts are given it.
 
     Raises:
         AstreaError: it cannot be read, or is too large or too narrow.
@@ -29,7 +32,7 @@ def square_of(data: bytes, side: int, most_pixels: int, aspect: float) -> bytes:
     picture = load_image(data, max_pixels=most_pixels, name="the picture")
     if max(picture.size) > aspect * min(picture.size):
         raise AstreaError(f"the picture is {picture.width:,} x {picture.height:,}: too narrow", "cut it")
-    return to_square_array(picture, side).tobytes()
+    return fit_picture(picture, side, original=original)
 
 
 def answer(source: BinaryIO, target: BinaryIO) -> bool:
@@ -37,15 +40,20 @@ def answer(source: BinaryIO, target: BinaryIO) -> bool:
     head = source.read(REQUEST.size)
     if len(head) < REQUEST.size:
         return False
-    side, most_pixels, aspect, length = REQUEST.unpack(head)
+    side, most_pixels, aspect, original, length = REQUEST.unpack(head)
     data = source.read(length)
+    well, size = False, (0, 0)
     try:
-        well, reply = True, square_of(data, side, most_pixels, aspect)
+        found = decoded(data, side, most_pixels, aspect, original)
+        parts = [part.tobytes() for part in (found.square, found.original) if part is not None]
+        well, size = True, found.size
     except AstreaError as error:
-        well, reply = False, error.message.encode("utf-8", "replace")
+        parts = [error.message.encode("utf-8", "replace")]
     except MemoryError:
-        well, reply = False, b"the picture needs more memory than it may have"
-    target.write(REPLY.pack(well, len(reply)) + reply)
+        parts = [b"the picture needs more memory than it may have"]
+    target.write(REPLY.pack(well, *size, sum(map(len, parts))))
+    for part in parts:
+        target.write(part)
     target.flush()
     return True
 
@@ -65,7 +73,7 @@ def confine(memory: int) -> None:
 
 def main() -> None:
     """Decode pictures until there are no more."""
-    square_of(_sample(), 8, 100, 10.0)  # whatever is loaded late is loaded now
+    decoded(_sample(), 8, 100, 10.0, True)  # whatever is loaded late is loaded now
     confine(int(sys.argv[1]))
     while answer(sys.stdin.buffer, sys.stdout.buffer):
         pass

@@ -27,7 +27,7 @@ from astrea.common.transformers_compat import CACHE
 from astrea.model.loaded import LoadedModel
 from astrea.serving.errors import busy, internal, refused, too_late
 from astrea.serving.expert_process import ExpertProcess, placed
-from astrea.serving.features import Experts, FeatureCache, Picture
+from astrea.serving.features import Experts, FeatureCache, Picture, originals_of
 from astrea.serving.job import Answer, Finished, Job
 from astrea.serving.limits import Limits
 from astrea.serving.prefill import Read, prefill
@@ -158,10 +158,13 @@ class Engine:
         return done
 
     def readings(self, pictures: Sequence[Picture]) -> list[dict[str, dict[str, Any]]]:
-        """What every expert saw in pictures, as JSON. In the engine's thread."""
+        """What every expert saw in pictures, as JSON; boxes and masks are those of the picture, not of its square. In
+        the engine's thread."""
         pixels = torch.stack([picture.pixels for picture in pictures]).to(self.model.device)
+        side = pixels.shape[-1]
+        sizes = [picture.size or (side, side) for picture in pictures]
         with self.features.lock:
-            found = self.model.experts.readings(pixels)
+            found = self.model.experts.readings(pixels, originals_of(pictures), sizes)
         return [
             {name: {**reading.as_dict(), "mask": mask_rows(reading.mask)} for name, reading in one.items()}
             for one in found

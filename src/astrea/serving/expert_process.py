@@ -28,7 +28,7 @@ from astrea.serving.features import Experts
 from astrea.serving.logs import log
 
 PARTS = ("tokens", "confidence", "places")
-PIXELS = "pixels"
+PIXELS, ORIGINAL = "pixels", "original."
 
 
 def placed(experts: ExpertBank, apart: bool | None) -> Experts:
@@ -78,21 +78,27 @@ class ExpertProcess:
         self._lock = threading.Lock()
         self._begin()
 
-    def __call__(self, pixels_N3SS: Tensor, names: Sequence[str] | None = None) -> dict[str, ExpertFeatures]:
+    def takes_original(self, name: str) -> bool:
+        """As `ExpertBank`."""
+        return self._experts.takes_original(name)
+
+    def __call__(
+        self, pixels_N3SS: Tensor, names: Sequence[str] | None = None, originals: Sequence[Tensor] | None = None
+    ) -> dict[str, ExpertFeatures]:
         """As `ExpertBank`. From any thread; one call at a time. A process that has died is replaced once.
 
         Raises:
             AstreaError: an expert refuses. ExpertsElsewhere: it fails, or its process ends twice.
         """
-        wanted = list(self.names if names is None else names)
+        wanted, pictures = list(self.names if names is None else names), packed_pictures(pixels_N3SS, originals)
         with self._lock:
             try:
-                return self._ask(pixels_N3SS, wanted)
+                return self._ask(pictures, wanted)
             except (EOFError, OSError):
                 self._end()
                 self._begin()
             try:
-                return self._ask(pixels_N3SS, wanted)
+                return self._ask(pictures, wanted)
             except (EOFError, OSError) as error:
                 raise ExpertsElsewhere("the experts' process has ended") from error
 
@@ -123,15 +129,26 @@ class ExpertProcess:
         self._process.kill()
         self._process.join()
 
-    def _ask(self, pixels_N3SS: Tensor, names: list[str]) -> dict[str, ExpertFeatures]:
+    def _ask(self, pictures: bytes, names: list[str]) -> dict[str, ExpertFeatures]:
         self._ours.send_bytes(json.dumps(names).encode())
-        self._ours.send_bytes(save({PIXELS: pixels_N3SS.contiguous()}))
+        self._ours.send_bytes(pictures)
         failure = json.loads(self._ours.recv_bytes())
         if failure is None:
             return unpacked(load(self._ours.recv_bytes()), names)
         if failure["hint"] is not None:
             raise AstreaError(failure["message"], failure["hint"])
         raise ExpertsElsewhere(failure["message"])
+
+
+def packed_pictures(pixels_N3SS: Tensor, originals: Sequence[Tensor] | None) -> bytes:
+    """Pictures as a safetensors file: the squares, and each as it is, if it is given."""
+    whole = {f"{ORIGINAL}{number}": one.contiguous() for number, one in enumerate(originals or ())}
+    return save({PIXELS: pixels_N3SS.contiguous(), **whole})
+
+
+def unpacked_pictures(tensors: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor] | None]:
+    """The pictures in a file of `packed_pictures`."""
+    return tensors[PIXELS], [tensors[f"{ORIGINAL}{number}"] for number in range(len(tensors) - 1)] or None
 
 
 def packed(features: Mapping[str, ExpertFeatures]) -> bytes:
@@ -160,8 +177,9 @@ def look_when_asked(theirs: Connection, threads: int) -> None:
         experts = pickle.loads(theirs.recv_bytes())
         with torch.inference_mode():
             while True:
-                names, pixels = json.loads(theirs.recv_bytes()), load(theirs.recv_bytes())[PIXELS]
-                answer(theirs, partial(experts, pixels, names))
+                names = json.loads(theirs.recv_bytes())
+                pixels, originals = unpacked_pictures(load(theirs.recv_bytes()))
+                answer(theirs, partial(experts, pixels, names, originals))
     except (EOFError, OSError):
         return
 

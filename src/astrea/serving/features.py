@@ -10,10 +10,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from cachetools import LRUCache
 from torch import Tensor
 
+from astrea.data.fitted import FittedPicture
 from astrea.experts.protocol import ExpertFeatures
 
 
@@ -24,16 +26,35 @@ class Experts(Protocol):
     def names(self) -> Sequence[str]:
         """The experts' names, in order."""
 
-    def __call__(self, pixels_N3SS: Tensor, names: Sequence[str] | None = None) -> dict[str, ExpertFeatures]:
-        """The features of every expert, or of those named."""
+    def takes_original(self, name: str) -> bool:
+        """Whether an expert reads pictures as they are."""
+
+    def __call__(
+        self, pixels_N3SS: Tensor, names: Sequence[str] | None = None, originals: Sequence[Tensor] | None = None
+    ) -> dict[str, ExpertFeatures]:
+        """The features of every expert, or of those named; originals: the pictures as they are, (3, H, W) each."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Picture:
-    """A picture of a request. key: hash of its file. pixels: (3, S, S) in 0..1."""
+    """A picture of a request. key: hash of its file. pixels: (3, S, S) in 0..1. original: the picture as it is, (3, H,
+    W) bytes, where an expert reads those. size: its width and height; None = those of the square."""
 
     key: str
     pixels: Tensor
+    original: Tensor | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Of memory that it takes."""
+        return sum(part.nbytes for part in (self.pixels, self.original) if part is not None)
+
+
+def picture_of(key: str, fitted: FittedPicture) -> Picture:
+    """A picture in the form in which experts are given it, as one of a request."""
+    pixels = torch.from_numpy(fitted.square.astype(np.float32) / np.float32(255))
+    return Picture(key, pixels, None if fitted.original is None else torch.from_numpy(fitted.original), fitted.size)
 
 
 @dataclass(slots=True)
@@ -83,7 +104,7 @@ class FeatureCache:
     ) -> list[ExpertFeatures]:
         counts = self.counts[name]
         found: dict[str, ExpertFeatures] = {}
-        missing: dict[str, Tensor] = {}
+        missing: dict[str, Picture] = {}
         for picture, left_out in zip(pictures, skipped, strict=True):
             if name in left_out:
                 counts.skipped += 1
@@ -91,10 +112,10 @@ class FeatureCache:
                 counts.cached += picture.key not in found
                 found[picture.key] = known
             else:
-                missing[picture.key] = picture.pixels
+                missing[picture.key] = picture
         if missing:
             counts.run += len(missing)
-            seen = self.experts(torch.stack(list(missing.values())).to(self.device), [name])[name]
+            seen = self._run(name, list(missing.values()))
             for row, key in enumerate(missing):
                 # A copy, or one picture would keep the whole batch in memory.
                 found[key] = seen.rows(slice(row, row + 1)).map(torch.clone)
@@ -104,6 +125,22 @@ class FeatureCache:
             self.blank[name] if name in left_out else found[picture.key]
             for picture, left_out in zip(pictures, skipped, strict=True)
         ]
+
+    def _run(self, name: str, pictures: Sequence[Picture]) -> ExpertFeatures:
+        """One expert on pictures: on all together, or on one after another where it reads them as they are, since those
+        differ in size, and as numbers in 0..1 many of them would take much memory."""
+        pixels_N3SS = torch.stack([picture.pixels for picture in pictures]).to(self.device)
+        originals = originals_of(pictures)
+        if originals is None or not self.experts.takes_original(name):
+            return self.experts(pixels_N3SS, [name])[name]
+        lone = zip(pixels_N3SS.split(1), originals, strict=True)
+        return ExpertFeatures.cat([self.experts(pixels, [name], [original])[name] for pixels, original in lone])
+
+
+def originals_of(pictures: Sequence[Picture]) -> list[Tensor] | None:
+    """Pictures as they are; None where they were not read so."""
+    found = [picture.original for picture in pictures if picture.original is not None]
+    return found if len(found) == len(pictures) else None
 
 
 def together(rows: Sequence[dict[str, ExpertFeatures]]) -> dict[str, ExpertFeatures]:

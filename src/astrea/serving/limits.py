@@ -12,6 +12,7 @@ class Limits:
     body_bytes, header_bytes: of a request; body_seconds: until its body must have come.
     pictures, picture_bytes, pixels: per request, per file, per picture. aspect: longest side over shortest.
     picture_seconds, picture_memory: for decoding one file, in the process that does nothing else.
+    held_bytes: of decoded pictures in requests that wait or are answered, before others are turned away.
     messages: turns of a conversation. tokens: the longest answer. choices: the largest ``n``.
     stops, stop_characters: stop texts of a request, and characters of each.
     inputs: texts and pictures of one request for embeddings.
@@ -30,6 +31,7 @@ class Limits:
     aspect: float = 200.0
     picture_seconds: float = 10.0
     picture_memory: int = 2 << 30
+    held_bytes: int = 1 << 30
     messages: int = 64
     tokens: int = 512
     choices: int = 8

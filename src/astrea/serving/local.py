@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
+from astrea.data.fitted import fit_picture
+from astrea.data.image_sources import read_image
 from astrea.model.loaded import LoadedModel
 from astrea.serving.conversation import prompt_of
 from astrea.serving.engine import Engine
-from astrea.serving.features import Picture
+from astrea.serving.features import Picture, picture_of
 from astrea.serving.job import Finished, Job, Piece
 from astrea.serving.limits import Limits
 from astrea.serving.sampling import Sampling
@@ -40,8 +42,13 @@ class Asker:
         Raises:
             AstreaError: it cannot be read.
         """
-        pixels = self.loaded.processor.image_processor([source])["pixel_values"][0]
-        return Picture(hashlib.sha256(pixels.numpy().tobytes()).hexdigest(), pixels)
+        model, processor = self.loaded
+        side, wanted = processor.image_processor.image_size, model.experts.wants_originals
+        fitted = fit_picture(read_image(source), side, original=wanted)
+        key = hashlib.sha256(fitted.square.tobytes())
+        if fitted.original is not None:
+            key.update(repr(fitted.original.shape).encode() + fitted.original.tobytes())
+        return picture_of(key.hexdigest(), fitted)
 
     def submit(
         self,

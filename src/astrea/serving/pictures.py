@@ -13,19 +13,22 @@ import hashlib
 import os
 import re
 import sys
+from weakref import WeakValueDictionary
 
 import numpy as np
-import torch
 from cachetools import LRUCache
 
+from astrea.data.fitted import FittedPicture
+from astrea.data.images import bounded_size
 from astrea.serving.decoder import REPLY, REQUEST
-from astrea.serving.errors import ApiError
-from astrea.serving.features import Picture
+from astrea.serving.errors import ApiError, busy
+from astrea.serving.features import Picture, picture_of
 from astrea.serving.limits import Limits
 
 _DATA_URL = re.compile(r"data:(?:image/[\w.+-]{1,40})?;base64,", re.ASCII | re.IGNORECASE)
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 KEPT_BYTES = 64 << 20
+MESSAGE_BYTES = 64 << 10
 
 
 def file_of(url: str, most: int, param: str = "messages") -> bytes:
@@ -64,12 +67,13 @@ class PictureReader:
     """Files -> `Picture`. Those seen before are not decoded again.
 
     Args:
-        size: S. workers: how many are decoded at a time.
+        size: S. originals: whether experts read pictures as they are. workers: how many are decoded at a time.
     """
 
-    def __init__(self, size: int, limits: Limits, workers: int = 2) -> None:
-        self.size, self.limits = size, limits
-        self.kept: LRUCache[str, Picture] = LRUCache(max(1, KEPT_BYTES // (12 * size * size)))
+    def __init__(self, size: int, limits: Limits, workers: int = 2, *, originals: bool = False) -> None:
+        self.size, self.limits, self.originals = size, limits, originals
+        self.kept: LRUCache[str, Picture] = LRUCache(KEPT_BYTES, getsizeof=lambda picture: picture.nbytes)
+        self._alive: WeakValueDictionary[str, Picture] = WeakValueDictionary()
         self._idle: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
         for _ in range(workers):
             self._idle.put_nowait(None)
@@ -82,12 +86,28 @@ class PictureReader:
             ApiError: it cannot be decoded, or not with the time and memory that there are.
         """
         key = hashlib.sha256(data).hexdigest()
-        if (known := self.kept.get(key)) is not None:
+        if (known := self.kept.get(key) or self._alive.get(key)) is not None:
             return known
-        pixels = np.frombuffer(await self._decoded(data), np.uint8).reshape(self.size, self.size, 3)
-        scaled = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-        picture = self.kept[key] = Picture(key, torch.from_numpy(scaled))
+        if self.held_bytes > self.limits.held_bytes:
+            raise busy()
+        picture = self._alive.setdefault(key, self._picture(key, *await self._decoded(data)))
+        if picture.nbytes <= KEPT_BYTES:
+            self.kept[key] = picture
         return picture
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of pictures that somebody holds beside this reader."""
+        return sum(picture.nbytes for key, picture in list(self._alive.items()) if key not in self.kept)
+
+    def _picture(self, key: str, size: tuple[int, int], pixels: bytes) -> Picture:
+        """A picture from what the decoder sends."""
+        square, rest = np.split(np.frombuffer(pixels, np.uint8), [3 * self.size**2])
+        original = None
+        if self.originals:
+            width, height = bounded_size(*size)
+            original = rest.reshape(3, height, width).copy()
+        return picture_of(key, FittedPicture(square.reshape(3, self.size, self.size), original, size))
 
     async def start(self) -> None:
         """Start all processes, so that the first pictures need not wait for them."""
@@ -100,12 +120,13 @@ class PictureReader:
         for process in list(self._started):
             await self._end(process)
 
-    async def _decoded(self, data: bytes) -> bytes:
+    async def _decoded(self, data: bytes) -> tuple[tuple[int, int], bytes]:
+        """Width and height of a picture, and its pixels as the decoder sends them."""
         worker = await self._idle.get()
         try:
             async with asyncio.timeout(self.limits.picture_seconds):
                 worker = worker or await self._start()
-                well, answer = await self._ask(worker, data)
+                well, size, answer = await self._ask(worker, data)
         except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
             await self._end(worker)
             worker = None
@@ -120,17 +141,26 @@ class PictureReader:
             self._idle.put_nowait(worker)
         if not well:
             raise ApiError(400, answer.decode("utf-8", "replace"), param="messages", code="invalid_image")
-        return answer
+        return size, answer
 
-    async def _ask(self, worker: asyncio.subprocess.Process, data: bytes) -> tuple[bool, bytes]:
+    async def _ask(self, worker: asyncio.subprocess.Process, data: bytes) -> tuple[bool, tuple[int, int], bytes]:
         source, target = worker.stdout, worker.stdin
         if source is None or target is None:
             raise ConnectionError
-        target.write(REQUEST.pack(self.size, self.limits.pixels, self.limits.aspect, len(data)))
+        target.write(REQUEST.pack(self.size, self.limits.pixels, self.limits.aspect, self.originals, len(data)))
         target.write(data)
         await target.drain()
-        well, length = REPLY.unpack(await source.readexactly(REPLY.size))
-        return bool(well), await source.readexactly(length)
+        well, width, height, length = REPLY.unpack(await source.readexactly(REPLY.size))
+        if length > MESSAGE_BYTES if not well else length != self._length_of(width, height):
+            raise ConnectionError  # whatever it is that a picture made of this process, it decodes no more
+        return bool(well), (width, height), await source.readexactly(length)
+
+    def _length_of(self, width: int, height: int) -> int | None:
+        """Bytes of the pixels of a picture of this size; None where no picture may have it."""
+        if not 0 < width * height <= self.limits.pixels:
+            return None
+        across, down = bounded_size(width, height) if self.originals else (0, 0)
+        return 3 * (self.size**2 + across * down)
 
     async def _start(self) -> asyncio.subprocess.Process:
         # No secret of the environment is of any use for decoding.

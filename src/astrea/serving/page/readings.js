@@ -1,5 +1,4 @@
-// Draws what experts saw over the picture. Experts see a square with the picture in its middle; their places are shares
-// of that square.
+// Draws what experts saw over the picture. Their places are shares of its width and height.
 
 const COLOURS = ["#66ccee", "#ee8866", "#eedd88", "#6ec878", "#ff8cbe", "#aaaaff", "#bbcc33", "#ebebeb"];
 const BACKGROUND = ".";
@@ -12,36 +11,36 @@ export function draw(canvas, picture, readings) {
   canvas.height = Math.round(picture.height * scale);
   pen.imageSmoothingEnabled = scale < 2;
   pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
-  const side = Math.max(canvas.width, canvas.height);
-  const square = { side, left: (canvas.width - side) / 2, top: (canvas.height - side) / 2 };
   for (const reading of readings) {
-    if (reading.mask) drawMask(pen, square, reading.mask);
-    drawBoxes(pen, square, reading);
+    if (reading.mask) drawMask(pen, canvas, reading.mask);
+    drawBoxes(pen, canvas, reading);
   }
 }
 
-function drawMask(pen, square, rows) {
-  const size = square.side / rows.length;
+function drawMask(pen, { width, height }, rows) {
+  const high = height / rows.length;
   pen.globalAlpha = 0.45;
   rows.forEach((row, y) => {
+    const wide = width / row.length;
     [...row].forEach((letter, x) => {
       if (letter === BACKGROUND) return;
       pen.fillStyle = COLOURS[LETTERS.indexOf(letter) % COLOURS.length];
-      pen.fillRect(square.left + x * (square.side / row.length), square.top + y * size, square.side / row.length + 1, size + 1);
+      pen.fillRect(x * wide, y * high, wide + 1, high + 1);
     });
   });
   pen.globalAlpha = 1;
 }
 
-function drawBoxes(pen, square, reading) {
-  const letter = Math.max(12, Math.round(square.side / 32));
+function drawBoxes(pen, { width, height }, reading) {
+  const side = Math.max(width, height);
+  const letter = Math.max(12, Math.round(side / 32));
   pen.font = `${letter}px system-ui, sans-serif`;
   pen.textBaseline = "top";
   reading.boxes.forEach(([x0, y0, x1, y1], number) => {
-    const left = square.left + x0 * square.side, top = square.top + y0 * square.side;
+    const left = x0 * width, top = y0 * height;
     pen.strokeStyle = pen.fillStyle = COLOURS[number % COLOURS.length];
-    pen.lineWidth = Math.max(2, square.side / 240);
-    pen.strokeRect(left, top, (x1 - x0) * square.side, (y1 - y0) * square.side);
+    pen.lineWidth = Math.max(2, side / 240);
+    pen.strokeRect(left, top, (x1 - x0) * width, (y1 - y0) * height);
     const label = reading.labels[number] ?? "";
     if (!label) return;
     pen.fillRect(left, top, pen.measureText(label).width + 8, letter + 4);
