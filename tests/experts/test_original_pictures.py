@@ -21,6 +21,7 @@ from astrea.model.generation import rows_of
 from astrea.model.image_processing import AstreaImageProcessor
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaProcessor
+from noise_images import noise
 from original_readers import reading_originals
 from own_contexts import data_of
 
@@ -158,7 +159,7 @@ def test_it_is_shown_to_generate_and_to_several_beams(tiny_model, processor, see
 
 
 def test_it_is_shown_wherever_the_model_takes_pictures(tiny_model, processor):
-    inputs = processor(images=PICTURES, text=["<user> <image> is it red? <assistant>"] * 2)
+    inputs = processor(images=[noise(200, 100), noise(30, 60)], text=["<user> <image> is it red? <assistant>"] * 2)
     pixels, originals = inputs["pixel_values"], inputs["original_images"]
     features = tiny_model.encode_images(pixels, originals)
     text = {name: inputs[name] for name in ("input_ids", "attention_mask", "question_mask")}
