@@ -180,3 +180,15 @@ def test_blocks_with_a_mapping_of_their_own_are_told_from_those_that_are_kept_wh
     assert tracker.moving == 0
     assert tracker.peak == 4000
     assert weights.numel() == 1000
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_inference_mode_hides_nothing(mode):
+    layer = to_fake(nn.Linear(20, 7))
+    with MemoryTracker() as tracker, fake_tensors(), mode():
+        out = layer(torch.empty(3, 12, 20, device="meta"))
+        scores = torch.softmax(out @ out.transpose(1, 2), -1)
+        assert scores.sum().item() == 1
+    # A layer with a bias and a product of matrices; three tables of scores are there at a time at most.
+    assert tracker.flops == 2 * 3 * 12 * (20 * 7 + 12 * 7)
+    assert 4 * 3 * 12 * (20 + 7 + 12) < tracker.peak <= 4 * (3 * 12 * (20 + 2 * 7 + 3 * 12) + 20 * 7 + 7)

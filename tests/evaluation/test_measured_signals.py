@@ -11,8 +11,9 @@ from astrea.confidence.estimator import ConfidenceEstimator
 from astrea.confidence.familiarity import learn_familiar
 from astrea.confidence.signals import unknown_words
 from astrea.confidence.unfamiliar import unfamiliar_pictures
+from astrea.data.packing import Turn
 from astrea.evaluation.generate import Predictor
-from astrea.evaluation.signals import measure
+from astrea.evaluation.signals import measure, said
 from astrea.model.explanation import explain
 from astrea.recipes.recipe import World
 from astrea.world.confidence import fit_estimator, validation_trial
@@ -69,6 +70,26 @@ def test_one_answer_alone_has_the_signs_of_the_same_among_many(tiny_model, tiny_
         assert set(alone.doubts) >= {why for why in together[row].doubts if "often wrong" not in why}
     assert "I do not know the word 'banjo'" in together[1].doubts
     assert many.signs.strange.shape == (3, 4)
+
+
+def test_answers_are_as_likely_in_parts_as_together(tiny_model, tiny_processor, trial, monkeypatch):
+    predictor = Predictor(tiny_model, tiny_processor.tokenizer)
+    asked = (trial.questions[:7], ["yes", "blue", "two", "no", "cat", "left", "none"])
+    which = torch.tensor(trial.pictures[:7])
+    together = said(predictor, trial.features, *asked, which)
+    monkeypatch.setattr("astrea.evaluation.signals.AT_ONCE", 3)
+    assert torch.allclose(said(predictor, trial.features, *asked, which), together, atol=1e-4)
+    # By hand, for the last one: the log-probabilities of its tokens.
+    packed = predictor.packer.pack([[Turn(asked[0][-1], asked[1][-1])]])
+    inputs = packed.model_inputs()
+    labels = inputs.pop("labels")
+    asking = (labels == -100) & (inputs["segments"] > 0)
+    del inputs["label_weights"]
+    with torch.no_grad():
+        seen = predictor.rows(trial.features, which[-1:])
+        logits = tiny_model(**{"question_mask": asking, **inputs}, features=seen, use_cache=False).logits
+    log = logits[0, :-1].log_softmax(-1).gather(1, labels[0, 1:, None].clamp_min(0))[:, 0]
+    assert float(log[labels[0, 1:] != -100].sum()) == pytest.approx(float(together[-1]), abs=1e-4)
 
 
 def test_what_is_learned_of_the_world(tiny_model, tiny_processor):

@@ -54,6 +54,11 @@ class _Constants(TorchFunctionMode):
 class _FakeTensorMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if torch.is_inference_mode_enabled():  # there operations come whole that are made of others elsewhere
+            with self:
+                made = func.decompose(*args, **kwargs)
+            if made is not NotImplemented:
+                return made
         if func is aten._local_scalar_dense.default and args[0].device == _META:
             return torch.ones((), dtype=args[0].dtype).item()
         if func is aten._to_copy.default and args[0].device == _META:

@@ -1,65 +1,77 @@
 """The most memory that one process of a run ever has, from loading to evaluation: what a machine must offer.
 
 A stage's peak counts what training steps need on a device. A process has more: the libraries themselves, a checkpoint
-that is there twice while it is read, the evaluation at the end, and on a processor what the C library keeps of freed
-memory. Tensors are aligned, and glibc does not find an aligned block of a size again among freed ones of that size: of
-blocks that come and go with every step and are too small for a mapping of their own it holds about as many bytes freed
-as in use.
+that is there twice while it is read, experts that look at many pictures at once, the evaluation at the end, drawn
+pictures, and on a processor what the C library keeps of freed memory. Tensors are aligned, and glibc does not find an
+aligned block of a size again among freed ones of that size: of blocks that come and go with every step and are too
+small for a mapping of their own it holds about as many bytes freed as in use.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
-from astrea.data.packing import Packer, Turn, answer_losses
-from astrea.estimate.build import language_config
-from astrea.estimate.fake_tensors import fake_tensors
-from astrea.estimate.precision import lowered
-from astrea.estimate.stages import StageCost, computes_low_here
-from astrea.estimate.tracker import MemoryTracker
+from astrea.data.streaming import ENCODE_BATCH
+from astrea.estimate.inference import encoding, evaluation
+from astrea.estimate.loading import bytes_of, loading, replaced_words
+from astrea.estimate.stages import StageCost
+from astrea.recipes.recipe import Recipe
 from astrea.training.context import TrainingContext
-from astrea.world.dataset import scenes_of
-from astrea.world.evaluation.contribution import ROWS
-from astrea.world.scenes.questions import Balancer
+from astrea.world.confidence import PICTURES
+from astrea.world.dataset import CHUNK
+from astrea.world.evaluation.tasks import GROUP_SIZE
 
 LIBRARIES = 490_000_000
 """Bytes of Python with torch, transformers and all else that training uses: what is resident after training the tiny
 recipe less its model and features; measured on Linux, torch for a processor."""
 
-ASKED = 64
-"""Prompts that evaluation reads together."""
+LOOKED_AT = 300
+"""Test scenes that are drawn for the compact experts' own scores, whichever experts there are."""
+
+PHASES = ("loading", "encoding", "training", "evaluation")
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Bytes of one phase of a run when most are in use, the libraries apart.
+
+    tensors: where the model computes. moving: those of them in small blocks that come and go. beside: in the
+    processor's memory, wherever the model computes: features, drawn pictures, what is left of a checkpoint's file.
+    """
+
+    tensors: int
+    moving: int = 0
+    beside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessCost:
-    """Bytes of one process while it loads, trains (its most expensive stage), and evaluates.
-
-    kept: there all the time: what experts saw in the embedded world's pictures, and a checkpoint's own word embeddings
-    where larger ones have taken their place. on_gpu: training and evaluation happen on a GPU, where the libraries'
-    share is not.
-    """
+    """Bytes of one process. loading: on the processor in any case. training: the most expensive stage. on_gpu: all
+    other phases compute on a GPU."""
 
     libraries: int
-    loading: int
-    training: int
-    evaluation: int
-    kept: int
+    loading: Phase
+    encoding: Phase
+    training: Phase
+    evaluation: Phase
     on_gpu: bool
+
+    def resident(self, name: str) -> int:
+        """What the process has in the processor's memory during a phase."""
+        phase: Phase = getattr(self, name)
+        computing = 0 if self.on_gpu and name != "loading" else phase.tensors + phase.moving
+        return self.libraries + phase.beside + computing
 
     @property
     def peak(self) -> int:
-        """The most of all, where everything happens on the processor; else of the processor's memory: loading."""
-        most = self.loading if self.on_gpu else max(self.loading, self.training, self.evaluation)
-        return self.libraries + self.kept + most
+        """The most of all that is in the processor's memory."""
+        return max(map(self.resident, PHASES))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self) | {"peak": self.peak}
+        return asdict(self) | {"resident": {name: self.resident(name) for name in PHASES}, "peak": self.peak}
 
 
 def process_cost(ctx: TrainingContext, stages: Sequence[StageCost]) -> ProcessCost:
@@ -68,66 +80,55 @@ def process_cost(ctx: TrainingContext, stages: Sequence[StageCost]) -> ProcessCo
     Args:
         ctx: without numbers. stages: what its stages cost.
     """
-    language = ctx.model.language_model
-    own = _bytes(language.state_dict().values())
-    # A checkpoint's file is mapped into memory while its tensors are copied.
-    loading = _bytes(ctx.model.state_dict().values()) + (own if ctx.recipe.llm.checkpoint is not None else 0)
-    samples = len(ctx.data)  # type: ignore[arg-type]
-    features = [part for seen in ctx.data.features.values() for part in (seen.tokens, seen.confidence, seen.places)]  # type: ignore[attr-defined]
-    per_picture = _bytes(part for part in features if part is not None) / samples
-    own_data = ctx.recipe.data.train is not None
-    on_gpu = ctx.recipe.runtime.device != "cpu"
-    evaluated = evaluation(ctx)
+    recipe, words, features = ctx.recipe, replaced_words(ctx), kept_features(ctx)
+    own_data = recipe.data.train is not None
+    looked = encoding(ctx, ENCODE_BATCH if own_data else min(CHUNK, recipe.data.train_scenes))
+    # Experts look at the pictures of data files between two steps, beside what the optimizer keeps.
+    within = max((s.memory["optimizer"] + s.memory["gradients"] for s in stages if own_data), default=0)
+    drawn = 0 if own_data else recipe.data.train_scenes * picture_bytes(recipe)
+    dearest = max(stages, key=lambda stage: stage.peak + stage.moving, default=None)
+    together = min(CHUNK, max(_test_sets(recipe)))
+    tested = looked if own_data or together <= recipe.data.train_scenes else encoding(ctx, together)
+    answering = evaluation(ctx)
+    evaluated = max(answering, tested, key=lambda tracker: tracker.peak + tracker.moving)
     return ProcessCost(
         libraries=LIBRARIES,
-        loading=loading,
-        training=max((stage.peak + (0 if on_gpu else stage.moving) for stage in stages), default=0),
-        evaluation=evaluated.peak + (0 if on_gpu else evaluated.moving),
-        kept=(0 if own_data else round(per_picture * ctx.recipe.data.train_scenes)) + replaced_words(ctx),
-        on_gpu=on_gpu,
+        loading=Phase(loading(ctx)),
+        encoding=Phase(looked.peak + within, looked.moving, words + features + drawn),
+        training=Phase(0, 0) if dearest is None else Phase(dearest.peak, dearest.moving, words + features),
+        evaluation=Phase(
+            evaluated.peak, evaluated.moving, 0 if own_data else tested_pictures(recipe) * picture_bytes(recipe)
+        ),
+        on_gpu=recipe.runtime.device != "cpu",
     )
 
 
-def replaced_words(ctx: TrainingContext) -> int:
-    """Bytes of a checkpoint's own word embeddings, if it gets more words: the rest of its file stays mapped, and they
-    with it, unless its numbers are converted."""
-    given = None if ctx.recipe.llm.checkpoint is None else language_config(ctx.recipe)
-    words = ctx.model.embedding_table()
-    known = words.shape[0] if given is None else given.get_text_config().vocab_size
-    if given is None or known >= words.shape[0] or given.dtype != words.dtype:
+def kept_features(ctx: TrainingContext) -> int:
+    """Bytes of what experts saw in the embedded world's pictures, which is there until training ends; 0 for data files,
+    whose pictures' features come and go."""
+    if ctx.recipe.data.train is not None:
         return 0
-    return int(known * words.shape[1] * words.element_size())
+    seen = ctx.data.features.values()  # type: ignore[attr-defined]
+    parts = (part for one in seen for part in (one.tokens, one.confidence, one.places) if part is not None)
+    return round(bytes_of(parts) / len(ctx.data) * ctx.recipe.data.train_scenes)  # type: ignore[arg-type]
 
 
-@torch.no_grad()
-def evaluation(ctx: TrainingContext) -> MemoryTracker:
-    """What a finished model takes while it is evaluated, at most when contributions are measured over rows of many
-    questions, or when many prompts are read together."""
-    model, packer = ctx.model, Packer(ctx.tokenizer, ctx.model.num_visual_tokens)
-    scenes = list(scenes_of("train", ROWS, ctx.recipe.world))
-    balancer, rng = Balancer(), random.Random(0)
-    asked = [balancer.choose(scene, rng) for scene in scenes]
-    tracker = MemoryTracker()
-    with tracker, fake_tensors(), lowered(model.language_model, computes_low_here(ctx)):
-        tracker.adopt([*model.parameters(), *model.buffers()], "weights")
-        model.eval()
-
-        def seen(rows: int) -> dict[str, Any]:
-            return ctx.data.rows(torch.arange(rows) % len(ctx.data))  # type: ignore[attr-defined, arg-type, no-any-return]
-
-        packed = packer.pack([[Turn(q.text, q.answer) for q in some] for some in asked])
-        inputs = packed.model_inputs()
-        logits = model(**inputs, features=seen(ROWS), use_cache=False).logits
-        answer_losses(logits, inputs["labels"], inputs["segments"], int(packed.segments.max()))
-        del logits
-        texts = [q.text for some in asked for q in some]
-        prompts = packer.prompts([texts[at % len(texts)] for at in range(ASKED)], pictures=True)
-        model(**prompts, features=seen(ASKED), use_cache=True, logits_to_keep=1)
-        model.train()
-    return tracker
+def picture_bytes(recipe: Recipe) -> int:
+    """Of a drawn scene: three bytes a pixel, and one that says what it belongs to."""
+    return 4 * recipe.world.canvas**2
 
 
-def _bytes(tensors: Any) -> int:
-    """Of tensors, those that share memory counted once."""
-    held = {id(tensor.untyped_storage()): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(held.values())
+def tested_pictures(recipe: Recipe) -> int:
+    """The most scenes that evaluation holds at a time: those from which it learns what is familiar, or the test sets
+    with those that are drawn for the experts' own scores."""
+    familiar, *sets = _test_sets(recipe)
+    return max(familiar, sum(sets) + LOOKED_AT)
+
+
+def _test_sets(recipe: Recipe) -> tuple[int, ...]:
+    """How many scenes are encoded together, one set after another, in evaluation: what is familiar is learned from the
+    first, questions are asked about some (about two for a question of each task), two sets are described, and some
+    are to be found."""
+    data = recipe.data
+    described, found = data.test_captions, GROUP_SIZE * data.test_retrieval_groups
+    return min(PICTURES, data.train_scenes), 2 * data.test_questions, described, described, found

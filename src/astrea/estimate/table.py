@@ -21,8 +21,14 @@ from astrea.recipes.recipe import Recipe
 from astrea.training.context import TrainingContext
 from astrea.training.plan import plan_stages
 
-BUILDING, STAGES = "model without weights", "steps of each stage"
+BUILDING, STAGES, OTHERWISE = "model without weights", "steps of each stage", "loading, encoding, evaluation"
 """What is being done, for the person who waits."""
+
+DOING = {"loading": "loads", "encoding": "encodes pictures", "training": "trains", "evaluation": "evaluates"}
+"""`astrea.estimate.process.PHASES`, for a person."""
+
+OUTSIDE_STAGES = ("encoding", "evaluation")
+"""Phases that are no training steps and compute where they do."""
 
 HEADINGS = {"activations": "kept", "temporary": "other"}
 """Short words for some of `KINDS`, so that a table fits a terminal of 80 columns."""
@@ -89,6 +95,9 @@ def estimate(
         checkpointing = recipe.llm.gradient_checkpointing
     with_gradient_checkpointing(ctx, checkpointing)
     stages = costs(ctx, report)
+    report.track(OTHERWISE, 0, 1)
+    process = process_cost(ctx, stages)
+    report.track(OTHERWISE, 1, 1)
     return Estimate(
         recipe=recipe.name,
         parameters=parameters(ctx),
@@ -97,7 +106,7 @@ def estimate(
         half=recipe.llm.dtype != "float32" or computes_low(recipe.runtime),
         checkpointing=checkpointing,
         utilisation=utilisation,
-        process=process_cost(ctx, stages),
+        process=process,
     )
 
 
@@ -144,7 +153,7 @@ def for_terminal(found: Estimate) -> Group:
     work = _table("stage", "Work per sample", "batch", "learning", "forward", "training step")
     memory = _table("stage", "Memory at the peak, one device", *(HEADINGS.get(kind, kind) for kind in KINDS), "peak")
     rented = _table("stage", "Smallest GPU that holds it", "needed", "GPU", "s per 1,000 samples")
-    process = _table("while it", "Memory of the whole process", "GB")
+    process = _table("while it", "The processor's memory, of the whole process", "GB")
     for name, (every, learns) in found.parameters.items():
         sizes.add_row(name, short_count(every), short_count(learns))
     sizes.add_row("all together", *(short_count(sum(row[i] for row in found.parameters.values())) for i in (0, 1)))
@@ -156,16 +165,17 @@ def for_terminal(found: Estimate) -> Group:
         time = "-" if gpu is None else f"{found.per_thousand(stage, gpu):.3g}"
         rented.add_row(stage.name, _bytes(needed(stage.peak)), "none" if gpu is None else gpu.name, time)
     cost = found.process
-    standing = cost.libraries + cost.kept
-    for name, number in (("loads", cost.loading), ("trains", cost.training), ("evaluates", cost.evaluation)):
-        process.add_row(name, f"{(number + (0 if cost.on_gpu and name != 'loads' else standing)) / 1e9:.2f}")
+    for phase, doing in DOING.items():
+        process.add_row(doing, f"{cost.resident(phase) / 1e9:.2f}")
+        if cost.on_gpu and phase in OUTSIDE_STAGES:
+            peak = getattr(cost, phase).tensors
+            rented.add_row(doing, _bytes(needed(peak)), "none" if (gpu := smallest(peak)) is None else gpu.name, "-")
     note = (
         f"The experts look once per picture: {short_count(found.look_flops)}FLOP. Gradient checkpointing "
         f"{'on' if found.checkpointing else 'off'}. Kept: activations for the backward pass; other: logits and what "
         f"operations hand to each other. Time at {found.utilisation:.0%} of the dense "
         f"{'bf16' if found.half else 'fp32'} rate; small models reach far less. A GPU must hold the peak, 10 % more "
-        "and 1 GB. "
-        + ("It trains and evaluates on a GPU, and loads on the processor." if cost.on_gpu else "All on the processor.")
+        "and 1 GB. " + ("All but loading is on a GPU." if cost.on_gpu else "All on the processor.")
     )
     return Group(sizes, work, memory, rented, process, Text(note))
 

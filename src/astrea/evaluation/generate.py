@@ -132,24 +132,33 @@ class Predictor:
         for start in range(0, len(wanted), batch):
             part = wanted[start : start + batch]
             rows = [[Turn(CAPTION_PROMPT, texts[c]) for c in captions] for captions in part]
-            packed = self.packer.pack(rows, pictures=features is not None)
-            inputs = packed.model_inputs()
-            labels, segments = inputs.pop("labels"), inputs["segments"]
-            del inputs["label_weights"]
-            # Without labels the model needs the question's tokens: those before the answers.
-            inputs.setdefault("question_mask", (labels == -100) & (segments > 0))
-            extra = {}
-            if features is not None:
-                seen = self.rows(features, slice(start, start + len(part)))
-                extra = {"features": seen, "present": self.present(len(part))}
-            there = {name: value.to(self.model.device) for name, value in inputs.items()}
-            logits = self.model(**there, **extra, use_cache=False).logits
-            labelled = labels[:, 1:] != -100
-            of = logits[:, :-1][labelled.to(logits.device)].float()  # the few that count: a vocabulary may be large
-            token = torch.zeros(labelled.shape)
-            token[labelled] = -F.cross_entropy(of, labels[:, 1:][labelled].to(of.device), reduction="none").cpu()
-            for row, captions in enumerate(part):
-                sums = torch.zeros(len(captions) + 1)
-                sums.index_add_(0, segments[row, 1:].clamp_min(0), token[row])
-                found.append(sums[1:])
+            seen = None if features is None else self.rows(features, slice(start, start + len(part)))
+            found += self.answer_likelihoods(rows, seen)
+        return found
+
+    @torch.inference_mode()
+    def answer_likelihoods(self, rows: Sequence[Sequence[Turn]], seen: Features | None) -> list[Tensor]:
+        """log p(answer | picture, question) in nats of every turn of each row, in one pass.
+
+        Args:
+            seen: features of the rows' pictures, one each; None = they show none.
+        """
+        packed = self.packer.pack(rows, pictures=seen is not None)
+        inputs = packed.model_inputs()
+        labels, segments = inputs.pop("labels"), inputs["segments"]
+        del inputs["label_weights"]
+        # Without labels the model needs the question's tokens: those before the answers.
+        inputs.setdefault("question_mask", (labels == -100) & (segments > 0))
+        extra = {} if seen is None else {"features": seen, "present": self.present(len(rows))}
+        there = {name: value.to(self.model.device) for name, value in inputs.items()}
+        logits = self.model(**there, **extra, use_cache=False).logits
+        labelled = labels[:, 1:] != -100
+        of = logits[:, :-1][labelled.to(logits.device)].float()  # the few that count: a vocabulary may be large
+        token = torch.zeros(labelled.shape)
+        token[labelled] = -F.cross_entropy(of, labels[:, 1:][labelled].to(of.device), reduction="none").cpu()
+        found = []
+        for row, turns in enumerate(rows):
+            sums = torch.zeros(len(turns) + 1)
+            sums.index_add_(0, segments[row, 1:].clamp_min(0), token[row])
+            found.append(sums[1:])
         return found

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from astrea.confidence.familiarity import Familiar
 from astrea.confidence.signals import Signs, joined_signs, refuses, reliable_experts, strangeness, unknown_share
 from astrea.data.packing import Turn
 from astrea.evaluation.generate import Features, Predictor
+
+AT_ONCE = 8
+"""Answers whose likelihood is computed together: of more, the scores of a large vocabulary are gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,9 @@ def said(
     predictor: Predictor, features: Features, questions: Sequence[str], answers: Sequence[str], which: Tensor
 ) -> Tensor:
     """log p(answer | picture, question) (B,) in nats."""
-    packed = predictor.packer.pack([[Turn(q, a)] for q, a in zip(questions, answers, strict=True)])
-    inputs = {name: value.to(predictor.model.device) for name, value in packed.model_inputs().items()}
-    labels_BL = inputs.pop("labels")
-    del inputs["label_weights"]
-    inputs.setdefault("question_mask", (labels_BL == -100) & (inputs["segments"] > 0))
-    present = predictor.present(len(questions))
-    out = predictor.model(**inputs, features=predictor.rows(features, which), present=present, use_cache=False)
-    logits = out.logits[:, :-1].float().transpose(1, 2)
-    return -F.cross_entropy(logits, labels_BL[:, 1:], reduction="none", ignore_index=-100).sum(1).cpu()
+    rows = [[Turn(question, answer)] for question, answer in zip(questions, answers, strict=True)]
+    found: list[Tensor] = []
+    for start in range(0, len(rows), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        found += predictor.answer_likelihoods(rows[part], predictor.rows(features, which[part]))
+    return torch.cat(found)
