@@ -212,7 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             f"measured {row['measured']['peak_bytes'] / 1e6:8.1f} MB  ratio {row['ratio']['peak_bytes']:.3f}  "
             f"(a step alone {row['ratio']['step_bytes']:.3f}, operations {row['ratio']['plain_step_flops']:.3f})"
         )
-    results = {
+    results = json.loads(chosen.out.read_text()) if chosen.out.is_file() else {}
+    results |= {
         "command": shlex.join(["python", "benchmarks/estimate.py", *words]),
         "commit": commit(),
         "machine": machine(),
@@ -220,8 +221,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "gradient_checkpointing": chosen.gradient_checkpointing,
         "stages": stages,
     }
-    if chosen.out.is_file() and "estimated" in (before := json.loads(chosen.out.read_text())):
-        results["estimated"] = before["estimated"]
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(chosen.out, results)
     print(f"results: {chosen.out}")
