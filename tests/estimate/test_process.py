@@ -82,7 +82,7 @@ def test_a_language_model_is_there_once_and_beside_its_file_where_that_is_conver
 ):
     folder, words = tmp_path / kept, len(ctx.tokenizer)
     # So large that reading it is the most of all.
-    sizes = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 4}
     config = LlamaConfig(**sizes, vocab_size=words)
     AutoModelForCausalLM.from_config(config).to(getattr(torch, kept)).save_pretrained(folder)
     assert stored_type(str(folder), config) == getattr(torch, kept)

