@@ -28,6 +28,7 @@ from readme_tables import (
     photographs_line,
     photographs_table,
     ways_table,
+    whole_run_table,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -319,6 +320,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
     },
     "docs/estimate.md": {
         "recipes": ("estimate.json", lambda results: estimate_tables(results["estimated"])),
+        "run": ("estimate.json", lambda results: whole_run_table(results["run"])),
         "gpu": ("gpu.json", gpu_table),
     },
     "docs/add-an-expert.md": {"join": ("join.json", join_table)},

@@ -125,3 +125,13 @@ def load_table(results: dict[str, Any]) -> str:
         first = f"{alone['ttft_ms']['p50']:.0f} ms, {together['ttft_ms']['p50']:.0f} ms"
         rows.append(f"| {title} | {rates} | {row['times_as_many_per_second']:.1f} | {first} |")
     return "\n".join(rows)
+
+
+def whole_run_table(run: dict[str, Any]) -> str:
+    """Estimated and measured memory of each phase of a whole run."""
+    heads = "| phase | estimated | measured | ratio | ratio without the libraries |"
+    rows = [heads, "| --- | ---: | ---: | ---: | ---: |"]
+    for phase, row in run["rows"].items():
+        sizes = " | ".join(f"{short_count(row[f'{way}_bytes'])}B" for way in ("estimate", "measured"))
+        rows.append(f"| {phase} | {sizes} | {row['ratio']:.2f} | {row['ratio_without_libraries']:.2f} |")
+    return "\n".join(rows)

@@ -27,7 +27,8 @@ RANKED = 8
 def encoding(ctx: TrainingContext, pictures: int) -> MemoryTracker:
     """Each expert in turn looks at so many pictures."""
     bank, size = ctx.model.experts, ctx.model.config.image_size
-    with MemoryTracker() as tracker, fake_tensors():
+    tracker = MemoryTracker()
+    with tracker, fake_tensors():
         tracker.adopt([*ctx.model.parameters(), *ctx.model.buffers()], "weights")
         for name in bank.names:
             bank(torch.empty(pictures, 3, size, size, device=ctx.model.device), [name])
@@ -38,7 +39,8 @@ def evaluation(ctx: TrainingContext) -> MemoryTracker:
     """Greedy answers and captions, the likelihood of answers, retrieval: of each one batch."""
     model = ctx.model
     was_training = model.training
-    with MemoryTracker() as tracker, fake_tensors():
+    tracker = MemoryTracker()
+    with tracker, fake_tensors():
         tracker.adopt([*model.parameters(), *model.buffers()], "weights")
         predictor = Predictor(model, ctx.tokenizer)
         pictures = torch.arange(predictor.batch) % len(ctx.data)  # type: ignore[arg-type]

@@ -67,7 +67,8 @@ def reading(ctx: TrainingContext) -> int:
         return model(input_ids=ids, attention_mask=mask, use_cache=False).logits
 
     was_training = model.training
-    with MemoryTracker() as tracker, fake_tensors():
+    tracker = MemoryTracker()
+    with tracker, fake_tensors():
         tracker.adopt([*model.parameters(), *model.buffers()], "weights")
         standing = tracker.live.total()
         reference_outputs(ask, ctx.tokenizer, len(ctx.tokenizer))
