@@ -207,11 +207,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         cost = stage_cost(ctx, plan, every=every)
         stages[stage] = compare(cost, cost.plain_step_flops, in_own_process(stage, chosen))
         row = stages[stage]
-        alone = row["ratio"]["step_bytes"]  # None where a step needs nothing on top
+        ratio = row["ratio"]
+        alone = "-" if ratio["step_bytes"] is None else f"{ratio['step_bytes']:.3f}"  # where a step needs nothing on top
         print(
             f"{stage:<16} estimate {row['estimate']['peak_bytes'] / 1e6:8.1f} MB  "
-            f"measured {row['measured']['peak_bytes'] / 1e6:8.1f} MB  ratio {row['ratio']['peak_bytes']:.3f}  "
-            f"(a step alone {'-' if alone is None else f'{alone:.3f}'}, operations {row['ratio']['plain_step_flops']:.3f})"
+            f"measured {row['measured']['peak_bytes'] / 1e6:8.1f} MB  ratio {ratio['peak_bytes']:.3f}  "
+            f"(a step alone {alone}, operations {ratio['plain_step_flops']:.3f})"
         )
     results = json.loads(chosen.out.read_text()) if chosen.out.is_file() else {}
     results |= {
