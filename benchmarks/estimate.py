@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         stages[stage] = compare(cost, cost.plain_step_flops, in_own_process(stage, chosen))
         row = stages[stage]
         ratio = row["ratio"]
-        alone = "-" if ratio["step_bytes"] is None else f"{ratio['step_bytes']:.3f}"  # where a step needs nothing on top
+        alone = "-" if ratio["step_bytes"] is None else f"{ratio['step_bytes']:.3f}"  # nothing on top
         print(
             f"{stage:<16} estimate {row['estimate']['peak_bytes'] / 1e6:8.1f} MB  "
             f"measured {row['measured']['peak_bytes'] / 1e6:8.1f} MB  ratio {ratio['peak_bytes']:.3f}  "
