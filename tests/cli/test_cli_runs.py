@@ -72,6 +72,7 @@ def test_quickstart_twice_and_its_report(astrea, short, tmp_path, few_scenes, mo
     refused(astrea("quickstart", "--out", folder, *short, "seed=5"), "another recipe: seed is 5 here and 0 there")
 
 
+@pytest.mark.slow
 def test_sigint_says_how_to_go_on_and_resume_gives_the_same_bits(astrea, short, tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert astrea("train", "tiny", *short, "--out", whole, "--no-evaluate").code == 0

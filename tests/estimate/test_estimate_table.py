@@ -236,6 +236,7 @@ def test_a_described_captioner_is_counted_to_the_end_of_its_sentence(run):
 # Precision
 
 
+@pytest.mark.slow
 def test_bfloat16_is_made_believe_as_autocast_has_it(run):
     low = run.model_copy(update={"runtime": Runtime(device="cpu", precision="bf16")})
     torch.manual_seed(0)
@@ -250,6 +251,7 @@ def test_bfloat16_is_made_believe_as_autocast_has_it(run):
     assert found.peak == pytest.approx(real.peak, rel=0.1)
 
 
+@pytest.mark.slow
 def test_in_bfloat16_a_block_that_is_computed_again_is_what_it_was(run):
     ctx = fake_context(run.model_copy(update={"runtime": Runtime(precision="bf16")}), samples=SAMPLES)
     kept = cost_of(ctx, "tune")
@@ -274,6 +276,7 @@ def test_where_bfloat16_is_computed_in(runtime, low):
     assert computes_low(Runtime(**runtime)) is low
 
 
+@pytest.mark.slow
 def test_many_micro_steps_are_counted_without_being_run(ctx, unmeasured):
     # Muon's own products are of the step, not of its micro-steps, and the micro-steps' texts differ in length.
     many = cost_of(ctx, "tune", accumulate=40)

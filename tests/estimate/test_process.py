@@ -132,6 +132,7 @@ def test_what_is_beside_the_tensors(run, ctx):
     assert not cost.on_gpu
 
 
+@pytest.mark.slow
 def test_experts_look_at_pictures_of_files_beside_what_the_optimizer_keeps(run):
     own = run.model_copy(update={"data": run.data.model_copy(update={"train": "mine.jsonl"})})
     there = fake_context(own, samples=SAMPLES)

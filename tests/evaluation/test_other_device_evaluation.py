@@ -71,6 +71,7 @@ def album(tmp_path: Path, pictures: list[Image.Image]) -> Path:
     return tmp_path / "album"
 
 
+@pytest.mark.slow
 def test_table_samples_and_contributions(same_on_both, tiny_model, tiny_processor, tmp_path, monkeypatch):
     limit_scenes(monkeypatch, judged=4)
     sizes = Data(test_questions=2, test_captions=2, test_retrieval_groups=1)

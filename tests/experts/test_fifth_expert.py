@@ -155,6 +155,7 @@ def test_the_loaded_expert_sees_what_the_trained_one_saw(trained):
     assert [len(r.labels) for r in readings] == (fresh.confidence > 0).sum(1).tolist()
 
 
+@pytest.mark.slow
 def test_evaluation_and_report_know_it(trained, recipe, few_scenes):
     folder, _ = trained
     results = evaluate_and_report(recipe, folder, report=Reporter())

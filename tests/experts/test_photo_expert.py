@@ -133,6 +133,7 @@ def test_the_old_model_is_in_the_new_one_bit_for_bit(grown):
     assert joined.words > 1000
 
 
+@pytest.mark.slow
 @needs_model
 def test_the_scores_hardly_move(grown):
     joined, folder, old = grown

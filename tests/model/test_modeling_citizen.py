@@ -176,6 +176,7 @@ def test_guidance_pushes_away_from_what_is_said_without_the_picture(tiny_model, 
         assert int(scores.argmax()) == int(made[0, end])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_pass_can_be_exported(tiny_model, batch):
     """All that follows the experts, who are convolutions and take long to trace."""

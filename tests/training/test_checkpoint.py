@@ -341,6 +341,7 @@ for round in range(8):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_in_mid_save_leaves_a_valid_one(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(KILL), str(tmp_path)]

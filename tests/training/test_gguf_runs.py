@@ -48,6 +48,7 @@ class StopsIn(Reporter):
             raise Interrupted("stopped by the test")
 
 
+@pytest.mark.slow
 def test_a_run_is_that_of_the_files_content(file, small_overrides, tmp_path):
     """The same weights as from a folder that was written by hand; interrupted and moved, the same run."""
     folder = folder_from_gguf(file, tmp_path / "folder")

@@ -94,6 +94,7 @@ def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from tensors_in(one, f"{name}.{number}")
 
 
+@pytest.mark.slow
 def test_800_rows_as_llava_and_as_messages_give_the_same_batches(folder, make_run):
     run = make_run()
     model, tokenizer = fresh(run)
@@ -128,6 +129,7 @@ def test_800_rows_as_llava_and_as_messages_give_the_same_batches(folder, make_ru
     assert all(torch.equal(a, b) for a, b in zip(*told, strict=True))
 
 
+@pytest.mark.slow
 def test_a_model_trained_on_files_answers_about_other_pictures(folder, tmp_path):
     stages = ["align.steps=5", "align.batch=8", "fuse.steps=2", "fuse.batch=8", "tune.steps=36", "tune.batch=8"]
     losses = [f"{stage}.losses={{lm: 1.0, itc: 0.1}}" for stage in ("fuse", "tune")]

@@ -168,6 +168,7 @@ class Keeps(Reporter):
 ASKING = "asking the language model plain questions"
 
 
+@pytest.mark.slow
 def test_a_run_makes_it_once_and_resumes_bit_for_bit(language_checkpoint, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(chatting, "plain_questions", lambda: plain_questions()[:12])
     monkeypatch.setattr(chatting, "LONGEST", 6)

@@ -135,6 +135,7 @@ def test_a_variants_own_change_wins_over_astreas_found_rates(monkeypatch):
 # One trial
 
 
+@pytest.mark.slow
 def test_a_trial_is_scored_on_validation_without_probes_or_curve(base, tmp_path, monkeypatch):
     seen = []
 

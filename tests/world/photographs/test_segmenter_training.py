@@ -81,6 +81,7 @@ def test_every_thing_counts_alike_whatever_its_size():
     torch.testing.assert_close(unknown, large / 2)
 
 
+@pytest.mark.slow
 def test_only_the_head_learns_and_its_loss_falls(made):
     torch.manual_seed(0)
     expert = SegmenterExpert()
