@@ -52,8 +52,9 @@ def photo_line(measured: dict[str, Any]) -> str:
     minutes = sum(found["seconds"].values()) / 60
     score, blind = found["vqa_average"], found["vqa_blind_average"]
     return (
-        f"After {minutes:.0f} minutes of training on two processor cores (one seed) it scores {score:.1f} on eight "
-        f"tasks of questions about new compositions of the things that it was shown, {blind:.1f} without the picture "
+        f"After {minutes:.0f} minutes of training (pictures encoded before) on two cores, one seed, it scores "
+        f"{score:.1f} on eight tasks of questions about new compositions of the things that it was shown, {blind:.1f} "
+        f"without the picture "
         f"(worst in {worst}: {tasks[worst]['score']:.1f})."
     )
 

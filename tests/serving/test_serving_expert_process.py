@@ -167,3 +167,14 @@ def test_where_experts_are_placed(loaded: LoadedModel, monkeypatch: pytest.Monke
     assert placed(unsendable, None) is unsendable
     with pytest.raises(AstreaError, match="cannot be sent to another process"):
         placed(unsendable, True)
+
+
+def test_parts_that_share_memory_are_sent_too():
+    whole = torch.rand(2, 3, 4)
+    features = {"mine": ExpertFeatures(whole, whole[:, :, 0], whole[..., :2])}
+    pipe = Pipe()
+    answer(pipe, lambda: features)
+    back = unpacked(load(pipe.sent[1]), ["mine"])["mine"]
+    assert torch.equal(back.tokens, whole)
+    assert torch.equal(back.confidence, whole[:, :, 0])
+    assert torch.equal(back.places, whole[..., :2])

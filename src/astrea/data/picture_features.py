@@ -12,7 +12,6 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.fingerprint import tensors_fingerprint
 from astrea.common.paths import exists, is_file
 from astrea.data.feature_cache import PICTURES, FeatureCache
+from astrea.experts.feature_tensors import feature_tensors
 from astrea.experts.protocol import ExpertFeatures
 from astrea.experts.source_hash import source_hash
 
@@ -86,8 +86,8 @@ class PictureFeatures:
             return
         rows = []
         for number, picture in enumerate(pictures):
-            one = seen.rows(slice(number, number + 1)).map(lambda tensor: tensor.detach().cpu().contiguous())
-            tensors = save({f.name: part for f in fields(one) if (part := getattr(one, f.name)) is not None})
+            one = seen.rows(slice(number, number + 1)).map(lambda tensor: tensor.detach().cpu())
+            tensors = save(feature_tensors(one))
             rows.append((expert, picture, hashlib.blake2b(tensors, digest_size=16).digest(), tensors))
         if self._has_room(sum(len(row[3]) for row in rows)):
             self._run(lambda file: file.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", rows))

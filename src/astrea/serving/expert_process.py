@@ -23,11 +23,11 @@ from torch import Tensor
 
 from astrea.common.errors import AstreaError
 from astrea.experts.bank import ExpertBank
+from astrea.experts.feature_tensors import feature_tensors
 from astrea.experts.protocol import ExpertFeatures
 from astrea.serving.features import Experts
-from astrea.serving.logs import log
+from astrea.serving.logs import log, log_failure, log_to_standard_error
 
-PARTS = ("tokens", "confidence", "places")
 PIXELS, ORIGINAL = "pixels", "original."
 
 
@@ -42,9 +42,9 @@ def placed(experts: ExpertBank, apart: bool | None) -> Experts:
         AstreaError: they are to go to another process and cannot.
     """
     threads = torch.get_num_threads()
-    if apart is None and (threads < 2 or any(part.device.type != "cpu" for part in experts.parameters())):
-        return experts
-    if apart is False:
+    can = threads > 1 and all(part.device.type == "cpu" for part in experts.parameters())
+    wanted = can if apart is None else apart
+    if not wanted:
         return experts
     try:
         sent = ExpertProcess(experts, max(1, threads // 2))
@@ -153,25 +153,23 @@ def unpacked_pictures(tensors: Mapping[str, Tensor]) -> tuple[Tensor, list[Tenso
 
 def packed(features: Mapping[str, ExpertFeatures]) -> bytes:
     """Features of experts as a safetensors file."""
-    return save(
-        {
-            f"{part}.{name}": tensor.contiguous()
-            for name, found in features.items()
-            for part in PARTS
-            if (tensor := getattr(found, part)) is not None
-        }
-    )
+    return save({f"{part}.{name}": t for name, one in features.items() for part, t in feature_tensors(one).items()})
 
 
 def unpacked(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, ExpertFeatures]:
     """The features in a file of `packed`."""
-    return {name: ExpertFeatures(*(tensors.get(f"{part}.{name}") for part in PARTS)) for name in names}  # type: ignore[arg-type]
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition(".")
+        found[name][part] = tensor
+    return {name: ExpertFeatures(**parts) for name, parts in found.items()}
 
 
 def look_when_asked(theirs: Connection, threads: int) -> None:
     """What the other process does: it takes the experts, then looks at pictures until nobody asks any more."""
     # Ctrl-C is for the server, which ends this one when it has finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log_to_standard_error()
     torch.set_num_threads(threads)
     try:
         experts = pickle.loads(theirs.recv_bytes())
@@ -191,6 +189,7 @@ def answer(theirs: Connection, look: Callable[[], Mapping[str, ExpertFeatures]])
     except AstreaError as error:
         theirs.send_bytes(json.dumps({"message": error.message, "hint": error.hint}).encode())
     except Exception as error:  # whatever it is, only this call failed; its words may quote what a request held
+        log_failure(error)
         theirs.send_bytes(json.dumps({"message": type(error).__name__, "hint": None}).encode())
     else:
         theirs.send_bytes(b"null")

@@ -29,22 +29,28 @@ class _WholeWords(Loss):
         self.words, self.mean_D, self.vectors_VD = ctx.whole_words
 
     def mean_over(
-        self, matrix: ExpertMatrix, learning: Sequence[Tensor], texts: Sequence[Sequence[str]], local: slice
+        self, matrix: ExpertMatrix, learning: Sequence[str], texts: Sequence[Sequence[str]], local: slice
     ) -> Tensor:
         """The loss of the local pictures' tokens as a share of the batch's mean; see `WholeWordContrast`.
 
         Args:
-            learning: the tokens (T,) that learn, of one expert each. texts: of every picture of the batch.
+            learning: the experts that learn. texts: of every picture of the batch.
         """
         every = [self.words.of(some) for some in texts]
         total = sum(1 for some in every if some)
         told_BV = matrix.tokens.new_zeros(len(matrix.tokens), len(self.words.words))
         for row, some in enumerate(every[local]):
             told_BV[row, some] = 1.0 / max(1, len(some))
-        parts = [self._of(matrix, learn_T, told_BV) for learn_T in learning if learn_T.any()]
+        parts = [self._of(matrix, learn_T, told_BV) for learn_T in self._tokens(matrix, learning) if learn_T.any()]
         if not total or not parts:
             return matrix.tokens.sum() * 0
         return torch.stack(parts).mean() / total
+
+    def _tokens(self, matrix: ExpertMatrix, learning: Sequence[str]) -> list[Tensor]:
+        """Which tokens learn, expert by expert: (T,) each."""
+        numbers = [self.ctx.model.alignment.names.index(name) for name in learning]
+        own = [matrix.expert == number for number in numbers]
+        return own if matrix.features is None else [own_T & matrix.features for own_T in own]
 
     def _of(self, matrix: ExpertMatrix, learn_T: Tensor, told_BV: Tensor) -> Tensor:
         """The loss of one expert's tokens, as a sum over pictures."""
@@ -74,16 +80,7 @@ class WholeWordContrast(_WholeWords, AlignLoss):
         return not alignment.has_phrases or any(any(alignment.adapters[name].features) for name in names)
 
     def __call__(self, step: AlignStep) -> Tensor:
-        return self.mean_over(step.matrix, self._learning(step), step.samples.texts, step.local)
-
-    def _learning(self, step: AlignStep) -> list[Tensor]:
-        """Which tokens learn, expert by expert: (T,) each."""
-        of_features = step.matrix.features
-        learning = [step.matrix.expert == number for number in self._numbers(step.learning)]
-        return learning if of_features is None else [learn_T & of_features for learn_T in learning]
-
-    def _numbers(self, names: Sequence[str]) -> list[int]:
-        return [self.ctx.model.alignment.names.index(name) for name in names]
+        return self.mean_over(step.matrix, step.learning, step.samples.texts, step.local)
 
 
 class WholeWordsKept(_WholeWords, InstructLoss):
@@ -95,11 +92,9 @@ class WholeWordsKept(_WholeWords, InstructLoss):
         shown = (samples.first >= 0).nonzero()[:, 0]
         if not len(shown) or "adapters" not in step.stage.train:
             return None
-        count = len(shown)
-        local = self.ctx.ranks.local_slice(count)
+        local = self.ctx.ranks.local_slice(len(shown))
         features = index_select(step.features, samples.first[shown][local])
         matrix = self.ctx.model.alignment(features)
-        learning = [matrix.expert == number for number in range(matrix.experts)]
-        if matrix.features is not None:
-            learning = [learn_T & matrix.features for learn_T in learning]
-        return self.mean_over(matrix, learning, [samples.texts[at] for at in shown.tolist()], local)
+        return self.mean_over(
+            matrix, self.ctx.model.alignment.names, [samples.texts[at] for at in shown.tolist()], local
+        )
