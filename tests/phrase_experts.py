@@ -61,6 +61,10 @@ class Lines(Quiet):
     width = 4
     labels = (None,) * 4
 
+    def __init__(self, *, count: int = 2) -> None:
+        super().__init__()
+        self.num_tokens = count
+
 
 EXPERTS = {
     "things": {"kind": f"{__name__}:Seer"},

@@ -11,6 +11,7 @@ from PIL import Image
 from astrea.common.devices import Device
 from astrea.common.errors import AstreaError
 from astrea.model.explanation import Explanation, explain
+from astrea.model.folders.expert_options import ExpertOptions
 from astrea.model.loading import load_model
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
@@ -53,6 +54,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     trust_remote_code: bool = False,
     revision: str | None = None,
+    expert_options: ExpertOptions | None = None,
 ) -> LoadedModel:
     """A trained model and its processor, in evaluation mode.
 
@@ -64,13 +66,21 @@ def load(
         trust_remote_code: whether expert classes of other packages that the folder names may be imported. Only for
             folders you trust.
         revision: of a model on the hub: a commit, branch or tag; None = the newest.
+        expert_options: by expert's name, options of its kind instead of those that it was trained with, such as
+            ``{"reading": {"lines": 32, "pieces": 24, "tiles": 64}}`` for pages and a model that learned from signs.
 
     Raises:
-        AstreaError: a file is missing, damaged or not Astrea's, an import was not allowed, or there is no such device
-            or dtype.
+        AstreaError: a file is missing, damaged or not Astrea's, an import was not allowed, or there is no such device,
+            dtype, expert or option.
     """
     wanted = None if dtype is None else _dtype(dtype)
-    model, processor = load_model(name, trust_remote_code=trust_remote_code, device=device, revision=revision)
+    model, processor = load_model(
+        name,
+        trust_remote_code=trust_remote_code,
+        device=device,
+        revision=revision,
+        expert_options=expert_options,
+    )
     if wanted is not None:
         model.to(dtype=wanted)  # type: ignore[call-arg]  # transformers hides what `to` takes
     return LoadedModel(model, processor)

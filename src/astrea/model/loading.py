@@ -25,6 +25,7 @@ from astrea.common.paths import exists, is_file, is_folder, refuse_url
 from astrea.common.quiet import quiet
 from astrea.confidence.estimator import read_estimator
 from astrea.model.configuration import AstreaConfig
+from astrea.model.folders.expert_options import ExpertOptions, fit_processor, with_expert_options
 from astrea.model.folders.generation import check_generation
 from astrea.model.folders.processor import read_processor
 from astrea.model.folders.skeleton import build_skeleton, check_description
@@ -45,7 +46,12 @@ PHOTO_MODEL = Path(__file__).parents[1] / "world" / "photographs" / "model"
 
 
 def load_model(
-    folder: str | Path, *, trust_remote_code: bool = False, device: Device = "cpu", revision: str | None = None
+    folder: str | Path,
+    *,
+    trust_remote_code: bool = False,
+    device: Device = "cpu",
+    revision: str | None = None,
+    expert_options: ExpertOptions | None = None,
 ) -> tuple[AstreaForConditionalGeneration, AstreaProcessor]:
     """A saved model, in evaluation mode, and its processor. Only a name on the hub is fetched.
 
@@ -57,14 +63,17 @@ def load_model(
         trust_remote_code: whether experts of kind "module:Class" may be imported. Only for folders you trust.
         device: where the model computes; auto = a GPU if there is one, otherwise the processor.
         revision: of a model on the hub: a commit, branch or tag; None = the newest.
+        expert_options: by expert's name, options of its kind instead of those that it was trained with; such as do not
+            change the shape of a weight. Not for models that come with the package or hold only what was learned.
 
     Raises:
         AstreaError: a file is missing, cut short, too large or not Astrea's; weights that do not fit the configuration;
-            or an import that was not allowed: names the file. Or there is no such device.
+            or an import that was not allowed: names the file. Or there is no such device, expert or option.
     """
     refuse_url(folder)
     name, folder = folder, Path(folder)
     if folder == Path(SHIPPED_NAME) and not is_folder(folder):
+        keep_options(folder, expert_options)
         model, processor = load_object(LOAD_BUNDLED)()
         if model.config.question_span is None:  # packed before that was written down
             model.config.question_span = processor.chat.question_span
@@ -88,11 +97,14 @@ def load_model(
         raise AstreaError(f"{folder} is the folder of a run, not of its model", f"give {folder / 'model'}")
     check_folder(folder)
     if is_file(folder / LEARNED):
+        keep_options(folder, expert_options)
         model, processor = load_object(LOAD_LEARNED)(folder)
     else:
-        config = read_config(folder, allow_import=trust_remote_code)
+        config = read_config(folder, allow_import=trust_remote_code, expert_options=expert_options)
         processor = read_processor(folder)
         model = _load_weights(folder, config, trust_remote_code)
+    if expert_options:
+        fit_processor(processor, model)
     check_pair(folder, model, processor)
     # The experts say which pictures they read, whatever was written beside the processor.
     processor.image_processor.originals = model.experts.wants_originals
@@ -100,6 +112,18 @@ def load_model(
     _try(folder, model)
     model.confidence_estimator = read_estimator(folder, widths_of(model))
     return placed(model, device), processor
+
+
+def keep_options(folder: Path, options: ExpertOptions | None) -> None:
+    """Refuse other options for the experts of a model whose experts lie elsewhere.
+
+    Raises:
+        AstreaError: there are some.
+    """
+    if options:
+        raise AstreaError(
+            f"the experts of {folder} cannot be given other options", "load the folder that `astrea train` wrote"
+        )
 
 
 def widths_of(model: AstreaForConditionalGeneration) -> dict[str, int]:
@@ -117,12 +141,15 @@ def placed(model: AstreaForConditionalGeneration, device: Device) -> AstreaForCo
     return model
 
 
-def read_config(folder: Path, *, allow_import: bool = False, apart: str | None = None) -> AstreaConfig:
+def read_config(
+    folder: Path, *, allow_import: bool = False, apart: str | None = None, expert_options: ExpertOptions | None = None
+) -> AstreaConfig:
     """The configuration of a model folder, after comparing what it asks for with the heads of the weights' files.
 
     Args:
         allow_import: whether experts of kind "module:Class" may be imported.
         apart: the beginning of the names of tensors that lie elsewhere, and so must not be in the weights' files.
+        expert_options: see `load_model`.
 
     Raises:
         AstreaError: a file is missing, damaged or not Astrea's, or the two do not fit; names the file and the tensor.
@@ -136,6 +163,8 @@ def read_config(folder: Path, *, allow_import: bool = False, apart: str | None =
         )
     with foreign(f"{path} describes no model"):
         check_description(str(path), described)
+        if expert_options:
+            described = with_expert_options(described, expert_options)
     found = read_shapes(folder)
     values = sum(math.prod(shape) for shape in found.values())
     with of_file(path):

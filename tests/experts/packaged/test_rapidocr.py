@@ -98,6 +98,22 @@ def test_a_sign_is_read_where_it_hangs(expert, degrees):
     assert (seen.tokens[0, 1:, slice(*expert.slots["text"])] == -1).all()
 
 
+def test_small_letters_are_found_in_tiles_and_large_ones_in_the_whole_picture():
+    sheet = Image.new("RGB", (1280, 320), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((40, 10), "SALE", fill="black", font=ImageFont.load_default(230))
+    small = ["the harbour wall is mended every spring", "stones are brought from the old quarry"]
+    for row, line in enumerate(small):
+        pen.text((900, 100 + 80 * row), line, fill="black", font=ImageFont.load_default(12))
+    pixels = [torch.from_numpy(np.asarray(sheet).copy()).permute(2, 0, 1) / 255]
+
+    def found(tiles: int) -> list[str]:
+        return OcrExpert(side=320, tiles=tiles).eval().readings(pixels)[0].labels
+
+    assert sorted(found(16)) == ["SALE", *sorted(small)]
+    assert found(0) == ["SALE"]
+
+
 def test_a_picture_without_text_has_no_lines(expert):
     assert not expert(torch.full((1, 3, 64, 64), 0.5)).confidence.any()
     assert expert.readings(torch.full((1, 3, 1, 300), 0.5))[0].labels == []
@@ -155,7 +171,7 @@ def test_without_a_tokenizer_readings_are_told_and_tokens_are_not(expert, page):
         bare(line)
 
 
-@pytest.mark.parametrize("options", [{"lines": 0}, {"pieces": 1000}, {"side": 500}, {"threshold": 2}])
+@pytest.mark.parametrize("options", [{"lines": 0}, {"pieces": 1000}, {"side": 500}, {"threshold": 2}, {"tiles": 1}])
 def test_options_are_checked(options):
     with pytest.raises(AstreaError, match=next(iter(options))):
         OcrExpert(**options)

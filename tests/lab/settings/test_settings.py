@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from astrea.common.errors import AstreaError
 from astrea.experts.bank import expert_class
 from astrea.lab.arena.arena import Arena
 from astrea.lab.arena.variants import choose
 from astrea.lab.settings.many_experts import PARTS, experts
 from astrea.lab.settings.reports import REPORTS
-from astrea.lab.settings.settings import SETTINGS
+from astrea.lab.settings.settings import ELSEWHERE, SETTINGS, setting_named
 from astrea.world.dataset import scenes_of
 from astrea.world.experts.classification import GROUPS, KIND_NAMES
 from astrea.world.experts.detection import DetectionExpert
@@ -28,6 +29,14 @@ def test_every_setting_has_a_recipe_and_variants_and_reports(name, tmp_path):
     runs = asked.runs(chosen)
     assert len({run.digest() for run in runs}) == len(runs)  # nobody is another one by another name
     assert set(SETTINGS[name].reports) <= set(REPORTS)
+
+
+def test_a_setting_that_trains_nothing_says_what_measures_it():
+    with pytest.raises(AstreaError, match="e5") as told:
+        setting_named("e5")
+    script = next(word for word in told.value.hint.split() if word.endswith(".py"))
+    assert (Path(__file__).parents[3] / script).is_file()
+    assert not set(ELSEWHERE) & set(SETTINGS)
 
 
 def test_sixteen_experts_share_out_what_four_speak_of():

@@ -29,6 +29,7 @@ from astrea.experts.packaged.findings import HORIZONTAL, VERTICAL, side_words
 from astrea.experts.packaged.onnx import OnnxExpert
 from astrea.experts.packaged.onnx_file import MOST_BYTES
 from astrea.experts.packaged.text_lines import Line, cut_out, find_lines, reading_order
+from astrea.experts.packaged.text_tiles import put_together, tiled_factor
 from astrea.experts.packaged.word_pieces import NO_PIECE, word_pieces
 from astrea.experts.protocol import ExpertFeatures, Reading
 
@@ -60,6 +61,8 @@ class OcrExpert(OnnxExpert):
         side: longest side of the picture that text is looked for in, a multiple of 32 in 320..2048. Pictures of less
             than 640 pixels are enlarged to that, up to twice.
         threshold: a line whose letters are less sure on average is left out.
+        tiles: a picture larger than ``side`` is also looked at in up to so many tiles of ``side`` pixels, for letters
+            that are too small to be found in the whole (pages): 0, or 2..256.
         graph_bytes: see `OnnxExpert`.
 
     Raises:
@@ -81,6 +84,7 @@ class OcrExpert(OnnxExpert):
         pieces: int = 24,
         side: int = 1280,
         threshold: float = 0.6,
+        tiles: int = 0,
         graph_bytes: Mapping[str, int] | None = None,
     ) -> None:
         for name, value, good in (
@@ -93,8 +97,10 @@ class OcrExpert(OnnxExpert):
                 raise AstreaError(f"{name}={value!r}", f"a whole number in {good.start}..{good.stop - 1}{step}")
         if not 0 <= threshold < 1:
             raise AstreaError(f"threshold={threshold!r}", "a probability in 0..1")
+        if tiles not in (0, *range(2, 257)):
+            raise AstreaError(f"tiles={tiles!r}", "0 (none), or a whole number in 2..256")
         super().__init__(graph_bytes=graph_bytes)
-        self.side, self.threshold, self.pieces = side, threshold, pieces
+        self.side, self.threshold, self.pieces, self.tiles = side, threshold, pieces, tiles
         self.num_tokens = lines
         self.labels = (*([None] * pieces), *VERTICAL, *HORIZONTAL, None, None)
         self.width = len(self.labels)
@@ -149,8 +155,8 @@ class OcrExpert(OnnxExpert):
         """What is written in a picture."""
         pixels_3HW = pixels_3HW.detach().float().cpu()
         height, width = pixels_3HW.shape[1:]
-        likely_hw, scale = self._likely(pixels_3HW)
-        lines = reading_order(find_lines(likely_hw)[: self.num_tokens])
+        lines, scale = self._lines(pixels_3HW)
+        lines = reading_order(lines[: self.num_tokens])
         texts = self._read([cut_out(pixels_3HW, line, scale, HEIGHT, LONGEST) for line in lines])
         share = np.array([width, height]) / scale
         return [
@@ -159,16 +165,27 @@ class OcrExpert(OnnxExpert):
             if text and score >= self.threshold
         ]
 
-    def _likely(self, pixels_3HW: Tensor) -> tuple[np.ndarray, float]:
-        """How likely there is text in each cell (h, w), and how many pixels of the picture a cell has."""
+    def _lines(self, pixels_3HW: Tensor) -> tuple[list[Line], float]:
+        """Where lines of text are, the largest first, in cells of a map, and how many pixels a cell is wide."""
         height, width = pixels_3HW.shape[1:]
         longest = max(height, width)
         factor = min(2.0, max(1.0, ENLARGED / longest), self.side / longest)
-        size = [max(1, round(height * factor)), max(1, round(width * factor))]
-        resized = F.interpolate(pixels_3HW[None], size, mode="bilinear", align_corners=False, antialias=True)
-        filled = F.pad(resized, [0, -size[1] % STEP, 0, -size[0] % STEP], mode="constant", value=0.5)
-        likely = self.compute(DETECT, {"x": as_input(filled)})[0]
-        return likely[0, 0, : size[0], : size[1]], 1 / factor
+        lines = find_lines(self._likely(resized(pixels_3HW, factor)))
+        near = tiled_factor(width, height, self.side, self.tiles)
+        if near is None:
+            return lines, 1 / factor
+        found = find_lines(put_together(resized(pixels_3HW, near), self.side, self._likely))
+        # Letters that are as large as a tile are found in the whole picture, and tiles show parts of them.
+        large = [line for line in (line.enlarged(near / factor) for line in lines) if line.half_height > self.side / 4]
+        lines = large + [line for line in found if not any(one.holds(line.middle) for one in large)]
+        return sorted(lines, key=lambda line: -line.half_height * line.half_length), 1 / near
+
+    def _likely(self, pixels_3HW: Tensor) -> np.ndarray:
+        """How likely there is text at each pixel (H, W)."""
+        height, width = pixels_3HW.shape[1:]
+        filled = F.pad(pixels_3HW[None], [0, -width % STEP, 0, -height % STEP], mode="constant", value=0.5)
+        likely: np.ndarray = self.compute(DETECT, {"x": as_input(filled)})[0]
+        return likely[0, 0, :height, :width]
 
     def _read(self, pictures: list[Tensor]) -> list[tuple[str, float]]:
         """Text and mean probability of its letters, per picture (3, HEIGHT, length) of a line."""
@@ -209,6 +226,12 @@ class OcrExpert(OnnxExpert):
         if self.tokenizer is None:
             raise AstreaError("the expert rapidocr has no tokenizer", "call use_tokenizer with the language model's")
         return word_pieces(self.tokenizer, text)[: self.pieces]
+
+
+def resized(pixels_3HW: Tensor, factor: float) -> Tensor:
+    """A picture in another size."""
+    size = [max(1, round(side * factor)) for side in pixels_3HW.shape[1:]]
+    return F.interpolate(pixels_3HW[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
 
 
 def as_input(pixels_B3HW: Tensor) -> np.ndarray:

@@ -46,6 +46,17 @@ class Line(NamedTuple):
         """The direction from the top of its letters to their feet."""
         return (-self.along[1], self.along[0])
 
+    def enlarged(self, times: float) -> Line:
+        """The same line on a map with so many times as many cells along each side."""
+        x, y = self.middle
+        return Line((x * times, y * times), self.along, self.half_length * times, self.half_height * times, self.score)
+
+    def holds(self, point: tuple[float, float]) -> bool:
+        """Whether a point lies in its rectangle."""
+        x, y = point[0] - self.middle[0], point[1] - self.middle[1]
+        far, down = (abs(x * axis[0] + y * axis[1]) for axis in (self.along, self.below))
+        return far <= self.half_length and down <= self.half_height
+
     def corners(self) -> np.ndarray:
         """(4, 2), clockwise from where it begins."""
         middle, along, below = (np.array(each) for each in (self.middle, self.along, self.below))
