@@ -11,7 +11,8 @@ from astrea.common.config_only import read_architecture
 from astrea.common.errors import AstreaError
 from astrea.estimate.build import fake_model
 from astrea.language.low_rank import is_adapter
-from astrea.recipes.loader import load_recipe, shipped_recipes
+from astrea.recipes.check import amiss
+from astrea.recipes.loader import load_recipe, load_with_origins, shipped_recipes
 from astrea.recipes.recipe import Recipe
 
 LARGER = ("small", "base", "large")
@@ -33,6 +34,17 @@ def test_they_are_listed_and_offered():
         load_recipe(Recipe, "smal")
     assert "'small'" in caught.value.hint
     assert "large" in caught.value.hint
+
+
+def test_neutral_is_tiny_from_other_parts_and_without_the_word_match_that_they_never_met():
+    tiny, neutral = load_recipe(Recipe, "tiny"), load_recipe(Recipe, "neutral")
+    assert tiny.pretrain == "shipped"
+    model = tiny.model.model_copy(update={"word_match": 0.0})
+    assert neutral == tiny.model_copy(update={"name": "neutral", "pretrain": "shipped-neutral", "model": model})
+    assert amiss(neutral, load_with_origins(Recipe, "neutral")[1]) == []
+    # What turns word match off itself is no contradiction of the base.
+    for word in ("model.findings=phrases", "model.strategy=sequence_concat"):
+        assert load_recipe(Recipe, "neutral", [word, "align.steps=0"]).pretrain == "shipped-neutral"
 
 
 @pytest.mark.parametrize("name", LARGER)

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
-from astrea.model.components import CARD, LANGUAGE, load_component, read_card, save_component
+from astrea.model.components import BUNDLED, CARD, LANGUAGE, load_component, read_card, save_component
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.recipe import LanguageModel
@@ -101,6 +101,20 @@ def test_an_altered_file_is_refused_by_name(folder):
 def test_a_missing_part_is_named(folder):
     with pytest.raises(AstreaError, match=r"other\.safetensors.*missing"):
         load_component(Small(), folder, "other")
+
+
+def test_a_part_that_a_card_takes_from_the_package_need_not_lie_in_the_folder(tmp_path):
+    card = tmp_path / CARD
+    card.write_text(json.dumps({"sha256": {"detection": read_card(BUNDLED)["sha256"]["detection"]}}))
+    one, two = COMPACT["detection"](), COMPACT["detection"]()
+    load_component(one, tmp_path, "detection")
+    load_component(two, BUNDLED, "detection")
+    assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
+    # Other bytes are nowhere, whatever the package has under that name.
+    card.write_text(json.dumps({"sha256": {"detection": "0" * 64}}))
+    with pytest.raises(AstreaError, match=r"detection\.safetensors: .*missing") as caught:
+        load_component(one, tmp_path, "detection")
+    assert str(tmp_path) in caught.value.message
 
 
 def test_a_part_that_the_card_does_not_know_is_refused(folder):

@@ -21,6 +21,9 @@ SHIPPED_NAME = "shipped"
 SHIPPED_PHOTO_NAME = "shipped-photo"
 """The same for the model that answers about photographs."""
 
+SHIPPED_NEUTRAL_NAME = "shipped-neutral"
+"""Wherever pretrained parts may be named, the shipped ones with the language model that has met none of the tasks."""
+
 MODULES = {
     "data": ("pyarrow",),
     "gguf": ("gguf",),

@@ -18,7 +18,13 @@ else:
 
 def arena(
     overrides: Overrides = None,
-    recipe: Annotated[str, typer.Option(help="Recipe that all variants start from: a name or a YAML file.")] = "tiny",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="Recipe that all variants start from: a name or a YAML file. neutral: its language model has met none "
+            "of the tasks; tiny: its language model was warmed up on them, as Astrea asks."
+        ),
+    ] = "neutral",
     strategies: Annotated[
         str | None,
         typer.Option(help="all, or variants and kinds (strategies, ablations, retraining, pairs), comma-separated."),

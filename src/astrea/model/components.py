@@ -16,11 +16,20 @@ from torch import Tensor, nn
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import atomic_path, sha256_file
+from astrea.common.installation import SHIPPED_NAME, SHIPPED_NEUTRAL_NAME
 from astrea.common.paths import is_file, read_json
 
 BUNDLED = Path(__file__).parents[1] / "world" / "weights"
+NEUTRAL = BUNDLED / "neutral"
+"""The language model that has read plain sentences alone; its card names the experts of `BUNDLED`."""
+
 CARD = "card.json"
 LANGUAGE = "language"
+
+
+def components_folder(pretrain: str) -> Path:
+    """The folder of the components that a recipe's ``pretrain`` names."""
+    return {SHIPPED_NAME: BUNDLED, SHIPPED_NEUTRAL_NAME: NEUTRAL}.get(pretrain) or Path(pretrain)
 
 
 def save_component(module: nn.Module, path: Path, *, settings: str = "") -> None:
@@ -54,17 +63,20 @@ def made_with(path: Path) -> str | None:
 
 
 def load_component(module: nn.Module, folder: Path, name: str) -> None:
-    """Fill a module with a component's weights, checked against the folder's card.
+    """Fill a module with a component's weights, checked against the folder's card. A component that is not in the
+    folder is the package's where the card names the bytes of that one.
 
     Raises:
         AstreaError: the file or the card is missing, altered, or of another size than the recipe asks for.
     """
-    path = folder / f"{name}.safetensors"
+    path, bundled = folder / f"{name}.safetensors", BUNDLED / f"{name}.safetensors"
     hint = "make the parts again with `astrea pretrain`, or use pretrain=shipped"
-    card = read_card(folder)
+    digest = read_card(folder).get("sha256", {}).get(name)
     if not is_file(path):
-        raise AstreaError(f"{path}: the pretrained part {name!r} is missing", hint)
-    if sha256_file(path) != card.get("sha256", {}).get(name):
+        if not is_file(bundled) or sha256_file(bundled) != digest:
+            raise AstreaError(f"{path}: the pretrained part {name!r} is missing", hint)
+        path = bundled
+    if sha256_file(path) != digest:
         raise AstreaError(f"{path}: its sha256 is not the one that {CARD} names", hint)
     fill(module, path, name)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from astrea.common.errors import AstreaError
+from astrea.common.installation import SHIPPED_NAME, SHIPPED_NEUTRAL_NAME
 from astrea.common.paths import exists, hint_for, is_file, missing
 from astrea.data.readers.sources import matching_files
 from astrea.experts.bank import expert_class
@@ -39,7 +40,8 @@ def _faults(recipe: Recipe) -> Iterator[tuple[Trail, str]]:
         check_source(recipe.llm)
     except AstreaError as error:
         yield ("llm", "checkpoint"), f"{error.message} -> {error.hint}"
-    if recipe.pretrain not in ("shipped", "scratch") and not is_file(f"{recipe.pretrain}/card.json"):
+    packaged = (SHIPPED_NAME, SHIPPED_NEUTRAL_NAME, "scratch")
+    if recipe.pretrain not in packaged and not is_file(f"{recipe.pretrain}/card.json"):
         yield ("pretrain",), f"{recipe.pretrain}/card.json {missing(f'{recipe.pretrain}/card.json')}"
     keys: tuple[Literal["train", "validation"], ...] = ("train", "validation")
     for key in keys:

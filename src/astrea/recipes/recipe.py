@@ -66,7 +66,11 @@ class Recipe(Part):
     name: str
     seed: int = 0
     threads: int = Field(2, ge=1)
-    pretrain: str = Field("shipped", description='"shipped", "scratch" or a folder of pretrained parts')
+    pretrain: str = Field(
+        "shipped",
+        description='"shipped"; "shipped-neutral", whose language model has met none of the tasks; "scratch"; or a '
+        "folder of pretrained parts",
+    )
     start: str | None = Field(
         None, description='a finished model to go on from ("shipped" or its folder), instead of parts; null = none'
     )

@@ -34,7 +34,7 @@ from astrea.experts.pretrained.entry import resolve
 from astrea.fusion.expand import expand_fusion
 from astrea.language.labels import LabelWords
 from astrea.language.new_words import grow_words, grown_tokenizer, in_known_words
-from astrea.model.components import BUNDLED
+from astrea.model.components import BUNDLED, components_folder
 from astrea.model.configuration import AstreaConfig
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
@@ -92,7 +92,7 @@ def add_expert(
     """
     check(model, recipe, name, share, folder)
     torch.set_num_threads(recipe.threads)
-    components = BUNDLED if recipe.pretrain in ("shipped", "scratch") else Path(recipe.pretrain)
+    components = BUNDLED if recipe.pretrain == "scratch" else components_folder(recipe.pretrain)
     alone = recipe.align.model_copy(update={"train": ("adapters",)})
     with locked_folder(folder, report=report, leaves_lock=False):
         expanded, tokenizer = expand(model, processor.tokenizer, name, entry, components=components, seed=recipe.seed)

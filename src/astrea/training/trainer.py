@@ -23,7 +23,7 @@ from astrea.evaluation.forgetting import KEPT
 from astrea.evaluation.own_data.confidence import estimator_of_records
 from astrea.language.gguf_source import as_folder, pinned
 from astrea.language.low_rank import merge
-from astrea.model.components import BUNDLED
+from astrea.model.components import components_folder
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import RECIPE
 from astrea.training.acceleration import with_compiler
@@ -172,7 +172,7 @@ def prepare(
     ranks: Distributed, recipe: Recipe, folder: Path, clock: dict[str, float], cache: FeatureCache, report: Reporter
 ) -> tuple[Assembled, TrainingContext]:
     """What the stages start from: pretrained components, the model, the data with what the experts see in it."""
-    components = BUNDLED if recipe.pretrain == "shipped" else Path(recipe.pretrain)
+    components = components_folder(recipe.pretrain)
     if recipe.pretrain == "scratch":
         components = folder / "parts"
         with timed(clock, "pretrain"), ranks.main_first():

@@ -20,7 +20,7 @@ from astrea.common.progress import SILENT, Reporter
 from astrea.confidence.estimator import FILE as DOUBT
 from astrea.evaluation.generate import Predictor
 from astrea.experts.bank import ExpertBank
-from astrea.model.components import BUNDLED, CARD, LANGUAGE, read_card, save_component
+from astrea.model.components import BUNDLED, CARD, LANGUAGE, components_folder, read_card, save_component
 from astrea.model.loading import load_model
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
@@ -136,7 +136,7 @@ def check_start(recipe: Recipe, run_folder: Path, components: Path) -> None:
     """
     if recipe.start is not None:
         return  # whatever that model started from, its experts are compared
-    start = {"shipped": BUNDLED, "scratch": run_folder / "parts"}.get(recipe.pretrain, Path(recipe.pretrain))
+    start = run_folder / "parts" if recipe.pretrain == "scratch" else components_folder(recipe.pretrain)
     its, wanted = (read_card(folder).get("sha256", {}).get(LANGUAGE) for folder in (start, components))
     if recipe.model.pretrained_llm and its != wanted:
         raise AstreaError(

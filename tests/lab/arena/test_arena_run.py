@@ -36,7 +36,8 @@ def folder(base, tmp_path_factory) -> Path:
 def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, command, said):
     first = folder / "cells" / "strategy-average-0.json"
     before = first.read_bytes()
-    asked = ("--strategies", "average,sequence_concat", "--seeds", 1, "--processes", 1, "--out", folder, *base)
+    asked = ("--strategies", "average,sequence_concat", "--recipe", "tiny", "--seeds", 1, "--processes", 1)
+    asked = (*asked, "--out", folder, *base)
     code, output = command(*asked)
     assert code == 0, output
     assert "1 of 2 runs are there already" in output
@@ -44,7 +45,7 @@ def test_an_interrupted_arena_goes_on_with_the_same_command(folder, base, comman
     assert first.read_bytes() == before
     made = json.loads((folder / "arena.json").read_text())
     assert set(made["strategies"]) == {"average", "sequence_concat"}
-    assert made["command"].startswith("astrea arena --strategies average,sequence_concat")
+    assert made["command"].startswith("astrea arena --strategies average,sequence_concat --recipe tiny")
     assert set(made["strategies"]["average"]["tasks"]) == set(TASKS)
     assert made["curves"]["sequence_concat"]["0"]  # the last step of tune is always a point
     assert made["strategies"]["average"]["difference"] is None  # there is no astrea to differ from

@@ -84,6 +84,13 @@ def test_the_students_teachers_are_the_base_recipes_experts_whole():
     assert made.distill.teachers == recipe.experts
 
 
+def test_where_there_is_no_word_match_nobody_runs_without_it():
+    neutral = variants(load_recipe(Recipe, "neutral"))
+    assert {each.name for each in EVERYONE} - {each.name for each in neutral} == {"word_match"}
+    resolved_all = [Run("neutral", (), each, 0).resolve() for each in neutral]
+    assert len({digest(each) for each in resolved_all}) == len(neutral)
+
+
 def test_choosing_by_name_and_kind():
     def names(wanted: str) -> list[str]:
         return [each.name for each in choose(EVERYONE, wanted)]

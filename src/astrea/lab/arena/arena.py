@@ -115,6 +115,7 @@ def run_arena(arena: Arena, *, report: Reporter = SILENT) -> tuple[dict[str, Any
             pool.run(arena.runs(finalists))
     made = {
         "recipe": arena.recipe,
+        "pretrain": base.pretrain,
         "command": arena.command,
         **collect(current(arena, everyone, report=report), best=best_on_validation(arena)),
         "measured_on": arena.test.split,

@@ -34,7 +34,7 @@ from astrea.lab.arena.training import Trained, keep, kept_training, train_one
 from astrea.lab.arena.variants import CURVES, Variant
 from astrea.lab.probes.probes import load_with_entropy, probe
 from astrea.lab.settings.reports import REPORTS, Measured
-from astrea.model.components import BUNDLED, CARD
+from astrea.model.components import CARD, components_folder
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Data, Recipe, World
@@ -65,6 +65,10 @@ PROBED = {
 }
 """By kind, the variants that are also masked, corrupted and so on (see `astrea.lab.probes.probes`): what their
 ingredient is for shows there rather than in the average."""
+
+FIRST_NAMES = {"neutral": "tiny"}
+"""Recipe -> the name that its runs are known by: the first were made before it was there, as runs of that other recipe
+with ``pretrain=FOLDER model.word_match=0``."""
 
 ASTREA = 8
 """The same for Astrea alone and its ablations: the others need not run again when its own code or defaults change."""
@@ -163,11 +167,12 @@ def digest(recipe: Recipe, test: TestSet | None = None, world: World | None = No
     """
     parts = "scratch"
     if recipe.pretrain != "scratch":
-        card = (BUNDLED if recipe.pretrain == "shipped" else Path(recipe.pretrain)) / CARD
+        card = components_folder(recipe.pretrain) / CARD
         with file_guard(card):
             parts = sha256_file(card)
     # Without what stands at its default: a new key leaves the runs that were made before it as they are.
     dumped = recipe.model_dump(mode="json", exclude={"threads", "pretrain", "runtime"}, exclude_defaults=True)
+    dumped["name"] = FIRST_NAMES.get(recipe.name, recipe.name)
     # Under the keys' first names, for the same reason.
     what = {"recipe": with_old_names(dumped), "parts": parts, "schema": SCHEMA}
     if recipe.model.strategy == "astrea":

@@ -221,6 +221,8 @@ def ablations(recipe: Recipe) -> list[Variant]:
         "expert_dropout": ("no expert dropout", "regularisation.expert_dropout=0"),
         "warm_language": ("the language model starts from random weights", "model.pretrained_llm=false"),
     }
+    if not recipe.model.word_match:  # it would be Astrea once more
+        del off["word_match"]
     # What left the default when it gained nothing (docs/lab-notes.md): to see whether that is still so.
     on = {
         "with_queue": ("contrast with a queue of 1,024", "contrast.queue=1024"),

@@ -14,7 +14,7 @@ KINDS = {"strategies": "Strategies", "ablations": "Ablations", "retraining": "Wi
 
 def made(arena: Mapping[str, Any]) -> list[Block]:
     """Command, commit, machine, seeds, and what each variant is."""
-    facts = {name: arena.get(name) for name in ("recipe", "measured_on", "sealed", "commit", "machines")}
+    facts = {name: arena.get(name) for name in ("recipe", "pretrain", "measured_on", "sealed", "commit", "machines")}
     facts |= {f"machine: {name}": value for name, value in part(arena, "machine").items()}
     rows = part(arena, "strategies")
     facts["seeds"] = ", ".join(dict.fromkeys(seed for name in rows for seed in part(rows, name, "values")))
