@@ -8,7 +8,7 @@ import torch
 from astrea.alignment.phrase_ids import MOST_PIECES, PhraseIds, name_ids, spell
 from astrea.alignment.phrases import NONE, phrase_adapter
 from astrea.language.labels import inside_a_sentence
-from phrase_experts import THINGS, Seer, Writer
+from phrase_experts import THINGS, Quiet, Seer, Writer
 
 
 class Tokenizer:
@@ -73,6 +73,40 @@ def test_without_a_name_or_features_a_phrase_is_not_read(ids):
     assert whole == [*without_name, *without_features]
     assert without_name
     assert without_features
+
+
+class Tagger(Quiet):
+    """Several things at once; one channel has no name."""
+
+    num_tokens = 1
+    width = 8
+    labels = ("cat", "dog", None, "red umbrella", *"efgh")
+    slots = {"tag": (0, 8)}
+    phrases = ("{tag:name};",)
+    multi_label = ("tag",)
+
+
+@pytest.mark.parametrize("findings", ["phrases", "written"])
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ((0.6, 0.9, 0.0, 0.0), ("dog", "cat")),
+        ((0.5, 0.4, 0.0, 0.51), ("red umbrella",)),
+        ((0.6, 0.0, 0.99, 0.0), ("cat",)),
+        ((0.5, 0.4, 0.99, 0.1), ()),
+        ((0.9, 0.8, 0.0, 0.7, 0.65, 0.6, 0.55, 0.51), ("cat", "dog", "red umbrella", "e", "f", "g")),
+    ],
+)
+def test_of_several_labels_all_that_are_likely_are_written_up_to_six(findings, weights, said):
+    ids = spell(findings, {"tagger": Tagger}, Tokenizer(), 1.0)
+    assert ids is not None
+    adapter = phrase_adapter("tagger", Tagger(), ids, findings, hidden=8, model_width=6)
+    row = torch.zeros(1, 1, Tagger.width)
+    row[..., : len(weights)] = torch.tensor(weights)
+    most = None if findings == "written" else MOST_PIECES
+    wanted = [token for name in said for token in name_ids(name, Tokenizer(), most)]
+    assert read(adapter, row) == ([*wanted, ord(";")] if said else [])
+    assert adapter.count == len(adapter.phrase) == adapter(row, torch.ones(1, 1), torch.ones(1, 1, 2)).ids.shape[1]
 
 
 def test_of_long_names_the_last_words_are_written():

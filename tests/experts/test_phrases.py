@@ -103,6 +103,19 @@ def test_what_does_not_fit_is_refused(slots, phrases, said):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("several", [("colour",), ("feature",), ("text",), (3,), (["thing"],)])
+def test_several_labels_are_of_a_slot_that_has_names(several):
+    wrong = type("Wrong", (Seer,), {"multi_label": several})
+    with pytest.raises(AstreaError, match=r"'seer': multi_label has .*no slot whose channels have names") as caught:
+        read_phrases("seer", wrong)
+    assert "thing" in caught.value.hint
+    right = type("Right", (Seer,), {"multi_label": ("thing",)})
+    parts = [part for phrase in read_phrases("seer", right) for part in phrase if isinstance(part, Slot)]
+    marked = {part.name: part.multi_label for part in parts}
+    assert marked["thing"]
+    assert sum(marked.values()) == 1
+
+
 def test_it_is_checked_when_the_class_is_looked_up():
     assert expert_class(f"{__name__}:Seer", allow_import=True) is Seer
     with pytest.raises(AstreaError, match="slot 'thing'"):

@@ -29,6 +29,9 @@ FREQUENCIES = 5
 NONE = -1
 """The id where there is no token of the language model's own."""
 
+MOST_LABELS = 6
+"""Names that are written out of a finding with several: as many as things in a drawn scene."""
+
 SHORTEST = 1e-6
 """Mixtures of words that are shorter than this are left as short, so that nothing is divided by zero."""
 
@@ -73,7 +76,8 @@ class FeatureToken(nn.Module):
 
 
 class PhraseAdapter(nn.Module):
-    """Every finding as its expert's phrases, one after another. Slots that are written out give the likeliest name.
+    """Every finding as its expert's phrases, one after another. Slots that are written out give the likeliest name, or
+    every likely one where several may hold.
 
     What no slot says (the exact place, the confidence, channels that stand in no phrase) is a residual of each phrase's
     first slot; it starts at nothing. A phrase whose first slot says nothing (no weight on any name, no text, features
@@ -163,8 +167,7 @@ class PhraseAdapter(nn.Module):
             elif part.kind == "text":
                 columns.append(pieces(features_BTC[..., part.start : part.stop], x_BTC, self.model_width))
             elif part.written:
-                ids = likeliest(self.names[part.name], features_BTC[..., part.start : part.stop])
-                columns.append(pieces(ids, x_BTC, self.model_width))
+                columns.append(pieces(written_out(part, self.names, features_BTC), x_BTC, self.model_width))
             else:
                 channels = x_BTC[..., part.start : part.stop]
                 token = self.slots[part.name](channels).unsqueeze(2)
@@ -174,7 +177,8 @@ class PhraseAdapter(nn.Module):
 
 
 class WrittenAdapter(nn.Module):
-    """Every finding written out in words: of every slot the likeliest name. Nothing in it learns.
+    """Every finding written out in words: of every slot the likeliest name, or every likely one where several may hold.
+    Nothing in it learns.
 
     Args:
         names: by slot, the tokens of every channel's name.
@@ -205,10 +209,11 @@ class WrittenAdapter(nn.Module):
                 if not isinstance(part, Slot):
                     columns.append(literal(part, features_BTC, self.model_width))
                     continue
-                channels = features_BTC[..., part.start : part.stop]
-                if part.kind == "words":
-                    channels = likeliest(self.names[part.name], channels)
-                columns.append(pieces(channels, features_BTC, self.model_width))
+                if part.kind == "text":
+                    ids = features_BTC[..., part.start : part.stop]
+                else:
+                    ids = written_out(part, self.names, features_BTC)
+                columns.append(pieces(ids, features_BTC, self.model_width))
             made.append(as_phrase(phrase, columns, None))
         if made:
             return joined(made)
@@ -316,10 +321,26 @@ def likeliest(names: list[list[int]], weight_BTN: Tensor) -> Tensor:
     return names_NP[weight_BTN.argmax(-1)].masked_fill((weight_BTN == 0).all(-1, keepdim=True), NONE)
 
 
+def likely(names: list[list[int]], weight_BTN: Tensor) -> Tensor:
+    """The tokens (B, T, `MOST_LABELS` * P, or fewer names) of every name that is more likely than not, likeliest
+    first."""
+    names_NP = torch.tensor(names, device=weight_BTN.device)
+    named = weight_BTN.masked_fill(names_NP[:, 0] == NONE, 0)
+    top = named.topk(min(MOST_LABELS, len(names)), sorted=True)
+    return names_NP[top.indices].masked_fill(top.values.unsqueeze(-1) <= 0.5, NONE).flatten(-2)
+
+
+def written_out(slot: Slot, names: Mapping[str, list[list[int]]], features_BTC: Tensor) -> Tensor:
+    """The tokens of a slot's names in every finding."""
+    weight_BTN = features_BTC[..., slot.start : slot.stop]
+    return (likely if slot.multi_label else likeliest)(names[slot.name], weight_BTN)
+
+
 def _length(part: Slot | Ids, names: Mapping[str, list[list[int]]]) -> int:
     """How many tokens a part of a phrase is."""
     if not isinstance(part, Slot):
         return len(part)
     if part.name in names:
-        return len(names[part.name][0])
+        pieces_of_one = len(names[part.name][0])
+        return pieces_of_one * min(MOST_LABELS, len(names[part.name])) if part.multi_label else pieces_of_one
     return part.stop - part.start if part.kind == "text" else 1

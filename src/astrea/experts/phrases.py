@@ -5,7 +5,8 @@ channels (`Expert.slots`), and what its channels are decides what it becomes:
 
 * words: channels have names in `Expert.labels`. One token, the mixture of the names' word embeddings; a channel without
   a name among them weighs nothing. ``{thing:name}`` writes out the likeliest name instead, in the language model's own
-  word pieces: nothing can be learned there, but a name of several words can be read, and repeated in an answer.
+  word pieces: nothing can be learned there, but a name of several words can be read, and repeated in an answer. Of a
+  slot in `Expert.multi_label`, every name that is more likely than not is written out.
 * feature: no channel has a name. One token, which the adapter makes of the channels.
 * text: the slot is called ``text``. Its channels are ids of the language model's own word pieces as whole numbers, -1
   where there are fewer, and each is a token.
@@ -37,13 +38,14 @@ MOST_PHRASES = 2
 @dataclass(frozen=True, slots=True)
 class Slot:
     """A group of channels in a phrase: ``start`` is the first one, ``stop`` the one behind the last. written: of words,
-    whether the likeliest name is written out."""
+    whether the likeliest name is written out. multi_label: of words, whether several names may hold at once."""
 
     name: str
     start: int
     stop: int
     kind: Literal["words", "feature", "text"]
     written: bool = False
+    multi_label: bool = False
 
 
 Phrase = tuple[str | Slot, ...]
@@ -57,9 +59,9 @@ def read_phrases(name: str, expert: type[Expert] | Expert) -> tuple[Phrase, ...]
         name: of the expert, for messages.
 
     Raises:
-        AstreaError: a slot lies outside of the channels, or one of text has names; or a phrase is malformed, names a
-            slot that the expert does not have, uses a channel twice, writes out what has no names, or has no slot at
-            all.
+        AstreaError: a slot lies outside of the channels, or one of text has names; one of several labels is none of
+            names; or a phrase is malformed, names a slot that the expert does not have, uses a channel twice, writes
+            out what has no names, or has no slot at all.
     """
     slots = slots_of(name, expert)
     phrases = expert.phrases
@@ -109,7 +111,15 @@ def slots_of(name: str, expert: type[Expert] | Expert) -> dict[str, Slot]:
     Raises:
         AstreaError: see `read_phrases`.
     """
-    return {slot.name: slot for slot in _slots(name, expert)}
+    found = {slot.name: slot for slot in _slots(name, expert)}
+    for slot in expert.multi_label:
+        if not isinstance(slot, str) or slot not in found or found[slot].kind != "words":
+            raise AstreaError(
+                f"expert {name!r}: multi_label has {shortened(repr(slot))}, no slot whose channels have names",
+                f"the expert's slots: {', '.join(found) or 'none'}",
+            )
+        found[slot] = replace(found[slot], multi_label=True)
+    return found
 
 
 def _slots(name: str, expert: type[Expert] | Expert) -> Iterator[Slot]:

@@ -118,6 +118,8 @@ class Expert(nn.Module, ABC):
             the adapter starts as the weighted mixture of the language model's embeddings of those names.
         slots: groups of channels that stand in phrases: name -> the first channel and the one behind the last.
         phrases: how a finding is written for the language model, in words and slots; see `astrea.experts.phrases`.
+        multi_label: slots of which any number of names may hold at once; their channels are probabilities, each for
+            itself.
         picture: what `forward` and `readings` are given: "square", pictures fitted into one square (B, 3, H, W), or
             "original", a list of B pictures (3, H, W), each of its own size, as they are. Places and boxes are shares
             of what is given. Where only squares are at hand, the list holds those.
@@ -128,6 +130,7 @@ class Expert(nn.Module, ABC):
     labels: tuple[str | None, ...]
     slots: Mapping[str, tuple[int, int]] = {}
     phrases: tuple[str, ...] = ()
+    multi_label: tuple[str, ...] = ()
     picture: Literal["square", "original"] = "square"
 
     @classmethod

@@ -153,6 +153,7 @@ def strategies(recipe: Recipe) -> list[Variant]:
             peer(f"routed_{policy}", "routed", note, f"model.options={{policy: {policy}}}")
             for policy, note in ROUTED.items()
         ),
+        peer("written", "sequence_concat", "findings as words, after Socratic Models", "model.findings=written"),
         peer("mova", "mova", "coarse to fine, after MoVA"),
         # MoAI verbalises what its experts see with the language model's own words, so it starts at them too.
         peer("moai", "moai", "expert words compressed and gated, after MoAI", "model.word_start=true"),

@@ -41,6 +41,7 @@ class ClassificationExpert(Expert):
     width = len(labels)
     slots = {"tag": (0, width - 1)}
     phrases = ("{tag} ;",)
+    multi_label = ("tag",)
 
     def __init__(self, *, only: Sequence[str] = ()) -> None:
         super().__init__()
