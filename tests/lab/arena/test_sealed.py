@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from astrea.common.errors import AstreaError
+from astrea.common.paths import MOST_JSON
 from astrea.common.progress import Reporter
 from astrea.common.seeds import sample_indices
 from astrea.lab.arena import training
@@ -67,6 +68,28 @@ def test_a_sealed_test_set_is_measured_on_once_and_named(pretended, tmp_path):
         with pytest.raises(AstreaError, match=r"sealed-7\.json was measured"):
             run_arena(arena(tmp_path / folder, TestSet(sealed=7)), report=Reporter())
     run_arena(arena(tmp_path / "a", TestSet(sealed=8)), report=Reporter())
+
+
+@pytest.mark.parametrize("folder", ["a", "b"])
+@pytest.mark.parametrize("content", [b'{"sealed": 7, "strat', b"", b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_may_name_the_seed(tmp_path, folder, content):
+    damaged = tmp_path / folder / "old results.json"
+    damaged.parent.mkdir()
+    damaged.write_bytes(content)
+    with pytest.raises(AstreaError, match=r"--sealed 7: file .*old results\.json is damaged") as raised:
+        refuse_used(TestSet(sealed=7), tmp_path / "a", World())
+    assert "restore the file" in raised.value.hint
+    damaged.rename(tmp_path / "old results.json")  # moved away, as the hint has it
+    refuse_used(TestSet(sealed=7), tmp_path / "a", World())
+
+
+def test_what_cannot_be_a_result_file_names_no_seed(tmp_path):
+    (tmp_path / "a" / "folder.json").mkdir(parents=True)
+    (tmp_path / "a" / "list.json").write_text("[7]")
+    (tmp_path / "a" / "lines.jsonl").write_text('{"sealed": 7}\n{"sealed": 7}')
+    with (tmp_path / "a" / "annotations.json").open("wb") as file:
+        file.truncate(MOST_JSON + 1)  # sparse: it takes no room on the disk
+    refuse_used(TestSet(sealed=7), tmp_path / "a", World())
 
 
 def test_the_open_test_sets_seed_is_not_sealed(tmp_path):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from astrea.common.errors import AstreaError
-from astrea.common.paths import is_folder, list_folder, read_json
+from astrea.common.paths import MOST_JSON, is_file, is_folder, list_folder, read_json, size_of
 from astrea.recipes.recipe import World
 
 TEST, VALIDATION = "test", "validation"
@@ -57,7 +57,8 @@ def refuse_used(test: TestSet, folder: Path, world: World) -> None:
         folder: of the arena; result files are looked for in it and in the folders beside it. world: of the base recipe.
 
     Raises:
-        AstreaError: the seed is that of the open test set, or a result file names it.
+        AstreaError: the seed is that of the open test set, a result file names it, or a file that may be a result file
+            cannot be read, so that nobody knows which seed it names.
     """
     if test.sealed is None:
         return
@@ -68,14 +69,23 @@ def refuse_used(test: TestSet, folder: Path, world: World) -> None:
     beside = [each for each in list_folder(parent) if is_folder(each)] if is_folder(parent) else []
     for place in dict.fromkeys([folder.absolute(), *beside]):
         for path in (one for one in (list_folder(place) if is_folder(place) else []) if one.suffix == ".json"):
-            if _sealed_by(path) == test.sealed:
+            if _sealed_by(path, test.sealed) == test.sealed:
                 raise AstreaError(f"--sealed {test.sealed}: {path} was measured on the test set of this seed", hint)
 
 
-def _sealed_by(path: Path) -> object:
-    """The sealed seed that a result file names; None for other files."""
+def _sealed_by(path: Path, asked: int) -> object:
+    """The sealed seed that a result file names; None for other files.
+
+    Raises:
+        AstreaError: it cannot be read.
+    """
+    if not is_file(path) or size_of(path) > MOST_JSON:  # no result file is this large, but annotations of pictures are
+        return None
     try:
         found = read_json(path)
-    except AstreaError:
-        return None
+    except AstreaError as error:
+        raise AstreaError(
+            f"--sealed {asked}: {error.message}; it may be the result of a measurement on the test set of this seed",
+            "restore the file, or move it out of the arena's folder and of the folders beside it if it is no result",
+        ) from error
     return found.get("sealed") if isinstance(found, dict) else None
