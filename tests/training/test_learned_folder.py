@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
+from astrea.language import checkpoint
 from astrea.model.explanation import explain
 from astrea.model.loading import LEARNED, load_model
 from astrea.recipes.loader import load_recipe
@@ -89,6 +90,12 @@ def test_it_answers_as_the_runs_own_model_does(run, learned):
     ids = torch.arange(5, 25)[None]
     with torch.no_grad():
         torch.testing.assert_close(whole(input_ids=ids).logits, small(input_ids=ids).logits, atol=0.05, rtol=0)
+
+
+def test_loading_reads_no_plain_sentences(learned, monkeypatch):
+    """They are for comparing before and after training."""
+    monkeypatch.setattr(checkpoint, "reference_outputs", lambda *_: pytest.fail("they were read"))
+    load_model(learned)
 
 
 def test_it_holds_nothing_that_packages_have(run, learned):

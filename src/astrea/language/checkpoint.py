@@ -39,19 +39,20 @@ SLACK = 1 << 20
 
 
 class Loaded(NamedTuple):
-    """A checkpoint. reference: what it says of plain sentences before anything is changed; None if its weights are
-    fresh."""
+    """A checkpoint. reference: what it says of plain sentences before anything is changed; None if nobody asked for it,
+    or its weights are fresh."""
 
     model: PreTrainedModel
     tokenizer: Tokenizer
     reference: ReferenceOutputs | None
 
 
-def load_language(language: LanguageModel, *, pretrained: bool = True) -> Loaded:
+def load_language(language: LanguageModel, *, pretrained: bool = True, reference: bool = False) -> Loaded:
     """The language model and tokenizer of a recipe's checkpoint, with ``<image>`` and a padding token.
 
     Args:
-        pretrained: False = the same architecture with fresh weights.
+        pretrained: False = the same architecture with fresh weights. reference: whether plain sentences are read, to be
+            compared with later: a pass over the model, and the scores of every word in memory.
 
     Raises:
         AstreaError: there is no such checkpoint, its commit is not pinned, its files are damaged, pickled, too large or
@@ -91,12 +92,12 @@ def load_language(language: LanguageModel, *, pretrained: bool = True) -> Loaded
     if not isinstance(getattr(model.config, "hidden_size", None), int):
         raise AstreaError(f"the checkpoint {folder} is no text-only language model", "name one of text alone")
     check_language_model(model, f"the checkpoint {folder}")
-    reference = None
-    if pretrained:
+    said = None
+    if pretrained and reference:
         known = max(tokenizer.get_vocab().values()) + 1
-        reference = reference_outputs(lambda ids, _: model(input_ids=ids, use_cache=False).logits, tokenizer, known)
+        said = reference_outputs(lambda ids, _: model(input_ids=ids, use_cache=False).logits, tokenizer, known)
     grow(model, tokenizer, prepare_tokenizer(tokenizer))
-    return Loaded(model, tokenizer, reference)
+    return Loaded(model, tokenizer, said)
 
 
 def trained_word_match(config: Any) -> float:

@@ -96,8 +96,8 @@ def random_weights(recipe: Recipe) -> str | None:
 
 
 class Assembled(NamedTuple):
-    """A recipe's model. reference: what its language model said of plain sentences when it was loaded; None if that
-    has no checkpoint, or fresh weights."""
+    """A recipe's model. reference: what its language model said of plain sentences when it was loaded; None if nobody
+    asked for it, or that has no checkpoint, or fresh weights."""
 
     model: AstreaForConditionalGeneration
     tokenizer: PreTrainedTokenizerBase
@@ -137,25 +137,32 @@ def untrained_word_match(recipe: Recipe, text: PreTrainedConfig) -> str | None:
 
 
 def assemble(recipe: Recipe, components: Path | None) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
-    """`assemble_with_reference` without what the language model said."""
-    return assemble_with_reference(recipe, components)[:2]
-
-
-def assemble_with_reference(recipe: Recipe, components: Path | None) -> Assembled:
     """Build the model of a recipe; fill experts and language model from a folder of components (None: leave them
     fresh). A language model with a checkpoint comes from there instead, and one that is only described has
     random weights.
 
     Adapters start at the words of their expert's channels, after the language model's weights are in.
     """
+    return _assembled(recipe, components, reference=False)[:2]
+
+
+def assemble_with_reference(recipe: Recipe, components: Path | None) -> Assembled:
+    """`assemble`, and what the language model says of plain sentences before it is built in."""
+    return _assembled(recipe, components, reference=True)
+
+
+def _assembled(recipe: Recipe, components: Path | None, *, reference: bool) -> Assembled:
+    """See `assemble`. reference: whether the language model reads plain sentences first."""
     entries = {name: resolve(name, entry) for name, entry in recipe.experts.items()}
     declared = expert_specs(entries)
     torch.manual_seed(recipe.seed)
     language: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    reference: ReferenceOutputs | None = None
+    said: ReferenceOutputs | None = None
     if recipe.llm.checkpoint is not None:
-        language, tokenizer, reference = load_language(recipe.llm, pretrained=recipe.model.pretrained_llm)
+        language, tokenizer, said = load_language(
+            recipe.llm, pretrained=recipe.model.pretrained_llm, reference=reference
+        )
     else:
         builtin = tiny_language()
         tokenizer = builtin.tokenizer(declared.values())
@@ -195,7 +202,7 @@ def assemble_with_reference(recipe: Recipe, components: Path | None) -> Assemble
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         # Only the older, re-entrant kind of checkpointing needs gradients of frozen word embeddings.
         model.disable_input_require_grads()
-    return Assembled(model, tokenizer, reference)
+    return Assembled(model, tokenizer, said)
 
 
 def processor_of(model: AstreaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> AstreaProcessor:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
@@ -41,7 +42,7 @@ from astrea.model.processing import AstreaProcessor
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.renamed import with_new_names
 from astrea.recipes.runtime import Runtime
-from astrea.training.assembly import Assembled, assemble_with_reference, processor_of
+from astrea.training.assembly import assemble, processor_of
 from astrea.training.extras import require_extras
 from astrea.training.start import check_fits
 
@@ -61,8 +62,10 @@ def is_needed(name: str) -> bool:
     return is_adapter(name) or (name.startswith(DRAWN) and not name.endswith(FROM_WORDS))
 
 
-def start_of(recipe: Recipe, cache: Path, report: Reporter = SILENT) -> Assembled:
-    """What a recipe's run starts from, made from packages alone.
+def start_of(
+    recipe: Recipe, cache: Path, report: Reporter = SILENT
+) -> tuple[AstreaForConditionalGeneration, PreTrainedTokenizerBase]:
+    """The model that a recipe's run starts from, made from packages alone, and its tokenizer.
 
     Args:
         recipe: `packaged`. cache: where the language model is kept, no longer quantised.
@@ -71,7 +74,7 @@ def start_of(recipe: Recipe, cache: Path, report: Reporter = SILENT) -> Assemble
         AstreaError: a package or a library is missing, or another version is there; says what to install.
     """
     require_packages(recipe)
-    return assemble_with_reference(recipe.model_copy(update={"llm": as_folder(recipe.llm, cache, report)}), BUNDLED)
+    return assemble(recipe.model_copy(update={"llm": as_folder(recipe.llm, cache, report)}), BUNDLED)
 
 
 def require_packages(recipe: Recipe) -> None:
@@ -126,7 +129,7 @@ def load_learned(
     about = read_json(folder / ABOUT, MAX_JSON_BYTES)
     if about.get("format") != FORMAT or sha256_file(folder / LEARNED) != about.get("sha256"):
         raise AstreaError(f"{folder / LEARNED} is not the file that {ABOUT} names by its sha256", AGAIN)
-    model, tokenizer, _ = start_of(recipe, cache or user_cache(), report)
+    model, tokenizer = start_of(recipe, cache or user_cache(), report)
     check_experts(model, config, about)
     if (words := config.text_config.vocab_size) != model.config.text_config.vocab_size:
         raise AstreaError(f"{folder / 'config.json'} has {words} words, its language model another number", AGAIN)

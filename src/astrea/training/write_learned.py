@@ -58,7 +58,7 @@ def write_learned(
     if not is_file(model_folder / "config.json"):
         raise AstreaError(f"{run} is not finished: it has no model", f"go on with: astrea train --resume {run}")
     check_empty(folder)
-    start = start_of(recipe, cache or user_cache(), report).model
+    start, _ = start_of(recipe, cache or user_cache(), report)
     known = fingerprints(start)
     learned = learned_tensors(start.state_dict(), finished_weights(run, recipe, report), model_folder / WEIGHTS)
     config = start.config
