@@ -128,6 +128,19 @@ class AstreaProcessor(ProcessorMixin):
             raise AstreaError("videos and audio are not supported", "Astrea reads texts and pictures; leave them out")
         return self._batch(images, text, call_options(options), known_tensors(return_tensors), None)
 
+    def text_row(self, text: str, pictures: Sequence[Any]) -> TextRow:
+        """One text in tokens, M placeholders per picture among them, for whoever has tensors of the pictures already.
+
+        Args:
+            text: with one ``<image>`` per picture. pictures: are only counted.
+
+        Raises:
+            AstreaError: as `__call__` of a text.
+        """
+        row = self._row("", text, self.max_length, True)
+        check_marks([row.ids.count(self.image_token_id)], pictures)
+        return self._grown(row, self.max_length, False)
+
     def apply_chat_template(  # type: ignore[override]
         self,
         conversation: Any,

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from astrea.common.errors import AstreaError
 from astrea.model.processing import CHARACTERS_PER_TOKEN, AstreaProcessor
 from astrea.serving.errors import ApiError, refused
@@ -95,5 +97,5 @@ def prompt_of(
         AstreaError: the model cannot be asked this.
     """
     text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    found = processor(images=[picture.pixels for picture in pictures] or None, text=[text])
-    return Prompt(found["input_ids"][0], found["question_mask"][0].bool(), tuple(pictures), without)
+    row = processor.text_row(text, pictures)
+    return Prompt(torch.tensor(row.ids), torch.tensor(row.asked), tuple(pictures), without)
