@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from astrea import __version__
 from command_line import Astrea, refused
 
 BAD = {
@@ -151,6 +152,7 @@ def test_a_current_folder_that_is_gone_and_a_full_device_are_told(
     refused(astrea("validate", "rows.jsonl"), "the current folder is no longer there")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text('{"image": "a.png", "caption": "a"}\n')
-    with open("/dev/full", "w") as full:
-        monkeypatch.setattr(sys, "stdout", full)
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
         assert astrea("validate", "rows.jsonl").err.count("error: writing failed: no space left on device") == 1
+    assert astrea("--version").out == f"astrea {__version__}\n"  # and nothing of what could not be written

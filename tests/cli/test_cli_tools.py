@@ -35,7 +35,7 @@ def test_retrieve(astrea: Astrea, tiny_folder: Path, album: Path):
     assert all(Path(hit["image"]).is_file() for hit in hits)
     assert "left out: image" in result.err
     plain = astrea("retrieve", tiny_folder, album, "a red sun.", "--top", 3)
-    lines = [line.split(maxsplit=1) for line in plain.out.splitlines() if line]
+    lines = [line.split(maxsplit=1) for line in plain.out.splitlines()]
     assert [words[1:] for words in lines] == [[hit["image"]] for hit in hits], repr(plain.out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 
 import pytest
@@ -52,6 +53,28 @@ def test_tables_and_styled_texts_are_escaped_too():
     assert out.count("[red]d[/red] :cat:") == 3
     assert "x\\x1by" in out
     assert shown(Text("x\x1b\x9by", style="red")) == "x\\x1b\\x9by\n"
+
+
+class Device(io.StringIO):
+    """A device that is full for a while."""
+
+    full = True
+
+    def flush(self) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+
+def test_what_could_not_be_written_is_not_written_later():
+    device = Device()
+    console = PlainConsole(file=device, width=120)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no space left"):
+            console.print("lost")
+    device.full = False
+    device.truncate(device.seek(0))
+    console.print("next")
+    assert device.getvalue() == "next\n"
 
 
 def test_its_own_colours_remain():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -31,6 +32,16 @@ class PlainConsole(Console):
     """A console that shows what it is given letter by letter: strings hold no markup and no emoji codes, and what is
     not printable is escaped, in tables and styled texts too. Newlines stay: `printable` is for what must be one line.
     """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As the base class has it. What could not be written is lost, not written later in front of something else."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            with suppress(OSError):  # as the file tries again to write what it holds of it
+                self.begin_capture()
+                self.end_capture()
+            raise
 
     def render_str(self, text: str, **options: Any) -> Text:
         """As the base class has it, but for markup and emoji codes."""
