@@ -5,26 +5,28 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load
+from safetensors.torch import save_file
 
 from astrea.common.errors import AstreaError
-from astrea.experts.protocol import ExpertFeatures
+from astrea.experts.bank import ExpertBank
+from astrea.experts.protocol import ExpertFeatures, Reading
 from astrea.model.loaded import LoadedModel
 from astrea.serving import expert_process
-from astrea.serving.expert_process import (
-    ExpertProcess,
-    ExpertsElsewhere,
-    answer,
-    look_when_asked,
+from astrea.serving.expert_messages import (
+    Request,
     packed,
     packed_pictures,
-    placed,
+    packed_readings,
     unpacked,
     unpacked_pictures,
+    unpacked_readings,
 )
+from astrea.serving.expert_process import ExpertProcess, ExpertsElsewhere, answer, look_when_asked, placed
+from astrea.serving.local import Asker
 
 
 class Pipe:
@@ -49,6 +51,10 @@ class Sizes:
     def __call__(self, pixels_N3SS, names, originals=None) -> dict[str, ExpertFeatures]:
         sizes = [[float(side) for side in one.shape[1:]] for one in (originals or pixels_N3SS)]
         return {"sizes": ExpertFeatures(torch.tensor(sizes)[:, None], torch.ones(len(sizes), 1))}
+
+    def readings(self, pixels_N3SS, originals=None, sizes=None) -> list[dict[str, Reading]]:
+        shown = [list(one.shape[1:]) for one in (originals or pixels_N3SS)]
+        return [{"sizes": Reading("sizes", labels=[str(one), str(sizes)])} for one in shown]
 
 
 class Unsendable(torch.nn.Module):
@@ -81,6 +87,7 @@ def check_same(apart: ExpertProcess, loaded: LoadedModel) -> None:
         assert (there[name].places is None) == (features.places is None)
     last = loaded.model.experts.names[-1]
     assert list(apart(pixels[:1], [last])) == [last]
+    assert not Path(apart._folder.name).exists()
 
 
 def test_another_process_gives_the_same_and_its_failures_are_told_here(apart: ExpertProcess, loaded: LoadedModel):
@@ -90,31 +97,79 @@ def test_another_process_gives_the_same_and_its_failures_are_told_here(apart: Ex
     check_same(apart, loaded)
 
 
+def test_answers_and_readings_are_those_of_experts_in_the_servers_process(
+    apart: ExpertProcess, loaded: LoadedModel, pictures, monkeypatch: pytest.MonkeyPatch
+):
+    content = [{"type": "image"}, {"type": "text", "text": "what colour is the cat?"}]
+
+    def asked() -> tuple[list[str], list[dict[str, object]]]:
+        with Asker(loaded) as asker:
+            shown = [asker.picture(picture) for picture in pictures[:2]]
+            turns = [{"role": "user", "content": content}]
+            answers = [asker.submit(turns, [one], most=6) for one in shown]
+            return [one.text() for one in answers], asker.engine.readings(shown)
+
+    here = asked()
+    for method in ("forward", "readings"):
+        monkeypatch.setattr(ExpertBank, method, lambda *_, **__: pytest.fail("the server's own experts were asked"))
+    monkeypatch.setattr("astrea.serving.engine.placed", lambda experts, apart_or_not: apart)
+    monkeypatch.setattr(apart, "close", lambda: None)  # other tests ask it, too
+    assert asked() == here
+    assert here[1][0]["segmentation"]["mask"]
+
+
+def test_a_process_that_was_closed_stays_closed(apart: ExpertProcess, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(apart, "_closed", True)
+    with pytest.raises(ExpertsElsewhere, match="closed"):
+        apart(torch.zeros(1, 3, 8, 8))
+
+
 def test_pictures_as_they_are_go_along_where_they_are_given():
     pixels, originals = torch.rand(2, 3, 4, 4), [torch.randint(0, 256, (3, 2, n), dtype=torch.uint8) for n in (5, 9)]
-    file = packed_pictures(pixels, originals)
-    again, whole = unpacked_pictures(load(file))
+    again, whole = unpacked_pictures(packed_pictures(pixels, originals))
     assert torch.equal(again, pixels)
     assert all(map(torch.equal, whole, originals))
-    file = packed_pictures(pixels, None)
-    assert list(load(file)) == ["pixels"]
-    assert unpacked_pictures(load(file))[1] is None
+    assert unpacked_pictures(packed_pictures(pixels, None))[1] is None
 
 
-def test_an_expert_there_reads_pictures_as_they_are(monkeypatch: pytest.MonkeyPatch):
+def test_an_expert_there_reads_pictures_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """What the other process does, without another process."""
     monkeypatch.setattr(expert_process.signal, "signal", lambda *_: None)
     pixels, originals = torch.zeros(2, 3, 4, 4), [torch.zeros(3, 2, n, dtype=torch.uint8) for n in (5, 9)]
+    whole, square = packed_pictures(pixels, originals), packed_pictures(pixels, None)
+    save_file({}, tmp_path / "none")
+    asked = Request(["sizes"]).written()
+    shown = Request(None, [(5, 2), (9, 2)]).written()
     pipe = Pipe(
-        pickle.dumps(Sizes()),
-        *(b'["sizes"]', packed_pictures(pixels, originals)),
-        *(b'["sizes"]', packed_pictures(pixels, None)),
+        pickle.dumps(Sizes()), *(asked, whole), *(asked, square), *(shown, whole), *(Request().written(), square)
     )
-    look_when_asked(pipe, torch.get_num_threads())
-    assert pipe.sent[::2] == [b"null", b"null"]
-    whole, square = (unpacked(load(sent), ["sizes"])["sizes"].tokens for sent in pipe.sent[1::2])
-    assert whole[:, 0].tolist() == [[2, 5], [2, 9]]
-    assert square[:, 0].tolist() == [[4, 4], [4, 4]]
+    look_when_asked(pipe, torch.get_num_threads(), tmp_path / "none")
+    assert pipe.sent[:1] == [expert_process.READY]
+    assert pipe.sent[1::2] == [b"null"] * 4
+    seen = [unpacked(sent, ["sizes"])["sizes"].tokens[:, 0].tolist() for sent in pipe.sent[2:5:2]]
+    assert seen == [[[2, 5], [2, 9]], [[4, 4], [4, 4]]]
+    read = [[row["sizes"].labels for row in unpacked_readings(sent)] for sent in pipe.sent[6::2]]
+    assert read[0] == [["[2, 5]", "[(5, 2), (9, 2)]"], ["[2, 9]", "[(5, 2), (9, 2)]"]]
+    assert read[1] == [["[4, 4]", "None"]] * 2
+
+
+def test_readings_come_back_as_they_went():
+    masks = torch.arange(24).view(2, 3, 4)  # of one batch, in one memory
+    boxes = [(0.1, 1 / 3, 0.5, 1.0), (0.0, 0.0, 1.0, 1.0)]
+    there = [
+        {"one.of two": Reading("one.of two", boxes, ["a", "b"], [0.7, 1 / 7]), "mask": Reading("mask", mask=masks[0])},
+        {"one.of two": Reading("one.of two"), "mask": Reading("mask", mask=masks[1].T, caption='"quoted"\n\ud800 é')},
+    ]
+    back = unpacked_readings(packed_readings(there))
+    for row, other in zip(back, there, strict=True):
+        assert list(row) == list(other)
+        for name, reading in row.items():
+            assert (reading.mask is None) == (other[name].mask is None)
+            assert reading.mask is None or torch.equal(reading.mask, other[name].mask)
+            assert [getattr(reading, part) for part in ("expert", "boxes", "labels", "scores", "caption")] == [
+                getattr(other[name], part) for part in ("expert", "boxes", "labels", "scores", "caption")
+            ]
+    assert unpacked_readings(packed_readings([])) == []
 
 
 @pytest.mark.slow
@@ -131,9 +186,9 @@ def test_features_come_back_as_they_went_in_any_type():
         "without.places": ExpertFeatures(torch.rand(2, 1, 5), torch.rand(2, 1)),
     }
     pipe = Pipe()
-    answer(pipe, lambda: features)
+    answer(pipe, lambda: packed(features))
     assert pipe.sent == [b"null", packed(features)]
-    back = unpacked(load(pipe.sent[1]), list(features))
+    back = unpacked(pipe.sent[1], list(features))
     for name, one in features.items():
         assert torch.equal(back[name].tokens, one.tokens)
         assert torch.equal(back[name].confidence, one.confidence)
@@ -142,10 +197,10 @@ def test_features_come_back_as_they_went_in_any_type():
 
 
 def test_words_of_unforeseen_failures_stay_there():
-    def refuses() -> dict[str, ExpertFeatures]:
+    def refuses() -> bytes:
         raise AstreaError("a picture is too narrow", "cut it")
 
-    def fails() -> dict[str, ExpertFeatures]:
+    def fails() -> bytes:
         raise ValueError("what a client has sent")
 
     pipe = Pipe()
@@ -172,9 +227,7 @@ def test_where_experts_are_placed(loaded: LoadedModel, monkeypatch: pytest.Monke
 def test_parts_that_share_memory_are_sent_too():
     whole = torch.rand(2, 3, 4)
     features = {"mine": ExpertFeatures(whole, whole[:, :, 0], whole[..., :2])}
-    pipe = Pipe()
-    answer(pipe, lambda: features)
-    back = unpacked(load(pipe.sent[1]), ["mine"])["mine"]
+    back = unpacked(packed(features), ["mine"])["mine"]
     assert torch.equal(back.tokens, whole)
     assert torch.equal(back.confidence, whole[:, :, 0])
     assert torch.equal(back.places, whole[..., :2])

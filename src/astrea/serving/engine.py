@@ -158,13 +158,13 @@ class Engine:
         return done
 
     def readings(self, pictures: Sequence[Picture]) -> list[dict[str, dict[str, Any]]]:
-        """What every expert saw in pictures, as JSON; boxes and masks are those of the picture, not of its square. In
-        the engine's thread."""
+        """What every expert saw in pictures, as JSON; boxes and masks are those of the picture, not of its square. From
+        any thread but the engine's, which would wait for the experts meanwhile."""
         pixels = torch.stack([picture.pixels for picture in pictures]).to(self.model.device)
         side = pixels.shape[-1]
         sizes = [picture.size or (side, side) for picture in pictures]
-        with self.features.lock:
-            found = self.model.experts.readings(pixels, originals_of(pictures), sizes)
+        with self.features.lock, torch.inference_mode():
+            found = self._experts.readings(pixels, originals_of(pictures), sizes)
         return [
             {name: {**reading.as_dict(), "mask": mask_rows(reading.mask)} for name, reading in one.items()}
             for one in found

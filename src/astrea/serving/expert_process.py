@@ -10,25 +10,37 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import pickle
 import signal
+import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from astrea.common.errors import AstreaError
+from astrea.common.paths import file_guard
 from astrea.experts.bank import ExpertBank
-from astrea.experts.feature_tensors import feature_tensors
-from astrea.experts.protocol import ExpertFeatures
+from astrea.experts.protocol import ExpertFeatures, Reading
+from astrea.serving.expert_messages import (
+    Request,
+    packed,
+    packed_pictures,
+    packed_readings,
+    read_request,
+    unpacked,
+    unpacked_pictures,
+    unpacked_readings,
+)
 from astrea.serving.features import Experts
 from astrea.serving.logs import log, log_failure, log_to_standard_error
+from astrea.serving.shared_weights import pack, unpack
 
-PIXELS, ORIGINAL = "pixels", "original."
+READY = b"ready"
 
 
 def placed(experts: ExpertBank, apart: bool | None) -> Experts:
@@ -62,11 +74,12 @@ class ExpertsElsewhere(RuntimeError):
 
 
 class ExpertProcess:
-    """A bank of experts that computes in another process. It has a copy of their weights; nothing that clients send is
-    ever unpickled there or here: pictures go and features come as safetensors.
+    """A bank of experts that computes in another process. Both map the same file of weights, so that these are in
+    memory once. Nothing that clients send is ever unpickled there or here: pictures go and what experts give comes as
+    safetensors.
 
     Args:
-        experts: a bank on the processor. threads: how many the other process computes with.
+        experts: a bank on the processor that does not learn. threads: how many the other process computes with.
 
     Raises:
         AstreaError: the experts cannot be sent to another process, such as those of a class that can't be imported.
@@ -76,6 +89,7 @@ class ExpertProcess:
         self.names = tuple(experts.names)
         self._experts, self._threads = experts, threads
         self._lock = threading.Lock()
+        self._closed = False
         self._begin()
 
     def takes_original(self, name: str) -> bool:
@@ -90,35 +104,41 @@ class ExpertProcess:
         Raises:
             AstreaError: an expert refuses. ExpertsElsewhere: it fails, or its process ends twice.
         """
-        wanted, pictures = list(self.names if names is None else names), packed_pictures(pixels_N3SS, originals)
-        with self._lock:
-            try:
-                return self._ask(pictures, wanted)
-            except (EOFError, OSError):
-                self._end()
-                self._begin()
-            try:
-                return self._ask(pictures, wanted)
-            except (EOFError, OSError) as error:
-                raise ExpertsElsewhere("the experts' process has ended") from error
+        wanted = list(self.names if names is None else names)
+        return unpacked(self._asked(Request(wanted), packed_pictures(pixels_N3SS, originals)), wanted)
+
+    def readings(
+        self,
+        pixels_N3SS: Tensor,
+        originals: Sequence[Tensor] | None = None,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[dict[str, Reading]]:
+        """As `ExpertBank`, otherwise as a call."""
+        request = Request(None, None if sizes is None else list(sizes))
+        return unpacked_readings(self._asked(request, packed_pictures(pixels_N3SS, originals)))
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, for good."""
         with self._lock:
+            self._closed = True
             self._end()
 
     def _begin(self) -> None:
+        with file_guard("the folder for temporary files"):
+            self._folder = tempfile.TemporaryDirectory(prefix="astrea-experts-", ignore_cleanup_errors=True)
+        # Until the other process has opened the file; then it needs no name any more, and none is left, whatever ends
+        # the two.
+        self._waits = True
+        file = Path(self._folder.name) / "weights.safetensors"
         try:
-            # Weights within the pickle: through shared memory, a container's 64 MB of it would be too little.
-            sent = pickle.dumps(self._experts)
-        except (AttributeError, TypeError, pickle.PicklingError) as error:
-            raise AstreaError(
-                f"the experts cannot be sent to another process: {error}", "let them compute in the server's own"
-            ) from error
+            sent = pack(self._experts, file)
+        except AstreaError:
+            self._folder.cleanup()
+            raise
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
         self._process = context.Process(
-            target=look_when_asked, args=(theirs, self._threads), name="astrea-experts", daemon=True
+            target=look_when_asked, args=(theirs, self._threads, file), name="astrea-experts", daemon=True
         )
         self._process.start()
         theirs.close()
@@ -128,64 +148,74 @@ class ExpertProcess:
         self._ours.close()
         self._process.kill()
         self._process.join()
+        self._folder.cleanup()
 
-    def _ask(self, pictures: bytes, names: list[str]) -> dict[str, ExpertFeatures]:
-        self._ours.send_bytes(json.dumps(names).encode())
+    def _asked(self, request: Request, pictures: bytes) -> bytes:
+        with self._lock:
+            if self._closed:
+                raise ExpertsElsewhere("the experts' process has been closed")
+            try:
+                return self._ask(request, pictures)
+            except (EOFError, OSError):
+                self._end()
+            try:
+                self._begin()
+            except AstreaError as error:  # no fault of this request's
+                raise ExpertsElsewhere("the experts' process cannot be started again") from error
+            try:
+                return self._ask(request, pictures)
+            except (EOFError, OSError) as error:
+                raise ExpertsElsewhere("the experts' process has ended") from error
+
+    def _ask(self, request: Request, pictures: bytes) -> bytes:
+        if self._waits:
+            self._ours.recv_bytes()
+            self._folder.cleanup()
+            self._waits = False
+        self._ours.send_bytes(request.written())
         self._ours.send_bytes(pictures)
         failure = json.loads(self._ours.recv_bytes())
         if failure is None:
-            return unpacked(load(self._ours.recv_bytes()), names)
+            return self._ours.recv_bytes()
         if failure["hint"] is not None:
             raise AstreaError(failure["message"], failure["hint"])
         raise ExpertsElsewhere(failure["message"])
 
 
-def packed_pictures(pixels_N3SS: Tensor, originals: Sequence[Tensor] | None) -> bytes:
-    """Pictures as a safetensors file: the squares, and each as it is, if it is given."""
-    whole = {f"{ORIGINAL}{number}": one.contiguous() for number, one in enumerate(originals or ())}
-    return save({PIXELS: pixels_N3SS.contiguous(), **whole})
+def look_when_asked(theirs: Connection, threads: int, weights: Path) -> None:
+    """What the other process does: it takes the experts, then looks at pictures until nobody asks any more.
 
-
-def unpacked_pictures(tensors: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor] | None]:
-    """The pictures in a file of `packed_pictures`."""
-    return tensors[PIXELS], [tensors[f"{ORIGINAL}{number}"] for number in range(len(tensors) - 1)] or None
-
-
-def packed(features: Mapping[str, ExpertFeatures]) -> bytes:
-    """Features of experts as a safetensors file."""
-    return save({f"{part}.{name}": t for name, one in features.items() for part, t in feature_tensors(one).items()})
-
-
-def unpacked(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, ExpertFeatures]:
-    """The features in a file of `packed`."""
-    found: dict[str, dict[str, Tensor]] = {name: {} for name in names}
-    for key, tensor in tensors.items():
-        part, _, name = key.partition(".")
-        found[name][part] = tensor
-    return {name: ExpertFeatures(**parts) for name, parts in found.items()}
-
-
-def look_when_asked(theirs: Connection, threads: int) -> None:
-    """What the other process does: it takes the experts, then looks at pictures until nobody asks any more."""
+    Args:
+        weights: the experts' file.
+    """
     # Ctrl-C is for the server, which ends this one when it has finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log_to_standard_error()
     torch.set_num_threads(threads)
     try:
-        experts = pickle.loads(theirs.recv_bytes())
+        experts = unpack(theirs.recv_bytes(), weights)
+        theirs.send_bytes(READY)
         with torch.inference_mode():
             while True:
-                names = json.loads(theirs.recv_bytes())
-                pixels, originals = unpacked_pictures(load(theirs.recv_bytes()))
-                answer(theirs, partial(experts, pixels, names, originals))
+                request = read_request(theirs.recv_bytes())
+                pictures = theirs.recv_bytes()
+                answer(theirs, partial(found_by, experts, request, pictures))
     except (EOFError, OSError):
         return
 
 
-def answer(theirs: Connection, look: Callable[[], Mapping[str, ExpertFeatures]]) -> None:
+def found_by(experts: Any, request: Request, pictures: bytes) -> bytes:
+    """What experts give for a request, as the message that is sent."""
+    pixels, originals = unpacked_pictures(pictures)
+    if request.names is None:
+        return packed_readings(experts.readings(pixels, originals, request.sizes))
+    return packed(experts(pixels, request.names, originals))
+
+
+def answer(theirs: Connection, look: Callable[[], bytes]) -> None:
     """Send what experts give; or why they do not, and a hint if it is an error for people."""
     try:
-        found = packed(look())
+        found = look()
     except AstreaError as error:
         theirs.send_bytes(json.dumps({"message": error.message, "hint": error.hint}).encode())
     except Exception as error:  # whatever it is, only this call failed; its words may quote what a request held

@@ -16,7 +16,7 @@ from cachetools import LRUCache
 from torch import Tensor
 
 from astrea.data.fitted import FittedPicture
-from astrea.experts.protocol import ExpertFeatures
+from astrea.experts.protocol import ExpertFeatures, Reading
 
 
 class Experts(Protocol):
@@ -33,6 +33,14 @@ class Experts(Protocol):
         self, pixels_N3SS: Tensor, names: Sequence[str] | None = None, originals: Sequence[Tensor] | None = None
     ) -> dict[str, ExpertFeatures]:
         """The features of every expert, or of those named; originals: the pictures as they are, (3, H, W) each."""
+
+    def readings(
+        self,
+        pixels_N3SS: Tensor,
+        originals: Sequence[Tensor] | None = None,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[dict[str, Reading]]:
+        """Per picture, what each expert shows to people, see `ExpertBank.readings`."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)

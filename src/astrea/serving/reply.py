@@ -31,7 +31,7 @@ class Reply:
         job = self.stream.job
         found = pictures_of(job)
         if extra.readings and job.prompt.pictures:
-            readings = await asyncio.wrap_future(self.engine.call(lambda: self.engine.readings(job.prompt.pictures)))
+            readings = await asyncio.to_thread(self.engine.readings, job.prompt.pictures)
             for one, read in zip(found["pictures"], readings, strict=True):
                 one["readings"] = read
         if extra.masking:
