@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 from astrea.common.progress import Reporter
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
+from astrea.training import stage_runner, trainer
 from astrea.training.assembly import assemble
 from astrea.training.identity import config_hash
 from astrea.training.plan import plan_stages
+from astrea.training.sources import training_data
 from astrea.training.trainer import train
 from listening import Said
 from small_recipes import STAGES
@@ -62,6 +64,23 @@ def test_each_stage_moves_what_it_trains_and_nothing_else(small_recipe: Path, ru
     learned = told.split("; frozen: ")[0].split(" learns: ")[1]
     assert "experts" not in learned
     assert ("language model" in learned) == ("language_model." in moves)
+
+
+def test_what_one_phase_has_freed_is_given_back_before_the_next(small_recipe: Path, runs: Path, monkeypatch):
+    order: list[str] = []
+
+    def encode(*given, **options):
+        order.append("encoded")
+        return training_data(*given, **options)
+
+    said = Said()
+    monkeypatch.setattr(said, "say", lambda text: order.append("a stage") if " learns: " in text else None)
+    monkeypatch.setattr(trainer, "training_data", encode)
+    for module in (trainer, stage_runner):
+        monkeypatch.setattr(module, "give_back", lambda: order.append("given back"))
+    brief = load_recipe(Recipe, str(small_recipe), ["align.steps=0", "fuse.steps=0", "tune.steps=1"])
+    train(brief, runs / "brief", report=said)
+    assert order == ["encoded", "given back", "given back", "a stage", "given back"]
 
 
 def test_stages_share_out_the_steps(small_recipe: Path):

@@ -67,6 +67,7 @@ class StageRunner:
             Interrupted: a signal asked to stop; a checkpoint has been saved.
         """
         first, start = (0, 0) if found is None else (int(found.state["stage"]), int(found.state["step"]))
+        give_back()  # what preparing has freed: a restored checkpoint, answers that the language model gave
         for number in range(first, len(plans)):
             before = sum(plan.schedule.steps for plan in plans[:number])
             self.run_stage(plans[number], number, before, found if number == first and start else None)

@@ -12,7 +12,7 @@ import torch
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
-from astrea.common.memory import peak_text
+from astrea.common.memory import give_back, peak_text
 from astrea.common.paths import file_guard, is_file, read_json
 from astrea.common.progress import SILENT, Reporter
 from astrea.common.quiet import quiet
@@ -190,6 +190,7 @@ def prepare(
             )
     with timed(clock, "features"):
         data = training_data(recipe, model, tokenizer, ranks, cache=cache, report=report)
+    give_back()  # what encoding has freed
     return made, TrainingContext(recipe, model, tokenizer, data, ranks)
 
 
