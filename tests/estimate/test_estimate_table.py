@@ -7,30 +7,17 @@ from transformers import LlamaConfig
 from astrea.common.errors import AstreaError
 from astrea.common.progress import Reporter
 from astrea.estimate import gpus
-from astrea.estimate.build import context_of, fake_context, fake_model, language_config
+from astrea.estimate.build import fake_context, fake_model, language_config
 from astrea.estimate.precision import computes_low
 from astrea.estimate.process import Phase, ProcessCost
 from astrea.estimate.stages import StageCost, looking_flops, stage_cost, with_gradient_checkpointing
 from astrea.estimate.table import BUILDING, STAGES, Estimate, estimate, for_terminal, parameters
 from astrea.estimate.tracker import KINDS
-from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import ExpertEntry, Recipe, Runtime
 from astrea.training.acceleration import accelerated
 from astrea.training.assembly import assemble
 from astrea.training.trainer import plan_stages
-from small_recipes import SMALL
-
-SAMPLES = 12
-
-
-@pytest.fixture(scope="module")
-def run() -> Recipe:
-    return load_recipe(Recipe, "tiny", SMALL)
-
-
-@pytest.fixture(scope="module")
-def ctx(run):
-    return fake_context(run, samples=SAMPLES)
+from estimated_runs import estimated, with_weights
 
 
 def cost_of(ctx, stage: str, *, every: int = 0, **changes) -> StageCost:
@@ -66,9 +53,7 @@ def test_the_model_takes_no_memory_and_has_every_parameter(run, ctx):
 
 @pytest.mark.parametrize(("stage", "every"), [("align", 0), ("tune", 2)])
 def test_without_weights_the_count_is_that_with_weights(run, ctx, tuning, stage, every):
-    torch.manual_seed(0)
-    model, tokenizer = assemble(run, None)
-    real = cost_of(context_of(run, model, tokenizer, samples=SAMPLES), stage, every=every)
+    real = cost_of(with_weights(run), stage, every=every)
     found = tuning if stage == "tune" else cost_of(ctx, stage)
     assert found.trainable == real.trainable
     # Words that count for nothing are left out where their weights are known.
@@ -179,7 +164,7 @@ def test_a_large_language_model_is_estimated_without_memory(run):
 
 
 def test_a_described_language_model_is_estimated_like_any_other(run):
-    ctx = fake_context(described(run, checkpoint="some/model", architecture=LLAMA), samples=SAMPLES)
+    ctx = estimated(described(run, checkpoint="some/model", architecture=LLAMA))
     cost = cost_of(ctx, "tune")
     assert cost.trainable > 5000 * 64
     assert cost.peak > 0
@@ -239,12 +224,10 @@ def test_a_described_captioner_is_counted_to_the_end_of_its_sentence(run):
 @pytest.mark.slow
 def test_bfloat16_is_made_believe_as_autocast_has_it(run):
     low = run.model_copy(update={"runtime": Runtime(device="cpu", precision="bf16")})
-    torch.manual_seed(0)
-    model, tokenizer = assemble(low, None)
-    real_context = context_of(low, model, tokenizer, samples=SAMPLES)
-    with accelerated(model.language_model, low.runtime, torch.device("cpu")):
+    real_context = with_weights(low)
+    with accelerated(real_context.model.language_model, low.runtime, torch.device("cpu")):
         real = cost_of(real_context, "tune")
-    found = cost_of(fake_context(low, samples=SAMPLES), "tune")
+    found = cost_of(estimated(low), "tune")
     assert found.plain_step_flops == pytest.approx(real.plain_step_flops, rel=0.02)
     assert found.memory["optimizer"] == real.memory["optimizer"]
     assert found.memory["activations"] == pytest.approx(real.memory["activations"], rel=0.1)
@@ -253,7 +236,7 @@ def test_bfloat16_is_made_believe_as_autocast_has_it(run):
 
 @pytest.mark.slow
 def test_in_bfloat16_a_block_that_is_computed_again_is_what_it_was(run):
-    ctx = fake_context(run.model_copy(update={"runtime": Runtime(precision="bf16")}), samples=SAMPLES)
+    ctx = estimated(run.model_copy(update={"runtime": Runtime(precision="bf16")}))
     kept = cost_of(ctx, "tune")
     with_gradient_checkpointing(ctx, True)
     again = cost_of(ctx, "tune")  # torch compares every tensor's type and shape

@@ -9,37 +9,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from astrea.estimate.build import context_of, fake_context
+from astrea.estimate.build import fake_context
 from astrea.estimate.inference import encoding, evaluation
 from astrea.estimate.loading import copies, loading, reading, replaced_words, stored_type
 from astrea.estimate.process import Phase, ProcessCost, picture_bytes, process_cost
 from astrea.estimate.stages import StageCost
 from astrea.estimate.tracker import KINDS
-from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import ExpertEntry, Recipe, Runtime
-from astrea.training.assembly import assemble
+from estimated_runs import estimated, with_weights
 from expert_builders import small_checkpoint
-from small_recipes import SMALL
 
-SAMPLES = 12
 STAGE = StageCost("tune", 4, 400, 10, 1.0, 2.0, 3, dict.fromkeys(KINDS, 10), moving=7)
 
 
 @pytest.fixture(scope="module")
-def run() -> Recipe:
-    return load_recipe(Recipe, "tiny", SMALL)
-
-
-@pytest.fixture(scope="module")
-def ctx(run):
-    return fake_context(run, samples=SAMPLES)
-
-
-@pytest.fixture(scope="module")
 def real(run):
-    torch.manual_seed(0)
-    model, tokenizer = assemble(run, None)
-    return context_of(run, model, tokenizer, samples=SAMPLES)
+    return with_weights(run)
 
 
 def with_llm(run: Recipe, **language) -> Recipe:
@@ -86,7 +71,7 @@ def test_a_language_model_is_there_once_and_beside_its_file_where_that_is_conver
     config = LlamaConfig(**sizes, vocab_size=words)
     AutoModelForCausalLM.from_config(config).to(getattr(torch, kept)).save_pretrained(folder)
     assert stored_type(str(folder), config) == getattr(torch, kept)
-    there = fake_context(with_llm(run, checkpoint=str(folder)), samples=SAMPLES)
+    there = estimated(with_llm(run, checkpoint=str(folder)))
     monkeypatch.setattr("astrea.estimate.loading.reading", lambda ctx: 0)
     language = weights_of(there.model.language_model)
     assert language > 2 * (weights_of(there.model) - language)
@@ -135,7 +120,7 @@ def test_what_is_beside_the_tensors(run, ctx):
 @pytest.mark.slow
 def test_experts_look_at_pictures_of_files_beside_what_the_optimizer_keeps(run):
     own = run.model_copy(update={"data": run.data.model_copy(update={"train": "mine.jsonl"})})
-    there = fake_context(own, samples=SAMPLES)
+    there = estimated(own)
     there.recipe = own.model_copy(update={"runtime": Runtime(device="cuda")})
     cost = process_cost(there, [STAGE])
     assert cost.encoding.tensors == encoding(there, 32).peak + 20
