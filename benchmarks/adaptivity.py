@@ -10,7 +10,6 @@ stands its standard error over the paired items.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter, TerminalReporter
 from astrea.common.provenance import commit, machine
 from astrea.evaluation.generate import Predictor
@@ -31,6 +29,7 @@ from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.world.evaluation.runner import Outcome, encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
+from result_files import write_results
 
 RESULTS = Path(__file__).resolve().parent / "results" / "adaptivity.json"
 
@@ -87,16 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         **machine(),
         **figures,
     }
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(chosen.out, results)
     saved, calibration = figures["saving"], figures["calibration"]
     raw, relative, per_task = (calibration[name] for name in ("rank_correlation", "relative", "per_task"))
     print(f"average {figures['average']:.1f}; load {figures['load_max_over_mean']:.2f}")
     print(f"calibration: {raw} as measured, {relative} relative, {per_task} per task")
     print(f"{saved['tokens_share']:.0%} of the tokens: {saved['difference']:+.2f}, error {saved['standard_error']:.2f}")
     print(f"an expert masked costs {figures['masked']:.1f}; broken: {figures['broken']}")
-    print(f"results: {chosen.out}")
-    return json.loads(json.dumps(results))
+    return write_results(chosen.out, results)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from astrea.common.files import write_json_atomic
 from astrea.common.progress import TerminalReporter
 from astrea.common.provenance import commit, machine
 from astrea.estimate.build import context_of, fake_context
@@ -46,6 +45,8 @@ from astrea.training.assembly import assemble
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.trainable import train_only
 from astrea.training.trainer import Plan, plan_stages
+from process_memory import forget_peak, status_bytes
+from result_files import read_results, write_results
 
 RESULTS = Path(__file__).resolve().parent / "results" / "estimate.json"
 RECIPES: dict[str, tuple[str, list[str]]] = {
@@ -75,14 +76,6 @@ def plan_of(recipe: Recipe, stage: str) -> tuple[Plan, int]:
     return plan, 0 if stage.startswith("align") else recipe.regularisation.contribution_every
 
 
-def status(field: str) -> int:
-    """A size in bytes that the kernel tells of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) << 10
-    raise RuntimeError(f"this system does not tell {field}; the measurement needs Linux")
-
-
 def measured(recipe: Recipe, stage: str, *, checkpointing: bool, samples: int) -> dict[str, Any]:
     """Bytes and operations of real steps, in this process."""
     torch.set_num_threads(1)
@@ -105,10 +98,10 @@ def measured(recipe: Recipe, stage: str, *, checkpointing: bool, samples: int) -
 
     steps(every, every + 1)
     gc.collect()
-    before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
+    before = status_bytes("VmRSS")
+    forget_peak()
     steps(every + 1, every)
-    peak = status("VmHWM")
+    peak = status_bytes("VmHWM")
     with FlopCounterMode(display=False) as counter:
         steps(every + 1)
     states = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
@@ -163,13 +156,10 @@ def estimated(chosen: Sequence[str]) -> dict[str, Any]:
 
 def keep_estimates(path: Path, names: Sequence[str]) -> dict[str, Any]:
     """Put estimates beside what the file holds already; returns all of it."""
-    results = json.loads(path.read_text()) if path.is_file() else {}
+    results = read_results(path)
     made, before = estimated(names), results.get("estimated", {})
     results["estimated"] = made | {"recipes": before.get("recipes", {}) | made["recipes"]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(path, results)
-    print(f"results: {path}")
-    return json.loads(json.dumps(results))
+    return write_results(path, results)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -214,8 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             f"measured {row['measured']['peak_bytes'] / 1e6:8.1f} MB  ratio {ratio['peak_bytes']:.3f}  "
             f"(a step alone {alone}, operations {ratio['plain_step_flops']:.3f})"
         )
-    results = json.loads(chosen.out.read_text()) if chosen.out.is_file() else {}
-    results |= {
+    results = read_results(chosen.out) | {
         "command": shlex.join(["python", "benchmarks/estimate.py", *words]),
         "commit": commit(),
         "machine": machine(),
@@ -223,10 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "gradient_checkpointing": chosen.gradient_checkpointing,
         "stages": stages,
     }
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(chosen.out, results)
-    print(f"results: {chosen.out}")
-    return json.loads(json.dumps(results))
+    return write_results(chosen.out, results)
 
 
 if __name__ == "__main__":

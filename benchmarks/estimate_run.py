@@ -36,7 +36,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from astrea.common.config_only import read_architecture
-from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter, TerminalReporter
 from astrea.common.provenance import commit, machine
 from astrea.common.quiet import quiet
@@ -52,6 +51,8 @@ from astrea.training.plan import plan_stages
 from astrea.world.dataset import scenes_of
 from astrea.world.scenes.captions import captions
 from astrea.world.scenes.questions import Balancer
+from process_memory import forget_peak, status_bytes
+from result_files import read_results, write_results
 
 RESULTS = Path(__file__).resolve().parent / "results" / "estimate.json"
 TOWER = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
@@ -172,14 +173,6 @@ def words(special: list[str], size: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token=special[1] if special[0] == "[PAD]" else None)
 
 
-def status(field: str) -> int:
-    """A size in bytes that the kernel tells of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) << 10
-    raise RuntimeError(f"this system does not tell {field}; the measurement needs Linux")
-
-
 class Phases(Reporter):
     """Notes the most memory of each phase of a run, which begins where the run tells of its first work.
 
@@ -195,9 +188,9 @@ class Phases(Reporter):
         """From here on it is another phase."""
         if phase == self.now:
             return
-        self.peaks[self.now] = max(self.peaks.get(self.now, 0), status("VmHWM"))
+        self.peaks[self.now] = max(self.peaks.get(self.now, 0), status_bytes("VmHWM"))
         print(f"{self.now}: {self.peaks[self.now] / 1e6:.0f} MB", file=sys.stderr)
-        Path("/proc/self/clear_refs").write_text("5")
+        forget_peak()
         self.now = phase
 
     def track(self, label: str, done: int, total: int, note: str = "") -> None:
@@ -222,7 +215,7 @@ class Phases(Reporter):
 def measured(recipe: Recipe, work: Path) -> dict[str, Any]:
     """Bytes of each phase of a whole run in this process."""
     phases = Phases([plan.name for plan in plan_stages(recipe)])
-    standing = status("VmRSS")
+    standing = status_bytes("VmRSS")
     folder = work / "run"
     trainer.train(recipe, folder, cache=work / "cache", report=phases)
     phases.begin("evaluation: loading")
@@ -291,17 +284,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             f"{figures['measured_bytes'] / 1e6:7.0f} MB  ratio {figures['ratio']:.3f}  "
             f"({figures['ratio_without_libraries']:.3f} without the libraries)"
         )
-    results = json.loads(chosen.out.read_text()) if chosen.out.is_file() else {}
+    results = read_results(chosen.out)
     results["run"] = {
         "command": "python benchmarks/estimate_run.py", "commit": commit(), "machine": machine(),
         "overrides": [*CHANGES, *chosen.overrides], "narrow": NARROW | {"language": NARROW_LANGUAGE},
         "parameters": sum(total for total, _ in cost.parameters.values()),
         "process": cost.process.as_dict(), "measured": found, "rows": rows,
     }  # fmt: skip
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(chosen.out, results)
-    print(f"results: {chosen.out}")
-    return json.loads(json.dumps(results))
+    return write_results(chosen.out, results)
 
 
 if __name__ == "__main__":

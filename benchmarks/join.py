@@ -12,7 +12,6 @@ A score moves by chance, too: beside each difference stands its standard error o
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import tempfile
@@ -25,7 +24,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter, TerminalReporter
 from astrea.common.provenance import commit, machine
 from astrea.evaluation.generate import Predictor
@@ -38,6 +36,7 @@ from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.add_expert import SHARE, add_expert
 from astrea.world.evaluation.runner import METRIC, Outcome, encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import TASKS, build_test_sets
+from result_files import write_results
 
 RESULTS = Path(__file__).resolve().parent / "results" / "join.json"
 PHOTOGRAPHS = {"chelsea": "cat", "coffee": "cup", "rocket": "rocket"}
@@ -171,11 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "seed": recipe.seed,
         **figures,
     }
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(chosen.out, results)
     print(table(figures))
-    print(f"results: {chosen.out}")
-    return json.loads(json.dumps(results))
+    return write_results(chosen.out, results)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from process_memory import forget_peak, status_bytes
+
 MOST_MEGABYTES, MOST_SECONDS, PATIENCE = 1000, 10.0, 120.0
 
 
@@ -33,7 +35,7 @@ def serve(pipe: Connection) -> None:
     pipe.send("ready")
     before = memory("VmRSS")  # once: what an earlier picture left allocated belongs to the peak of a later one
     while path := pipe.recv():
-        Path("/proc/self/clear_refs").write_text("5")
+        forget_peak()
         began = time.process_time()
         try:
             processor(path)
@@ -47,8 +49,7 @@ def serve(pipe: Connection) -> None:
 
 def memory(what: str) -> int:
     """A line of this process's status, in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(what)) // 1000
+    return status_bytes(what) // 10**6
 
 
 class Reader:

