@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from astrea.common.errors import AstreaError
+from astrea.recipes.based import shipped_recipes
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Data, Recipe, World
 from astrea.world.evaluation import config
@@ -64,10 +65,18 @@ def test_what_else_the_recipe_says_need_not_be_understood_here(tmp_path: Path):
 
 @pytest.mark.parametrize("validation", [0.1, "held-out.jsonl"])
 def test_a_model_of_other_data_is_known_and_still_measured_where_it_is_asked_for(tmp_path: Path, validation: Any):
-    told = {"data": {"train": "mine.jsonl", "validation": validation, "keep_best": True}}
+    told = {"data": {"train": "mine.jsonl", "validation": validation, "keep_best": True, "patience": 3}}
     folder = trained(tmp_path, told)
     assert learned_from_others(folder)
     assert measured_on(folder, 64) == (World(), Data())
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_model_of_any_shipped_recipe_is_measured_in_its_world(tmp_path: Path, name: str):
+    recipe = load_recipe(Recipe, name)
+    world, data = measured_on(trained(tmp_path, recipe.model_dump(mode="json")), recipe.world.canvas)
+    assert world == recipe.world
+    assert (data.test_questions, data.train_scenes) == (recipe.data.test_questions, recipe.data.train_scenes)
 
 
 def test_a_model_of_the_world_is_known(model: Path, tmp_path: Path):

@@ -19,8 +19,9 @@ RECIPE = "recipe.json"
 
 BASE = "tiny"
 ELSEWHERE = "name a recipe with --recipe"
-OWN_DATA = {"train", "images", "validation", "keep_best"}
-"""Keys of `Data` that say which data of one's own a model was trained on: nothing that the world is tested by."""
+TRAINING_ONLY = {"train", "images", "validation", "keep_best", "patience", "text_share"}
+"""Keys of `Data` that say what a model was trained on and for how long: nothing that the world is tested by, and some
+need other parts of its recipe."""
 
 
 def measured_on(folder: Path, image_size: int, *, recipe: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
@@ -73,4 +74,4 @@ def _part(kind: type[BaseModel], value: object, path: Path, name: str) -> str:
         first = error.errors()[0]
         where = ".".join(map(str, (name, *first["loc"])))
         raise AstreaError(f"{path}: {where!r}: {first['msg']}", ELSEWHERE) from error
-    return json.dumps(part.model_dump(mode="json", exclude=OWN_DATA, round_trip=True), ensure_ascii=False)
+    return json.dumps(part.model_dump(mode="json", exclude=TRAINING_ONLY, round_trip=True), ensure_ascii=False)
