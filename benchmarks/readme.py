@@ -27,6 +27,7 @@ from readme_tables import (
     photo_table,
     photographs_line,
     photographs_table,
+    reading_table,
     ways_table,
     whole_run_table,
 )
@@ -327,6 +328,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
     "docs/photographs.md": {
         "photo": ("photo.json", photo_table),
         "ways": ("ways_of_knowing.json", ways_table),
+        "reading": ("reading.json", reading_table),
         "real-photographs": ("real_photographs.json", photographs_table),
     },
     "docs/serving.md": {"load": ("serve_load.json", load_table)},

@@ -94,6 +94,43 @@ def ways_table(measured: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+PAGE_WAYS = {
+    "as trained": "as trained: one line of six word pieces",
+    "no tiles": "{lines} lines of {pieces} word pieces",
+    "tiles": "the same with up to {tiles} tiles",
+    "tiles, without the reader": "the same, without the expert that reads",
+    "blind": "without the picture",
+}
+
+
+def reading_table(measured: dict[str, Any]) -> str:
+    """Whether signs and pages are read."""
+    signs = measured["signs"]["scores"]
+    count = signs["all experts"]["n"]
+    rows = [f"| {count} signs in compositions | exact, % | words in common, % |", "| --- | ---: | ---: |"]
+    rows += [f"| {way} | {row['exact']:.0f} | {row['words']:.0f} |" for way, row in signs.items()]
+    line, word = (measured["pages"]["tiles"][kind]["n"] for kind in ("line", "word"))
+    rows += [
+        "",
+        f"| {line} pages | a line, exact, % | words in common, % | is a word there ({word} questions), % | "
+        "lines that the expert reads exactly, % |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for way, title in PAGE_WAYS.items():
+        found = measured["pages"][way]
+        read = (
+            "" if way in ("tiles, without the reader", "blind") else f"{found['lines read by the expert']['exact']:.0f}"
+        )
+        figures = f"{found['line']['exact']:.0f} | {found['line']['words']:.0f} | {found['word']['exact']:.0f} | {read}"
+        rows.append(f"| {title.format(**measured['options'])} | {figures} |")
+    said = [
+        f"* {name}, {'with' if way == 'tiles' else 'without'} tiles: {page['rows'][0]['answer'] or '(nothing)'}"
+        for way in ("no tiles", "tiles")
+        for name, page in measured["pages"][way]["pages"].items()
+    ]
+    return "\n".join([*rows, "", "What it says that the pages say:", "", *said])
+
+
 def join_table(joined: dict[str, Any]) -> str:
     """What an added expert has changed, and what it says of photographs."""
     rows = ["| task | before | after | moved | error |", "| --- | ---: | ---: | ---: | ---: |"]
