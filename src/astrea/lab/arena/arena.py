@@ -162,9 +162,8 @@ def current(arena: Arena, everyone: Sequence[Variant], *, report: Reporter = SIL
     """The runs in the folder that belong to this recipe; others are reported and left out, never mixed in."""
     base = arena.base()
     known = {(each.kind, each.name): each for each in (*everyone, *sweep(base))}
-    found: list[Record] = []
+    found: list[tuple[Record, bool]] = []
     for record in read_runs(arena.folder, warn=report.say, cells=arena.test.cells):
-        stem = f"{record['kind']}-{record['name']}-{record['seed']}"
         timed = record["kind"] == "wall"
         own = known.get(("strategy" if timed else record["kind"], record["name"]))
         if own is not None and timed:  # its number of steps came from measured seconds, so only the rest is checked
@@ -172,12 +171,33 @@ def current(arena: Arena, everyone: Sequence[Variant], *, report: Reporter = SIL
         if record["kind"] == KIND and record["seed"] != base.seed:  # not to be compared with those of the first seed
             own = None
         try:
-            run = None if own is None else arena.run(own, record["seed"])
-            fits = run is not None and run.digest() == record["digest"]
+            digests = () if own is None else arena.run(own, record["seed"]).digests()
         except AstreaError:
-            fits = False
-        if fits:
-            found.append(record)
+            digests = ()
+        if record["digest"] in digests:
+            found.append((record, record["seed"] == base.seed or record["digest"] != digests[0]))
         else:
-            report.say(f"{stem}.json was made with other settings; it is left out of arena.json")
-    return found
+            report.say(f"{stem(record)}.json was made with other settings; it is left out of arena.json")
+    return of_one_kind(found, base.seed, report)
+
+
+def of_one_kind(found: Sequence[tuple[Record, bool]], first: int, report: Reporter) -> list[Record]:
+    """Runs of further seeds with the first seed's training pictures, or with pictures of their own: never both.
+
+    Args:
+        found: runs, and whether each was trained on the first seed's pictures. first: that seed.
+    """
+    if all(record["seed"] == first or not same for record, same in found):
+        return [record for record, _ in found]
+    for record, same in found:
+        if not same:
+            report.say(
+                f"{stem(record)}.json has training pictures of its own seed, those of earlier runs here do not; "
+                "it is left out of arena.json"
+            )
+    return [record for record, same in found if same]
+
+
+def stem(record: Record) -> str:
+    """The name of a run's file, without the ending."""
+    return f"{record['kind']}-{record['name']}-{record['seed']}"

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from astrea.common.provenance import commit, machine
 from astrea.data.feature_cache import FeatureCache, canonical_json
 from astrea.evaluation.generate import Predictor
 from astrea.lab.arena.cost import flops_of_experts, flops_per_sample, latency_ms
+from astrea.lab.arena.first_runs import as_first_written
 from astrea.lab.arena.lr_sweep import KIND
 from astrea.lab.arena.sealed import OPEN, VALIDATION, TestSet
 from astrea.lab.arena.training import Trained, keep, kept_training, train_one
@@ -131,9 +132,23 @@ class Run:
         Raises:
             AstreaError: see `resolve` and `digest`.
         """
+        return self.digests()[0]
+
+    def digests(self) -> tuple[str, ...]:
+        """What a file of this run may be known by: `digest`, and what it was for the first runs, whose recipes said
+        more (see `astrea.lab.arena.first_runs`) and whose seeds all had the first one's training pictures.
+
+        Raises:
+            AstreaError: see `digest`.
+        """
         own = self.base_recipe()
+        recipe = self._changed(own)
         test = None if self.variant.kind == KIND else self.test
-        return digest(self._changed(own), test, self.test.world(own.world), self.reports)
+        now = digest(recipe, test, self.test.world(own.world), self.reports)
+        if self.test != OPEN or self.reports:  # the first runs knew of neither
+            return (now,)
+        world = recipe.world.model_copy(update={"seed": own.world.seed})
+        return now, digest(recipe.model_copy(update={"world": world}), written=as_first_written)
 
     def spec(self, *, cache: Path, work: Path, models: Path | None = None) -> dict[str, Any]:
         """What `measure` needs, JSON-able. cache: kept features. work: where temporary run folders may lie. models:
@@ -155,12 +170,19 @@ class Run:
         )
 
 
-def digest(recipe: Recipe, test: TestSet | None = None, world: World | None = None, reports: Sequence[str] = ()) -> str:
+def digest(
+    recipe: Recipe,
+    test: TestSet | None = None,
+    world: World | None = None,
+    reports: Sequence[str] = (),
+    written: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+) -> str:
     """sha256 of all that a run's scores depend on: the recipe but for what it is computed on, the parts, the schema,
     and what it is measured on where that is not the test split of the recipe's own world.
 
     Args:
-        test: None = what a model is, wherever it is measured. world: that test pictures are drawn from.
+        test: None = what a model is, wherever it is measured. world: that test pictures are drawn from. written: from
+            the recipe's plain data, under old names, to how it was written down.
 
     Raises:
         AstreaError: the folder of pretrained parts has no card.
@@ -174,7 +196,7 @@ def digest(recipe: Recipe, test: TestSet | None = None, world: World | None = No
     dumped = recipe.model_dump(mode="json", exclude={"threads", "pretrain", "runtime"}, exclude_defaults=True)
     dumped["name"] = FIRST_NAMES.get(recipe.name, recipe.name)
     # Under the keys' first names, for the same reason.
-    what = {"recipe": with_old_names(dumped), "parts": parts, "schema": SCHEMA}
+    what = {"recipe": written(with_old_names(dumped)), "parts": parts, "schema": SCHEMA}
     if recipe.model.strategy == "astrea":
         what["astrea"] = ASTREA
     if test is not None and test.split != OPEN.split:
