@@ -28,6 +28,7 @@ from readme_tables import (
     photographs_line,
     photographs_table,
     reading_table,
+    seen_table,
     ways_table,
     whole_run_table,
 )
@@ -317,6 +318,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "full_equal": ("adaptivity_equal_shares.json", equal_shares_line),
         "long_strategies": ("arena-long/arena.json", arena_table),
         "long_variants": ("arena-long/arena.json", variants_table),
+        "seen": ("seen_and_new.json", seen_table),
         "long_adaptivity": ("arena-long/arena.json", adaptivity_table),
     },
     "docs/estimate.md": {

@@ -131,6 +131,35 @@ def reading_table(measured: dict[str, Any]) -> str:
     return "\n".join([*rows, "", "What it says that the pages say:", "", *said])
 
 
+SEEN_WAYS = {
+    "features": "features alone",
+    "words": "own words alone",
+    "both": "both",
+    "choice": "the allocator's choice",
+}
+SEEN_CELLS = tuple(f"{kind}, {shift}" for kind in ("seen", "new") for shift in ("clean", "shifted"))
+
+
+def seen_table(measured: dict[str, Any]) -> str:
+    """Setting E5: what the choice between features and own words is worth."""
+    rows = ["| what is read | " + " | ".join(SEEN_CELLS) + " | mean |", "| --- |" + " ---: |" * (len(SEEN_CELLS) + 1)]
+    for way, title in SEEN_WAYS.items():
+        scores = measured["scores"][way]
+        cells = [" / ".join(f"{scores[f'{cell}, {what}']:.0f}" for what in NEW_THINGS) for cell in SEEN_CELLS]
+        rows.append(f"| {title} | " + " | ".join(cells) + f" | {measured['means'][way]:.1f} |")
+    gain, choices = measured["difference"], measured["choices"]
+    right = ", ".join(f"{cell} {choices[cell]['right']:.0f} % of {choices[cell]['things']}" for cell in SEEN_CELLS)
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"The choice against {SEEN_WAYS[measured['best_other']]}, the best of the others: {gain['mean']:+.1f} "
+            f"points ({gain['low']:+.1f} to {gain['high']:+.1f}, {gain['over']}). It was right for {right} things with "
+            "a finding.",
+        ]
+    )
+
+
 def join_table(joined: dict[str, Any]) -> str:
     """What an added expert has changed, and what it says of photographs."""
     rows = ["| task | before | after | moved | error |", "| --- | ---: | ---: | ---: | ---: |"]
