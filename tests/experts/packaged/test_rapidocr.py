@@ -98,6 +98,7 @@ def test_a_sign_is_read_where_it_hangs(expert, degrees):
     assert (seen.tokens[0, 1:, slice(*expert.slots["text"])] == -1).all()
 
 
+@pytest.mark.slow
 def test_small_letters_are_found_in_tiles_and_large_ones_in_the_whole_picture():
     sheet = Image.new("RGB", (1280, 320), "white")
     pen = ImageDraw.Draw(sheet)
