@@ -29,7 +29,6 @@ from typing import Any
 
 import torch
 
-from astrea.common.files import write_json_atomic
 from astrea.common.progress import TerminalReporter
 from astrea.common.provenance import commit, machine
 from astrea.data.worlds import open_world
@@ -43,6 +42,7 @@ from astrea.world.photographs.dataset import features_of
 from astrea.world.photographs.evaluate import source_of
 from astrea.world.photographs.world import PhotographWorld
 from pages import Page, pages
+from result_files import write_results
 
 RESULTS = Path(__file__).resolve().parent / "results" / "reading.json"
 READER = "reading"
@@ -191,7 +191,7 @@ def main() -> None:
         "commit": commit(),
         "machine": machine(),
     }
-    write_json_atomic(given.out, results)
+    write_results(given.out, results)
     print(
         json.dumps({"signs": signs["scores"], "pages": {way: (row["line"], row["word"]) for way, row in found.items()}})
     )

@@ -38,7 +38,6 @@ from torch import Tensor, nn
 from astrea.alignment.known_words import KnownWords, known_words, with_known
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.alignment.phrase_ids import PhraseIds
-from astrea.common.files import write_json_atomic
 from astrea.common.progress import TerminalReporter
 from astrea.common.provenance import commit, machine
 from astrea.data.worlds import open_world
@@ -71,6 +70,7 @@ from familiar_things import (
     owners,
     two_ways,
 )
+from result_files import write_results
 
 RESULTS = Path(__file__).resolve().parent / "results" / "seen_and_new.json"
 PLAIN = ("features", "words", "both")
@@ -330,7 +330,7 @@ def main() -> None:
     with TerminalReporter() as report:
         results = measured(Bench(given.run, given.scenes, report), given.questions, given.scenes)
     results |= {"questions": given.questions, "scenes": given.scenes, "commit": commit(), "machine": machine()}
-    write_json_atomic(given.out, results)
+    write_results(given.out, results)
     print(json.dumps({key: results[key] for key in ("means", "difference", "choices", "validation")}, indent=1))
 
 

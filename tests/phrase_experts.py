@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from astrea.alignment.matrix import ExpertMatrix
 from astrea.experts.protocol import Expert, ExpertFeatures, Reading
 
 THINGS = ("cat", "dog", "red umbrella")
@@ -96,3 +98,21 @@ def seen(tokenizer: Any, *, seed: int = 0) -> dict[str, ExpertFeatures]:
         "signs": ExpertFeatures(signs, read),
         "lines": ExpertFeatures(lines, torch.tensor([[1.0, 0.0], [1.0, 1.0]])),
     }
+
+
+def phrase_matrix(
+    expert: list[int], features: list[bool], phrase: list[int], *, place: float = math.nan
+) -> ExpertMatrix:
+    """The tokens of one picture: of each its expert, whether it is made of features, and which phrase it is of."""
+    count = len(expert)
+    return ExpertMatrix(
+        tokens=torch.zeros(1, count, 4),
+        confidence=torch.ones(1, count),
+        valid=torch.ones(1, count, dtype=torch.bool),
+        present=torch.ones(1, max(expert) + 1, dtype=torch.bool),
+        expert=torch.tensor(expert),
+        places=torch.full((1, count, 2), place),
+        ids=torch.full((1, count), -1),
+        features=torch.tensor(features),
+        phrase=torch.tensor(phrase),
+    )

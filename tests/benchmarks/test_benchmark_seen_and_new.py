@@ -12,6 +12,7 @@ from astrea.alignment.known_words import KnownWords
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.experts.protocol import ExpertFeatures
 from benchmark_scripts import benchmark_script
+from phrase_experts import phrase_matrix
 
 script = benchmark_script("seen_and_new")
 things = benchmark_script("familiar_things")
@@ -20,19 +21,8 @@ things = benchmark_script("familiar_things")
 def matrix() -> ExpertMatrix:
     """Experts: 0 has two findings of features (phrase 0) and words (phrase 1), 1 has words alone, 2 one finding of
     words first and features (phrase 1) behind them."""
-    expert = torch.tensor([0, 0, 0, 0, 0, 0, 1, 2, 2])
-    count = len(expert)
-    return ExpertMatrix(
-        tokens=torch.zeros(1, count, 4),
-        confidence=torch.ones(1, count),
-        valid=torch.ones(1, count, dtype=torch.bool),
-        present=torch.ones(1, 3, dtype=torch.bool),
-        expert=expert,
-        places=torch.full((1, count, 2), 0.5),
-        ids=torch.full((1, count), -1),
-        features=torch.tensor([True, False, False, True, False, False, False, False, True]),
-        phrase=torch.tensor([0, 0, 1, 0, 0, 1, 0, 0, 1]),
-    )
+    features = [True, False, False, True, False, False, False, False, True]
+    return phrase_matrix([0, 0, 0, 0, 0, 0, 1, 2, 2], features, [0, 0, 1, 0, 0, 1, 0, 0, 1], place=0.5)
 
 
 def alignment() -> SimpleNamespace:

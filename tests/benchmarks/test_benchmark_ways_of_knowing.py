@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-
 from astrea.alignment.matrix import ExpertMatrix
 from benchmark_scripts import benchmark_script
+from phrase_experts import phrase_matrix
 
 lost_phrases = benchmark_script("ways_of_knowing").lost_phrases
 
 
 def matrix() -> ExpertMatrix:
     """Experts: 0 has features (phrase 0) and words (phrase 1), 1 words first, 2 words alone."""
-    expert = torch.tensor([0, 0, 0, 1, 1, 2])
-    count = len(expert)
-    return ExpertMatrix(
-        tokens=torch.zeros(1, count, 4),
-        confidence=torch.ones(1, count),
-        valid=torch.ones(1, count, dtype=torch.bool),
-        present=torch.ones(1, 3, dtype=torch.bool),
-        expert=expert,
-        places=torch.full((1, count, 2), torch.nan),
-        ids=torch.full((1, count), -1),
-        features=torch.tensor([True, False, False, False, True, False]),
-        phrase=torch.tensor([0, 0, 1, 0, 1, 0]),
-    )
+    features = [True, False, False, False, True, False]
+    return phrase_matrix([0, 0, 0, 1, 1, 2], features, [0, 0, 1, 0, 1, 0])
 
 
 def test_features_alone_do_without_words_where_an_expert_has_both():

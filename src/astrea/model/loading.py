@@ -73,7 +73,7 @@ def load_model(
     refuse_url(folder)
     name, folder = folder, Path(folder)
     if folder == Path(SHIPPED_NAME) and not is_folder(folder):
-        keep_options(folder, expert_options)
+        refuse_options(folder, expert_options)
         model, processor = load_object(LOAD_BUNDLED)()
         if model.config.question_span is None:  # packed before that was written down
             model.config.question_span = processor.chat.question_span
@@ -97,7 +97,7 @@ def load_model(
         raise AstreaError(f"{folder} is the folder of a run, not of its model", f"give {folder / 'model'}")
     check_folder(folder)
     if is_file(folder / LEARNED):
-        keep_options(folder, expert_options)
+        refuse_options(folder, expert_options)
         model, processor = load_object(LOAD_LEARNED)(folder)
     else:
         config = read_config(folder, allow_import=trust_remote_code, expert_options=expert_options)
@@ -114,7 +114,7 @@ def load_model(
     return placed(model, device), processor
 
 
-def keep_options(folder: Path, options: ExpertOptions | None) -> None:
+def refuse_options(folder: Path, options: ExpertOptions | None) -> None:
     """Refuse other options for the experts of a model whose experts lie elsewhere.
 
     Raises:
