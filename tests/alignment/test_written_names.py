@@ -59,7 +59,7 @@ def test_the_likeliest_name_is_written_and_everything_else_is_as_it_was(ids, thi
     assert "thing" not in written.slots
     row = finding(thing)
     before, after = read(mixed, row), read(written, row)
-    name = name_ids(THINGS[thing], Tokenizer(), MOST_PIECES)
+    name = name_ids(THINGS[thing], Tokenizer(), MOST_PIECES, first=True)
     at = next(i for i in range(1, len(before)) if before[i - 1] != NONE and before[i] == NONE)
     assert after == [*before[:at], *name, *before[at + 1 :]]
 
@@ -114,3 +114,29 @@ def test_of_long_names_the_last_words_are_written():
     assert name_ids("red umbrella", tokenizer, None) == tuple(inside_a_sentence("red umbrella", tokenizer))
     assert name_ids("a red cat", tokenizer, 4) == tuple(inside_a_sentence("cat", tokenizer))
     assert name_ids("umbrella", tokenizer, 4) == tuple(inside_a_sentence("umbrella", tokenizer))[:4]
+
+
+class Spaced(Tokenizer):
+    """A word is a token; one behind a space is another than one at a text's beginning."""
+
+    def __call__(self, text: str, add_special_tokens: bool = False):
+        found = [sum(map(ord, word)) * 2 + (number > 0) for number, word in enumerate(text.split(" "))]
+        return type("Ids", (), {"input_ids": found})()
+
+
+def test_a_name_that_begins_a_phrase_has_the_tokens_of_an_answer_that_begins_with_it():
+    found = spell("phrases", {"written": Writer}, Spaced(), 1.0)
+    assert found is not None
+    tokenizer = Spaced()
+    answers = [tuple(tokenizer(thing).input_ids) for thing in THINGS]
+    assert list(found.names["written"]["thing"]) == answers
+    assert answers != [name_ids(thing, tokenizer, MOST_PIECES) for thing in THINGS]
+
+
+def test_a_name_inside_a_phrase_has_the_tokens_of_one_inside_a_sentence():
+    class Telling(Writer):
+        phrases = ("{feature} ;", "a {thing:name} ;")
+
+    found = spell("phrases", {"telling": Telling}, Spaced(), 1.0)
+    assert found is not None
+    assert list(found.names["telling"]["thing"]) == [name_ids(thing, Spaced(), MOST_PIECES) for thing in THINGS]

@@ -125,9 +125,12 @@ def spell(
         if all_written:
             declared = tuple(phrase for phrase in declared if not has_features(phrase))
         worded = [part for phrase in declared for part in phrase if isinstance(part, Slot) and part.kind == "words"]
+        # Of several labels one follows another, so they are words inside a sentence.
+        begun = {part.name for part, *_ in declared if isinstance(part, Slot) and not part.multi_label}
+        first, most = (set(), None) if all_written else (begun, MOST_PIECES)
         out = {
             slot.name: tuple(
-                () if label is None else name_ids(label, tokenizer, None if all_written else MOST_PIECES)
+                () if label is None else name_ids(label, tokenizer, most, first=slot.name in first)
                 for label in expert.labels[slot.start : slot.stop]
             )
             for slot in worded
@@ -145,14 +148,25 @@ def spell(
     return PhraseIds(scale=scale, phrases=spelled, names=names)
 
 
-def name_ids(name: str, tokenizer: PreTrainedTokenizerBase, most: int | None) -> Ids:
+def name_ids(name: str, tokenizer: PreTrainedTokenizerBase, most: int | None, *, first: bool = False) -> Ids:
     """The tokens of a name inside a sentence. Of one that has more than ``most``, those of its last words, which say
-    what it is."""
+    what it is.
+
+    Args:
+        first: as at the beginning of a text: an answer that is a name begins with these tokens, and can repeat them
+            from a phrase that does.
+    """
+
+    def tokens(text: str) -> list[int]:
+        if first:
+            return list(tokenizer(text, add_special_tokens=False).input_ids)
+        return inside_a_sentence(text, tokenizer)
+
     words = name.split()
-    found = inside_a_sentence(name, tokenizer)
+    found = tokens(name)
     while most is not None and len(found) > most and len(words) > 1:
         words = words[1:]
-        found = inside_a_sentence(" ".join(words), tokenizer)
+        found = tokens(" ".join(words))
     return tuple(found[:most])
 
 

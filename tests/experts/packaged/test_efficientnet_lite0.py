@@ -16,7 +16,7 @@ from astrea import AstreaError
 from astrea.experts.bank import ExpertBank, expert_specs
 from astrea.experts.packaged.class_names import IMAGENET
 from astrea.experts.packaged.efficientnet import EfficientNetExpert, installed_weights
-from astrea.experts.packaged.efficientnet_network import folded
+from astrea.experts.packaged.efficientnet_network import exact_sqrt, folded
 from astrea.model.image_processing import AstreaImageProcessor
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
@@ -51,6 +51,11 @@ def test_the_network_computes_what_the_published_one_does(expert, pixels, side):
     with torch.no_grad():
         ours = expert.network.classify(expert.network(square).mean((2, 3)))
         torch.testing.assert_close(ours, published(square), atol=1e-4, rtol=0)
+
+
+def test_square_roots_are_rounded_alike_on_every_processor():
+    values = torch.linspace(1e-3, 9, 100_000)
+    assert torch.equal(exact_sqrt(values), torch.tensor([root.item() ** 0.5 for root in values], dtype=torch.float32))
 
 
 def test_its_strongest_spot_names_what_is_on_the_photographs(expert, pixels):

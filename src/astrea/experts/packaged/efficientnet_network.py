@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -106,7 +108,7 @@ def folded(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
             elif kind == "weight":
                 before = "".join(f"_{part}." if part == "blocks" else f"{part}." for part in inside)
                 convolution, norm = (before + part for part in LAYERS[layer])
-                scale = published[f"{norm}.weight"] / (published[f"{norm}.running_var"] + EPSILON).sqrt()
+                scale = published[f"{norm}.weight"] / exact_sqrt(published[f"{norm}.running_var"] + EPSILON)
                 state[name] = (published[f"{convolution}.weight"] * scale[:, None, None, None]).float()
                 bias = published[f"{norm}.bias"] - published[f"{norm}.running_mean"] * scale
                 state[name.removesuffix("weight") + "bias"] = bias.float()
@@ -117,3 +119,9 @@ def folded(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"these are no weights of EfficientNet-Lite0: {error}", "install the package again"
         ) from error
     return state
+
+
+def exact_sqrt(values: Tensor) -> Tensor:
+    """Square roots, correctly rounded. torch takes them from a library that rounds otherwise on other processors, and
+    models name their experts' weights by a digest."""
+    return torch.from_numpy(np.sqrt(values.numpy()))
