@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
+from importlib.util import find_spec
 from pathlib import Path
 
 import transformers
@@ -14,17 +16,47 @@ from astrea.common.paths import is_file
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.protocol import Expert
 
+PACKAGED = "astrea.experts.packaged."
+OWN = ("astrea.experts.", "astrea.common.letterbox")
+"""Modules in which an expert's code is; what else they import does not change what it sees."""
+
 
 def source_hash(cls: type) -> str:
     """sha256 of the files that define an expert's class and what it inherits: an expert may change without any weight
-    of it changing. Of one that holds a checkpoint, or comes from a package, all that such experts are made of."""
+    of it changing. Of one that holds a checkpoint, all that such experts are made of; of one whose weights come from a
+    package, all that its module imports."""
     files = {inspect.getsourcefile(base) or "" for base in cls.__mro__ if issubclass(base, Expert)}
     versions = []
-    if cls.__module__.startswith("astrea.experts.packaged."):
-        files |= {str(path) for path in Path(inspect.getfile(cls)).parent.glob("*.py")}
+    if cls.__module__.startswith(PACKAGED):
+        files |= imported_files(cls.__module__)
     if issubclass(cls, CheckpointExpert):
         files |= {str(path) for path in Path(inspect.getfile(CheckpointExpert)).parent.glob("*.py")}
         files.add(inspect.getfile(Network))
         versions.append(transformers.__version__)
     hashes = [sha256_file(Path(file)) for file in sorted(files) if is_file(Path(file))]  # none at a prompt
     return hashlib.sha256(" ".join([*hashes, *versions]).encode()).hexdigest()
+
+
+def imported_files(module: str) -> set[str]:
+    """The file of a module, and those of all modules of experts that it imports, wherever in its code."""
+    found: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        # Of ``from a.b import c``, c may be a module or a name in one.
+        spec = find_spec(name) if name not in found and name.startswith(OWN) and is_module(name) else None
+        if spec is None or spec.origin is None:
+            continue
+        found[name] = spec.origin
+        for node in ast.walk(ast.parse(Path(spec.origin).read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return set(found.values())
+
+
+def is_module(name: str) -> bool:
+    """Whether there is a module of this name, in a package that there is."""
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
