@@ -30,8 +30,8 @@ REPORTS = {
         "mirrored": {"b": {"loss": 1.5, "believed": None}},
     },
     "budgets": {
-        "all": {"average": 80.0, "flops_share": 1.0},
-        "16/2": {"first_k": {"average": 41.5, "flops_share": 0.13, "experts": ["a", "b"]}},
+        "all": {"average": 80.0, "flops_share": 1.0, "seconds_share": 1.0},
+        "16/2": {"first_k": {"average": 41.5, "flops_share": 0.13, "seconds_share": 0.19, "experts": ["a", "b"]}},
         "worth": {"a": 0.1},
     },
 }
@@ -388,5 +388,5 @@ def test_what_a_setting_reports(arena):
     assert page.row("setting", "strategy astrea", 4)[1:] == ["61.3", "88.0", "140"]
     assert page.row("setting", "strategy astrea, late", 3)[1:] == ["5.0", "38%"]
     assert page.row("setting", "strategy astrea, mirrored", 3)[1:] == ["1.5", "–"]
-    assert page.row("setting", "16/2, first k", 3)[1:] == ["41.5", "0.13"]
-    assert page.row("setting", "all", 3)[1:] == ["80.0", "1.00"]
+    assert page.row("setting", "16/2, first k", 4)[1:] == ["41.5", "0.13", "0.19"]
+    assert page.row("setting", "all", 4)[1:] == ["80.0", "1.00", "1.00"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from astrea.lab.settings.budget import RULES, Budget, first_k, fixed_top_k, flops_share, random_k
+from astrea.lab.settings.budget import RULES, Budget, cost_share, first_k, fixed_top_k, random_k
 
 SIZES = {"a": 8, "b": 4, "c": 8, "d": 4}
 WORTH = {"a": 0.1, "b": 0.5, "c": 0.3, "d": 0.3}
@@ -33,4 +33,4 @@ def test_the_orders():
 
 
 def test_the_part_of_the_arithmetic():
-    assert flops_share(["a", "d"], {"a": 30, "b": 50, "c": 0, "d": 20}) == 0.5
+    assert cost_share(["a", "d"], {"a": 30, "b": 50, "c": 0, "d": 20}) == 0.5

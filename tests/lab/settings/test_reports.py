@@ -10,14 +10,18 @@ import pytest
 from astrea.common.progress import Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.evaluation.generate import Predictor
+from astrea.fusion.astrea import AstreaFusion
+from astrea.fusion.peers.routed import Routed
+from astrea.fusion.peers.sequence_concat import SequenceConcat
 from astrea.lab.settings import reports
 from astrea.lab.settings.budget import BUDGETS, RULES
-from astrea.lab.settings.reports import FAULTS, REPORTS, Measured
+from astrea.lab.settings.reports import FAULTS, REPORTS, Measured, weighs
 from astrea.recipes.recipe import Data, World
 from astrea.world.evaluation.conflict import conflict_items
 from astrea.world.evaluation.runner import encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import build_test_sets
 from astrea.world.scenes.questions import VQA_TASKS
+from drawn_matrix import LAYOUT
 
 DATA = Data(test_questions=3, test_captions=2, test_retrieval_groups=1)
 FEW = ("counting",)
@@ -62,15 +66,32 @@ def test_every_rule_is_measured_at_every_budget(run):
     found = REPORTS["budgets"](run)
     names = run.model.experts.names
     sizes = dict(zip(names, run.model.alignment.counts, strict=True))
-    assert set(found["worth"]) == set(names)
+    assert set(found["worth"]) == set(found["seconds"]) == set(names)
     for tokens, experts in BUDGETS:
         row = found[f"{tokens}/{experts}"]
-        assert set(row) == set(RULES)
+        assert set(row) == {*RULES, "gate"}
+        for rule in RULES:
+            assert len(row[rule]["experts"]) <= experts
+            assert sum(sizes[name] for name in row[rule]["experts"]) <= tokens
+        assert sum(row["gate"]["experts"].values()) <= experts
         for each in row.values():
-            assert len(each["experts"]) <= experts
-            assert sum(sizes[name] for name in each["experts"]) <= tokens
             assert 0 < each["flops_share"] <= 1
-    assert found["48/8"]["first_k"] == {"average": found["all"]["average"], "flops_share": 1.0, "experts": names}
+            assert 0 < each["seconds_share"] <= 1
+    whole = {"average": found["all"]["average"], "flops_share": 1.0, "seconds_share": 1.0}
+    assert found["48/8"]["first_k"] == {**whole, "experts": names}
+    assert found["48/8"]["gate"] == {**whole, "experts": dict.fromkeys(names, 1.0)}
     best = max(found["worth"], key=found["worth"].get)
     assert found["16/2"]["fixed_top_k"]["experts"][0] == best
     json.dumps(found, allow_nan=False)
+
+
+def test_the_gate_is_no_rule_of_a_strategy_that_weighs_nothing(run, monkeypatch):
+    monkeypatch.setattr(reports, "BUDGETS", BUDGETS[:1])
+    monkeypatch.setattr(reports, "weighs", lambda fusion: weighs(AstreaFusion(LAYOUT, allocator=False)))
+    assert set(REPORTS["budgets"](run)["16/2"]) == set(RULES)
+
+
+def test_what_weighs_experts():
+    assert weighs(AstreaFusion(LAYOUT))
+    assert weighs(Routed(LAYOUT))
+    assert not weighs(SequenceConcat(LAYOUT))

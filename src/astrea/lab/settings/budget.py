@@ -1,6 +1,6 @@
 """Which experts are computed where not all of them may be: rules that look neither at the question nor at the picture.
 
-They are what an adaptive choice has to beat at the same budget.
+They are what a choice by the question has to beat at the same budget.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def fixed_top_k(names: Sequence[str], worth: Mapping[str, float], seed: int) -> 
 
 
 RULES: Mapping[str, Rule] = {"first_k": first_k, "random": random_k, "fixed_top_k": fixed_top_k}
-"""Beside "all", which keeps to no budget."""
+"""Beside "all", which keeps to no budget, and "gate" (`astrea.lab.settings.question_gate`)."""
 
 
-def flops_share(chosen: Sequence[str], flops: Mapping[str, int]) -> float:
+def cost_share(chosen: Sequence[str], costs: Mapping[str, float]) -> float:
     """The chosen experts' part of what all cost, 0..1."""
-    return sum(flops[name] for name in chosen) / sum(flops.values())
+    return sum(costs[name] for name in chosen) / sum(costs.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +17,13 @@ from astrea.data.feature_cache import FeatureCache
 from astrea.evaluation.generate import Predictor
 from astrea.experts.corruption_kinds import FUNCTIONS, Channels, applies, channels_of
 from astrea.experts.protocol import ExpertFeatures
+from astrea.fusion.astrea import AstreaFusion
+from astrea.fusion.peers.routed import Routed
+from astrea.fusion.protocol import FusionStrategy
 from astrea.lab.probes.probes import PROBE_TASKS, first_items
 from astrea.lab.probes.robustness import changed_test_sets, reliable_share
-from astrea.lab.settings.budget import BUDGETS, RULES, Budget, flops_share
+from astrea.lab.settings.budget import BUDGETS, RULES, Budget, cost_share
+from astrea.lab.settings.question_gate import QuestionGate
 from astrea.recipes.recipe import Data, World
 from astrea.world.evaluation.conflict import conflict_items
 from astrea.world.evaluation.contribution import contributions
@@ -28,6 +34,9 @@ from astrea.world.scenes.questions import VQA_TASKS
 
 ITEMS = 60
 """Of each task, that faults and budgets are measured on."""
+
+REPEATS = 5
+"""Of every expert's timing."""
 
 FAULTS = ("wrong_colour", "wrong_class", "mirrored", "half_swapped", "stuck_slots", "late")
 """Kinds of `astrea.experts.corruption_kinds` that are measured. Unless `model.reliability_kinds` names others, training
@@ -107,30 +116,48 @@ def fault(kind: str, channels: Channels, seed: int) -> Callable[[ExpertFeatures]
 
 
 def budgets(run: Measured) -> dict[str, Any]:
-    """The average, and the part of the experts' arithmetic, of every rule at every budget; what experts are worth is
-    measured on validation.
+    """The average, and the part of the experts' arithmetic and time, of every rule at every budget; what experts are
+    worth is measured on validation.
 
     Returns:
-        {"all": {...}, "16/2": {rule: {"average", "flops_share", "experts"}}, ...}, "worth": {expert: mean nats}.
+        {"all": {...}, "16/2": {rule: {"average", "flops_share", "seconds_share", "experts"}}, ...},
+        "worth": {expert: mean nats}. Of "gate", which is there where the strategy weighs experts, "experts" says for
+        which share of the questions each is computed.
     """
     names = run.model.experts.names
     sets = build_test_sets(run.world, run.data, split="validation")
-    known = contributions(run.model, run.tokenizer, encode_test_sets(run.model, sets, run.cache), PROBE_TASKS)
+    validation = encode_test_sets(run.model, sets, run.cache)
+    known = contributions(run.model, run.tokenizer, validation, PROBE_TASKS)
     mean_E = torch.stack([delta_QE.mean(0) for delta_QE in known.values()]).mean(0)
     worth = dict(zip(names, mean_E.tolist(), strict=True))
     sizes = dict(zip(names, run.model.alignment.counts, strict=True))
-    flops = flops_of_each(run)
+    flops, seconds = flops_of_each(run), seconds_of_each(run)
     few = first_items(run.encoded, PROBE_TASKS, ITEMS)
-    found: dict[str, Any] = {"all": {"average": run.average(few), "flops_share": 1.0}, "worth": worth}
+    everything = {"average": run.average(few), "flops_share": 1.0, "seconds_share": 1.0}
+    found: dict[str, Any] = {"all": everything, "worth": worth, "seconds": seconds}
     for tokens, experts in BUDGETS:
+        budget = Budget(tokens, experts)
         row = found[f"{tokens}/{experts}"] = {}
         for rule, order in RULES.items():
-            chosen = Budget(tokens, experts).fill(order(names, worth, run.seed), sizes)
+            chosen = budget.fill(order(names, worth, run.seed), sizes)
             masked = tuple(name for name in names if name not in chosen)
             row[rule] = {
-                "average": run.average(few, masked), "flops_share": flops_share(chosen, flops), "experts": chosen
+                "average": run.average(few, masked), "flops_share": cost_share(chosen, flops),
+                "seconds_share": cost_share(chosen, seconds), "experts": chosen,
+            }  # fmt: skip
+        if weighs(run.model.model.fusion):
+            gate = QuestionGate(run.model, run.tokenizer, validation.questions, budget, sizes)
+            average = run_tasks(gate, few, PROBE_TASKS, blind=False, label="report", report=Reporter()).average
+            row["gate"] = {
+                "average": average, "flops_share": gate.cost(flops), "seconds_share": gate.cost(seconds),
+                "experts": gate.used(),
             }  # fmt: skip
     return found
+
+
+def weighs(fusion: FusionStrategy) -> bool:
+    """Whether experts have weights that depend on the question."""
+    return isinstance(fusion, Routed) or (isinstance(fusion, AstreaFusion) and fusion.allocator is not None)
 
 
 def flops_of_each(run: Measured) -> dict[str, int]:
@@ -141,6 +168,20 @@ def flops_of_each(run: Measured) -> dict[str, int]:
         with FlopCounterMode(display=False) as counter:
             run.model.experts(pixels, [name])
         found[name] = counter.get_total_flops()
+    return found
+
+
+@torch.inference_mode()
+def seconds_of_each(run: Measured) -> dict[str, float]:
+    """Processor seconds of each expert looking at one picture: the fastest of `REPEATS` goes, taken in turns, so that
+    what else the machine does falls on all of them."""
+    pixels = pixels_from_scenes(run.encoded.sets.pool[:1])
+    found = dict.fromkeys(run.model.experts.names, math.inf)
+    for _ in range(REPEATS):
+        for name in found:
+            began = time.process_time()
+            run.model.experts(pixels, [name])
+            found[name] = min(found[name], time.process_time() - began)
     return found
 
 

@@ -46,7 +46,7 @@ def faults(reports: Mapping[str, Mapping[str, Any]]) -> list[Block]:
 
 
 def budgets(reports: Mapping[str, Mapping[str, Any]]) -> list[Block]:
-    """The average, and the part of the experts' arithmetic, of each rule at each budget."""
+    """The average, and the part of the experts' arithmetic and time, of each rule at each budget."""
     blocks: list[Block] = []
     for name, each in reports.items():
         known = part(each, "budgets")
@@ -58,13 +58,13 @@ def budgets(reports: Mapping[str, Mapping[str, Any]]) -> list[Block]:
         ]
         if lines:
             whole = [number_cell(figure(known, "all", key), digits) for key, digits in COLUMNS]
-            heads = ["Tokens / experts, rule", "Average", "Part of the experts' FLOPs"]
+            heads = ["Tokens / experts, rule", "Average", "Part of the experts' FLOPs", "And of their time"]
             lines = [Row("all", whole), *lines]
             blocks.append(Table(f"Budgets of {title_of(name)}", heads, lines, "figures fit", title_of(name)))
     return blocks
 
 
-COLUMNS = (("average", 1), ("flops_share", 2))
+COLUMNS = (("average", 1), ("flops_share", 2), ("seconds_share", 2))
 """Figure of a rule at a budget, and its digits."""
 
 
