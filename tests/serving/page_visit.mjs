@@ -16,6 +16,8 @@ async function visit(name, options) {
   page.on("pageerror", (error) => found.errors.push(error.message));
   page.on("console", (message) => { if (message.type() === "error") found.errors.push(message.text()); });
   page.on("request", (request) => found.requests.push(request.url()));
+  // A picture that is slow to come: the question behind it has to wait.
+  await page.route("**/example.png", async (route) => { await new Promise((done) => setTimeout(done, 300)); await route.continue(); });
   await page.goto(url);
   await page.getByRole("button", { name: "Example" }).focus();
   await page.keyboard.press("Enter");

@@ -6,7 +6,7 @@ import { draw, words } from "./readings.js";
 const MOST_SIDE = 2048;
 const SUGGESTIONS = ["describe the picture.", "how many things are there?", "what word is printed?"];
 const at = (id) => document.getElementById(id);
-const state = { picture: null, url: "", readings: {}, off: new Set(), shown: new Set(), running: null, names: [], example: false };
+const state = { picture: null, url: "", readings: {}, off: new Set(), shown: new Set(), running: null, coming: null, names: [], example: false };
 
 function make(tag, more = {}, ...inside) {
   const made = Object.assign(document.createElement(tag), more);
@@ -15,6 +15,12 @@ function make(tag, more = {}, ...inside) {
 }
 
 function say(message) { at("error").textContent = message; }
+
+// A question waits for the picture that is on its way, or it would be asked about the one before.
+function coming(picture) {
+  state.coming = picture.catch((error) => say(error.message));
+  return state.coming;
+}
 
 async function take(blob, name) {
   say("");
@@ -68,6 +74,7 @@ function list(weights, masking = {}) {
 function placed(reading) { return Boolean(reading && (reading.boxes.length || reading.mask)); }
 
 async function run() {
+  await state.coming;
   if (!state.picture) return say("Choose a picture first.");
   state.running?.abort();
   const running = state.running = new AbortController();
@@ -142,7 +149,7 @@ async function recall() {
   state.off = new Set((kept.get("off") ?? "").split(",").filter((name) => state.names.includes(name)));
   list({});
   if (kept.has("example") && !at("example").hidden) {
-    await showExample();
+    await coming(showExample());
     await run();
   }
 }
@@ -155,6 +162,10 @@ async function showExample() {
   remember();
 }
 
+async function showHit(src, name) {
+  await take(await (await fetch(src)).blob(), name);
+}
+
 async function find(wanted) {
   say("");
   try {
@@ -162,7 +173,7 @@ async function find(wanted) {
     at("hits").replaceChildren(...hits.map(({ picture, name, score }) => {
       const src = `astrea/pictures/${picture}`;
       const hit = make("button", { type: "button" }, make("img", { src, alt: name, loading: "lazy" }), score.toFixed(2));
-      hit.addEventListener("click", async () => { state.example = false; take(await (await fetch(src)).blob(), name); });
+      hit.addEventListener("click", () => { state.example = false; coming(showHit(src, name)); });
       return hit;
     }));
   } catch (error) {
@@ -174,18 +185,21 @@ function picked(event) {
   state.example = false;
   const [file] = event.target.files;
   event.target.value = "";
-  if (file) take(file, file.name);
+  if (file) coming(take(file, file.name));
 }
 
 function listen() {
   at("file").addEventListener("change", picked);
   at("camera").addEventListener("change", picked);
-  at("example").addEventListener("click", showExample);
+  at("example").addEventListener("click", () => coming(showExample()));
   at("form").addEventListener("submit", (event) => { event.preventDefault(); remember(); run(); });
   at("stop").addEventListener("click", () => state.running?.abort());
   at("share").addEventListener("click", async () => { remember(); await navigator.clipboard?.writeText(location.href); });
   at("search").addEventListener("submit", (event) => { event.preventDefault(); find({ text: at("wanted").value }); });
-  at("alike").addEventListener("click", () => state.url ? find({ image: state.url }) : say("Choose a picture first."));
+  at("alike").addEventListener("click", async () => {
+    await state.coming;
+    return state.url ? find({ image: state.url }) : say("Choose a picture first.");
+  });
   const drop = at("drop");
   drop.classList.add("empty");
   for (const kind of ["dragover", "dragleave", "drop"]) {
@@ -193,7 +207,7 @@ function listen() {
   }
   const given = (items) => {
     const file = [...(items?.files ?? [])].find((one) => one.type.startsWith("image/"));
-    if (file) { state.example = false; take(file, file.name); }
+    if (file) { state.example = false; coming(take(file, file.name)); }
   };
   document.addEventListener("drop", (event) => given(event.dataTransfer));
   document.addEventListener("paste", (event) => given(event.clipboardData));
