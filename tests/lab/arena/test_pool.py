@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from astrea.common.errors import AstreaError
+from astrea.lab.arena import pool as pool_module
 from astrea.lab.arena.pool import Pool, rough_time
 from astrea.lab.arena.run import Run
 from astrea.lab.arena.variants import Variant
@@ -26,6 +27,8 @@ stem = out.stem
 here = Path(os.environ["STUB"])
 with open(here / "ran", "a") as log:
     log.write(f"{stem} {os.getpid()} {os.environ['OMP_NUM_THREADS']}\\n")
+if os.environ.get("SLOW"):
+    print("align: 1 of 9\\n\\ntune: 3 of 9, 5 s left", flush=True), time.sleep(0.6)
 if "mova" in stem:
     print("this one cannot be"), sys.exit(3)
 if "mova" in stem:
@@ -103,6 +106,14 @@ def test_a_failing_run_is_reported_and_the_others_go_on(stub, said):
     assert list(again.failed) == ["strategy-mova-0"]
 
 
+def test_what_a_running_one_says_last_is_passed_on_once(stub, said, monkeypatch):
+    monkeypatch.setenv("SLOW", "1")
+    monkeypatch.setattr(pool_module, "TELL_EVERY", 0.1)
+    execute(stub, said, one("average"))
+    assert said.text.count("strategy-average-0: tune: 3 of 9, 5 s left") == 1
+    assert "align" not in said.text
+
+
 def test_a_variant_that_is_no_recipe_fails_before_anything_runs(stub, said):
     pool = execute(stub, said, one("average", "tune.step=5"))
     assert "tune.step" in pool.failed["strategy-average-0"]
@@ -132,7 +143,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, said):
 def test_a_worker_ends_with_its_parent(tmp_path):
     (tmp_path / "spec.json").write_text("{}")
     code = "import sys, time, astrea.lab.arena.run as run\n"
-    code += "run.measure = lambda spec: print('up', flush=True) or time.sleep(60)\n"
+    code += "run.measure = lambda spec, report: print('up', flush=True) or time.sleep(60)\n"
     code += "run.main(sys.argv[1:])"
     worker = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "spec.json"), str(tmp_path / "out.json"), "--leash"],

@@ -21,18 +21,28 @@ from astrea.lab.arena.run import Run
 POLL = 0.2
 """Seconds between two looks at the workers."""
 
+TELL_EVERY = 60.0
+"""Seconds between two looks at what running workers say of themselves."""
+
 TAIL = 2000
 """Characters of a failed worker's output, from its end, that are passed on."""
 
 
 @dataclass
 class Worker:
-    """A process at work on one run."""
+    """A process at work on one run. told: what it said last that was passed on."""
 
     run: Run
     process: subprocess.Popen[bytes]
     log: Path
     began: float
+    told: str = ""
+
+    def said(self) -> str:
+        """The end of what it put out."""
+        with open_file(self.log) as log:
+            log.seek(max(0, size_of(self.log) - TAIL))
+            return log.read().decode(errors="replace").strip()
 
 
 @dataclass
@@ -65,6 +75,7 @@ class Pool:
         waiting = self.missing(runs)
         total = len(waiting)
         running: list[Worker] = []
+        told = time.perf_counter()
         # One folder for all that workers leave behind when they are killed.
         with tempfile.TemporaryDirectory(prefix="astrea-arena-", ignore_cleanup_errors=True) as work:
             try:
@@ -72,6 +83,9 @@ class Pool:
                     while waiting and len(running) < self.processes:
                         running.append(self.start(waiting.pop(0), Path(work)))
                     time.sleep(POLL)
+                    if time.perf_counter() - told > TELL_EVERY:
+                        told = time.perf_counter()
+                        self.tell(running)
                     for worker in [each for each in running if each.process.poll() is not None]:
                         running.remove(worker)
                         self.finish(worker, total - len(waiting) - len(running), total)
@@ -128,6 +142,14 @@ class Pool:
             )
         return Worker(run, process, log, time.perf_counter())
 
+    def tell(self, running: Sequence[Worker]) -> None:
+        """How far the running ones are: their last lines, where they are new."""
+        for worker in running:
+            line = worker.said().rpartition("\n")[2].strip()
+            if line and line != worker.told:
+                worker.told = line
+                self.report.say(f"{worker.run.stem}: {line}")
+
     def finish(self, worker: Worker, done: int, total: int) -> None:
         """A worker has ended: report how it went and how long the rest will take."""
         took = time.perf_counter() - worker.began
@@ -135,10 +157,7 @@ class Pool:
             worker.process.stdin.close()
         record = read_run(self.path(worker.run)) if worker.process.returncode == 0 else None
         if record is None:
-            with open_file(worker.log) as log:
-                log.seek(max(0, size_of(worker.log) - TAIL))
-                said = log.read().decode(errors="replace").strip()
-            self.fail(worker.run, said or f"the process ended with status {worker.process.returncode}")
+            self.fail(worker.run, worker.said() or f"the process ended with status {worker.process.returncode}")
             note = "failed"
         else:
             self.seconds.append(took)

@@ -23,7 +23,7 @@ import numpy as np
 from astrea.common.errors import AstreaError
 from astrea.common.files import finite_or_null, sha256_file, write_json_atomic
 from astrea.common.paths import file_guard, read_json
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter, TerminalReporter
 from astrea.common.provenance import commit, machine
 from astrea.data.feature_cache import FeatureCache, canonical_json
 from astrea.evaluation.generate import Predictor
@@ -208,7 +208,7 @@ def digest(
     return hashlib.sha256(canonical_json(what).encode()).hexdigest()
 
 
-def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
+def measure(spec: Mapping[str, Any], report: Reporter = SILENT) -> dict[str, Any]:
     """Train one run, or take its model where that was kept, and evaluate it; returns what its file holds.
 
     Args:
@@ -224,19 +224,21 @@ def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
         trained = kept_training(kept, digest(recipe))
         if trained is None:
             curve = CURVE_EVERY if run.variant.kind == "strategy" and run.variant.name in CURVES else 0
-            trained = train_one(recipe, Path(folder), cache=Path(spec["cache"]), curve=curve)
+            trained = train_one(recipe, Path(folder), cache=Path(spec["cache"]), curve=curve, report=report)
             if kept is not None:
                 keep(trained, kept, digest(recipe))
         # The user asked for this recipe: what it names has been imported for training already.
         model, processor = load_model(trained.model, trust_remote_code=True)
-    return evaluated(run, recipe, trained, model, processor.tokenizer, open_cache(recipe, Path(spec["cache"])))
+    cache = open_cache(recipe, Path(spec["cache"]))
+    return evaluated(run, recipe, trained, model, processor.tokenizer, cache, report)
 
 
 def evaluated(
-    run: Run, recipe: Recipe, trained: Trained, model: Any, tokenizer: Any, cache: FeatureCache
-) -> dict[str, Any]:
+    run: Run, recipe: Recipe, trained: Trained, model: Any, tokenizer: Any, cache: FeatureCache,
+    report: Reporter = SILENT,
+) -> dict[str, Any]:  # fmt: skip
     """What a run's file holds of a trained model."""
-    who, report = run.variant, Reporter()
+    who = run.variant
     # The sweep chooses settings, so it never sees a test set.
     split, world = VALIDATION if who.kind == KIND else run.test.split, run.test_world()
     encoded = encode_test_sets(model, build_test_sets(world, recipe.data, split=split), cache, report)
@@ -367,7 +369,8 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.leash:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        made = measure(read_json(chosen.spec))
+        with TerminalReporter() as report:
+            made = measure(read_json(chosen.spec), report)
         with file_guard(chosen.out):
             write_json_atomic(chosen.out, made)
     except AstreaError as error:

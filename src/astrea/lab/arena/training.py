@@ -9,7 +9,7 @@ from pathlib import Path
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_json_atomic
 from astrea.common.paths import file_guard, read_json
-from astrea.common.progress import Reporter
+from astrea.common.progress import SILENT, Reporter
 from astrea.lab.arena.callback import TrainingCallback
 from astrea.recipes.recipe import Recipe
 from astrea.training.trainer import train
@@ -31,14 +31,14 @@ class Trained:
     seconds: dict[str, float]
 
 
-def train_one(recipe: Recipe, folder: Path, *, cache: Path, curve: int) -> Trained:
+def train_one(recipe: Recipe, folder: Path, *, cache: Path, curve: int, report: Reporter = SILENT) -> Trained:
     """Train a recipe in a folder.
 
     Args:
         cache: kept features. curve: optimizer steps between two points of the curve; 0 = none.
     """
     callback = TrainingCallback(curve)
-    place = train(recipe, folder / "run", cache=cache, observe=callback, report=Reporter())
+    place = train(recipe, folder / "run", cache=cache, observe=callback, report=report)
     return Trained(place, sorted(callback.learned), callback.curve, read_json(folder / "run" / "seconds.json"))
 
 
