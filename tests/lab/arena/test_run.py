@@ -14,7 +14,7 @@ from astrea.lab.arena import run as run_module
 from astrea.lab.arena.run import Run, digest, main, measure, packed_items, rounded, unpacked_items
 from astrea.lab.arena.variants import Variant, variants
 from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Recipe
+from astrea.recipes.recipe import Data, Recipe, World
 from astrea.training.assembly import assemble
 from astrea.world.evaluation.tasks import GROUP_SIZE, TASKS
 
@@ -162,3 +162,17 @@ def test_a_broken_spec_is_told_in_words(tmp_path, capsys):
     assert main([str(tmp_path / "spec.json"), str(tmp_path / "out.json")]) == 1
     assert "tune.step" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "reports", "asked"), [("strategy", (), 1), ("strategy", ("budgets",), 0), ("trial", (), 0)]
+)
+def test_probed_are_some_variants_where_no_setting_reports_of_them(kind, reports, asked, monkeypatch):
+    seen = []
+    monkeypatch.setattr(run_module, "build_test_sets", lambda world, data, split: seen.append(data.test_questions))
+    monkeypatch.setattr(run_module, "encode_test_sets", lambda *given: None)
+    monkeypatch.setattr(run_module, "probe", lambda *given, **more: {"masked": 0.12345, "load": {}})
+    run = Run("tiny", (), Variant("astrea", kind, (), ""), 0, reports=reports)
+    found = run_module.probes_of(run, None, None, None, None, (World(), Data(test_questions=3), "test"), None)
+    assert found == ({"masked": 0.1234} if asked else None)
+    assert seen == [3 * run_module.MANY] * asked

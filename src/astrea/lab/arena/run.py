@@ -276,7 +276,7 @@ def evaluated(
         "seconds": trained.seconds,
         "wall_s": round(sum(s for name, s in trained.seconds.items() if name not in NOT_TRAINING), 2),
         "curve": trained.curve,
-        "probes": probes_of(who, model, tokenizer, encoded, outcome, (world, recipe.data, split), cache),
+        "probes": probes_of(run, model, tokenizer, encoded, outcome, (world, recipe.data, split), cache),
         "reports": rounded(reported),
         "machine": machine(),
         "commit": commit(),
@@ -325,7 +325,7 @@ def shares_table(
 
 
 def probes_of(
-    who: Variant,
+    run: Run,
     model: Any,
     tokenizer: Any,
     encoded: EncodedTestSets,
@@ -333,12 +333,13 @@ def probes_of(
     where: tuple[World, Data, str],
     cache: FeatureCache,
 ) -> dict[str, Any] | None:
-    """Masking, contribution, pruning and robustness of the variants that are probed; None of the others.
+    """Masking, contribution, pruning and robustness of the variants that are probed; None of the others, and where a
+    setting has reports of its own, which ask for less (with sixteen experts probing takes longer than training).
 
     Args:
         where: the world, the amount of test data and the split that the run is measured on.
     """
-    if who.name not in PROBED.get(who.kind, ()):
+    if run.reports or run.variant.name not in PROBED.get(run.variant.kind, ()):
         return None
     world, data, split = where
     more = {"test_questions": data.test_questions * MANY, "test_captions": data.test_captions * MANY}
