@@ -91,11 +91,11 @@ def test_the_digest_is_that_from_before_keys_were_renamed():
 def test_items_are_packed_and_come_back():
     assert packed_items("area", np.array([1.0, 0.0, 1.0])) == "101"
     assert unpacked_items("101").tolist() == [1, 0, 1]
-    assert packed_items("caption", np.array([0.12345, 0, 1])) == [0.123, 0.0, 1.0]
+    assert packed_items("caption", np.array([0.12344, 0, 1])) == [0.123, 0.0, 1.0]
 
 
 def test_figures_are_rounded_wherever_they_are():
-    assert rounded({"a": [0.123456, {"b": 2.00001}], "c": "x", "d": None, "e": 7}) == {
+    assert rounded({"a": [0.123446, {"b": 2.00001}], "c": "x", "d": None, "e": 7}) == {
         "a": [0.1235, {"b": 2.0}],
         "c": "x",
         "d": None,
@@ -171,7 +171,7 @@ def test_probed_are_some_variants_where_no_setting_reports_of_them(kind, reports
     seen = []
     monkeypatch.setattr(run_module, "build_test_sets", lambda world, data, split: seen.append(data.test_questions))
     monkeypatch.setattr(run_module, "encode_test_sets", lambda *given: None)
-    monkeypatch.setattr(run_module, "probe", lambda *given, **more: {"masked": 0.12345, "load": {}})
+    monkeypatch.setattr(run_module, "probe", lambda *given, **more: {"masked": 0.12344, "load": {}})
     run = Run("tiny", (), Variant("astrea", kind, (), ""), 0, reports=reports)
     found = run_module.probes_of(run, None, None, None, None, (World(), Data(test_questions=3), "test"), None)
     assert found == ({"masked": 0.1234} if asked else None)
