@@ -32,7 +32,7 @@ from astrea.experts.corruption import draw_experts
 from astrea.experts.corruption_kinds import FUNCTIONS, Labels, applies, channels_of, corrupt_by_kind
 from astrea.experts.corruption_names import GROUPS, KINDS
 from astrea.experts.protocol import ExpertFeatures, index_select
-from astrea.experts.word_agreement import WordAgreement
+from astrea.experts.word_agreement import learn_agreement
 from astrea.fusion.reliability import ReliabilityHead, select_reliable
 from astrea.fusion.reliability_loss import CORRUPTED
 from astrea.model.loading import load_model
@@ -139,7 +139,7 @@ def measure(recipe: Recipe, model: Any, chosen: argparse.Namespace, report: Repo
             head = trained_head(alignment, training, labels, kinds, chosen.steps, chosen.batch)
             judge = judged_by(alignment, head)
         else:
-            judge = partial(WordAgreement(training, labels).believed, at_once=WORDS[name])
+            judge = partial(learn_agreement(training, labels).believed, margin=1.0, at_once=WORDS[name])
         found[name] = {
             "trained_on": list(kinds),
             "sound": believed(judge, test),

@@ -6,52 +6,13 @@ import pytest
 import torch
 
 from astrea.experts.corruption_kinds import FUNCTIONS, channels_of
-from astrea.experts.protocol import ORDINALS, ExpertFeatures
-from astrea.experts.word_agreement import WordAgreement, aspects
-
-NAMES, COLOURS = ("cat", "dog", "cow", "hen", "pig", "fox"), ("red", "blue", "green", "black")
-LABELS = {
-    "boxes": (*NAMES, *COLOURS, "left", "right", *ORDINALS[:2], "sure", "boxes"),
-    "tags": (*NAMES, *COLOURS, "sure", "tags"),
-    "words": ("end", *NAMES, *COLOURS, None),
-}
-
-
-def seen(count: int, seed: int) -> dict[str, ExpertFeatures]:
-    """Two things in each picture, of which every expert tells names and colours, nearly without a fault."""
-    generator = torch.Generator().manual_seed(seed)
-    name = torch.eye(6)[torch.randint(6, (count, 2), generator=generator)]
-    colour = torch.eye(4)[torch.randint(4, (count, 2), generator=generator)]
-    places = torch.rand(count, 2, 2, generator=generator).sort(1).values
-    sides = torch.stack([1 - places[..., 0], places[..., 0]], -1)
-    one = torch.ones(count, 2, 1)
-    rank = torch.eye(2).expand(count, -1, -1)
-    parts = {
-        "boxes": torch.cat([name, colour, sides, rank, one, one], -1),
-        "tags": torch.cat([name, colour, one, one], -1),
-        "words": torch.cat([0 * one, name, colour, torch.rand(count, 2, 1, generator=generator)], -1),
-    }
-    found = {}
-    for expert, tokens in parts.items():
-        tokens = (tokens + 0.1 * torch.rand(tokens.shape, generator=generator)).clamp_max(1)
-        found[expert] = ExpertFeatures(tokens, torch.ones(count, 2), places if expert == "boxes" else None)
-    return found
+from astrea.experts.word_agreement import WordAgreement, learn_agreement
+from word_experts import LABELS, seen
 
 
 @pytest.fixture(scope="module")
 def judge() -> WordAgreement:
-    return WordAgreement(seen(400, 0), LABELS)
-
-
-def test_words_are_known_by_what_they_are_about():
-    found = aspects(("cat", "red", "x0", "x1", "y0", "left", "first", "sure", "me", None), "me")
-    assert {aspect: list(words) for aspect, words in found.items()} == {
-        "colour": ["red"],
-        "name": ["cat"],
-        "side": ["left"],
-        "across": ["x0", "x1"],
-        "down": ["y0"],
-    }
+    return learn_agreement(seen(400, 0), LABELS)
 
 
 def test_sound_experts_are_believed(judge: WordAgreement):

@@ -64,13 +64,16 @@ class Signs:
 def reliable_experts(
     model: AstreaForConditionalGeneration, features: Mapping[str, ExpertFeatures], present_NE: Tensor
 ) -> Tensor:
-    """(N, E) bool, which experts are believed about each picture: those that are there, where the model has no trust to
+    """(N, E) bool, which experts are believed about each picture: those that are there, where the model has nothing to
     judge them by."""
+    heard_NE = model.model.believed(features, present_NE)
+    assert heard_NE is not None  # some were given
     trust = getattr(model.fusion, "trust", None)
     if trust is None:
-        return present_NE
-    matrix = model.with_words(model.alignment(features, present_NE))
-    return select_reliable(trust, matrix, model.fusion.trained(matrix))  # type: ignore[operator]
+        return heard_NE
+    matrix = model.with_words(model.alignment(features, heard_NE))
+    # The head says nothing of absent experts.
+    return select_reliable(trust, matrix, model.fusion.trained(matrix)) & (heard_NE | ~present_NE)  # type: ignore[operator]
 
 
 def refuses(answer: str) -> bool:

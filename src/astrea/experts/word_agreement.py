@@ -1,190 +1,213 @@
 """An expert whose words do not fit those of the others, judged without ever having seen one that is wrong.
 
-All that is known of an expert is what it declares: the names of its channels, its confidences and its places. Figures
-of a picture, for each expert e and each other expert f:
+Of sound experts' pictures the mean and the covariance of the figures of `astrea.experts.word_figures` are kept, and
+the squared Mahalanobis distance that `SOUND` of them stay within. An expert is believed up to some multiple of that.
+Where one is not, the expert goes without which the rest is most likely, and the others are judged again by the figures
+in which it has no part. Or all are judged at once: that also disbelieves the sound one of two that contradict each
+other where nobody else speaks of it, and so nobody has to be guessed at.
 
-* for every aspect (names, colours, sides, places across and down) in which the two share words: how much of what e
-  says f does not, and the reverse; and the cosine of the two;
-* the distance from e's slots to f's nearest, and whether the two name and colour the same there;
+`astrea.model.backbone.AstreaModel.fuse` leaves out who is not believed. Source: our own.
 
-and of e alone: how alike its slots are, values outside of 0..1, how sure its names are, how large its tokens are, how
-many slots are filled, and whether its ranks go from left to right. Of sound experts' pictures the mean and the
-covariance of these are kept. An expert is believed where its Mahalanobis distance is below that of `SOUND` of those.
-Where one is not, the expert goes without which the rest is most likely, and the others are judged again by the
-figures in which it has no part. Or all are judged at once: that also disbelieves the sound one of two that contradict
-each other where nobody else speaks of it, and so nobody has to be guessed at.
-
-Fusion does not read it yet: ``benchmarks/reliability_kinds.py`` sets it beside the reliability head, which has to see
-wrong experts in training. Source: our own.
-
-Letters: B pictures, T slots of an expert, C its channels, K figures.
+Letters: B pictures, E experts, K figures of one expert.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from astrea.experts.corruption_kinds import Labels, channels_of
-from astrea.experts.protocol import ORDINALS, PLACE_WORDS, ExpertFeatures
+from astrea.common.errors import AstreaError
+from astrea.experts.corruption_kinds import Labels
+from astrea.experts.word_figures import Features, Figures, WordFigures
 
 SOUND = 0.97
-"""Of the sound experts' pictures that are to be believed."""
+"""Share of sound experts' pictures that a limit is to hold."""
+MARGIN = 3.0
+"""Times the limit up to which fusion believes: an expert that is wrong in part is of more use than none, so only those
+go that are wrong altogether (docs/lab-notes.md)."""
 SHRINK = 0.3
 """Added to the diagonal of the covariance of standardised figures."""
 FARTHEST = 8.0
 """Standard deviations at which a figure is cut."""
-
-Features = Mapping[str, ExpertFeatures]
-Figures = list[tuple[str | None, Tensor]]
-"""Of one expert: which other one has a part in a figure, and its value (B,) for each picture."""
+MOST_EXPERTS = 8
+"""There is a limit for each choice of experts that are heard: of more there would be thousands."""
 
 
-def aspects(labels: Labels, own: str) -> dict[str, dict[str, int]]:
-    """The words of an expert by what they are about: aspect -> word -> channel."""
-    channels = channels_of(labels)
-    placed = {*PLACE_WORDS, *ORDINALS, "sure", own}
-    return {
-        "colour": {str(labels[i]): i for i in channels.colours},
-        "name": {
-            word: i
-            for i, word in enumerate(labels)
-            if word and word not in placed and i not in channels.colours and not re.search(r"\d", word)
-        },
-        "side": {word: i for i, word in enumerate(labels) if word in PLACE_WORDS},
-        "across": {str(labels[i]): i for i in channels.across},
-        "down": {word: i for i, word in enumerate(labels) if word and re.fullmatch(r"y\d+", word)},
-    }
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """The figures of one expert, where all are sound.
 
+    mean, spread: (K,). covariance: (K, K) of the standardised figures, cut at `FARTHEST`. limits: (2^(E-1),) the
+    squared distance that `SOUND` of the pictures stay within, by who is heard: bit i is that of the i-th other expert.
+    """
 
-def mean_over(values_BT: Tensor, part: ExpertFeatures) -> Tensor:
-    """Weighted by the confidence of each slot (B,)."""
-    return (values_BT * part.confidence).sum(1) / part.confidence.sum(1).clamp_min(1e-3)
+    mean: Tensor
+    spread: Tensor
+    covariance: Tensor
+    limits: Tensor
+
+    def deviations(self, figures_BK: Tensor) -> Tensor:
+        """Of each figure, in standard deviations (B, K)."""
+        return ((figures_BK - self.mean) / self.spread).clamp(-FARTHEST, FARTHEST)
+
+    def distances(self, deviations_BK: Tensor, used: list[int]) -> Tensor:
+        """Mahalanobis' distances (B,), squared, by some of the figures."""
+        inverse = torch.linalg.inv(self.covariance[used][:, used] + SHRINK * torch.eye(len(used)))
+        far = deviations_BK[:, used]
+        return torch.einsum("bi,ij,bj->b", far, inverse, far)
 
 
 class WordAgreement:
     """See the module's description.
 
     Args:
-        features: of pictures of sound experts. labels: of each expert's channels.
+        labels: of each expert's channels. usual: of the same experts, in the same order; see `learn_agreement`.
     """
 
-    def __init__(self, features: Features, labels: Mapping[str, Labels]) -> None:
-        self.names, self.labels = tuple(features), labels
-        self.words = {name: aspects(labels[name], name) for name in self.names}
-        usual = self.figures(features)
-        self.usual = {name: self._stacked(figures) for name, figures in usual.items()}
-        self.partners = {name: [f for f, _ in figures] for name, figures in usual.items()}
+    def __init__(self, labels: Mapping[str, Labels], usual: Mapping[str, Usual]) -> None:
+        self.names = tuple(usual)
+        self.figures = WordFigures({name: labels[name] for name in self.names})
+        self.usual = usual
 
-    def figures(self, features: Features) -> dict[str, Figures]:
-        """Every figure of every expert."""
-        said = {n: (p.tokens.clamp(0, 1) * p.confidence.clamp(0, 1).unsqueeze(-1)).amax(1) for n, p in features.items()}
-        found: dict[str, Figures] = {name: self._alone(name, features[name]) for name in self.names}
-        for e in self.names:
-            for f in (name for name in self.names if name != e):
-                for own, other in self._shared(e, f):
-                    a, b = said[e][:, own], said[f][:, other]
-                    unheard = (a * (1 - b)).sum(1) / a.sum(1).clamp_min(0.05)
-                    found[e] += [(f, unheard), (f, F.cosine_similarity(a, b, dim=1, eps=0.05))]
-                    found[f].append((e, unheard))
-                for values in self._together(e, f, features):
-                    found[e].append((f, values))
-                    found[f].append((e, values))
-        return found
-
-    def believed(self, features: Features, *, at_once: bool = False) -> Tensor:
-        """Which experts (B, E) are believed.
+    @torch.no_grad()
+    def believed(
+        self, features: Features, present: Tensor | None = None, *, margin: float = MARGIN, at_once: bool = False
+    ) -> Tensor:
+        """Which experts (B, E) are believed, in the order of ``features``. Those whose words no other shares are, as
+        are those that nothing is known of; one at least of those that are there is.
 
         Args:
+            present: (B, E) bool, which experts are there at all; None = all. The others are not believed.
+            margin: times the limit up to which an expert is believed.
             at_once: judge all by all others, and do not judge again without those that are not believed.
-        """
-        figures = {name: self._stacked(each) for name, each in self.figures(features).items()}
-        heard = torch.ones(len(next(iter(figures.values()))), len(self.names), dtype=torch.bool)
-        if at_once:
-            return self._scores(figures, heard) <= 0
-        for _ in range(len(self.names) - 1):
-            doubted = self._scores(figures, heard).amax(1) > 0
-            if not doubted.any():
-                break
-            heard = torch.where(doubted.unsqueeze(1), self._without_one(figures, heard), heard)
-        return heard
 
-    def _without_one(self, figures: Mapping[str, Tensor], heard_BE: Tensor) -> Tensor:
+        Raises:
+            AstreaError: the experts say other things than those whose figures are known.
+        """
+        figures = self.figures.of({name: features[name] for name in self.names})
+        count = len(next(iter(features.values())).tokens)
+        order = [tuple(features).index(name) for name in self.names]
+        there = torch.ones(count, len(features), dtype=torch.bool) if present is None else present.cpu().clone()
+        judged, least = Judged(self.usual, figures), math.log(margin)
+        there[:, order] = self._heard(judged, there[:, order], least, at_once)
+        return there.to(next(iter(features.values())).tokens.device)
+
+    def _heard(self, judged: Judged, heard_BE: Tensor, least: float, at_once: bool) -> Tensor:
+        """Those of some experts that are believed (B, E). ``least``: the score from which one is not."""
+        if at_once:
+            return heard_BE & (judged.scores(heard_BE) <= least)
+        for _ in range(len(self.names) - 1):
+            doubted_B = (judged.scores(heard_BE).amax(1) > least) & (heard_BE.sum(1) > 1)
+            if not doubted_B.any():
+                break
+            heard_BE = torch.where(doubted_B.unsqueeze(1), judged.without_one(heard_BE), heard_BE)
+        return heard_BE
+
+
+class Judged:
+    """Some pictures' figures, beside what is usual.
+
+    Args:
+        usual: of each expert. figures: of the same experts.
+
+    Raises:
+        AstreaError: there are more or fewer figures of an expert than are known.
+    """
+
+    def __init__(self, usual: Mapping[str, Usual], figures: Mapping[str, Figures]) -> None:
+        self.usual, self.names = usual, tuple(usual)
+        self.partners = {name: [other for other, _ in own] for name, own in figures.items()}
+        self.far: dict[str, Tensor] = {}
+        for name, own in figures.items():
+            if len(own) != len(usual[name].mean):
+                raise AstreaError(
+                    f"what is usual for {name} has {len(usual[name].mean)} figures, and its words give {len(own)}",
+                    "set config.agreement=False, or train the model again with model.agreement=true",
+                )
+            self.far[name] = usual[name].deviations(stacked(own))
+
+    def scores(self, heard_BE: Tensor, rows_B: Tensor | None = None) -> Tensor:
+        """Log of the distance over its limit (B, E); -inf of experts that are not heard, or that nobody could
+        contradict.
+
+        Args:
+            rows_B: bool, which pictures ``heard_BE`` is about; None = all.
+        """
+        found = torch.full(heard_BE.shape, -torch.inf)
+        at_B = torch.arange(len(heard_BE)) if rows_B is None else rows_B.nonzero()[:, 0]
+        for heard_E in heard_BE.unique(dim=0):
+            mine_B = (heard_BE == heard_E).all(1)
+            for index in heard_E.nonzero()[:, 0].tolist():
+                if any(other is not None for other in self.partners[self.names[index]]):
+                    found[mine_B, index] = self._score(index, at_B[mine_B], heard_E)
+        return found
+
+    def without_one(self, heard_BE: Tensor) -> Tensor:
         """The same without the expert whose absence leaves the most likely rest (B, E)."""
         worst = torch.full(heard_BE.shape, torch.inf)
         for index in range(len(self.names)):
             rest = heard_BE.clone()
             rest[:, index] = False
-            there = heard_BE[:, index]
-            worst[there, index] = self._scores({n: f[there] for n, f in figures.items()}, rest[there]).amax(1)
+            there_B = heard_BE[:, index]
+            worst[there_B, index] = self.scores(rest[there_B], there_B).amax(1)
         return heard_BE.scatter(1, worst.argmin(1, keepdim=True), False)
 
-    def _scores(self, figures: Mapping[str, Tensor], heard_BE: Tensor) -> Tensor:
-        """Above 0 what is less likely than is believed (B, E); of experts that are not heard -inf."""
-        found = torch.full(heard_BE.shape, -torch.inf)
-        for heard_E in heard_BE.unique(dim=0):
-            rows = (heard_BE == heard_E).all(1)
-            for index, name in enumerate(self.names):
-                if heard_E[index]:
-                    found[rows, index] = self._score(name, figures[name][rows], heard_E)
-        return found
+    def _score(self, index: int, at: Tensor, heard_E: Tensor) -> Tensor:
+        """Log of the distance over its limit (B,), of the pictures ``at``."""
+        name = self.names[index]
+        usual, used = self.usual[name], used_figures(self.partners[name], self.names, heard_E)
+        distance = usual.distances(self.far[name][at], used) / usual.limits[place_of(index, heard_E)]
+        # What is no number fits nobody.
+        return distance.log().nan_to_num(torch.inf, torch.inf)
 
-    def _score(self, name: str, figures_BK: Tensor, heard_E: Tensor) -> Tensor:
-        """Log of the distance over the largest that is believed (B,)."""
-        there = {self.names[i] for i in heard_E.nonzero()[:, 0].tolist()}
-        used = [at for at, other in enumerate(self.partners[name]) if other is None or other in there]
-        usual = self.usual[name][:, used]
-        mean, spread = usual.mean(0), usual.std(0).clamp_min(1e-3)
-        one, other = (((v - mean) / spread).clamp(-FARTHEST, FARTHEST) for v in (usual, figures_BK[:, used]))
-        inverse = torch.linalg.inv(torch.cov(one.T) + SHRINK * torch.eye(len(used)))
-        near, far = (torch.einsum("bi,ij,bj->b", v, inverse, v) for v in (one, other))
-        return (far / near.quantile(SOUND)).log()
 
-    def _stacked(self, figures: Figures) -> Tensor:
-        return torch.stack([values for _, values in figures], -1)
+def learn_agreement(features: Features, labels: Mapping[str, Labels]) -> WordAgreement:
+    """What is usual in pictures of sound experts.
 
-    def _shared(self, e: str, f: str, only: Sequence[str] | None = None) -> list[tuple[list[int], list[int]]]:
-        """The channels of both that say the same words, for each aspect of two words or more."""
-        found = []
-        for aspect, words in self.words[e].items():
-            both = [word for word in words if word in self.words[f][aspect]]
-            if len(both) > 1 and (only is None or aspect in only):
-                found.append(([words[word] for word in both], [self.words[f][aspect][word] for word in both]))
-        return found
+    Args:
+        labels: of each expert's channels.
 
-    def _together(self, e: str, f: str, features: Features) -> list[Tensor]:
-        """How far e's slots are from the nearest of f, and what the two say there."""
-        own, other = features[e], features[f]
-        if own.places is None or other.places is None:
-            return []
-        square = (own.places[:, :, None] - other.places[:, None]).square().sum(-1).nan_to_num(4.0)
-        nearest, at = square.masked_fill(~(other.confidence > 0).unsqueeze(1), 4.0).min(-1)
-        found = [mean_over(nearest.sqrt().clamp_max(0.5), own)]
-        for mine, theirs in self._shared(e, f, ("name", "colour")):
-            said = other.tokens[..., theirs].gather(1, at.unsqueeze(-1).expand(-1, -1, len(theirs)))
-            found.append(mean_over(F.cosine_similarity(own.tokens[..., mine], said, dim=-1, eps=0.05), own))
-        return found
+    Raises:
+        AstreaError: more experts than `MOST_EXPERTS`.
+    """
+    names = tuple(features)
+    if len(names) > MOST_EXPERTS:
+        raise AstreaError(
+            f"{len(names)} experts, and agreement is judged among at most {MOST_EXPERTS}", "set model.agreement=false"
+        )
+    usual = {}
+    for index, (name, own) in enumerate(WordFigures(labels).of(features).items()):
+        values_BK, partners = stacked(own), [other for other, _ in own]
+        mean, spread = values_BK.mean(0), values_BK.std(0).clamp_min(1e-3)
+        fresh = Usual(mean, spread, torch.empty(0), torch.empty(0))
+        far_BK = fresh.deviations(values_BK)
+        known = Usual(mean, spread, torch.cov(far_BK.T).reshape(len(mean), len(mean)), torch.empty(0))
+        limits = torch.ones(2 ** (len(names) - 1))
+        for others in product((False, True), repeat=len(names) - 1):
+            heard_E = torch.tensor([*others[:index], True, *others[index:]])
+            distances = known.distances(far_BK, used_figures(partners, names, heard_E))
+            limits[place_of(index, heard_E)] = distances.quantile(SOUND).clamp_min(1e-6)
+        usual[name] = Usual(mean, spread, known.covariance, limits)
+    return WordAgreement(labels, usual)
 
-    def _alone(self, name: str, part: ExpertFeatures) -> Figures:
-        """Figures in which no other expert has a part."""
-        labels, tokens, filled = self.labels[name], part.tokens, part.confidence > 0
-        unit = F.normalize(tokens, dim=-1)
-        pairs = filled[:, :, None] & filled[:, None] & ~torch.eye(tokens.shape[1], dtype=torch.bool)
-        alike = ((unit @ unit.transpose(1, 2)) * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp_min(1)
-        named = tokens[..., [i for i, word in enumerate(labels) if word]]
-        outside = (named.clamp_max(0).abs() + (named - 1).clamp_min(0)).mean(-1)
-        sure = tokens[..., list(channels_of(labels).names)].amax(-1)
-        found = [alike, mean_over(outside, part), mean_over(sure, part), mean_over(tokens.square().sum(-1), part)]
-        found.append(filled.double().mean(1).to(tokens.dtype))
-        ranked = [i for i, word in enumerate(labels) if word in ORDINALS]
-        if part.places is not None and ranked:
-            rank = (tokens[..., ranked].clamp(0, 1) * torch.arange(len(ranked))).sum(-1) / len(ranked)
-            x = part.places[..., 0].nan_to_num(0.5)
-            a, b = (v - mean_over(v, part).unsqueeze(1) for v in (rank, x))
-            scale = (mean_over(a.square(), part) * mean_over(b.square(), part)).clamp_min(1e-6).sqrt()
-            found.append(mean_over(a * b, part) / scale)
-        return [(None, values) for values in found]
+
+def stacked(figures: Figures) -> Tensor:
+    """(B, K) on the processor."""
+    return torch.stack([values for _, values in figures], -1).cpu()
+
+
+def used_figures(partners: list[str | None], names: tuple[str, ...], heard_E: Tensor) -> list[int]:
+    """The figures in which nobody has a part who is not heard."""
+    there = {names[i] for i in heard_E.nonzero()[:, 0].tolist()}
+    return [at for at, other in enumerate(partners) if other is None or other in there]
+
+
+def place_of(index: int, heard_E: Tensor) -> int:
+    """Where the limit of an expert for these that are heard stands in `Usual.limits`."""
+    others = [bool(heard) for at, heard in enumerate(heard_E.tolist()) if at != index]
+    return sum(1 << place for place, heard in enumerate(others) if heard)

@@ -26,6 +26,7 @@ from astrea.common.errors import AstreaError
 from astrea.common.float32 import in_full, wide
 from astrea.experts.bank import ExpertBank, Originals
 from astrea.experts.protocol import ExpertFeatures
+from astrea.experts.word_agreement import WordAgreement
 from astrea.fusion.draws import draw_phrases
 from astrea.fusion.protocol import FusionStrategy, Layout, VisualTokens
 from astrea.fusion.registry import build_strategy
@@ -59,6 +60,8 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
     """
 
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+    word_agreement: WordAgreement | None = None
+    """How sound experts agree, if the model's folder says so; read where ``config.agreement`` is on."""
 
     def __init__(
         self,
@@ -165,6 +168,19 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
             self._known = written, known_words(ids, self.experts.names, embedding, words, self.embedding_table().device)
         return self._known[1]
 
+    def believed(self, features: Features, present: Tensor | None) -> Tensor | None:
+        """Which experts (N, E) may be used about each picture: of those that are there, the ones whose words the others
+        do not contradict. ``present`` as it is where `AstreaConfig.agreement` is off, or nothing is known to judge by.
+
+        Raises:
+            AstreaError: in a compiled or exported model, which cannot decide by values.
+        """
+        if self.word_agreement is None or not self.config.agreement:
+            return present
+        if torch.compiler.is_compiling():
+            raise AstreaError("agreement is not judged in a compiled or exported model", "set config.agreement=False")
+        return self.word_agreement.believed(features, present)
+
     def fuse(
         self,
         features: Features,
@@ -179,6 +195,8 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         Args:
             phrase_dropout: see `astrea.model.inputs.Options`; of effect only with a generator.
         """
+        if generator is None:  # in training whom to believe is learned
+            present = self.believed(features, present)
         matrix = self.with_words(in_full(self.alignment, features, present))
         if (known := self.known_words()) is not None:
             matrix = known.familiar(matrix)

@@ -37,6 +37,8 @@ class AstreaConfig(PreTrainedConfig):
         phrase_ids: the experts' phrases in tokens, the fields of `astrea.alignment.phrase_ids.PhraseIds`; None where
             findings enter as tokens.
         question_span: the tokens around a user's words, see `astrea.language.question_span`; None = not known.
+        agreement: an expert whose words contradict those of the others counts as absent for that picture, where the
+            model's folder says how sound ones agree (`astrea.experts.word_agreement`). May be changed at any time.
 
     Raises:
         AstreaError: the experts and their names do not match, the language model is an Astrea model, or an option is
@@ -70,6 +72,7 @@ class AstreaConfig(PreTrainedConfig):
         question_span: dict[str, Any] | None = None,
         findings: str = "tokens",
         phrase_ids: dict[str, Any] | None = None,
+        agreement: bool = False,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -101,6 +104,7 @@ class AstreaConfig(PreTrainedConfig):
         self.findings = findings
         check_phrase_ids(phrase_ids, getattr(self.text_config, "vocab_size", 0))
         self.phrase_ids = phrase_ids
+        self.agreement = agreement
         kwargs["attn_implementation"] = kwargs.get("attn_implementation") or self.attention
         # transformers would take another name for code on the hub, and fetch it.
         if kwargs["attn_implementation"] not in (None, *ATTENTION) or self.attention not in (None, *ATTENTION):
@@ -113,4 +117,8 @@ class AstreaConfig(PreTrainedConfig):
 
     def to_dict(self) -> dict[str, Any]:
         # What is in use now, so that a loaded model computes what the saved one did.
-        return super().to_dict() | {"attention": self.text_config._attn_implementation}
+        found = super().to_dict() | {"attention": self.text_config._attn_implementation}
+        # Said where it is on, so that folders without it stay as they are.
+        if not found.get("agreement"):
+            found.pop("agreement", None)
+        return found

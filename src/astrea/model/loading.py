@@ -23,6 +23,7 @@ from astrea.common.installation import SHIPPED_NAME, SHIPPED_PHOTO_NAME
 from astrea.common.lazy import load_object
 from astrea.common.paths import exists, is_file, is_folder, refuse_url
 from astrea.common.quiet import quiet
+from astrea.confidence.agreement import read_agreement
 from astrea.confidence.estimator import read_estimator
 from astrea.model.configuration import AstreaConfig
 from astrea.model.folders.expert_options import ExpertOptions, fit_processor, with_expert_options
@@ -110,7 +111,7 @@ def load_model(
     processor.image_processor.originals = model.experts.wants_originals
     model.experts.use_tokenizer(processor.tokenizer)
     _try(folder, model)
-    model.confidence_estimator = read_estimator(folder, widths_of(model))
+    read_judgement(folder, model)
     return placed(model, device), processor
 
 
@@ -124,6 +125,17 @@ def refuse_options(folder: Path, options: ExpertOptions | None) -> None:
         raise AstreaError(
             f"the experts of {folder} cannot be given other options", "load the folder that `astrea train` wrote"
         )
+
+
+def read_judgement(folder: Path, model: AstreaForConditionalGeneration) -> None:
+    """Give a model what its folder keeps beside it: what is familiar and how sure to be, and how experts agree.
+
+    Raises:
+        AstreaError: a file is damaged, or belongs to another model; names it.
+    """
+    model.confidence_estimator = read_estimator(folder, widths_of(model))
+    labels = {name: model.experts[name].labels for name in model.experts.names}
+    model.model.word_agreement = read_agreement(folder, labels)
 
 
 def widths_of(model: AstreaForConditionalGeneration) -> dict[str, int]:

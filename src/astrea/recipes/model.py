@@ -55,6 +55,11 @@ class Model(Part):
         description="kinds of corruption that reliability is learned from (astrea.experts.corruption_names); "
         "[] = another picture, and stuck slots",
     )
+    agreement: bool = Field(
+        False,
+        description="an expert whose words contradict those of the others counts as absent when questions are "
+        "answered; learned from sound experts alone, when training is done (astrea.experts.word_agreement)",
+    )
     prune_share: float = Field(
         0.0, ge=0, lt=1, description="share of training questions that read only their best tokens"
     )
@@ -97,6 +102,7 @@ class Model(Part):
         other |= {"findings"} if self.findings == "tokens" else set()
         other |= {"gate_targets"} if self.gate_targets == "templates" else set()
         other |= set() if self.reliability_kinds else {"reliability_kinds"}
+        other |= set() if self.agreement else {"agreement"}
         return {key: value for key, value in dump(self).items() if key not in other}
 
     def fusion(self) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def configure(
         language_dtype=None if recipe.llm.tiny else recipe.llm.dtype,
         low_rank=None if low_rank is None else low_rank.model_dump(mode="json"),
         findings=recipe.model.findings,
+        agreement=recipe.model.agreement,
         phrase_ids=None if phrase_ids is None else phrase_ids.model_dump(mode="json"),
     )
 

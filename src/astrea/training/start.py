@@ -47,6 +47,9 @@ def begun(recipe: Recipe) -> Assembled:
     # A recipe is the user's own word: what it names may be imported.
     model, processor = load_model(recipe.start, trust_remote_code=True)
     check_fits(recipe, model.config, recipe.start)
+    model.config.agreement = recipe.model.agreement
+    # What is usual is learned anew at the end; nobody is left out meanwhile.
+    model.model.word_agreement = None
     return Assembled(model, processor.tokenizer, None)
 
 

@@ -16,6 +16,7 @@ from astrea.common.memory import give_back, peak_text
 from astrea.common.paths import file_guard, is_file, read_json
 from astrea.common.progress import SILENT, Reporter
 from astrea.common.quiet import quiet
+from astrea.confidence.agreement import save_agreement
 from astrea.confidence.estimator import ConfidenceEstimator, save_estimator
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.worlds import open_world
@@ -27,6 +28,7 @@ from astrea.model.components import components_folder
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import RECIPE
 from astrea.training.acceleration import with_compiler
+from astrea.training.agreement import learn_word_agreement
 from astrea.training.assembly import Assembled, processor_of, random_weights, untrained_word_match
 from astrea.training.checkpoint import Checkpoint
 from astrea.training.context import TrainingContext
@@ -129,6 +131,7 @@ def train_with(
         report.say(best)
     ctx.model.eval()
     learn_known_words(ctx, report)
+    learn_word_agreement(ctx, report)
     estimator = estimator_of_records(ctx, report)
     if ranks.is_main:
         write_finished(ctx, made, estimator, folder, clock, report)
@@ -235,6 +238,9 @@ def write_finished(
     if estimator is not None:
         with file_guard(folder):
             save_estimator(estimator, folder / "model")
+    if (agreement := ctx.model.model.word_agreement) is not None:
+        with file_guard(folder):
+            save_agreement(agreement, folder / "model")
     report_language(made, folder, "trained", report)
     with file_guard(folder):
         write_json_atomic(folder / "seconds.json", {name: round(s, 2) for name, s in clock.items()})

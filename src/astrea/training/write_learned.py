@@ -19,6 +19,7 @@ from astrea.common.progress import SILENT, Reporter
 from astrea.common.provenance import commit
 from astrea.common.quiet import quiet
 from astrea.common.user_cache import user_cache
+from astrea.confidence.agreement import FILE as AGREEMENT
 from astrea.confidence.estimator import FILE as DOUBT
 from astrea.model.folders.saved import write_card
 from astrea.model.loading import LEARNED
@@ -71,8 +72,9 @@ def write_learned(
             save_file(learned, partial)
         config.save_pretrained(folder)
         (folder / "recipe.json").write_text(json.dumps(read_recipe(run).model_dump(mode="json"), indent=2))
-        if is_file(model_folder / DOUBT):
-            (folder / DOUBT).write_bytes((model_folder / DOUBT).read_bytes())
+        for name in (DOUBT, AGREEMENT):
+            if is_file(model_folder / name):
+                (folder / name).write_bytes((model_folder / name).read_bytes())
         write_json_atomic(
             folder / ABOUT,
             {

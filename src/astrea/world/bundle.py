@@ -17,6 +17,7 @@ from astrea.common.foreign_files import MAX_JSON_BYTES, WEIGHTS, read_json
 from astrea.common.installation import SHIPPED_NAME
 from astrea.common.paths import check_empty, file_guard, is_file, is_folder
 from astrea.common.progress import SILENT, Reporter
+from astrea.confidence.agreement import FILE as AGREEMENT
 from astrea.confidence.estimator import FILE as DOUBT
 from astrea.evaluation.generate import Predictor
 from astrea.experts.bank import ExpertBank
@@ -85,8 +86,9 @@ def bundle(
         out.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             shutil.copyfile(run_folder / "model" / name, out / name)
-        if is_file(run_folder / "model" / DOUBT):
-            shutil.copyfile(run_folder / "model" / DOUBT, out / DOUBT)
+        for name in (DOUBT, AGREEMENT):
+            if is_file(run_folder / "model" / name):
+                shutil.copyfile(run_folder / "model" / name, out / name)
         save_component(learned(model), out / WEIGHTS)
     card = {
         "command": command,

@@ -19,12 +19,11 @@ from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file
 from astrea.common.foreign_files import MAX_JSON_BYTES, WEIGHTS, read_json
 from astrea.common.paths import is_file, is_folder
-from astrea.confidence.estimator import read_estimator
 from astrea.experts.bank import COMPACT
 from astrea.model.components import BUNDLED, CARD, fill, load_component, read_card
 from astrea.model.folders.processor import read_processor
 from astrea.model.layout import with_current_names
-from astrea.model.loading import check_pair, read_config, widths_of
+from astrea.model.loading import check_pair, read_config, read_judgement
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.processing import AstreaProcessor
 
@@ -68,7 +67,7 @@ def load_bundled(
     if is_file(folder / "generation_config.json"):
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     check_pair(folder, model, processor)
-    model.confidence_estimator = read_estimator(folder, widths_of(model))
+    read_judgement(folder, model)
     return model.eval(), processor
 
 
