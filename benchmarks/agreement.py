@@ -18,7 +18,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,24 +56,31 @@ TRIALS = {
 }
 """Whether the head, and whether agreement, judges."""
 
+Known = dict[tuple[int, tuple[bool, ...]], float]
+
 
 @dataclass(frozen=True)
 class Bench:
-    """A model, the questions and what it knows of agreement."""
+    """A model and the questions that it is asked.
+
+    head: its reliability head, if it has one. sound: points of answers that sound experts alone led to, by question and
+    by who was heard.
+    """
 
     model: Any
     tokenizer: Any
     items: list[VqaItem]
     head: Any
+    sound: Known = field(default_factory=dict)
 
     @property
     def trials(self) -> list[str]:
         """Those that the model has something to switch for."""
         return [name for name in TRIALS if self.head is not None or not name.startswith("no head")]
 
-    def switch(self, trial: str) -> None:
+    def switch(self, head: bool, agreement: bool) -> None:
         """Turn the head and agreement on or off."""
-        head, self.model.config.agreement = TRIALS[trial]
+        self.model.config.agreement = agreement
         if self.head is not None:
             self.model.fusion.trust = self.head if head else None
 
@@ -95,25 +102,30 @@ class Bench:
     def measure(self, features: Features, faulty: int | None = None) -> dict[str, tuple[np.ndarray, Tensor]]:
         """By trial: the points of each question, and the share of pictures (E,) about which an expert is believed."""
         count, experts = len(next(iter(features.values())).tokens), len(features)
-        ones, everything = torch.ones(count, experts, dtype=torch.bool), np.arange(len(self.items))
-        scene = np.array([item.scene for item in self.items])
-        found: dict[str, tuple[np.ndarray, Tensor]] = {}
+        own: Known = {}
+        found = {}
         for trial in self.trials:
-            self.switch(trial)
-            present = ones.clone()
-            before = "as it is" if TRIALS[trial][0] or self.head is None else "no head"
+            self.switch(*TRIALS[trial])
+            present = torch.ones(count, experts, dtype=torch.bool)
             if trial == LEFT_OUT and faulty is not None:
                 present[:, faulty] = False
-            if trial in ("as it is", "no head"):
-                points = self.right(features, present, everything)
-            else:  # of a picture about which nobody is left out the answers are known
-                heard = present if trial == LEFT_OUT else self.model.model.believed(features, present)
-                again = np.flatnonzero(~heard.all(1).numpy()[scene])
-                points = found[before][0].copy()
-                points[again] = self.right(features, present, again)
-            believed = reliable_experts(self.model, features, present).double().mean(0)
-            found[trial] = points, believed
+            heard = reliable_experts(self.model, features, present) & present
+            found[trial] = self.points(features, heard, faulty, own), heard.double().mean(0)
         return found
+
+    def points(self, features: Features, heard_NE: Tensor, faulty: int | None, own: Known) -> np.ndarray:
+        """Of each question, by those who are heard; asked once for each who are.
+
+        Args:
+            own: points of answers in which the faulty expert had a part.
+        """
+        self.switch(False, False)
+        keys = [(at, tuple(heard_NE[item.scene].tolist())) for at, item in enumerate(self.items)]
+        known = [own if faulty is not None and heard[faulty] else self.sound for _, heard in keys]
+        new = np.array([at for at, key in enumerate(keys) if key not in known[at]], dtype=int)
+        for at, value in zip(new.tolist(), self.right(features, heard_NE, new), strict=True):
+            known[at][keys[at]] = float(value)
+        return np.array([known[at][key] for at, key in enumerate(keys)])
 
 
 def compare(bench: Bench, features: Features, report: Reporter) -> dict[str, Any]:
