@@ -34,7 +34,7 @@ from astrea.evaluation.generate import Features, Predictor
 from astrea.evaluation.metrics.vqa import vqa_accuracy
 from astrea.experts.corruption_kinds import FUNCTIONS, applies, channels_of
 from astrea.experts.corruption_names import KINDS
-from astrea.experts.word_agreement import WordAgreement, learn_agreement
+from astrea.experts.word_agreement import MARGIN, WordAgreement, learn_agreement
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe, World
@@ -188,6 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--train", type=int, default=1600, help="pictures to learn from")
     parser.add_argument("--questions", type=int, default=75, help="of each task")
+    parser.add_argument("--margin", type=float, default=MARGIN, help="times the limit up to which one is believed")
     parser.add_argument("--write", type=Path, help="only write what was learned into this folder of the first model")
     parser.add_argument("--out", type=Path, default=RESULTS)
     chosen = parser.parse_args(words)
@@ -204,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         for name, folder in pairs:
             model, processor = load_model(folder)
             model.model.word_agreement = usual_of(model, world, chosen.train)
+            model.model.word_agreement.margin = chosen.margin
             bench = Bench(model, processor.tokenizer, items, getattr(model.fusion, "trust", None))
             found[name] = compare(bench, features_of(model.experts, scenes), report)
     results = {
@@ -211,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "commit": commit(),
         **machine(),
         "split": chosen.split,
+        "margin": chosen.margin,
         "pictures": len(scenes),
         "questions": len(items),
         "models": found,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from astrea.data.packing import Packer
 from astrea.data.readers.sources import open_sources
 from astrea.data.streaming import FileDataset
+from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe, Schedule
 from astrea.training.assembly import assemble
 from astrea.training.context import TrainingContext
@@ -18,6 +21,7 @@ from astrea.training.distributed import SINGLE
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.training.stages.instruct import InstructObjective
 from astrea.training.trainable import train_only
+from astrea.world.scenes.draw import split_scene
 from listening import Said
 
 SEEING = {
@@ -70,3 +74,17 @@ def learned(ctx: TrainingContext, objective: Objective, steps: int = 2, batch: i
     run_steps(objective, schedule, build_optimizer(objective, schedule), on_step=on_step)
     assert all(torch.isfinite(value).all() for value in ctx.model.state_dict().values())
     return reached
+
+
+def context_for(folder: Path, count: int, overrides: list[str]) -> TrainingContext:
+    """A fresh model and so many pictures of one question each, written into the folder."""
+    rows = []
+    for number in range(count):
+        Image.fromarray(split_scene("train", number, 0).image).save(folder / f"{number}.png")
+        said = [{"from": "human", "value": "<image>is it red?"}, {"from": "gpt", "value": "yes"}]
+        rows.append({"id": str(number), "image": f"{number}.png", "conversations": said})
+    path = folder / "mine.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    recipe = load_recipe(Recipe, "tiny", [*overrides, f"data.train={path}", f"experts={json.dumps(SEEING)}"])
+    model, tokenizer = fresh(recipe)
+    return TrainingContext(recipe, model, tokenizer, data_of([path], model, tokenizer))

@@ -325,8 +325,9 @@ def test_every_ingredient_runs_and_matters_where_it_is_on_and_is_not_run_where_i
 NO_SWITCHES = {
     "model": {"strategy", "options", "findings", "contrast_width", "adapter_hidden", "gate_tau"}
     | {"residual_start", "residual_end"}
-    # Of what is loaded, and read at evaluation: tests/training/test_components.py, tests/fusion/test_pruning.py.
-    | {"pretrained_llm", "keep_threshold"},
+    # Of what is loaded, and read at evaluation: tests/training/test_components.py, tests/fusion/test_pruning.py,
+    # tests/training/test_agreement_of_run.py.
+    | {"pretrained_llm", "keep_threshold", "agreement"},
     "contrast": {"temperature"},
     # Of findings that are phrases: tests/training/test_trainer_phrases.py, tests/alignment/test_known_words.py.
     "regularisation": set(PHRASE_KEYS),

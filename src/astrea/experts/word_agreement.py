@@ -67,23 +67,25 @@ class WordAgreement:
 
     Args:
         labels: of each expert's channels. usual: of the same experts, in the same order; see `learn_agreement`.
+        margin: times the limit up to which an expert is believed.
     """
 
-    def __init__(self, labels: Mapping[str, Labels], usual: Mapping[str, Usual]) -> None:
+    def __init__(self, labels: Mapping[str, Labels], usual: Mapping[str, Usual], *, margin: float = MARGIN) -> None:
+        self.margin = margin
         self.names = tuple(usual)
         self.figures = WordFigures({name: labels[name] for name in self.names})
         self.usual = usual
 
     @torch.no_grad()
     def believed(
-        self, features: Features, present: Tensor | None = None, *, margin: float = MARGIN, at_once: bool = False
+        self, features: Features, present: Tensor | None = None, *, margin: float | None = None, at_once: bool = False
     ) -> Tensor:
         """Which experts (B, E) are believed, in the order of ``features``. Those whose words no other shares are, as
         are those that nothing is known of; one at least of those that are there is.
 
         Args:
             present: (B, E) bool, which experts are there at all; None = all. The others are not believed.
-            margin: times the limit up to which an expert is believed.
+            margin: another one than its own.
             at_once: judge all by all others, and do not judge again without those that are not believed.
 
         Raises:
@@ -93,7 +95,7 @@ class WordAgreement:
         count = len(next(iter(features.values())).tokens)
         order = [tuple(features).index(name) for name in self.names]
         there = torch.ones(count, len(features), dtype=torch.bool) if present is None else present.cpu().clone()
-        judged, least = Judged(self.usual, figures), math.log(margin)
+        judged, least = Judged(self.usual, figures), math.log(self.margin if margin is None else margin)
         there[:, order] = self._heard(judged, there[:, order], least, at_once)
         return there.to(next(iter(features.values())).tokens.device)
 

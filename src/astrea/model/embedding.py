@@ -29,6 +29,7 @@ class Embedding:
     language_model: Any
     windows: Any
     num_visual_tokens: Any
+    believed: Any
     encode_images: Any
     fuse: Any
     with_words: Any
@@ -66,7 +67,7 @@ class Embedding:
     ) -> Tensor:
         """Unit vectors (N, P) of pictures, comparable with `embed_text` by dot product."""
         features = features if features is not None else self.encode_images(pixel_values, original_images)
-        return self.picture_vectors(features, present)
+        return self.picture_vectors(features, self.believed(features, present))
 
     def picture_vectors(
         self, features: Features, present: Tensor | None = None, *, alignment: Alignment | None = None

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from PIL import Image
@@ -13,25 +10,8 @@ from astrea.evaluation.own_data.confidence import BATCH, FEWEST, calibrated_on, 
 from astrea.evaluation.own_data.items import items_of
 from astrea.model.explanation import explain
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
-from astrea.recipes.loader import load_recipe
-from astrea.recipes.recipe import Recipe
-from astrea.training.context import TrainingContext
-from astrea.world.scenes.draw import split_scene
 from listening import Said
-from own_contexts import SEEING, data_of, fresh
-
-
-def context_for(folder: Path, count: int, overrides: list[str]) -> TrainingContext:
-    rows = []
-    for number in range(count):
-        Image.fromarray(split_scene("train", number, 0).image).save(folder / f"{number}.png")
-        said = [{"from": "human", "value": "<image>is it red?"}, {"from": "gpt", "value": "yes"}]
-        rows.append({"id": str(number), "image": f"{number}.png", "conversations": said})
-    path = folder / "mine.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    recipe = load_recipe(Recipe, "tiny", [*overrides, f"data.train={path}", f"experts={json.dumps(SEEING)}"])
-    model, tokenizer = fresh(recipe)
-    return TrainingContext(recipe, model, tokenizer, data_of([path], model, tokenizer))
+from own_contexts import context_for
 
 
 def test_its_own_pictures_are_familiar(tmp_path, small_overrides):
