@@ -1,6 +1,6 @@
 """What a faulty expert costs the answers, with and without leaving out whom the others contradict.
 
-    python benchmarks/agreement.py --split test
+    python benchmarks/agreement.py
 
 One expert is wrong about every picture, in each way of `astrea.experts.corruption_names` in turn; questions of the
 eight VQA tasks are answered as the model is, and with ``config.agreement`` on (`astrea.experts.word_agreement`, learned
@@ -43,7 +43,7 @@ from astrea.world.evaluation.conflict import conflict_items
 from astrea.world.evaluation.tasks import VqaItem, asked_about, drawn_source
 from result_files import write_results
 
-RESULTS = Path(__file__).resolve().parent / "results" / "agreement.json"
+RESULTS = Path(__file__).resolve().parent / "results" / "agreement"
 KNOWN = ("swapped", "stuck_slots")
 """What recipes train the reliability head on."""
 LEFT_OUT = "faulty left out"
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--questions", type=int, default=75, help="of each task")
     parser.add_argument("--margin", type=float, default=MARGIN, help="times the limit up to which one is believed")
     parser.add_argument("--write", type=Path, help="only write what was learned into this folder of the first model")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, help="by default results/agreement/SPLIT.json")
     chosen = parser.parse_args(words)
     recipe = load_recipe(Recipe, "tiny")
     torch.set_num_threads(1)
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         for kind, row in model_found["mean"].items():
             cells = (f"{t} {r['loss']:.1f}/{r['conflict_loss']:.1f} ({r['believed']:.0%})" for t, r in row.items())
             print(f"  {kind}: {'; '.join(cells)}")
-    return write_results(chosen.out, results)
+    return write_results(chosen.out or RESULTS / f"{chosen.split}.json", results)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,16 @@ PEERS = [name for name in STRATEGIES if name != "astrea"]
 NEEDED = {"single": ["model.options={expert: detection}"]}
 """What a strategy must be told, if anything."""
 VALUES = {"mixer": "false", "residual": "true", "gate": "false", "gate_question": "false", "gate_confidence": "true"}
-COMMON = {"strategy", "options", "findings", "contrast_width", "adapter_hidden", "word_start", "pretrained_llm"}
+COMMON = {
+    "strategy",
+    "options",
+    "findings",
+    "contrast_width",
+    "adapter_hidden",
+    "word_start",
+    "pretrained_llm",
+    "agreement",
+}
 """Keys of `Model` that mean something to every strategy."""
 
 
