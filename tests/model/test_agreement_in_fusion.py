@@ -9,6 +9,7 @@ import torch
 
 from astrea import AstreaConfig
 from astrea.common.errors import AstreaError
+from astrea.confidence.agreement import read_agreement
 from astrea.confidence.signals import reliable_experts
 from astrea.experts.corruption import frozen
 from astrea.experts.protocol import ExpertFeatures
@@ -90,6 +91,15 @@ def test_a_model_that_knows_nothing_of_agreement_believes_everybody(model, featu
     monkeypatch.setattr(model.model, "word_agreement", None)
     model.config.agreement = True
     assert model.model.believed(features, None) is None
+
+
+def test_what_a_model_knows_of_agreement_is_saved_with_it(model, features, monkeypatch, tmp_path):
+    model.save_pretrained(tmp_path)
+    model.config.agreement = True
+    labels = {name: model.experts[name].labels for name in model.experts.names}
+    kept = read_agreement(tmp_path, labels)
+    assert kept is not None
+    assert torch.equal(kept.believed(features), model.model.believed(features, None))
 
 
 def test_what_is_compiled_says_that_it_cannot(model, features, monkeypatch):

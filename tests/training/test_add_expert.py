@@ -18,6 +18,7 @@ from astrea.cli.actions.add_expert import parsed
 from astrea.common.folder_lock import LOCK
 from astrea.common.progress import Reporter
 from astrea.evaluation.generate import Predictor
+from astrea.experts.word_agreement import learn_agreement
 from astrea.fusion.expand import EXPERT_AXES, expanded_tensor
 from astrea.model.loading import load_model
 from astrea.recipes.loader import load_recipe
@@ -90,6 +91,17 @@ def test_what_was_there_is_bit_equal(tiny_model, joined):
             assert torch.equal(state[name][: len(tensor)], tensor), name
         else:
             assert torch.equal(state[name], tensor), name
+
+
+def test_how_the_others_agree_stays_known(tiny_model, tiny_processor, run, monkeypatch):
+    seen = features_of(tiny_model.experts, list(scenes_of("train", 8, run.world)))
+    labels = {name: tiny_model.experts[name].labels for name in tiny_model.experts.names}
+    agreement = learn_agreement(seen, labels)
+    monkeypatch.setattr(tiny_model.model, "word_agreement", agreement)
+    monkeypatch.setattr(tiny_model.config, "agreement", True)
+    new, _ = expand(tiny_model, tiny_processor.tokenizer, "palette", PALETTE)
+    assert new.model.word_agreement is agreement
+    assert new.config.agreement
 
 
 def test_only_the_adapter_has_learned(tiny_model, tiny_processor, joined, run):

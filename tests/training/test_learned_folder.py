@@ -27,6 +27,7 @@ from gguf_files import original_model, write_gguf
 
 PACKAGE = "small_language_model"
 STEPS = ["align.steps=2", "align.progressive=false", "fuse.steps=1", "tune.steps=6", "tune.lr=0.03", "tune.warmup=1"]
+STEPS += ["model.agreement=true"]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,12 @@ def copied(learned, tmp_path) -> Path:
 def pictures(count: int) -> list[Image.Image]:
     generator = np.random.default_rng(0)
     return [Image.fromarray(generator.integers(0, 256, (64, 64, 3), np.uint8)) for _ in range(count)]
+
+
+def test_how_experts_agree_comes_along(run, learned):
+    for folder in (run / "model", learned):
+        assert load_model(folder)[0].model.word_agreement is not None
+        assert json.loads((folder / "config.json").read_text())["agreement"] is True
 
 
 def test_it_answers_as_the_runs_own_model_does(run, learned):

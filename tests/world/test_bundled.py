@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from astrea import AstreaError
 from astrea.common.files import sha256_file
+from astrea.confidence.agreement import save_agreement
 from astrea.confidence.estimator import save_estimator
+from astrea.experts.word_agreement import learn_agreement
 from astrea.model.components import CARD, LANGUAGE, save_component
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
@@ -28,6 +30,7 @@ from astrea.world import bundled as shipping
 from astrea.world.bundle import FILES, bundle, how_to_make
 from astrea.world.bundled import load_bundled
 from astrea.world.confidence import fit_estimator
+from astrea.world.dataset import features_of, scenes_of
 from astrea.world.evaluation.tasks import TASKS
 from astrea.world.scenes.draw import split_scene
 
@@ -376,6 +379,9 @@ def test_its_card_tells_both_commands_and_what_it_knows_of_doubt_comes_along(fin
     model, processor = load_model(run / "model")
     doubt = fit_estimator(model, processor.tokenizer, World(), pictures=8, questions=6)
     save_estimator(doubt, run / "model")
+    labels = {name: model.experts[name].labels for name in model.experts.names}
+    seen = features_of(model.experts, list(scenes_of("train", 8, World())))
+    save_agreement(learn_agreement(seen, labels), run / "model")
     card = bundle(run, tmp_path / "out", commit=None, components=components, subset=FEW)
     one, two, three = card["command"].split(" && ")
     assert one.endswith("--out FIRST")
@@ -390,3 +396,4 @@ def test_its_card_tells_both_commands_and_what_it_knows_of_doubt_comes_along(fin
     assert packed.confidence_estimator is not None
     assert packed.confidence_estimator.familiar.keys() == doubt.familiar.keys()
     assert packed.confidence_estimator.calibration is not None
+    assert packed.model.word_agreement is not None

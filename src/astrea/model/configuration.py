@@ -38,7 +38,8 @@ class AstreaConfig(PreTrainedConfig):
             findings enter as tokens.
         question_span: the tokens around a user's words, see `astrea.language.question_span`; None = not known.
         agreement: an expert whose words contradict those of the others counts as absent for that picture, where the
-            model's folder says how sound ones agree (`astrea.experts.word_agreement`). May be changed at any time.
+            model's folder says how sound ones agree (`astrea.experts.word_agreement`; `astrea.load` reads it). May be
+            changed at any time.
 
     Raises:
         AstreaError: the experts and their names do not match, the language model is an Astrea model, or an option is

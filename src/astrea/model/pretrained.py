@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from astrea.common.errors import AstreaError
 from astrea.common.paths import is_folder
+from astrea.confidence.agreement import save_agreement
 from astrea.experts.bank import ExpertBank
 from astrea.model.configuration import AstreaConfig
 from astrea.model.folders.saved import settle_modes, write_card
@@ -77,13 +78,16 @@ class AstreaPreTrainedModel(PreTrainedModel):
         """As in transformers; the language model comes back in the type that it has now. Where it once came from is
         left out: the folder is whole, and may go to somebody who need not know the paths of this machine. Whoever
         may read its other files may read the weights, and a model card stands beside them (README.md), unless somebody
-        has written one already."""
+        has written one already. How sound experts agree is kept beside the weights, if the model knows it."""
         self.config.text_config.name_or_path = ""
         if self.config.language_dtype is not None:
             self.config.language_dtype = str(self.embedding_table().dtype).removeprefix("torch.")
         saved = super().save_pretrained(*args, **kwargs)
         folder = Path(args[0] if args else kwargs["save_directory"])
         if kwargs.get("is_main_process", True) and is_folder(folder):
+            agreement = getattr(self.base_model, "word_agreement", None)
+            if agreement is not None:
+                save_agreement(agreement, folder)
             settle_modes(folder)
             write_card(folder, self.config)
         return saved

@@ -161,6 +161,7 @@ def expand(
         new = AstreaForConditionalGeneration(config, allow_import=True)
     kept = {k: v for k, v in model.state_dict().items() if not k.startswith("model.fusion.")}
     new.load_state_dict(kept, strict=False)
+    new.model.word_agreement = model.model.word_agreement  # which does not judge the newcomer
     expand_fusion(model.fusion, new.fusion)
     load_experts(new.experts, {name: entry}, components)
     new.experts.use_tokenizer(tokenizer)

@@ -16,7 +16,6 @@ from astrea.common.memory import give_back, peak_text
 from astrea.common.paths import file_guard, is_file, read_json
 from astrea.common.progress import SILENT, Reporter
 from astrea.common.quiet import quiet
-from astrea.confidence.agreement import save_agreement
 from astrea.confidence.estimator import ConfidenceEstimator, save_estimator
 from astrea.data.feature_cache import FeatureCache
 from astrea.data.worlds import open_world
@@ -238,9 +237,6 @@ def write_finished(
     if estimator is not None:
         with file_guard(folder):
             save_estimator(estimator, folder / "model")
-    if (agreement := ctx.model.model.word_agreement) is not None:
-        with file_guard(folder):
-            save_agreement(agreement, folder / "model")
     report_language(made, folder, "trained", report)
     with file_guard(folder):
         write_json_atomic(folder / "seconds.json", {name: round(s, 2) for name, s in clock.items()})
