@@ -63,7 +63,8 @@ def test_the_language_model_may_stay_on_the_disk(tiny_folder, tiny_model, tiny_p
     model = AstreaForConditionalGeneration.from_pretrained(tiny_folder, device_map=places, offload_folder=tmp_path)
     assert all(parameter.is_meta for parameter in model.language_model.parameters())
     wanted = logits_of(tiny_model, tiny_processor, pictures[0])
-    assert torch.equal(logits_of(model, tiny_processor, pictures[0]), wanted)
+    # Some processors multiply otherwise where weights lie elsewhere in memory, so the last bits may differ.
+    torch.testing.assert_close(logits_of(model, tiny_processor, pictures[0]), wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("part", SMALL)

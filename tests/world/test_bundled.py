@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from astrea import AstreaError
+from astrea.cli.actions import ask
 from astrea.common.files import sha256_file
 from astrea.confidence.agreement import save_agreement
 from astrea.confidence.estimator import save_estimator
@@ -308,6 +309,8 @@ def test_a_build_without_a_model(tmp_path):
 @pytest.fixture
 def comes_with_the_package(monkeypatch, packed, components) -> None:
     monkeypatch.setattr(shipping, "load_bundled", partial(load_bundled, packed, components=components))
+    # Where all that the model for photographs is made of is installed, it would be asked.
+    monkeypatch.setattr(ask, "PHOTO_MODEL", packed / "none")
 
 
 @pytest.fixture(scope="module")
