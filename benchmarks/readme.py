@@ -20,10 +20,12 @@ from astrea.recipes.recipe import Recipe
 from astrea.world.bundled import BUNDLED_MODEL
 from astrea.world.scenes.questions import VQA_TASKS
 from readme_tables import (
+    budgets_table,
     gpu_table,
     join_table,
     load_table,
     photo_line,
+    photo_short_table,
     photo_table,
     photographs_line,
     photographs_table,
@@ -311,6 +313,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "variants": ("arena/arena.json", variants_table),
         "wall": ("arena/arena.json", wall_table),
         "curves": ("arena/arena.json", curves_line),
+        "e1": ("arena-e1/validation.json", budgets_table),
         "neutral_strategies": ("arena-neutral/validation.json", arena_table),
         "neutral_variants": ("arena-neutral/validation.json", variants_table),
         "fewer": ("fewer_tokens.json", fewer_tokens_table),
@@ -329,6 +332,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
     "docs/add-an-expert.md": {"join": ("join.json", join_table)},
     "docs/photographs.md": {
         "photo": ("photo.json", photo_table),
+        "photo_short": ("photo_short.json", photo_short_table),
         "ways": ("ways_of_knowing.json", ways_table),
         "reading": ("reading.json", reading_table),
         "real-photographs": ("real_photographs.json", photographs_table),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from astrea.estimate.table import short_count
@@ -57,6 +58,51 @@ def photo_line(measured: dict[str, Any]) -> str:
         f"without the picture "
         f"(worst in {worst}: {tasks[worst]['score']:.1f})."
     )
+
+
+def photo_short_table(measured: dict[str, Any]) -> str:
+    """What the alignment is worth in the same time, in short runs."""
+    runs = {name: measured["variants"][name] for name in ("photo", "unaligned")}
+    told = {"photo": "as it is", "unaligned": "without `align`, its time for more of `tune`"}
+    rows = [
+        "| run | align / fuse / tune steps | eight tasks of questions | captions | retrieval | known names | average |"
+    ]
+    rows.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    for name, found in runs.items():
+        tasks = found["tasks"]
+        captions, retrieval = (
+            fmean(row["score"] for task, row in tasks.items() if task.startswith(kind))
+            for kind in ("caption", "retrieval")
+        )
+        steps = " / ".join(str(found["steps"][stage]) for stage in ("align", "fuse", "tune"))
+        figures = (found["vqa_average"], captions, retrieval, found["naming"]["score"], found["average"])
+        rows.append(f"| {told[name]} | {steps} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
+    blind = runs["photo"]
+    rows.append(f"| blind | | {blind['vqa_blind_average']:.1f} | | | | {blind['blind_average']:.1f} |")
+    return "\n".join(rows)
+
+
+def budgets_table(arena: dict[str, Any]) -> str:
+    """Setting E1: what each rule keeps at each budget of tokens and experts."""
+    (report,) = arena["reports"].values()
+    budgets = report["budgets"]
+    rules = {
+        "first_k": "first k",
+        "random": "random",
+        "fixed_top_k": "fixed top k",
+        "gate": "**gate, by the question**",
+    }
+    rows = [
+        "| tokens / experts | " + " | ".join(rules.values()) + " | gate: part of the FLOPs | of the experts' time |",
+        "| --- |" + " ---: |" * (len(rules) + 2),
+    ]
+    for budget, row in budgets.items():
+        if "/" in budget:
+            figures = [f"{row[rule]['average']:.1f}" for rule in rules]
+            costs = [f"{row['gate'][cost]:.2f}" for cost in ("flops_share", "seconds_share")]
+            rows.append(f"| {budget.replace('/', ' / ')} | " + " | ".join([*figures, *costs]) + " |")
+    rows.append(f"\nWith all sixteen experts: {budgets['all']['average']:.1f}.")
+    return "\n".join(rows)
 
 
 def photographs_line(measured: dict[str, Any]) -> str:
