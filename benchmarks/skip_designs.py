@@ -6,9 +6,10 @@ Every question of the validation sets (eight tasks of questions, two of captions
 experts; what a rule costs and gains follows from that table. Rules read the gate weights that are expected from the
 question alone (`astrea.serving.skipping`):
 
-* ``one threshold``: experts whose part of all weights is less are skipped;
-* ``threshold by cost``: the same for the part divided by the expert's share of the processor time;
-* ``mass``: the cheapest experts that together have at least such a part;
+* ``one threshold``: experts whose weight is less are skipped;
+* ``threshold of parts``: the same for the part of all experts' weights, in which the null expert does not count;
+* ``threshold by cost``: the same for the weight divided by the expert's share of the processor time;
+* ``mass``: the cheapest experts that together have at least such a part of all weights;
 * ``threshold per expert``: a threshold for each, `astrea serve --skip-below EXPERT=P`, chosen by trying all of a grid:
   the fastest ones that lose no more than so many points.
 
@@ -48,9 +49,10 @@ from astrea.world.scenes.questions import VQA_TASKS
 
 RESULTS = Path(__file__).resolve().parent / "results" / "skip_designs.json"
 ASKED = (*VQA_TASKS, *CAPTION_TASKS)
-ONE = (0.1, 0.15, 0.17, 0.18, 0.19, 0.2, 0.21, 0.22)
+ONE = (0.06, 0.07, 0.075, 0.08, 0.09, 0.1, 0.11)
+PARTS = (0.1, 0.15, 0.17, 0.18, 0.19, 0.2, 0.21, 0.22)
 MASS = (0.9, 0.8, 0.75, 0.7, 0.65)
-GRID = (0.0, 0.13, 0.15, 0.17, 0.19, 0.2, 0.21, 0.22, 0.235, 0.25, 0.28, 0.31)
+GRID = (0.0, 0.05, 0.06, 0.07, 0.075, 0.08, 0.085, 0.09, 0.1, 0.11, 0.12, 0.14)
 LOSSES = (0.0, 0.25, 0.5, 1.0)
 
 
@@ -59,11 +61,11 @@ class Table:
     """What is answered without which experts. Letters: I items (questions), E experts, S = 2^E sets of skipped experts
     (bit e of a set's number: expert e is skipped).
 
-    parts: (I, E) expected parts of the weights. points: (S, I) what an item adds to the average. cost: (E,) seconds.
+    weights: (I, E) expected gate weights. points: (S, I) what an item adds to the average. cost: (E,) seconds.
     """
 
     names: tuple[str, ...]
-    parts: np.ndarray
+    weights: np.ndarray
     points: np.ndarray
     cost: np.ndarray
 
@@ -74,10 +76,15 @@ class Table:
         change = self.points[sets, every].sum() - self.points[0].sum()
         return float(change), float(self.cost.sum() * len(sets) / ((~skip_IE) @ self.cost).sum())
 
-    def below(self, thresholds: Sequence[float], parts: np.ndarray | None = None) -> np.ndarray:
-        """(I, E) bool: the experts whose part is less than their threshold, never the one with the largest part."""
-        parts = self.parts if parts is None else parts
-        return np.asarray(parts < np.minimum(np.array(thresholds), parts.max(1, keepdims=True)))
+    @property
+    def parts(self) -> np.ndarray:
+        """(I, E) parts of all experts' weights."""
+        return np.asarray(self.weights / self.weights.sum(1, keepdims=True))
+
+    def below(self, thresholds: Sequence[float], weights: np.ndarray | None = None) -> np.ndarray:
+        """(I, E) bool: the experts whose weight is less than their threshold, never the one with the largest weight."""
+        weights = self.weights if weights is None else weights
+        return np.asarray(weights < np.minimum(np.array(thresholds), weights.max(1, keepdims=True)))
 
     def lightest(self, mass: float) -> np.ndarray:
         """(I, E) bool: what the cheapest sets that have such a part of the weights leave out."""
@@ -87,8 +94,8 @@ class Table:
         return ~kept[price.argmin(0)]
 
 
-def expected_parts(expected: ExpectedWeights, predictor: Predictor, question: str) -> list[float]:
-    """The parts of the weights that a question gives the experts."""
+def expected_weights(expected: ExpectedWeights, predictor: Predictor, question: str) -> list[float]:
+    """The weights that a question gives the experts."""
     made = predictor.packer.prompts([question], pictures=True)
     prompt = Prompt(made["input_ids"][0], made["question_mask"][0], (Picture("", torch.zeros(0)),))
     return list(expected.of(prompt).values())
@@ -100,12 +107,12 @@ def table_of(model: Any, processor: Any, recipe: Recipe, report: TerminalReporte
     encoded, names = encode_test_sets(model, sets), tuple(model.experts.names)
     expected, predictor = ExpectedWeights(model, 1.0), Predictor(model, processor.tokenizer)
     known: dict[str, list[float]] = {}
-    parts, points = [], []
+    weights, points = [], []
     for task in ASKED:
         asked = [item.question.text for item in sets.questions if item.question.task == task]
         for question in asked or [CAPTION_PROMPT] * len(sets.described[task]):
-            known[question] = known.get(question) or expected_parts(expected, predictor, question)
-            parts.append(known[question])
+            known[question] = known.get(question) or expected_weights(expected, predictor, question)
+            weights.append(known[question])
     for number in range((1 << len(names)) - 1):
         masked = [name for place, name in enumerate(names) if number >> place & 1]
         without = Predictor(model, processor.tokenizer, masked=masked)
@@ -115,7 +122,7 @@ def table_of(model: Any, processor: Any, recipe: Recipe, report: TerminalReporte
     points.append(np.zeros_like(points[0]))
     scenes = [scene.image for scene in (sets.scenes * 64)[:64]]
     cost = costs(model, processor(images=scenes)["pixel_values"])
-    return Table(names, np.array(parts), np.array(points), cost)
+    return Table(names, np.array(weights), np.array(points), cost)
 
 
 @torch.inference_mode()
@@ -142,8 +149,10 @@ def rules(table: Table) -> list[dict[str, Any]]:
     dear = table.cost / table.cost.mean()
     for threshold in ONE:
         note("one threshold", threshold, table.below([threshold] * len(table.names)))
-        by_cost = table.parts / dear
+        by_cost = table.weights / dear
         note("threshold by cost", threshold, table.below([threshold] * len(table.names), by_cost))
+    for threshold in PARTS:
+        note("threshold of parts", threshold, table.below([threshold] * len(table.names), table.parts))
     for mass in MASS:
         note("mass", mass, table.lightest(mass))
     tried = [(each, *table.outcome(table.below(each))) for each in itertools.product(GRID, repeat=len(table.names))]
@@ -165,7 +174,7 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
     cost = {name: round(float(1000 * each), 3) for name, each in zip(table.names, table.cost, strict=True)}
     command = shlex.join(["python", "benchmarks/skip_designs.py", *(sys.argv[1:] if given is None else given)])
     head = {"command": command, "commit": commit(), "machine": machine()}
-    found = {**head, "items": len(table.parts), "milliseconds": cost, "rules": rules(table)}
+    found = {**head, "items": len(table.weights), "milliseconds": cost, "rules": rules(table)}
     for row in found["rules"]:
         print(f"{row['rule']} {row['strength']}: {row['points']:+.2f} points, x{row['times_faster']}")
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ class Cache:
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def each(self, pictures, skipped):
+    def each(self, pictures, skipped, again):
         self.shown.append([picture.key for picture in pictures])
         self.go_on.wait(20)
         if any(picture.key == "bad" for picture in pictures):
@@ -121,3 +121,26 @@ def _until(true) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.002)
+
+
+def test_who_looks_again_rides_along_and_only_what_is_new_is_run(eyes: Eyes):
+    jobs = [eyes.look("a"), eyes.look("b"), eyes.look("c"), eyes.look("d"), eyes.look("e")]
+    jobs[1].seen, jobs[1].skipped, jobs[1].wanted = [{"expert": "old", "other": "blank"}], [{"other"}], {"other"}
+    asked, again_of = [], []
+    each = eyes.cache.each
+
+    def noted(pictures, skipped, again):
+        again_of.extend(again)
+        asked.extend(zip([picture.key for picture in pictures], skipped, strict=True))
+        return [{**one, "other": f"new {one['expert']}"} for one in each(pictures, skipped, again)]
+
+    eyes.cache.each = noted
+    eyes.vision.start()
+    eyes.vision.stop()
+    # Three pictures together at most, and one that is looked at again beside them.
+    assert eyes.cache.shown == [["a", "b", "c", "d"], ["e"]]
+    assert again_of == [False, True, False, False, False]
+    assert dict(asked)["b"] == {"expert"}
+    assert dict(asked)["a"] == set()
+    assert jobs[1].seen == [{"expert": "old", "other": "new b"}]
+    assert jobs[1].skipped == [set()]

@@ -191,6 +191,12 @@ SWITCHES: dict[str, Switch] = {
         lambda count, experts, chance, generator: chance == 0.8,
         on=("regularisation.corruption=0.8",),
     ),
+    "expert skipping": Switch(
+        ["regularisation.expert_skipping=0"],
+        ["astrea.training.stages.expert_skipping:split"],
+        lambda real: lambda batch, skip, packer: batch,
+        on=("regularisation.expert_skipping=1",),
+    ),
     "load bias": Switch(
         ["regularisation.load_rate=0"],
         [f"{GATE}.update_load"],

@@ -22,6 +22,8 @@ USUAL = 0.99
 """Share of the training pictures that are familiar."""
 LEAST_SPREAD = 1e-2
 """Below this a number hardly ever changes in training, and how much it did says nothing."""
+MEAN_CONFIDENCE = 1
+"""Which of the numbers behind the 2 C of tokens is the mean confidence."""
 
 
 @dataclass(frozen=True, slots=True)

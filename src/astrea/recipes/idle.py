@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from astrea.common.errors import AstreaError
 from astrea.fusion.registry import ASTREA
 from astrea.recipes.model import PHRASE_KEYS
-from astrea.recipes.strategies import STAGES, strategy_of
+from astrea.recipes.strategies import REGULARISATION_KEYS, STAGES, strategy_of
 from astrea.recipes.trail import Trail, dotted
 from astrea.recipes.tree import Tree
 
@@ -62,14 +62,14 @@ FINDINGS: Trail = ("model", "findings")
 OFF_FOR_PHRASES = _model("mixer", "reliability")
 """Off where findings are phrases and nothing is said, see `astrea.recipes.model.Model`."""
 
-_RATE, _EVERY = ("regularisation", "load_rate"), ("regularisation", "contribution_every")
+_RATE, _EVERY, _SKIPPING = (("regularisation", key) for key in REGULARISATION_KEYS)
 
 SWITCHES = (
     Switch(
         ("model", "gate"),
         *(True, False, "true"),
         idle=_model("gate_tau", "gate_question", "gate_confidence", "gate_targets"),
-        also_off=(*_model("prune_share", "keep_threshold"), _RATE, _EVERY, *_losses("contribution")),
+        also_off=(*_model("prune_share", "keep_threshold"), _RATE, _EVERY, _SKIPPING, *_losses("contribution")),
     ),
     Switch(
         ("model", "gate_targets"),

@@ -10,7 +10,7 @@ from astrea.experts.corruption_names import KINDS
 from astrea.fusion.registry import ASTREA
 from astrea.language.defaults import WORD_MATCH
 from astrea.recipes.part import BadKey, Part
-from astrea.recipes.strategies import MODEL_KEYS, check_model
+from astrea.recipes.strategies import MODEL_KEYS, SKIPPING, check_model
 
 
 class Model(Part):
@@ -149,6 +149,13 @@ class Regularisation(Part):
     corruption: float = Field(
         0.0, ge=0, lt=1, description="chance that an expert tells a training picture confidently wrong"
     )
+    expert_skipping: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="training questions are read without the experts that serving would skip for them, below "
+        "thresholds drawn from 0 to this; Astrea with a gate",
+    )
     phrase_dropout: float = Field(
         0.5,
         ge=0,
@@ -172,3 +179,8 @@ class Regularisation(Part):
     )
     load_rate: float = Field(0.02, ge=0, description="eta of the load bias; 0 = off")
     contribution_every: int = Field(5, ge=0, description="steps between counterfactual passes; 0 = off")
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Not where it is off, so that runs from before there was one still compare.
+        return {key: value for key, value in dump(self).items() if key != SKIPPING or value}

@@ -28,8 +28,11 @@ LOSSES = ("contribution", "reliability")
 
 STAGES = ("fuse", "tune")
 
-REGULARISATION_KEYS = ("load_rate", "contribution_every")
-"""Keys of `astrea.recipes.model.Regularisation` that only a strategy with a contribution loss reads."""
+SKIPPING = "expert_skipping"
+
+REGULARISATION_KEYS = ("load_rate", "contribution_every", SKIPPING)
+"""Keys of `astrea.recipes.model.Regularisation` that only a strategy with a contribution loss reads; the last one only
+Astrea's."""
 
 
 def check_model(strategy: str, options: Mapping[str, Any], written: set[str]) -> None:
@@ -83,7 +86,7 @@ def check_losses(strategy: str, weights: Mapping[str, Mapping[str, float]], writ
             if losses.get(name) and name not in own:
                 raise BadKey((stage, "losses", name), f"the strategy {strategy!r} has no such loss; give it no weight")
     for key in REGULARISATION_KEYS:
-        if key in written and "contribution" not in own:
+        if key in written and (key == SKIPPING or "contribution" not in own):
             raise BadKey(("regularisation", key), f"the strategy {strategy!r} does not read it; leave it out")
 
 

@@ -40,7 +40,14 @@ class Server:
 
     def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
-        self.engine = Engine(loaded, settings.limits, self, settings.skip_below, expert_process=settings.expert_process)
+        self.engine = Engine(
+            loaded,
+            settings.limits,
+            self,
+            settings.skip_below,
+            skip_sure=settings.skip_sure,
+            expert_process=settings.expert_process,
+        )
         processor = loaded.processor
         originals = loaded.model.experts.wants_originals
         self.reader = PictureReader(processor.image_processor.image_size, settings.limits, originals=originals)

@@ -56,7 +56,8 @@ class Engine:
     """The model at work. `start` it, hand it jobs, `stop` it.
 
     Args:
-        skip_below: see `ExpectedWeights`.
+        skip_below: see `ExpectedWeights`. skip_sure: an answer whose first token is less probable is not begun as long
+            as an expert was skipped: one more is run, and the prompt is read again.
         expert_process: see `placed`.
         watch: told after every step how many answers are decoded together and how many requests wait; and of every
             exception that nobody foresaw.
@@ -69,6 +70,7 @@ class Engine:
         watch: Watch,
         skip_below: float | Mapping[str, float] = 0.0,
         *,
+        skip_sure: float = 0.0,
         expert_process: bool | None = False,
     ) -> None:
         self.model, self.processor = loaded
@@ -78,7 +80,7 @@ class Engine:
         self.ends = _ends(self.model)
         self.most_positions: int | None = getattr(self.model.config.text_config, "max_position_embeddings", None)
         self._penalty = _penalty(self.model)
-        self._expected = ExpectedWeights(self.model, skip_below)
+        self._expected, self._sure = ExpectedWeights(self.model, skip_below), skip_sure
         self._ready: deque[Job] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition(threading.RLock())
@@ -272,7 +274,30 @@ class Engine:
                 self._read([job])
             return
         self._reading_takes = (self._reading_takes + time.monotonic() - began) / 2
+        places = self._look_again(jobs, read)
+        if len(places) < len(jobs):
+            jobs = [jobs[place] for place in places]
+            if not jobs:
+                return
+            read = read.rows(places)
         self._guarded(lambda: self._begin(jobs, read), [*jobs, *(row.job for row in self._rows)])
+
+    def _look_again(self, jobs: list[Job], read: Read) -> list[int]:
+        """Have one more expert look for those who are not sure how to begin; the places of all others. One that is
+        stopping looks at nothing any more."""
+        if not self._sure:
+            return list(range(len(jobs)))
+        sure = (read.scores.softmax(-1).amax(-1) >= self._sure).tolist()
+        kept = []
+        for place, job in enumerate(jobs):
+            with self._changed:
+                if sure[place] or not any(job.skipped) or self._stopping:
+                    kept.append(place)
+                    continue
+                job.wanted.add(self._expected.next(job.prompt, job.skipped[0]))
+                job.timing.ready = time.monotonic()
+                self.vision.look(job)
+        return kept
 
     def _begin(self, jobs: list[Job], read: Read) -> None:
         """Let requests that have been read join those that are decoded."""

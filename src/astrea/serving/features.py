@@ -101,21 +101,31 @@ class FeatureCache:
         """
         return together(self.each(pictures, skipped))
 
-    def each(self, pictures: Sequence[Picture], skipped: Sequence[Collection[str]]) -> list[dict[str, ExpertFeatures]]:
-        """As `of`, for each picture by itself."""
+    def each(
+        self,
+        pictures: Sequence[Picture],
+        skipped: Sequence[Collection[str]],
+        again: Sequence[bool] | None = None,
+    ) -> list[dict[str, ExpertFeatures]]:
+        """As `of`, for each picture by itself.
+
+        Args:
+            again: per picture, whether it is looked at again, by experts that were skipped; the rest was counted then.
+        """
+        counted = [not one for one in again or [False] * len(pictures)]
         with self.lock:
-            columns = {name: self._of_expert(name, pictures, skipped) for name in self.experts.names}
+            columns = {name: self._of_expert(name, pictures, skipped, counted) for name in self.experts.names}
         return [{name: column[row] for name, column in columns.items()} for row in range(len(pictures))]
 
     def _of_expert(
-        self, name: str, pictures: Sequence[Picture], skipped: Sequence[Collection[str]]
+        self, name: str, pictures: Sequence[Picture], skipped: Sequence[Collection[str]], counted: Sequence[bool]
     ) -> list[ExpertFeatures]:
         counts = self.counts[name]
         found: dict[str, ExpertFeatures] = {}
         missing: dict[str, Picture] = {}
-        for picture, left_out in zip(pictures, skipped, strict=True):
+        for picture, left_out, first in zip(pictures, skipped, counted, strict=True):
             if name in left_out:
-                counts.skipped += 1
+                counts.skipped += first
             elif (known := self.kept.get((picture.key, name))) is not None:
                 counts.cached += picture.key not in found
                 found[picture.key] = known

@@ -82,7 +82,7 @@ class Job:
 
     Attributes:
         seen: per picture, what each expert gives, once they have looked. skipped: per picture, those that were not run.
-        shares: per picture, the gate weights.
+        shares: per picture, the gate weights. wanted: experts that are run although they were skipped at first.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class Job:
         self.shares: list[dict[str, float]] = []
         self.skipped: list[set[str]] = []
         self.seen: list[dict[str, ExpertFeatures]] | None = None
+        self.wanted: set[str] = set()
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:

@@ -20,6 +20,7 @@ from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.serving.features import together
 from astrea.serving.growing import growing_cache
 from astrea.serving.job import Job, Prompt
+from astrea.serving.slots import select_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,11 @@ class Read:
     scores: Tensor
     cache: Cache
     taken: list[int]
+
+    def rows(self, places: Sequence[int]) -> Read:
+        """Some of them, in this order."""
+        index = torch.tensor(places, device=self.scores.device)
+        return Read(self.scores[index], select_rows(self.cache, places), [self.taken[place] for place in places])
 
 
 def prefill(model: AstreaForConditionalGeneration, jobs: Sequence[Job], fill: int) -> Read:
@@ -56,7 +62,8 @@ def prefill(model: AstreaForConditionalGeneration, jobs: Sequence[Job], fill: in
     _note_shares(jobs, model.experts.names, found["shares"])
     for job in jobs:
         timing = job.timing
-        timing.fusion, timing.language = fused - started, done - fused
+        timing.fusion += fused - started
+        timing.language += done - fused
         timing.waiting += started - timing.ready
     taken = (step.reading.keys.positions[:, -1] + 1).tolist()
     return Read(scores_BV, found[CACHE], taken)

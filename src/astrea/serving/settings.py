@@ -16,8 +16,8 @@ class Settings:
     name: what clients call the model. key: what every request must bring, or None.
     hosts: the names under which the server may be addressed, or None for any; without a key, a page of somebody else's
     could otherwise have a browser ask this machine's server under a name of its own.
-    skip_below: experts whose part of all experts' weights is expected to be lower are not run, see `ExpectedWeights`;
-    0 = all are.
+    skip_below: experts whose gate weight is expected to be lower are not run, see `ExpectedWeights`; 0 = all are.
+    skip_sure: the least probability of an answer's first token without the experts that were skipped, see `Engine`.
     expert_process: whether experts compute in a process of their own, see `placed`.
     example: a PNG file that the page offers, or None.
     index: an index of pictures, or a folder with one in it, that clients may search and see; or None.
@@ -28,6 +28,7 @@ class Settings:
     key: str | None = None
     hosts: frozenset[str] | None = None
     skip_below: float | Mapping[str, float] = 0.0
+    skip_sure: float = 0.0
     expert_process: bool | None = False
     example: Path | None = None
     index: Path | None = None

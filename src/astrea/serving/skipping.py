@@ -1,26 +1,22 @@
-"""Which experts a question is expected to need, before any of them has seen the picture.
+"""Which experts a question is expected to need, before any of them has seen the picture: those whose gate weight,
+expected from the question alone (`astrea.model.expected_weights`), is not too small. What is usual in pictures is in
+the model's folder, to tell unfamiliar pictures by (`astrea.confidence.familiarity`).
 
-A gate weight depends on the question and on what the expert says of the picture. Here the expert's mean token is
-replaced by its mean over training pictures, which the model's folder keeps to tell unfamiliar pictures by
-(`astrea.confidence.familiarity`); what is left depends on the question alone.
-
-Letters: B pictures, E experts, T_e tokens of an expert, L tokens of text, D language-model width.
+Letters: E experts, D language-model width.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from torch import Tensor
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.common.errors import AstreaError
 from astrea.common.float32 import in_full, wide
-from astrea.confidence.familiarity import Familiar
-from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.astrea import AstreaFusion
+from astrea.model.expected_weights import expected_weights, usual_features
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.model.rows import asked_tokens, mean_questions
 from astrea.serving.job import Prompt
@@ -55,8 +51,8 @@ class ExpectedWeights:
     """The gate weights that a question will have with a usual picture.
 
     Args:
-        below: an expert whose part of all experts' weights is expected to be less is not needed; equal weights are
-            1/E. 0 = all are needed. Or per expert, with `OTHERS` for those that are not named: experts differ in what
+        below: an expert whose weight is expected to be less is not needed; the weights and the null expert's are 1 in
+            all. 0 = all are needed. Or per expert, with `OTHERS` for those that are not named: experts differ in what
             they cost and in what is lost without them.
 
     Raises:
@@ -87,19 +83,15 @@ class ExpectedWeights:
             )
         # Of its own: questions are looked at while the model's is at work in another thread.
         self.allocator = copy.deepcopy(fusion.allocator)
-        usual = {name: self._usual(name, familiar[name]) for name in self.names}
+        usual = {
+            name: usual_features(familiar[name].mean.to(model.device), expert.width, expert.num_tokens)
+            for name, expert in ((name, model.experts[name]) for name in self.names)
+        }
         self.usual: ExpertMatrix = in_full(model.model.alignment, usual, None)
-
-    def _usual(self, name: str, familiar: Familiar) -> ExpertFeatures:
-        """An expert's mean token in each of its slots, with its mean confidence."""
-        expert = self.model.experts[name]
-        tokens = familiar.mean[: expert.width].to(self.model.device).expand(1, expert.num_tokens, -1)
-        sure = familiar.mean[2 * expert.width + 1].clamp(1e-3, 1).to(self.model.device)
-        return ExpertFeatures(tokens, sure.expand(1, expert.num_tokens))
 
     @torch.inference_mode()
     def of(self, prompt: Prompt) -> dict[str, float]:
-        """Each expert's expected part of all experts' weights, those that are switched off left out."""
+        """Each expert's expected weight, those that are switched off left out."""
         ids = prompt.ids.unsqueeze(0).to(self.model.device)
         asked = asked_tokens(
             ids == self.model.config.image_token_id,
@@ -108,16 +100,20 @@ class ExpectedWeights:
             None,
         )
         embeds = self.model.get_input_embeddings()(ids)
-        question = mean_questions(embeds.to(wide(embeds.dtype)), asked, None).to(self.usual.tokens.dtype)
-        present = torch.tensor([[name not in prompt.without for name in self.names]], device=ids.device)
-        weights_E: Tensor = in_full(self.allocator, question, self.usual.with_presence(present), method="weigh")[0, 0]
-        parts = (weights_E / weights_E.sum().clamp_min(1e-9)).tolist()
-        return {name: part for name, part in zip(self.names, parts, strict=True) if name not in prompt.without}
+        question_1D = mean_questions(embeds.to(wide(embeds.dtype)), asked, None)[0]
+        present_E = torch.tensor([name not in prompt.without for name in self.names], device=ids.device)
+        weights = expected_weights(self.allocator, question_1D, self.usual, present_E)[0].tolist()
+        return {name: weight for name, weight in zip(self.names, weights, strict=True) if name not in prompt.without}
 
     def skipped(self, prompt: Prompt) -> set[str]:
         """The experts that are not run for a prompt; never all of them."""
         if not any(self.below.values()) or not prompt.pictures:
             return set()
-        parts = self.of(prompt)
-        most = max(parts.values())
-        return {name for name, part in parts.items() if part < min(self.below[name], most)}
+        weights = self.of(prompt)
+        most = max(weights.values())
+        return {name for name, weight in weights.items() if weight < min(self.below[name], most)}
+
+    def next(self, prompt: Prompt, skipped: Collection[str]) -> str:
+        """Of the experts that were skipped (at least one), the one that is expected to weigh most."""
+        weights = self.of(prompt)
+        return max(skipped, key=lambda name: weights[name])

@@ -101,7 +101,8 @@ class Vision:
                 self._changed.wait(POLL)
             pictures = 0
             while self._waiting:
-                pictures += len(self._waiting[0].prompt.pictures)
+                # Who looks again needs one expert alone, and rides along with those who look for the first time.
+                pictures += 0 if self._waiting[0].seen else len(self._waiting[0].prompt.pictures)
                 if self._taken and pictures > self.most:
                     break
                 self._taken.append(self._waiting.popleft())
@@ -121,10 +122,14 @@ class Vision:
         """
         began = time.monotonic()
         try:
-            for job in jobs:
-                job.skipped = [self.expected.skipped(job.prompt)] * len(job.prompt.pictures)
+            skipped = [self.expected.skipped(job.prompt) - job.wanted for job in jobs]
+            # What has been run for a request already is not run again.
+            known = [had_run(job) for job in jobs]
+            not_run = [one | other for one, other in zip(skipped, known, strict=True)]
             pictures = [picture for job in jobs for picture in job.prompt.pictures]
-            found = iter(self.cache.each(pictures, [left_out for job in jobs for left_out in job.skipped]))
+            shown = [left_out for job, left_out in zip(jobs, not_run, strict=True) for _ in job.prompt.pictures]
+            again = [job.seen is not None for job in jobs for _ in job.prompt.pictures]
+            found = iter(self.cache.each(pictures, shown, again))
         except Exception as error:  # such as memory that ran out
             if len(jobs) == 1:
                 self._failed(jobs[0], error)
@@ -132,7 +137,17 @@ class Vision:
             return [seen for job in jobs for seen in self._look([job])]
         took = time.monotonic() - began
         self._looking_takes = (self._looking_takes + took) / 2
-        for job in jobs:
-            job.timing.waiting, job.timing.experts = began - job.timing.came, took
-            job.seen = [next(found) for _ in job.prompt.pictures]
+        for job, left_out, had in zip(jobs, skipped, known, strict=True):
+            job.timing.waiting += began - (job.timing.ready or job.timing.came)
+            job.timing.experts += took
+            new = [next(found) for _ in job.prompt.pictures]
+            if job.seen is not None:
+                both = zip(job.seen, new, strict=True)
+                new = [{name: (old if name in had else one)[name] for name in one} for old, one in both]
+            job.seen, job.skipped = new, [left_out] * len(new)
         return list(jobs)
+
+
+def had_run(job: Job) -> set[str]:
+    """The experts that have looked at a request's pictures before."""
+    return set() if not job.seen else set(job.seen[0]) - job.skipped[0]

@@ -46,10 +46,20 @@ def serve(
         list[str] | None,
         typer.Option(
             "--skip-below",
-            help="Do not run experts expected to have a smaller part of the weights (0 to 1); EXPERT=P: this one.",
+            help="Do not run experts whose gate weight is expected to be smaller (0 to 1); EXPERT=P: this one.",
             metavar="P",
         ),
     ] = None,
+    skip_sure: Annotated[
+        float,
+        typer.Option(
+            "--skip-sure",
+            min=0,
+            max=1,
+            help="Run skipped experts after all, one by one, while an answer's first token is less probable.",
+            metavar="P",
+        ),
+    ] = 0.0,
     expert_process: Annotated[
         bool | None,
         typer.Option(
@@ -88,7 +98,7 @@ def serve(
         require_extra("ray", "a server of several replicas")
     actions.serve(
         model, host, port, name=name, key_file=api_key_file, allowed=allowed_host or [], trace=trace,
-        skip_below=skip_below or [],
+        skip_below=skip_below or [], skip_sure=skip_sure,
         expert_process=expert_process, index=index,
         caps={"running": max_batch, "waiting": max_queue, "tokens": max_tokens, "seconds": deadline},
         replicas=replicas, device=device, trust_remote_code=trust_remote_code,

@@ -23,7 +23,8 @@ class InstructBatch(Rows):
 
     Letters: B samples, P pictures, R rows, N pictures as rows show them, S questions per row, E experts.
     samples, captions: B samples and the text that is read of each. present: (P, E). corrupted: (P,) the expert whose
-    features are replaced by wrong ones, -1 for none. micro: the micro-step it is for.
+    features are replaced by wrong ones, -1 for none. micro: the micro-step it is for. skipped: (N, E) bool, the experts
+    that the questions of a picture's row do without; None = none.
     """
 
     samples: Samples
@@ -31,10 +32,16 @@ class InstructBatch(Rows):
     present: Tensor
     corrupted: Tensor
     micro: int
+    skipped: Tensor | None = None
+
+    def present_shown(self, pictures: slice) -> Tensor:
+        """Which experts are present in some of the N pictures."""
+        present = self.present[self.shown[pictures]]
+        return present if self.skipped is None else present & ~self.skipped[pictures]
 
     def complete(self) -> Tensor:
-        """Rows (R,) with pictures, for which every expert is present and none is corrupted."""
-        sound = (self.present.all(1) & (self.corrupted < 0))[self.shown]
+        """Rows (R,) with pictures, for which every expert is present and none is corrupted or skipped."""
+        sound = self.present_shown(slice(None)).all(1) & (self.corrupted < 0)[self.shown]
         count = torch.bincount(self.row, minlength=len(self.groups))
         return (count > 0) & (torch.bincount(self.row[sound], minlength=len(self.groups)) == count)
 

@@ -21,6 +21,7 @@ from astrea.training.context import TrainingContext
 from astrea.training.leave_one_out import leave_one_out
 from astrea.training.own_words import hide_features, words_told
 from astrea.training.stages.batch import InstructBatch, packed_rows
+from astrea.training.stages.expert_skipping import skip_experts
 
 
 class InstructStep:
@@ -44,9 +45,11 @@ class InstructStep:
         self.ctx, self.name, self.stage, self.batch, self.number = ctx, name, stage, batch, number
         self.weights = weights
         self.trains_fusion = "fusion" in stage.train
-        self.groups = batch.groups
-        self.local_rows = ctx.ranks.local_slice(len(batch.groups))
         self.features = ctx.encode_trainable(batch.samples, learning="experts" in stage.train)
+        if most := ctx.recipe.regularisation.expert_skipping:
+            self.batch = skip_experts(ctx, batch, self.features, most, self.generator("skipped"))
+        self.groups = self.batch.groups
+        self.local_rows = ctx.ranks.local_slice(len(self.groups))
         stuck = draw_stuck(batch.samples.pictures, self.generator("lies"))
         self.corrupted = corrupt(self._read_features(), batch.corrupted, stuck)
 
@@ -90,7 +93,7 @@ class InstructStep:
         generator = for_rows(
             self.generator(purpose), batch=len(batch.shown), questions=batch.groups.shape[1], start=local.start
         )
-        return features, batch.present[shown].to(self.device), generator
+        return features, batch.present_shown(local).to(self.device), generator
 
     def forward(self, purpose: str, only: Tensor | None = None) -> Any:
         features, present, generator = self.pictures_shown(purpose)
