@@ -8,20 +8,19 @@ all, one by one, while the first token of the answer is less probable (`--skip-s
 experts, because no question is asked then.
 
 Vision time: processor seconds to run the experts that are needed, batched per expert, for pictures that are not cached,
-in batches of ``--batch`` with questions of all tasks mixed; who looks again rides along with the next batch. Reading
+in batches of ``--batch`` an expert with questions of all tasks mixed, those who look again among them. Reading
 time: processor seconds in which the language model reads the prompts, again after every look.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import random
 import shlex
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,9 @@ from astrea.world.evaluation.runner import encode_test_sets, run_tasks
 from astrea.world.evaluation.tasks import RETRIEVAL_TASKS, TASKS, build_test_sets
 
 RESULTS = Path(__file__).resolve().parent / "results" / "skip_experts.json"
-THRESHOLDS = ("0", "0.1", "0.15", "0.18", "0.2", "0.22")
+CLIENTS = 16
+"""Pictures that have come before somebody who looks again."""
+THRESHOLDS = ("0", "0.06", "0.07", "0.08", "0.09", "0.07:0.85", "0.08:0.85", "0.09:0.85")
 
 
 class Skipping(Predictor):
@@ -126,15 +127,23 @@ Asked = Sequence[tuple[str, Sequence[frozenset[str]]]]
 """Questions, and the experts that do not run at each look at their pictures."""
 
 
-def in_turn(asked: Asked, batch: int) -> Iterator[list[tuple[int, int]]]:
-    """Batches of (which question, which look), as a server makes them: who looks again rides along with the next."""
-    again: list[tuple[int, int]] = []
-    for start in itertools.count(0, batch):
-        now = again + [(number, 0) for number in range(len(asked))[start : start + batch]]
-        if not now:
-            return
+def in_turn(asked: Asked, names: Sequence[str], batch: int) -> Iterator[list[tuple[int, int]]]:
+    """Batches of (which question, which look), as a server makes them: until an expert has so many pictures. Who looks
+    again waits where the next 16 pictures have been let in."""
+    waiting = deque((number, 0) for number in range(len(asked)))
+    while waiting:
+        now, pictures = [], dict.fromkeys(names, 0)
+        while waiting:
+            number, look = waiting[0]
+            for name in set(names) - asked[number][1][look]:
+                pictures[name] += 1
+            if now and max(pictures.values()) > batch:
+                break
+            now.append(waiting.popleft())
         yield now
         again = [(number, look + 1) for number, look in now if look + 1 < len(asked[number][1])]
+        for place, one in enumerate(again):
+            waiting.insert(min(len(waiting), CLIENTS + place), one)
 
 
 @torch.inference_mode()
@@ -143,7 +152,7 @@ def vision_seconds(model: Any, pixels: Tensor, asked: Asked, batch: int) -> floa
     cache = FeatureCache(model.experts, pixels.shape[-1], model.device, 0)
     pictures = [Picture(str(number), one) for number, one in enumerate(pixels)]
     began = time.process_time()
-    for now in in_turn(asked, batch):
+    for now in in_turn(asked, model.experts.names, batch):
         cache.each([pictures[number] for number, _ in now], [asked[number][1][look] for number, look in now])
     return time.process_time() - began
 
@@ -151,7 +160,7 @@ def vision_seconds(model: Any, pixels: Tensor, asked: Asked, batch: int) -> floa
 def reading_seconds(predictor: Skipping, features: Features, asked: Asked, batch: int) -> float:
     """Processor time for the language model to read their prompts, once for every look."""
     began = time.process_time()
-    for now in in_turn(asked, batch):
+    for now in in_turn(asked, predictor.model.experts.names, batch):
         rows = torch.tensor([number for number, _ in now])
         predictor.first_tokens([asked[number][0] for number, _ in now], features, rows, [frozenset()] * len(now))
     return time.process_time() - began

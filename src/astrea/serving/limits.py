@@ -17,7 +17,7 @@ class Limits:
     stops, stop_characters: stop texts of a request, and characters of each.
     inputs: texts and pictures of one request for embeddings.
     running: answers that are decoded together. waiting: requests beyond those, before others are turned away.
-    seconds: until a request must be answered. pictures_together: how many experts look at together.
+    seconds: until a request must be answered. pictures_together: how many an expert looks at together.
     prefill_tokens: prompts read together have at most so many, padding included.
     cache_bytes: of experts' outputs kept for pictures seen before.
     """

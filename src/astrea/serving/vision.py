@@ -30,7 +30,7 @@ class Vision:
 
     Args:
         cache: of the experts' outputs. expected: which experts a question needs.
-        most: how many pictures are looked at together, if no request has more.
+        most: how many pictures an expert looks at together, if no request has more.
         running: how many answers are being decoded.
         seen: gets requests whose pictures have been seen, from this thread; and those that nobody waits for any more,
             as they came. failed: gets a request whose pictures could not be, and why.
@@ -99,14 +99,22 @@ class Vision:
                 self._changed.wait()
             while self._gathers():
                 self._changed.wait(POLL)
-            pictures = 0
+            pictures = dict.fromkeys(self.expected.names, 0)
             while self._waiting:
-                # Who looks again needs one expert alone, and rides along with those who look for the first time.
-                pictures += 0 if self._waiting[0].seen else len(self._waiting[0].prompt.pictures)
-                if self._taken and pictures > self.most:
+                # The more experts are skipped, the more pictures come together.
+                for name in self._needed(self._waiting[0]):
+                    pictures[name] += len(self._waiting[0].prompt.pictures)
+                if self._taken and max(pictures.values()) > self.most:
                     break
                 self._taken.append(self._waiting.popleft())
         return True
+
+    def _needed(self, job: Job) -> set[str]:
+        """The experts that will be run for a request; all of them where that cannot be told, as `_look` will find."""
+        try:
+            return (set(self.expected.names) - (self.expected.skipped(job.prompt) - job.wanted)) - had_run(job)
+        except Exception:
+            return set(self.expected.names)
 
     def _gathers(self) -> bool:
         """Whether to wait for more pictures, while others are answered."""

@@ -51,14 +51,7 @@ def serve(
         ),
     ] = None,
     skip_sure: Annotated[
-        float,
-        typer.Option(
-            "--skip-sure",
-            min=0,
-            max=1,
-            help="Run skipped experts after all, one by one, while an answer's first token is less probable.",
-            metavar="P",
-        ),
+        float, typer.Option("--skip-sure", min=0, max=1, help="Run them after all if the first token is less likely.")
     ] = 0.0,
     expert_process: Annotated[
         bool | None,
@@ -98,8 +91,7 @@ def serve(
         require_extra("ray", "a server of several replicas")
     actions.serve(
         model, host, port, name=name, key_file=api_key_file, allowed=allowed_host or [], trace=trace,
-        skip_below=skip_below or [], skip_sure=skip_sure,
-        expert_process=expert_process, index=index,
+        skip_below=skip_below or [], skip_sure=skip_sure, expert_process=expert_process, index=index,
         caps={"running": max_batch, "waiting": max_queue, "tokens": max_tokens, "seconds": deadline},
         replicas=replicas, device=device, trust_remote_code=trust_remote_code,
     )  # fmt: skip
