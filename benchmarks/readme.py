@@ -31,6 +31,7 @@ from readme_tables import (
     photographs_table,
     reading_table,
     seen_table,
+    skip_table,
     ways_table,
     whole_run_table,
 )
@@ -337,7 +338,11 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "reading": ("reading.json", reading_table),
         "real-photographs": ("real_photographs.json", photographs_table),
     },
-    "docs/serving.md": {"load": ("serve_load.json", load_table)},
+    "docs/serving.md": {
+        "load": ("serve_load.json", load_table),
+        "skip": ("skip_experts.json", skip_table),
+        "skip-trained": ("skip_trained.json", skip_table),
+    },
 }
 """page -> mark -> the file with the results (below `RESULTS`, or a whole path), and what is made of it."""
 

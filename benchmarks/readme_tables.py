@@ -240,6 +240,21 @@ def load_table(results: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def skip_table(results: dict[str, Any]) -> str:
+    """What it costs and gains to skip experts, for every threshold."""
+    heads = (
+        "| `--skip-below` | `--skip-sure` | experts run | vision, times as fast | reading, times as long | average |"
+    )
+    rows = [heads, "| --- | --- | ---: | ---: | ---: | ---: |"]
+    first = results["rows"][0]
+    for row in results["rows"]:
+        below, _, sure = row["below"].partition(":")
+        faster = "" if row is first else f"{row['times_faster']:.2f}"
+        longer = "" if row is first else f"{row['reading_seconds'] / first['reading_seconds']:.2f}"
+        rows.append(f"| {below} | {sure} | {row['run']:.0%} | {faster} | {longer} | {row['average']:.1f} |")
+    return "\n".join(rows)
+
+
 def whole_run_table(run: dict[str, Any]) -> str:
     """Estimated and measured memory of each phase of a whole run."""
     heads = "| phase | estimated | measured | ratio | ratio without the libraries |"
