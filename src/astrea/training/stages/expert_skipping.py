@@ -1,4 +1,4 @@
-"""Training rows that leave out the experts which `astrea serve --skip-below` would not run for their questions.
+"""Training rows that leave out the experts which a server that skips experts would not run for their questions.
 
 What a model has never answered without, it is bad at answering without. So a threshold is drawn for every batch, and
 each question is read without the experts whose gate weight, expected from the question alone, is less. Since
