@@ -12,11 +12,13 @@ import transformers
 
 from astrea.common.architecture import Network
 from astrea.common.files import sha256_file
-from astrea.common.paths import is_file
+from astrea.common.paths import is_file, read_bytes
 from astrea.experts.pretrained.base import CheckpointExpert
 from astrea.experts.protocol import Expert
 
 PACKAGED = "astrea.experts.packaged."
+LONGEST = 1 << 20
+"""Bytes of a module's text."""
 OWN = ("astrea.experts.", "astrea.common.letterbox")
 """Modules in which an expert's code is; what else they import does not change what it sees."""
 
@@ -48,7 +50,7 @@ def imported_files(module: str) -> set[str]:
         if spec is None or spec.origin is None:
             continue
         found[name] = spec.origin
-        for node in ast.walk(ast.parse(Path(spec.origin).read_text())):
+        for node in ast.walk(ast.parse(read_bytes(spec.origin, LONGEST))):
             if isinstance(node, ast.ImportFrom) and node.module:
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return set(found.values())

@@ -91,11 +91,11 @@ def test_the_digest_is_that_from_before_keys_were_renamed():
 def test_items_are_packed_and_come_back():
     assert packed_items("area", np.array([1.0, 0.0, 1.0])) == "101"
     assert unpacked_items("101").tolist() == [1, 0, 1]
-    assert packed_items("caption", np.array([0.12344, 0, 1])) == [0.123, 0.0, 1.0]
+    assert packed_items("caption", np.array([0.12345, 0, 1])) == [0.123, 0.0, 1.0]
 
 
 def test_figures_are_rounded_wherever_they_are():
-    assert rounded({"a": [0.123446, {"b": 2.00001}], "c": "x", "d": None, "e": 7}) == {
+    assert rounded({"a": [0.123456, {"b": 2.00001}], "c": "x", "d": None, "e": 7}) == {
         "a": [0.1235, {"b": 2.0}],
         "c": "x",
         "d": None,
