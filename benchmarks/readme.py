@@ -314,7 +314,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "variants": ("arena/arena.json", variants_table),
         "wall": ("arena/arena.json", wall_table),
         "curves": ("arena/arena.json", curves_line),
-        "e1": ("arena-e1/validation.json", budgets_table),
+        "e1": ("budgets.json", budgets_table),
         "neutral_strategies": ("arena-neutral/validation.json", arena_table),
         "neutral_variants": ("arena-neutral/validation.json", variants_table),
         "fewer": ("fewer_tokens.json", fewer_tokens_table),

@@ -82,26 +82,20 @@ def photo_short_table(measured: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def budgets_table(arena: dict[str, Any]) -> str:
-    """Setting E1: what each rule keeps at each budget of tokens and experts."""
-    (report,) = arena["reports"].values()
-    budgets = report["budgets"]
-    rules = {
-        "first_k": "first k",
-        "random": "random",
-        "fixed_top_k": "fixed top k",
-        "gate": "**gate, by the question**",
-    }
+def budgets_table(measured: dict[str, Any]) -> str:
+    """Setting E1: what each rule keeps at each budget of tokens and experts, on test pictures."""
+    rules = {"first_k": "first k", "random": "random", "fixed_top_k": "fixed top k", "gate": "**the gate**"}
     rows = [
-        "| tokens / experts | " + " | ".join(rules.values()) + " | gate: part of the FLOPs | of the experts' time |",
-        "| --- |" + " ---: |" * (len(rules) + 2),
+        "| model | tokens / experts | " + " | ".join(rules.values()) + " | the gate's part of the FLOPs, of the time |",
+        "| --- | --- |" + " ---: |" * (len(rules) + 1),
     ]
-    for budget, row in budgets.items():
-        if "/" in budget:
-            figures = [f"{row[rule]['average']:.1f}" for rule in rules]
-            costs = [f"{row['gate'][cost]:.2f}" for cost in ("flops_share", "seconds_share")]
-            rows.append(f"| {budget.replace('/', ' / ')} | " + " | ".join([*figures, *costs]) + " |")
-    rows.append(f"\nWith all sixteen experts: {budgets['all']['average']:.1f}.")
+    for model, budgets in measured["splits"]["test"].items():
+        rows.append(f"| {model} | all | | | | {budgets['all']['average']:.1f} | 1, 1 |")
+        for budget, row in budgets.items():
+            if "/" in budget:
+                figures = " | ".join(f"{row[rule]['average']:.1f}" for rule in rules)
+                costs = ", ".join(f"{row['gate'][cost]:.2f}" for cost in ("flops_share", "seconds_share"))
+                rows.append(f"| | {budget.replace('/', ' / ')} | {figures} | {costs} |")
     return "\n".join(rows)
 
 
