@@ -309,8 +309,7 @@ def test_a_build_without_a_model(tmp_path):
 @pytest.fixture
 def comes_with_the_package(monkeypatch, packed, components) -> None:
     monkeypatch.setattr(shipping, "load_bundled", partial(load_bundled, packed, components=components))
-    # Where all that the model for photographs is made of is installed, it would be asked.
-    monkeypatch.setattr(ask, "PHOTO_MODEL", packed / "none")
+    monkeypatch.setattr(ask, "PHOTO_MODEL", packed / "none")  # asked where all its parts are installed
 
 
 @pytest.fixture(scope="module")
@@ -382,9 +381,8 @@ def test_its_card_tells_both_commands_and_what_it_knows_of_doubt_comes_along(fin
     model, processor = load_model(run / "model")
     doubt = fit_estimator(model, processor.tokenizer, World(), pictures=8, questions=6)
     save_estimator(doubt, run / "model")
-    labels = {name: model.experts[name].labels for name in model.experts.names}
     seen = features_of(model.experts, list(scenes_of("train", 8, World())))
-    save_agreement(learn_agreement(seen, labels), run / "model")
+    save_agreement(learn_agreement(seen, {n: model.experts[n].labels for n in model.experts.names}), run / "model")
     card = bundle(run, tmp_path / "out", commit=None, components=components, subset=FEW)
     one, two, three = card["command"].split(" && ")
     assert one.endswith("--out FIRST")

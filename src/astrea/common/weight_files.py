@@ -1,14 +1,16 @@
-"""What a safetensors file holds, from its head; and what to say of a folder that has pickles instead."""
+"""What a safetensors file holds, from its head, or all of a small one; and what to say of a folder that has pickles
+instead."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from astrea.common.errors import AstreaError
 from astrea.common.foreign_files import first_line
-from astrea.common.paths import list_folder
+from astrea.common.paths import list_folder, size_of
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -36,6 +38,24 @@ def tensor_shapes(path: Path, hint: str) -> Shapes:
         ) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise AstreaError(f"{path} is damaged, cut short or no safetensors file: {first_line(error)}", hint) from error
+
+
+def small_tensors(path: Path, most: int, hint: str) -> dict[str, Tensor]:
+    """Every tensor of a small file, by name.
+
+    Args:
+        most: bytes that it may have. hint: what to do about a damaged file.
+
+    Raises:
+        AstreaError: the file is larger, or damaged; names it.
+    """
+    if (size := size_of(path)) > most:
+        raise AstreaError(f"{path} has {size:,} bytes; at most {most:,} are read", hint)
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise AstreaError(f"{path} is damaged or no safetensors file: {error}", hint) from error
 
 
 def pickles_hint(folder: Path) -> str:

@@ -7,12 +7,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import atomic_path
-from astrea.common.paths import is_file, size_of
+from astrea.common.paths import is_file
+from astrea.common.weight_files import small_tensors
 from astrea.experts.corruption_kinds import Labels
 from astrea.experts.word_agreement import MOST_EXPERTS, Usual, WordAgreement
 
@@ -46,13 +46,7 @@ def read_agreement(folder: Path, labels: Mapping[str, Labels]) -> WordAgreement 
     path = folder / FILE
     if not is_file(path):
         return None
-    if (size := size_of(path)) > MAX_BYTES:
-        raise AstreaError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read", HINT)
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise AstreaError(f"{path} is damaged or no safetensors file: {error}", HINT) from error
+    tensors = small_tensors(path, MAX_BYTES, HINT)
     known = [name for name in labels if any(f"{name}.{part}" in tensors for part in PARTS)]
     unknown = set(tensors) - {f"{name}.{part}" for name in known for part in PARTS}
     if unknown or not 1 < len(known) <= MOST_EXPERTS:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import atomic_path
-from astrea.common.paths import is_file, size_of
+from astrea.common.paths import is_file
+from astrea.common.weight_files import small_tensors
 from astrea.confidence.calibration import Calibration
 from astrea.confidence.familiarity import Familiar
 from astrea.confidence.signals import SIGNS, Signs
@@ -114,13 +114,7 @@ def read_estimator(folder: Path, widths: Mapping[str, int]) -> ConfidenceEstimat
     path = folder / FILE
     if not is_file(path):
         return None
-    if (size := size_of(path)) > MAX_BYTES:
-        raise AstreaError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read", HINT)
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise AstreaError(f"{path} is damaged or no safetensors file: {error}", HINT) from error
+    tensors = small_tensors(path, MAX_BYTES, HINT)
     familiar = {}
     for name, width in widths.items():
         own = {key: tensors.pop(f"familiar.{name}.{key}", None) for key in Familiar.__dataclass_fields__}

@@ -63,6 +63,10 @@ class Predictor:
         """(count, E) bool."""
         return self.keep.expand(count, -1).to(self.model.device)
 
+    def present_for(self, questions: Sequence[str]) -> Tensor:
+        """(B, E) bool, which experts each question is answered with."""
+        return self.present(len(questions))
+
     def rows(self, features: Features, pictures: Tensor | slice) -> Features:
         """The features of some pictures."""
         return {name: part.rows(pictures).map(lambda t: t.to(self.model.device)) for name, part in features.items()}
@@ -86,7 +90,7 @@ class Predictor:
             extra = {}
             if features is not None and pictures is not None:
                 rows = pictures[start : start + self.batch]
-                extra = {"features": self.rows(features, rows), "present": self.present(len(rows))}
+                extra = {"features": self.rows(features, rows), "present": self.present_for(part)}
                 shares.append(self.model.shares(**inputs, **extra).cpu())
             made = self.model.generate(**inputs, **extra, max_new_tokens=longest, do_sample=False).cpu()
             texts += self.tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

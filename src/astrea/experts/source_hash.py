@@ -45,20 +45,20 @@ def imported_files(module: str) -> set[str]:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        # Of ``from a.b import c``, c may be a module or a name in one.
-        spec = find_spec(name) if name not in found and name.startswith(OWN) and is_module(name) else None
-        if spec is None or spec.origin is None:
+        if name in found or not name.startswith(OWN) or (file := file_of(name)) is None:
             continue
-        found[name] = spec.origin
-        for node in ast.walk(ast.parse(read_bytes(spec.origin, LONGEST))):
+        found[name] = file
+        for node in ast.walk(ast.parse(read_bytes(file, LONGEST))):
             if isinstance(node, ast.ImportFrom) and node.module:
+                # Of ``from a.b import c``, c may be a module or a name in one.
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return set(found.values())
 
 
-def is_module(name: str) -> bool:
-    """Whether there is a module of this name, in a package that there is."""
+def file_of(name: str) -> str | None:
+    """The file of a module; None where there is none of this name."""
     try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+        spec = find_spec(name)
+    except ModuleNotFoundError:  # what it would be in is no package
+        return None
+    return None if spec is None else spec.origin

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from astrea.evaluation.generate import Answered, Features, Predictor, Tick
+from astrea.evaluation.generate import Features, Predictor
 from astrea.lab.settings.budget import Budget, cost_share
 
 USUAL = 16
@@ -39,7 +39,6 @@ class QuestionGate(Predictor):
     def weights(self, question: str) -> Tensor:
         """A question's weights (E,), the mean over the usual pictures."""
         count = min(USUAL, len(next(iter(self.usual.values())).tokens))
-        self.keep = torch.ones(len(self.model.experts.names), dtype=torch.bool)
         found: Tensor = self.model.shares(
             **self.prompts([question] * count, pictures=True),
             features=self.rows(self.usual, slice(0, count)),
@@ -56,26 +55,13 @@ class QuestionGate(Predictor):
             self.chosen[question] = self.budget.fill(order, self.sizes)
         return self.chosen[question]
 
-    def answer(
-        self, questions: Sequence[str], features: Features | None, pictures: Tensor | None, *, longest: int = 6,
-        tick: Tick = lambda done, total: None,
-    ) -> Answered:  # fmt: skip
-        """See `Predictor.answer`."""
-        texts: list[str] = []
-        shares: list[Tensor] = []
-        for start in range(0, len(questions), self.batch):
-            part = questions[start : start + self.batch]
-            chosen = [self.experts(question) for question in part]
-            # One row of experts a question.
-            self.keep = torch.tensor([[name in some for name in self.model.experts.names] for some in chosen])
-            rows = None if pictures is None else pictures[start : start + self.batch]
-            found = super().answer(part, features, rows, longest=longest)
-            texts += found.texts
-            self.asked += chosen
-            if found.shares is not None:
-                shares.append(found.shares)
-            tick(len(texts), len(questions))
-        return Answered(texts, torch.cat(shares) if shares else None)
+    def present_for(self, questions: Sequence[str]) -> Tensor:
+        """See `Predictor.present_for`; notes what is used."""
+        chosen = [self.experts(question) for question in questions]
+        self.asked += chosen
+        return torch.tensor(
+            [[name in some for name in self.model.experts.names] for some in chosen], device=self.model.device
+        )
 
     def cost(self, costs: Mapping[str, float]) -> float:
         """The mean part, over the questions so far, of what all experts cost, 0..1."""
