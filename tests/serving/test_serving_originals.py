@@ -165,4 +165,4 @@ def test_only_those_that_read_originals_are_sent_them_one_picture_at_a_time(pict
     experts.given.clear()
     squares = [Picture("of a caller that has squares only", shown[0].pixels)]
     cache.of(squares, [()])
-    assert experts.given == [(["square"], 1, None), (["whole"], 1, None)]
+    assert experts.given == [(["square", "whole"], 1, None)]

@@ -89,14 +89,17 @@ def test_who_is_not_sure_how_to_begin_has_skipped_experts_look_one_by_one(doubti
     """All of them at last, where no probability is high enough; the answer is that of all experts, and none has looked
     twice."""
     server = Server(doubting, Settings(name="tiny", skip_below=1.0, skip_sure=sure))
-    reads = []
+    reads, gates = [], []
     with TestClient(application(server)) as client:
         look = server.engine.vision.look
         server.engine.vision.look = lambda job: reads.append(sorted(job.wanted)) or look(job)
+        skipped = server.engine._expected.skipped
+        server.engine._expected.skipped = lambda prompt: gates.append(prompt) or skipped(prompt)
         body = {"messages": asking(QUESTION, data_url(pictures[0])), "max_tokens": 4, "temperature": 0}
         found = client.post("/v1/chat/completions", json=body).json()
         plain = client.post("/v1/chat/completions", json={**body, "messages": asking("hello")}).json()
     assert plain["choices"][0]["message"]["content"] is not None
+    assert len(gates) == len(reads)  # the gate is asked once for every look
     seen = found["astrea"]["pictures"][0]
     counts = server.engine.features.counts
     runs = {name: count.run for name, count in counts.items()}

@@ -78,16 +78,21 @@ def test_an_expert_runs_once_for_each_picture_that_needs_it(loaded, pictures, mo
     seen = [Picture(str(number), pixels[number]) for number in range(4)]
     cache = FeatureCache(model.experts, 64, model.device, 1 << 20)
     ran: list[tuple[str, int]] = []
+    calls: list[list[str]] = []
     real = type(model.experts).forward
 
     def watched(self, pixels_B3HW, names=None, **originals):
         ran.extend((name, len(pixels_B3HW)) for name in names or ())
+        calls.append(list(names or ()))
         return real(self, pixels_B3HW, names, **originals)
 
     monkeypatch.setattr(type(model.experts), "forward", watched)
     skipped = [{"captioning"}, set(), {"captioning", "detection"}, set()]
     found = cache.of([seen[0], seen[1], seen[2], seen[1]], skipped)
     assert ran == [("captioning", 1), ("classification", 3), ("segmentation", 3), ("detection", 2)]
+    # Those that look at the same pictures are called once, with all of them.
+    assert calls == [["captioning"], ["classification", "segmentation"], ["detection"]]
+    assert [cache.lacks(name, seen) for name in ("captioning", "detection")] == [{"0", "2", "3"}, {"2", "3"}]
     whole = model.encode_images(pixels)
     for name in model.experts.names:
         for row, (picture, left_out) in enumerate(zip((0, 1, 2, 1), skipped, strict=True)):
@@ -113,6 +118,12 @@ def test_features_that_take_too_much_room_are_dropped_the_oldest_first(loaded, p
     assert small.kept.currsize <= small.kept.maxsize
     assert ("3", "detection") in small.kept
     assert ("0", "detection") not in small.kept
+    # What is known when a batch begins is not run again, although what is new drops it meanwhile.
+    tight = FeatureCache(model.experts, 64, model.device, one.kept.currsize)
+    tight.of([seen[3]], [()])
+    found = tight.each([seen[0], seen[3]], [(), ()])[1]["detection"]
+    assert {name: count.run for name, count in tight.counts.items()} == dict.fromkeys(model.experts.names, 2)
+    assert torch.allclose(found.tokens, model.encode_images(pixels[3:4])["detection"].tokens, atol=1e-5)
     nothing = FeatureCache(model.experts, 64, model.device, 0)
     found, wanted = nothing.of(seen[:1], [()])["detection"], model.encode_images(pixels[:1])["detection"]
     assert torch.allclose(found.tokens, wanted.tokens, atol=1e-5)

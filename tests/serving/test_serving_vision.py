@@ -20,6 +20,7 @@ class Cache:
 
     def __init__(self) -> None:
         self.shown: list[list[str]] = []
+        self.kept: set[str] = set()
         self.go_on = threading.Event()
         self.go_on.set()
 
@@ -30,25 +31,36 @@ class Cache:
             raise MemoryError
         return [{"expert": picture.key} for picture in pictures]
 
+    def lacks(self, name, pictures):
+        return {picture.key for picture in pictures} - self.kept
+
 
 class Expected:
-    """Nothing is skipped but where a picture's name says so."""
+    """Nothing is skipped but where a picture's name says so; it cannot be told of "odd". Notes what it is asked."""
 
     names = ("expert", "other")
 
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
     def skipped(self, prompt: Prompt) -> set[str]:
-        return {"other"} if prompt.pictures[0].key == "few" else set()
+        self.asked.append(prompt.pictures[0].key)
+        if self.asked[-1] == "odd":
+            raise ArithmeticError
+        return {"other"} if self.asked[-1] == "few" else set()
 
 
 class Eyes:
     """A `Vision` over a `Cache`, and what it hands on."""
 
     def __init__(self, most: int, running: int = 0) -> None:
-        self.cache, self.seen, self.failed = Cache(), [], []
+        self.cache, self.expected, self.seen, self.failed, self.errors = Cache(), Expected(), [], [], []
         self.running = running
-        self.vision = Vision(
-            self.cache, Expected(), most, lambda: self.running, self.seen.extend, lambda job, e: self.failed.append(job)
-        )
+        self.vision = Vision(self.cache, self.expected, most, lambda: self.running, self.seen.extend, self.fail)
+
+    def fail(self, job: Job, error: Exception) -> None:
+        self.failed.append(job)
+        self.errors.append(type(error))
 
     def look(self, *names: str, seconds: float = 60.0) -> Job:
         pictures = tuple(Picture(name, torch.zeros(0)) for name in names)
@@ -146,3 +158,60 @@ def test_who_looks_again_rides_along_and_only_what_is_new_is_run(eyes: Eyes):
     assert dict(asked)["a"] == set()
     assert jobs[1].seen == [{"expert": "old", "other": "new b"}]
     assert jobs[1].skipped == [set()]
+
+
+def test_what_a_request_needs_is_worked_out_once_however_long_it_waits(eyes: Eyes):
+    jobs = [eyes.look(name) for name in "abcdefg"]
+    eyes.vision.start()
+    _until(lambda: len(eyes.seen) == 7)
+    assert eyes.cache.shown == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
+    assert eyes.expected.asked == list("abcdefg")
+    jobs[0].wanted.add("other")
+    eyes.vision.look(jobs[0])  # once for every look
+    eyes.vision.stop()
+    assert eyes.expected.asked == list("abcdefga")
+
+
+def test_a_request_whose_need_cannot_be_worked_out_fails_alone(eyes: Eyes):
+    jobs = [eyes.look("odd"), eyes.look("a"), eyes.look("odd"), eyes.look("b")]
+    eyes.vision.start()
+    eyes.vision.stop()
+    assert eyes.failed == [jobs[0], jobs[2]]
+    assert eyes.errors == [ArithmeticError, ArithmeticError]
+    assert eyes.cache.shown == [["a", "b"]]
+    assert eyes.seen == [jobs[1], jobs[3]]
+    assert eyes.expected.asked == ["odd", "a", "odd", "b"]
+    assert eyes.vision.waiting == 0
+
+
+def test_others_hand_in_requests_while_it_is_worked_out_what_one_needs(eyes: Eyes):
+    asked, go_on = threading.Event(), threading.Event()
+    skipped = eyes.expected.skipped
+
+    def slowly(prompt: Prompt) -> set[str]:
+        asked.set()
+        assert go_on.wait(20)
+        return skipped(prompt)
+
+    eyes.expected.skipped = slowly
+    eyes.vision.start()
+    eyes.look("a")
+    assert asked.wait(20)
+    other = threading.Thread(target=lambda: eyes.look("b"), daemon=True)
+    other.start()
+    other.join(20)
+    free = not other.is_alive()
+    go_on.set()
+    assert free
+    eyes.vision.stop()
+    assert [job.prompt.pictures[0].key for job in eyes.seen] == ["a", "b"]
+
+
+def test_pictures_that_have_been_seen_before_do_not_count(eyes: Eyes):
+    eyes.cache.kept = {"a", "b", "c", "d"}
+    for names in ("a", "b", "e", "c", "e", "f", "d", "g", "h"):
+        eyes.look(names)
+    eyes.vision.start()
+    eyes.vision.stop()
+    # Three new ones at most; one that is asked about twice is looked at once.
+    assert eyes.cache.shown == [["a", "b", "e", "c", "e", "f", "d", "g"], ["h"]]

@@ -6,7 +6,7 @@ Letters: N pictures, S side of the square picture.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,47 +112,69 @@ class FeatureCache:
         Args:
             again: per picture, whether it is looked at again, by experts that were skipped; the rest was counted then.
         """
-        counted = [not one for one in again or [False] * len(pictures)]
+        first = [not one for one in again or [False] * len(pictures)]
+        asked = {name: _asked(name, pictures, skipped) for name in self.experts.names}
         with self.lock:
-            columns = {name: self._of_expert(name, pictures, skipped, counted) for name in self.experts.names}
-        return [{name: column[row] for name, column in columns.items()} for row in range(len(pictures))]
-
-    def _of_expert(
-        self, name: str, pictures: Sequence[Picture], skipped: Sequence[Collection[str]], counted: Sequence[bool]
-    ) -> list[ExpertFeatures]:
-        counts = self.counts[name]
-        found: dict[str, ExpertFeatures] = {}
-        missing: dict[str, Picture] = {}
-        for picture, left_out, first in zip(pictures, skipped, counted, strict=True):
-            if name in left_out:
-                counts.skipped += first
-            elif (known := self.kept.get((picture.key, name))) is not None:
-                counts.cached += picture.key not in found
-                found[picture.key] = known
-            else:
-                missing[picture.key] = picture
-        if missing:
-            counts.run += len(missing)
-            seen = self._run(name, list(missing.values()))
-            for row, key in enumerate(missing):
-                # A copy, or one picture would keep the whole batch in memory.
-                found[key] = seen.rows(slice(row, row + 1)).map(torch.clone)
-                if _bytes(found[key]) <= self.kept.maxsize:
-                    self.kept[key, name] = found[key]
+            # What is known of all experts before any of them is run, which could drop it.
+            found = {name: self._known(name, keys) for name, keys in asked.items()}
+            missing = {
+                name: {key: one for key, one in keys.items() if key not in found[name]} for name, keys in asked.items()
+            }
+            for name, features in self._run_missing(missing).items():
+                found[name] |= features
+            for name, counts in self.counts.items():
+                counts.run += len(missing[name])
+                counts.cached += len(asked[name]) - len(missing[name])
+                counts.skipped += sum(one for one, left_out in zip(first, skipped, strict=True) if name in left_out)
         return [
-            self.blank[name] if name in left_out else found[picture.key]
+            {name: self.blank[name] if name in left_out else some[picture.key] for name, some in found.items()}
             for picture, left_out in zip(pictures, skipped, strict=True)
         ]
 
-    def _run(self, name: str, pictures: Sequence[Picture]) -> ExpertFeatures:
-        """One expert on pictures: on all together, or on one after another where it reads them as they are, since those
+    def lacks(self, name: str, pictures: Sequence[Picture]) -> set[str]:
+        """The keys of pictures that an expert would have to be run on. From any thread, without a lock: by the time
+        that it is run there may be others."""
+        return {picture.key for picture in pictures if (picture.key, name) not in self.kept}
+
+    def _known(self, name: str, keys: Iterable[str]) -> dict[str, ExpertFeatures]:
+        found = {key: self.kept.get((key, name)) for key in keys}
+        return {key: features for key, features in found.items() if features is not None}
+
+    def _run_missing(self, missing: Mapping[str, Mapping[str, Picture]]) -> dict[str, dict[str, ExpertFeatures]]:
+        """Run experts on the pictures that each lacks, and keep what they give. Those that lack the same ones are
+        called together: experts in another process are then sent the pictures once."""
+        calls: dict[tuple[str, ...], list[str]] = {}
+        for name, pictures in missing.items():
+            if pictures:
+                calls.setdefault(tuple(pictures), []).append(name)
+        found: dict[str, dict[str, ExpertFeatures]] = {}
+        for keys, names in calls.items():
+            for name, seen in self._run(names, [missing[names[0]][key] for key in keys]).items():
+                # Copies, or one picture would keep the whole batch in memory.
+                rows = {key: seen.rows(slice(row, row + 1)).map(torch.clone) for row, key in enumerate(keys)}
+                found[name] = rows
+                self.kept.update({(key, name): one for key, one in rows.items() if _bytes(one) <= self.kept.maxsize})
+        return found
+
+    def _run(self, names: Sequence[str], pictures: Sequence[Picture]) -> dict[str, ExpertFeatures]:
+        """Experts on pictures: on all together, or on one after another where they read them as they are, since those
         differ in size, and as numbers in 0..1 many of them would take much memory."""
         pixels_N3SS = torch.stack([picture.pixels for picture in pictures]).to(self.device)
         originals = originals_of(pictures)
-        if originals is None or not self.experts.takes_original(name):
-            return self.experts(pixels_N3SS, [name])[name]
-        lone = zip(pixels_N3SS.split(1), originals, strict=True)
-        return ExpertFeatures.cat([self.experts(pixels, [name], [original])[name] for pixels, original in lone])
+        lone = [] if originals is None else [name for name in names if self.experts.takes_original(name)]
+        square = [name for name in names if name not in lone]
+        found = self.experts(pixels_N3SS, square) if square else {}
+        for name in lone:
+            pairs = zip(pixels_N3SS.split(1), originals or (), strict=True)
+            one_by_one = [self.experts(pixels, [name], [original])[name] for pixels, original in pairs]
+            found[name] = ExpertFeatures.cat(one_by_one)
+        return found
+
+
+def _asked(name: str, pictures: Sequence[Picture], skipped: Sequence[Collection[str]]) -> dict[str, Picture]:
+    """The pictures that an expert is asked about, by key."""
+    both = zip(pictures, skipped, strict=True)
+    return {picture.key: picture for picture, left_out in both if name not in left_out}
 
 
 def originals_of(pictures: Sequence[Picture]) -> list[Tensor] | None:

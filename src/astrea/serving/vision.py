@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -24,13 +25,24 @@ POLL = 0.005
 """Seconds between two looks at how many answers are being decoded."""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One request's turn. skipped: experts that are not run for it. had: those that have looked at its pictures before,
+    and are not run again."""
+
+    job: Job
+    skipped: set[str]
+    had: set[str]
+
+
 class Vision:
     """Looks at the pictures of requests, those of several together, in the order in which they come. To look at several
     takes less time than one after another; so does to read their prompts, which come out together.
 
     Args:
         cache: of the experts' outputs. expected: which experts a question needs.
-        most: how many pictures an expert looks at together, if no request has more.
+        most: how many pictures an expert is run on together, if no request has more. Those that it has seen before take
+            no time and do not count.
         running: how many answers are being decoded.
         seen: gets requests whose pictures have been seen, from this thread; and those that nobody waits for any more,
             as they came. failed: gets a request whose pictures could not be, and why.
@@ -50,7 +62,8 @@ class Vision:
         self._looking_takes = 0.0
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
-        self._taken: list[Job] = []
+        self._next: Look | None = None
+        self._taken: list[Look] = []
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="astrea-vision", daemon=True)
 
@@ -83,15 +96,15 @@ class Vision:
 
     def _run(self) -> None:
         with torch.inference_mode():
-            while self._take():
-                unwanted = [job for job in self._taken if job.unwanted]
-                seen = self._look([job for job in self._taken if job not in unwanted])
+            while self._wait():
+                unwanted = self._take()
+                seen = self._look(self._taken)
                 # Before others count them.
                 self._taken = []
                 self._seen([*unwanted, *seen])
 
-    def _take(self) -> bool:
-        """The next requests; false when there are none and never will be."""
+    def _wait(self) -> bool:
+        """Until it is time to look at something; false when there is nothing and never will be."""
         with self._changed:
             while not self._waiting:
                 if self._stopping:
@@ -99,22 +112,42 @@ class Vision:
                 self._changed.wait()
             while self._gathers():
                 self._changed.wait(POLL)
-            pictures = dict.fromkeys(self.expected.names, 0)
-            while self._waiting:
-                # The more experts are skipped, the more pictures come together.
-                for name in self._needed(self._waiting[0]):
-                    pictures[name] += len(self._waiting[0].prompt.pictures)
-                if self._taken and max(pictures.values()) > self.most:
-                    break
-                self._taken.append(self._waiting.popleft())
         return True
 
-    def _needed(self, job: Job) -> set[str]:
-        """The experts that will be run for a request; all of them where that cannot be told, as `_look` will find."""
-        try:
-            return (set(self.expected.names) - (self.expected.skipped(job.prompt) - job.wanted)) - had_run(job)
-        except Exception:
-            return set(self.expected.names)
+    def _take(self) -> list[Job]:
+        """Take the next requests, as many as are looked at together. Needs no lock: others only add to the end.
+
+        Returns:
+            Those on the way that nobody waits for any more.
+        """
+        unwanted = []
+        lacking: dict[str, set[str]] = {name: set() for name in self.expected.names}
+        while self._waiting:
+            job = self._waiting[0]
+            if job.unwanted:
+                unwanted.append(job)
+            elif (look := self._look_of(job)) is not None:
+                # The more experts are skipped, and the more has been seen before, the more pictures come together.
+                for name in lacking.keys() - look.skipped - look.had:
+                    lacking[name] |= self.cache.lacks(name, job.prompt.pictures)
+                if self._taken and max(map(len, lacking.values())) > self.most:
+                    break
+                self._taken.append(look)
+            self._next = None
+            self._waiting.popleft()
+        return unwanted
+
+    def _look_of(self, job: Job) -> Look | None:
+        """Which experts are run for the first that waits, worked out once; None if that fails, and with it the job."""
+        if self._next is None:
+            try:
+                skipped = self.expected.skipped(job.prompt) - job.wanted
+            except Exception as error:  # whatever it is, other requests can be looked at
+                self._failed(job, error)
+                return None
+            had = set() if not job.seen else set(job.seen[0]) - job.skipped[0]
+            self._next = Look(job, skipped, had)
+        return self._next
 
     def _gathers(self) -> bool:
         """Whether to wait for more pictures, while others are answered."""
@@ -122,40 +155,33 @@ class Vision:
             return False
         return time.monotonic() - self._waiting[0].timing.came < PATIENCE * self._looking_takes
 
-    def _look(self, jobs: Sequence[Job]) -> list[Job]:
+    def _look(self, looks: Sequence[Look]) -> list[Job]:
         """Look at pictures together; if that fails, one request's after another, so that one bad request fails alone.
 
         Returns:
             The requests whose pictures have been seen.
         """
+        if not looks:
+            return []
         began = time.monotonic()
+        each = [(look, picture) for look in looks for picture in look.job.prompt.pictures]
+        pictures, not_run = [picture for _, picture in each], [look.skipped | look.had for look, _ in each]
         try:
-            skipped = [self.expected.skipped(job.prompt) - job.wanted for job in jobs]
-            # What has been run for a request already is not run again.
-            known = [had_run(job) for job in jobs]
-            not_run = [one | other for one, other in zip(skipped, known, strict=True)]
-            pictures = [picture for job in jobs for picture in job.prompt.pictures]
-            shown = [left_out for job, left_out in zip(jobs, not_run, strict=True) for _ in job.prompt.pictures]
-            again = [job.seen is not None for job in jobs for _ in job.prompt.pictures]
-            found = iter(self.cache.each(pictures, shown, again))
+            found = iter(self.cache.each(pictures, not_run, [look.job.seen is not None for look, _ in each]))
         except Exception as error:  # such as memory that ran out
-            if len(jobs) == 1:
-                self._failed(jobs[0], error)
+            if len(looks) == 1:
+                self._failed(looks[0].job, error)
                 return []
-            return [seen for job in jobs for seen in self._look([job])]
+            return [seen for look in looks for seen in self._look([look])]
         took = time.monotonic() - began
         self._looking_takes = (self._looking_takes + took) / 2
-        for job, left_out, had in zip(jobs, skipped, known, strict=True):
+        for look in looks:
+            job = look.job
             job.timing.waiting += began - (job.timing.ready or job.timing.came)
             job.timing.experts += took
             new = [next(found) for _ in job.prompt.pictures]
             if job.seen is not None:
                 both = zip(job.seen, new, strict=True)
-                new = [{name: (old if name in had else one)[name] for name in one} for old, one in both]
-            job.seen, job.skipped = new, [left_out] * len(new)
-        return list(jobs)
-
-
-def had_run(job: Job) -> set[str]:
-    """The experts that have looked at a request's pictures before."""
-    return set() if not job.seen else set(job.seen[0]) - job.skipped[0]
+                new = [{name: (old if name in look.had else one)[name] for name in one} for old, one in both]
+            job.seen, job.skipped = new, [look.skipped] * len(new)
+        return [look.job for look in looks]
