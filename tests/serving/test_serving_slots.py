@@ -39,6 +39,7 @@ def step(model, cache, tokens):
     return out.logits[:, -1]
 
 
+@torch.inference_mode()
 def test_rows_that_join_and_leave_score_as_they_do_alone(loaded, rows):
     model, _ = loaded
     alone = []

@@ -81,7 +81,8 @@ def read(
         visual, rows_N: the pictures of the new tokens and the rows that they stand in, or None.
         gamma_H: strength of the word match per head, or None.
         tokens: how many placeholders a picture takes.
-        known: the keys that are in the cache already, or None.
+        known: the keys that are in the cache already, or None. With them and without pictures no new token is a
+            placeholder.
         in_order: visual tokens are read like text, one after another, and not as a set.
     """
     length, past = text.is_image.shape[1], 0 if known is None else known.positions.shape[1]
@@ -102,9 +103,11 @@ def read(
     match = None
     if keys.words is not None and gamma_H is not None:
         match = word_match(text.embeds.to(exact), keys.words, gamma_H)
+    # A step that goes on from a cache and is shown nothing has no placeholder in it.
+    pictures = None if past and visual is None else pad(picture_blocks(text.is_image, tokens), (past, 0))
     mask = attention_mask(
         readable,
-        pad(picture_blocks(text.is_image, tokens), (past, 0)),
+        pictures,
         text.segments,
         bias_BSL,
         match,

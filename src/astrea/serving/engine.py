@@ -33,7 +33,7 @@ from astrea.serving.limits import Limits
 from astrea.serving.prefill import Read, prefill
 from astrea.serving.sampling import choose
 from astrea.serving.skipping import ExpectedWeights
-from astrea.serving.slots import merged, select_rows
+from astrea.serving.slots import compacted, merged, select_rows
 from astrea.serving.vision import Vision
 
 Result = TypeVar("Result")
@@ -349,9 +349,9 @@ class Engine:
         if len(rows) == len(self._rows):
             return
         kept = {id(row) for row in rows}
-        places = [place for place, row in enumerate(self._rows) if id(row) in kept]
+        places = compacted([place for place, row in enumerate(self._rows) if id(row) in kept])
         self._cache = select_rows(self._cache, places) if places and self._cache is not None else None
-        self._rows = rows
+        self._rows = [self._rows[place] for place in places]
 
     def _guarded(self, work: Callable[[], None], jobs: list[Job]) -> None:
         try:

@@ -5,8 +5,10 @@ Letters: B rows, L keys.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -23,7 +25,7 @@ class GrowingLayer(DynamicLayer):
     """A layer with room behind its keys and values (B, heads, L, width).
 
     Whoever selects, crops or repeats rows replaces both, as in every other layer; they are copied into new room when
-    the next keys come. What was given out before is never written to.
+    the next keys come. What was given out before is never written to, but for rows that have left (`keep`).
     """
 
     keys: Any
@@ -39,6 +41,17 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = rooms[0].behind(self.keys, key_states), rooms[1].behind(self.values, value_states)
         self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
         return self.keys, self.values
+
+    def keep(self, rows: Sequence[int], padding: int) -> None:
+        """Only some rows, in this order, without the first ``padding`` keys."""
+        rooms = self._rooms
+        self.keys, self.values = rooms[0].kept(self.keys, rows, padding), rooms[1].kept(self.values, rows, padding)
+
+    def join(self, others: Sequence[GrowingLayer]) -> None:
+        """The rows of other layers behind one's own, all aligned at their last key."""
+        layers = [self, *others]
+        self.keys = self._rooms[0].stacked([layer.keys for layer in layers])
+        self.values = self._rooms[1].stacked([layer.values for layer in layers])
 
 
 class Room:
@@ -61,5 +74,34 @@ class Room:
             room = held.new_empty(*held.shape[:2], length + SPARE, held.shape[3])
             room[:, :, :past] = held
         room[:, :, past:length] = new
+        self._all, self._filled = room, room[:, :, :length]
+        return self._filled
+
+    def kept(self, held: Tensor, rows: Sequence[int], padding: int) -> Tensor:
+        """Some rows of ``held``, in this order, without the first ``padding`` keys.
+
+        Rows that only fill the places of those that leave are moved there and nothing else is copied, if ``held`` is
+        what was given out last.
+        """
+        moved = [(place, row) for place, row in enumerate(rows) if place != row]
+        room, length = self._all, held.shape[2]
+        if room is None or held is not self._filled or any(row < len(rows) for _, row in moved):
+            return held[torch.tensor(rows, device=held.device), :, padding:]
+        for place, row in moved:
+            room[place, :, padding:length] = held[row, :, padding:]
+        self._all = room[: len(rows), :, padding:]
+        self._filled = self._all[:, :, : length - padding]
+        return self._filled
+
+    def stacked(self, parts: Sequence[Tensor]) -> Tensor:
+        """The rows of all parts, one part after another, shorter ones padded in front; in a room of their own."""
+        length, rows = max(part.shape[2] for part in parts), sum(map(len, parts))
+        room = parts[0].new_empty(rows, parts[0].shape[1], length + SPARE, parts[0].shape[3])
+        done = 0
+        for part in parts:
+            mine = room[done : done + len(part)]
+            mine[:, :, : length - part.shape[2]] = 0
+            mine[:, :, length - part.shape[2] : length] = part
+            done += len(part)
         self._all, self._filled = room, room[:, :, :length]
         return self._filled

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from transformers.cache_utils import Cache
 
 from astrea.model.cache import AstreaCache
+from astrea.serving.growing import GrowingLayer
 
 
 def merged(caches: Sequence[Cache]) -> Cache:
@@ -25,9 +26,20 @@ def merged(caches: Sequence[Cache]) -> Cache:
         return caches[0]
     first = caches[0]
     for layers in zip(*(cache.layers for cache in caches), strict=True):
+        if isinstance(layers[0], GrowingLayer):
+            layers[0].join(layers[1:])
+            continue
         layers[0].keys = _stacked([layer.keys for layer in layers])
         layers[0].values = _stacked([layer.values for layer in layers])
     return first
+
+
+def compacted(kept: Sequence[int]) -> list[int]:
+    """An order of rows that are kept, ascending, in which few are moved: each stays, or takes the place of one that
+    leaves."""
+    last = iter(row for row in kept if row >= len(kept))
+    stay = set(kept)
+    return [place if place in stay else next(last) for place in range(len(kept))]
 
 
 def select_rows(cache: Cache, rows: Sequence[int]) -> Cache:
@@ -41,6 +53,9 @@ def select_rows(cache: Cache, rows: Sequence[int]) -> Cache:
         padding = int(filled_L.int().argmax())
     layers: list[Any] = list(cache.layers)
     for layer in layers:
+        if isinstance(layer, GrowingLayer):
+            layer.keep(rows, padding)
+            continue
         layer.keys = layer.keys[index.to(layer.keys.device), :, padding:]
         layer.values = layer.values[index.to(layer.values.device), :, padding:]
     return cache
