@@ -36,7 +36,7 @@ class Regularisation(Protocol):
 class Output(Protocol):
     """What the model returned for the local rows, see `astrea.model.outputs.AstreaOutput`."""
 
-    logits: Tensor
+    label_logits: Tensor | None
     shares: Tensor | None
     aux_loss: Tensor | None
     router_logits: Tensor | None

@@ -39,6 +39,11 @@ class Keys:
         """The first keys of every row."""
         return Keys(*(part if part is None else part[:, :count] for part in self._parts()))  # type: ignore[arg-type]
 
+    def at(self, order_BK: Tensor) -> Keys:
+        """Some keys of every row, in this order."""
+        rows = torch.arange(len(order_BK), device=order_BK.device).unsqueeze(1)
+        return Keys(*(part if part is None else part[rows, order_BK] for part in self._parts()))  # type: ignore[arg-type]
+
     def then(self, new: Keys) -> Keys:
         """These keys and new ones behind them."""
         width = max(0 if keys.words is None else keys.words.shape[-1] for keys in (self, new))

@@ -34,6 +34,8 @@ class Options(TypedDict, total=False):
     phrase_dropout: with a generator, the chance that a picture is read without one of an expert's two phrases.
     fusion: fuses instead of the model's own strategy; M is then its ``num_tokens``. For a training stage that reads
         less than the whole model does; decoding with a cache is not provided for.
+    answers_only: for training: tokens that nobody reads are left out of the language model's pass, and only tokens with
+        a label are scored (``label_logits`` instead of ``logits``). Needs labels, and no cache.
     output_attentions, output_hidden_states: what else the language model returns; None = as the configuration says.
     """
 
@@ -45,6 +47,7 @@ class Options(TypedDict, total=False):
     generator: torch.Generator | None
     phrase_dropout: float
     fusion: FusionStrategy | None
+    answers_only: bool
     output_attentions: bool | None
     output_hidden_states: bool | None
 

@@ -17,7 +17,7 @@ from transformers.utils.generic import can_return_tuple
 from astrea.common.errors import AstreaError
 from astrea.common.float32 import score_best_again
 from astrea.confidence.estimator import ConfidenceEstimator
-from astrea.language.loss import weighted_loss
+from astrea.language.loss import label_loss, weighted_loss
 from astrea.language.low_rank import inject
 from astrea.model.backbone import AstreaModel, build_language_model
 from astrea.model.configuration import AstreaConfig
@@ -27,6 +27,7 @@ from astrea.model.inputs import Features, Inputs, Options
 from astrea.model.layout import PARTS, inner_names, split_head, with_current_names
 from astrea.model.outputs import AstreaOutput
 from astrea.model.pretrained import AstreaPreTrainedModel
+from astrea.model.step import Step
 
 
 class AstreaForConditionalGeneration(Decoding, Inner, AstreaPreTrainedModel, GenerationMixin):
@@ -175,11 +176,27 @@ class AstreaForConditionalGeneration(Decoding, Inner, AstreaPreTrainedModel, Gen
         kept = {"past_key_values": past_key_values, "cache": cache}
         step = self.model.step(Inputs.among(kwargs, **named, **seen, **asked, **kept))
         more = self.model.wanted(kwargs)
+        if kwargs.get("answers_only"):
+            return self._answers(step, labels, kwargs, more)
         out = self.language_model(**step.arguments(self.windows), logits_to_keep=logits_to_keep, **more)
         loss = None
         if labels is not None:
             loss = weighted_loss(out.logits, labels, kwargs.get("label_weights"), kwargs.get("num_items_in_batch"))
         return AstreaOutput(loss=loss, logits=out.logits, **step.outputs(out))
+
+    def _answers(
+        self, step: Step, labels_BL: Tensor | None, options: Mapping[str, Any], more: dict[str, bool]
+    ) -> AstreaOutput:
+        """A pass that scores nothing but the tokens with a label: A of them."""
+        if labels_BL is None:
+            raise AstreaError("answers_only was asked for, and there are no labels", "pass labels")
+        step, place_BL = step.compact()
+        rows_A, before_A = (labels_BL[:, 1:] != -100).nonzero(as_tuple=True)
+        scored, index_A = place_BL[rows_A, before_A].unique(return_inverse=True)
+        out = self.language_model(**step.arguments(self.windows), logits_to_keep=scored, **more)
+        logits_AV = out.logits[rows_A, index_A]
+        loss = label_loss(logits_AV, labels_BL, options.get("label_weights"), options.get("num_items_in_batch"))
+        return AstreaOutput(loss=loss, label_logits=logits_AV, **step.outputs(out))
 
 
 def _renamed(tied: Mapping[str, str], beginnings: Mapping[str, str]) -> dict[str, str]:

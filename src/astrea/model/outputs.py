@@ -1,7 +1,7 @@
 """What an Astrea model returns.
 
 Letters: B rows of text, L text length, N pictures (in reading order over the rows), S questions per row, E experts,
-M visual tokens per picture, D language-model width, V words.
+M visual tokens per picture, D language-model width, V words, A tokens with a label.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ class AstreaModelOutput(BaseModelOutputWithPast):
 class AstreaOutput(CausalLMOutputWithPast):
     """What `AstreaForConditionalGeneration` returns: the fields of transformers and the four of `AstreaModelOutput`.
 
-    loss: mean next-token loss over the labels, or None. logits: (B, L, V).
+    loss: mean next-token loss over the labels, or None. logits: (B, L, V); None where ``answers_only`` was asked for.
+    label_logits: then (A, V), what was said in the place of each token with a label, in reading order; or None.
     """
 
+    label_logits: Tensor | None = None
     shares: Tensor | None = None
     image_hidden_states: Tensor | None = None
     aux_loss: Tensor | None = None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from astrea.common.errors import AstreaError
 from astrea.common.transformers_compat import CACHE, cache_of
 from astrea.fusion.protocol import VisualTokens
 from astrea.language.windows import Windows, masks_for
 from astrea.model.cache import AstreaCache
+from astrea.model.compact import compact
 from astrea.model.reading import Reading
 
 
@@ -22,6 +24,17 @@ class Step:
     cache: AstreaCache | None
     use_cache: bool
     visual: VisualTokens | None
+
+    def compact(self) -> tuple[Step, Tensor]:
+        """The same without tokens that nobody reads, and where each token stands now, see `astrea.model.compact`.
+
+        Raises:
+            AstreaError: a cache is to be filled, in which every token has its place.
+        """
+        if self.cache is not None:
+            raise AstreaError("answers_only leaves tokens out, and a cache keeps all", "pass use_cache=False")
+        reading, place = compact(self.reading)
+        return replace(self, reading=reading), place
 
     def arguments(self, windows: Windows) -> dict[str, Any]:
         """What the language model is called with."""

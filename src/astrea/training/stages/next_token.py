@@ -69,6 +69,11 @@ class NextTokenAlignObjective(InstructObjective):
         packed = packed_rows(batch.packed, rows)
         inputs = {name: value.to(ranks.device) for name, value in packed.model_inputs().items()}
         loss = self.ctx.model(
-            **inputs, features=features, fusion=self.fusion, num_items_in_batch=batch.labelled, use_cache=False
+            **inputs,
+            features=features,
+            fusion=self.fusion,
+            num_items_in_batch=batch.labelled,
+            use_cache=False,
+            answers_only=True,
         ).loss
         return loss, {"lm": loss.item()}

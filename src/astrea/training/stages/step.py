@@ -105,14 +105,16 @@ class InstructStep:
             phrase_dropout=self.ctx.recipe.regularisation.phrase_dropout,
             num_items_in_batch=self.batch.labelled,
             use_cache=False,
+            answers_only=True,
         )
 
     def answers(self, output: Output) -> Answers:
+        assert output.label_logits is not None
         inputs, count = self.inputs, self.groups.shape[1]
         labelled = inputs["labels"][:, 1:] != -100
         number = inputs.get("questions", inputs["segments"])[:, 1:][labelled] - 1
         return Answers(
-            output.logits[:, :-1][labelled].float(),
+            output.label_logits.float(),
             inputs["labels"][:, 1:][labelled],
             labelled.nonzero()[:, 0] * count + number.clamp(0, count - 1),
             inputs["label_weights"][:, 1:][labelled] / self.batch.labelled,
