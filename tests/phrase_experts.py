@@ -43,6 +43,12 @@ class Writer(Seer):
     phrases = ("{feature} {vertical} {horizontal};", "{thing:name} {vertical} {horizontal};")
 
 
+class Speller(Seer):
+    """The same, its features written as the word that they are nearest to."""
+
+    phrases = ("{feature:name} {vertical} {horizontal};", "{thing:name} {vertical} {horizontal};")
+
+
 class Signs(Quiet):
     """Words that stand in the picture."""
 

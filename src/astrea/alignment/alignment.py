@@ -82,6 +82,7 @@ class Alignment(nn.Module):
                 ids=ids,
                 features=torch.tensor(self._per_token("features"), dtype=torch.bool, device=confidence.device),
                 phrase=torch.tensor(self._per_token("phrase"), dtype=torch.long, device=confidence.device),
+                piece=torch.tensor(self._per_token("piece"), dtype=torch.long, device=confidence.device),
             )
         return matrix.with_presence(sound if present_BE is None else sound & present_BE)
 

@@ -1,10 +1,13 @@
-"""Which features are like those that an adapter was taught words for.
+"""The words that adapters are taught: which one features are nearest to, and which features are near to none.
 
 Aligned features name what training showed exactly, and give anything else one of the same names. How near a token is to
 the nearest of the words that its adapter was taught tells the two apart (maximum softmax and maximum logit do the same
 for classifiers: arXiv 1610.02136, 1911.11132). A finding that is near to none is read by its expert's own words alone.
 
-Letters: B pictures, T tokens, E experts, V words, D language-model width.
+Where an expert's phrase asks for it (``{feature:name}``), the nearest word is written out: a language model reads it as
+it reads any text, with nothing to learn, and can repeat it in an answer.
+
+Letters: B pictures, T tokens, E experts, V words, P pieces of a word, D language-model width.
 """
 
 from __future__ import annotations
@@ -18,17 +21,20 @@ from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.alignment.phrase_ids import PhraseIds
+from astrea.alignment.phrases import NONE
 from astrea.language.whole_words import table_mean, vectors_of
 
 
 @dataclass(frozen=True)
 class KnownWords:
     """mean: (D,) of the language model's words. vectors: (V, D), unit, centred by it. least: (E,), the smallest cosine
-    of a token with its nearest word that is familiar; -1 = whatever it is."""
+    of a token with its nearest word that is familiar; -1 = whatever it is. spelling: (V, P) long, the tokens that a
+    word is written out with, `NONE` behind those of short ones; None = with none."""
 
     mean: Tensor
     vectors: Tensor
     least: Tensor
+    spelling: Tensor | None = None
 
     def nearest(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """The cosine (B, T) of every token with the word nearest to it, and which word that is."""
@@ -54,6 +60,23 @@ class KnownWords:
         strange_BG[:, group_T[asked_T]] = strange_BK
         return replace(matrix, valid=matrix.valid & ~strange_BG[:, group_T])
 
+    def written_out(self, matrix: ExpertMatrix) -> ExpertMatrix:
+        """The same pictures with the nearest known words in the places that are for them."""
+        assert matrix.piece is not None
+        assert matrix.ids is not None
+        room_K = (matrix.piece == 0).nonzero()[:, 0]
+        if self.spelling is None or not len(room_K):
+            return matrix
+        _, word_BK = self.nearest(matrix.tokens[:, room_K].detach())
+        spelling_BKP = self.spelling[word_BK]
+        at_KP = room_K.unsqueeze(1) + torch.arange(self.spelling.shape[1], device=room_K.device)
+        ids, valid, confidence = matrix.ids.clone(), matrix.valid.clone(), matrix.confidence.clone()
+        ids[:, at_KP] = spelling_BKP
+        valid[:, at_KP] = matrix.valid[:, room_K].unsqueeze(-1) & (spelling_BKP != NONE)
+        confidence[:, at_KP] = torch.where(valid[:, at_KP], matrix.confidence[:, room_K].unsqueeze(-1), 0)
+        tokens = matrix.tokens.masked_fill((matrix.piece >= 0).unsqueeze(-1), 0)
+        return replace(matrix, tokens=tokens, ids=ids, valid=valid, confidence=confidence)
+
 
 @torch.no_grad()
 def known_words(
@@ -66,7 +89,10 @@ def known_words(
     """
     mean_D = table_mean(embedding, words, device)
     least_E = torch.tensor([ids.least.get(name, -1.0) for name in names], device=device)
-    return KnownWords(mean_D, vectors_of(ids.known, embedding, mean_D), least_E)
+    longest = max(map(len, ids.spelling), default=0)
+    spelling = [[*some, *[NONE] * (longest - len(some))] for some in ids.spelling]
+    spelling_VP = torch.tensor(spelling, dtype=torch.long, device=device) if spelling else None
+    return KnownWords(mean_D, vectors_of(ids.known, embedding, mean_D), least_E, spelling_VP)
 
 
 def threshold(cosine_N: Tensor, right_N: Tensor, share: float, fewest: int) -> float:
@@ -76,6 +102,9 @@ def threshold(cosine_N: Tensor, right_N: Tensor, share: float, fewest: int) -> f
     return -1.0 if len(named) < fewest else float(named.float().quantile(share))
 
 
-def with_known(ids: PhraseIds, known: Sequence[Sequence[int]], least: Mapping[str, float]) -> PhraseIds:
+def with_known(
+    ids: PhraseIds, known: Sequence[Sequence[int]], least: Mapping[str, float], spelling: Sequence[Sequence[int]] = ()
+) -> PhraseIds:
     """The same phrases with what their adapters were taught."""
-    return ids.model_copy(update={"known": tuple(map(tuple, known)), "least": dict(least)})
+    told = {"known": tuple(map(tuple, known)), "spelling": tuple(map(tuple, spelling)), "least": dict(least)}
+    return ids.model_copy(update=told)

@@ -32,7 +32,8 @@ class ExpertMatrix:
     places: (B, T, 2) where each token looks, x and y as shares of the picture; NaN for tokens without a place.
     The rest is of findings that enter as phrases, and None where each is one token. ids: (B, T) long, the language
     model's own word that a token is, -1 for none. features: (T,) bool, tokens that are made of channels without names.
-    phrase: (T,) long, which of its expert's phrases a token stands in.
+    phrase: (T,) long, which of its expert's phrases a token stands in. piece: (T,) long, which piece of a known word a
+    token is for, -1 for others.
     """
 
     tokens: Tensor
@@ -44,6 +45,7 @@ class ExpertMatrix:
     ids: Tensor | None = None
     features: Tensor | None = None
     phrase: Tensor | None = None
+    piece: Tensor | None = None
 
     @property
     def experts(self) -> int:

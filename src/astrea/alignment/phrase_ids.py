@@ -41,8 +41,10 @@ class PhraseIds(BaseModel):
 
     scale: the mean length of a word's embedding, which the tokens of slots are given. phrases: by expert; of every
     phrase the slots' names and the tokens of its literal texts, in reading order. names: by expert and slot, the tokens
-    of every channel's name, of slots that are written out. known: the tokens of every word that features were taught,
-    and least: by expert, how near to one of them its features have to be, see `astrea.alignment.known_words`.
+    of every channel's name, of slots that are written out. spelled: by expert, the slots of features that are written
+    out as the nearest known word. known: the tokens of every word that features are taught, spelling: those that it is
+    written out with, and least: by expert, how near to one of them its features have to be, see
+    `astrea.alignment.known_words`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,7 +52,9 @@ class PhraseIds(BaseModel):
     scale: float = Field(gt=0, allow_inf_nan=False)
     phrases: dict[str, tuple[tuple[str | Ids, ...], ...]]
     names: dict[str, dict[str, tuple[Ids, ...]]] = {}
+    spelled: dict[str, tuple[str, ...]] = {}
     known: tuple[Annotated[Ids, Field(min_length=1)], ...] = Field((), max_length=MOST)
+    spelling: tuple[Annotated[Ids, Field(min_length=1, max_length=MOST_PIECES)], ...] = Field((), max_length=MOST)
     least: dict[str, Annotated[float, Field(ge=-1, le=1)]] = {}
 
     def of(self, name: str, expert: type[Expert] | Expert) -> tuple[SpelledPhrase, ...]:
@@ -68,7 +72,7 @@ class PhraseIds(BaseModel):
                     f"the configuration's phrases of expert {name!r} do not fit its slot {part!r}",
                     "load the model with the version of the expert that it was made with",
                 )
-        written = self.names.get(name, {})
+        written = {*self.names.get(name, {}), *self.spelled.get(name, ())}
         found = {slot.name: replace(slot, written=slot.name in written) for slot in slots.values()}
         return tuple(tuple(found[p] if isinstance(p, str) else p for p in phrase) for phrase in phrases)
 
@@ -93,8 +97,12 @@ def check_phrase_ids(written: Any, vocabulary: int) -> PhraseIds | None:
         raise AstreaError(f"{where:.80} of the configuration: {first['msg']}", hint) from error
     literal = [part for phrases in found.phrases.values() for phrase in phrases for part in phrase]
     named = [ids for slots in found.names.values() for names in slots.values() for ids in names]
+    if found.spelling and len(found.spelling) != len(found.known):
+        raise AstreaError(
+            f"phrase_ids of the configuration: {len(found.known)} known words, the spelling of {len(found.spelling)}", hint
+        )
     largest = max(
-        (token for ids in [*literal, *named, *found.known] if not isinstance(ids, str) for token in ids), default=0
+        (token for ids in [*literal, *named, *found.known, *found.spelling] if not isinstance(ids, str) for token in ids), default=0
     )
     if largest >= vocabulary:
         raise AstreaError(
@@ -120,6 +128,7 @@ def spell(
     all_written = findings == "written"
     phrases: dict[str, tuple[Phrase, ...]] = {}
     names: dict[str, dict[str, tuple[Ids, ...]]] = {}
+    nearest_to: dict[str, tuple[str, ...]] = {}
     for name, expert in experts.items():
         declared = read_phrases(name, expert)
         if all_written:
@@ -139,13 +148,16 @@ def spell(
         if out or all_written:
             names[name] = out
         phrases[name] = declared
+        nearest = [part.name for phrase in declared for part in phrase if isinstance(part, Slot) and part.is_spelled]
+        if nearest:
+            nearest_to[name] = tuple(nearest)
     if all_written and not any(phrases.values()):
         raise AstreaError(
             f"none of the experts {', '.join(experts)} can be written out: they declare no phrase of words",
             "declare phrases (astrea.Expert.phrases), or set model.findings=phrases",
         )
     spelled = {name: tuple(_spelled(phrase, tokenizer) for phrase in some) for name, some in phrases.items()}
-    return PhraseIds(scale=scale, phrases=spelled, names=names)
+    return PhraseIds(scale=scale, phrases=spelled, names=names, spelled=nearest_to)
 
 
 def name_ids(name: str, tokenizer: PreTrainedTokenizerBase, most: int | None, *, first: bool = False) -> Ids:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.alignment.adapter import Adapter
-from astrea.alignment.phrase_ids import Ids, PhraseIds, SpelledPhrase
+from astrea.alignment.phrase_ids import MOST_PIECES, Ids, PhraseIds, SpelledPhrase
 from astrea.experts.phrases import Slot
 from astrea.experts.protocol import Expert
 
@@ -80,7 +80,8 @@ class PhraseAdapter(nn.Module):
     every likely one where several may hold.
 
     What no slot says (the exact place, the confidence, channels that stand in no phrase) is a residual of each phrase's
-    first slot; it starts at nothing. A phrase whose first slot says nothing (no weight on any name, no text, features
+    first slot, or of the next where that is a known word (`astrea.alignment.known_words`), of which only the vector
+    that is compared with words is made here; it starts at nothing. A phrase whose first slot says nothing (no weight on any name, no text, features
     of nothing but zeros) is not read.
 
     Args:
@@ -88,7 +89,8 @@ class PhraseAdapter(nn.Module):
 
     Attributes:
         count: K. features: K booleans, which tokens are made of channels without names. phrase: K numbers, which of
-            the expert's phrases a token is of.
+            the expert's phrases a token is of. piece: K numbers, which piece of a known word a token is for, `NONE`
+            for others.
     """
 
     def __init__(
@@ -122,12 +124,15 @@ class PhraseAdapter(nn.Module):
             nn.init.zeros_(residual.weight)  # type: ignore[arg-type]
             nn.init.zeros_(residual.bias)  # type: ignore[arg-type]
         lengths = [[_length(part, self.names) for part in phrase] for phrase in phrases]
-        self.features = [
-            isinstance(part, Slot) and part.kind == "feature"
+        parts = [
+            (part, number)
             for phrase, some in zip(phrases, lengths, strict=True)
             for part, length in zip(phrase, some, strict=True)
-            for _ in range(length)
+            for number in range(length)
         ]
+        # Of a known word the first piece holds the vector that says which one it is.
+        self.features = [isinstance(part, Slot) and part.kind == "feature" and not number for part, number in parts]
+        self.piece = [number if isinstance(part, Slot) and part.is_spelled else NONE for part, number in parts]
         self.phrase = [number for number, some in enumerate(lengths) for _ in range(sum(some))]
         self.count = len(self.phrase)
 
@@ -166,13 +171,14 @@ class PhraseAdapter(nn.Module):
                 columns.append(literal(part, x_BTC, self.model_width))
             elif part.kind == "text":
                 columns.append(pieces(features_BTC[..., part.start : part.stop], x_BTC, self.model_width))
-            elif part.written:
+            elif part.written and not part.is_spelled:
                 columns.append(pieces(written_out(part, self.names, features_BTC), x_BTC, self.model_width))
             else:
                 channels = x_BTC[..., part.start : part.stop]
                 token = self.slots[part.name](channels).unsqueeze(2)
                 said = (channels != 0).any(-1, keepdim=True)
-                columns.append((token, torch.full_like(said, NONE, dtype=torch.long), said))
+                column = (token, torch.full_like(said, NONE, dtype=torch.long), said)
+                columns.append(with_room(column, MOST_PIECES) if part.is_spelled else column)
         return as_phrase(phrase, columns, residual_BTD)
 
 
@@ -195,7 +201,7 @@ class WrittenAdapter(nn.Module):
         lengths = [[_length(part, self.names) for part in phrase] for phrase in phrases]
         self.phrase = [number for number, some in enumerate(lengths) for _ in range(sum(some))]
         self.count = len(self.phrase)
-        self.features = [False] * self.count
+        self.features, self.piece = [False] * self.count, [NONE] * self.count
 
     def start_at_words(self, words_CD: Tensor) -> None:
         """Nothing to start."""
@@ -229,7 +235,7 @@ class WordLongAdapter(nn.Module):
     def __init__(self, width: int, *, hidden: int, model_width: int, scale: float) -> None:
         super().__init__()
         self.adapter, self.scale = Adapter(width, hidden, model_width), scale
-        self.features, self.phrase = [True], [0]
+        self.features, self.phrase, self.piece = [True], [0], [NONE]
 
     def start_at_words(self, words_CD: Tensor) -> None:
         """As `Adapter.start_at_words`."""
@@ -290,16 +296,25 @@ def pieces(ids_BTk: Tensor, like_BTC: Tensor, model_width: int) -> tuple[Tensor,
     return tokens, ids_BTk.masked_fill(~read_BTk, NONE), read_BTk
 
 
+def with_room(column: tuple[Tensor, Tensor, Tensor], pieces: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A token of every finding, and behind it room for so many pieces of a word in all, which are not read yet."""
+    tokens, ids, read = column
+    more = pieces - 1
+    return F.pad(tokens, (0, 0, 0, more)), F.pad(ids, (0, more), value=NONE), F.pad(read, (0, more), value=False)
+
+
 def as_phrase(
     phrase: SpelledPhrase, columns: Sequence[tuple[Tensor, Tensor, Tensor]], residual_BTD: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The parts of a phrase one after another; nothing is read where its first slot says nothing."""
-    first = next(number for number, part in enumerate(phrase) if isinstance(part, Slot))
+    slots = [number for number, part in enumerate(phrase) if isinstance(part, Slot)]
+    first = slots[0]
     tokens, ids, read = (list(each) for each in zip(*columns, strict=True))
     said_BT1 = read[first][..., :1]
     if residual_BTD is not None:
-        rest = tokens[first][:, :, 1:]
-        tokens[first] = torch.cat([tokens[first][:, :, :1] + residual_BTD.unsqueeze(2), rest], 2)
+        free = next((number for number in slots if not phrase[number].is_spelled), first)  # type: ignore[union-attr]
+        rest = tokens[free][:, :, 1:]
+        tokens[free] = torch.cat([tokens[free][:, :, :1] + residual_BTD.unsqueeze(2), rest], 2)
     return torch.cat(tokens, 2), torch.cat(ids, 2), torch.cat(read, 2) & said_BT1
 
 
@@ -340,6 +355,8 @@ def _length(part: Slot | Ids, names: Mapping[str, list[list[int]]]) -> int:
     """How many tokens a part of a phrase is."""
     if not isinstance(part, Slot):
         return len(part)
+    if part.is_spelled:
+        return MOST_PIECES
     if part.name in names:
         pieces_of_one = len(names[part.name][0])
         return pieces_of_one * min(MOST_LABELS, len(names[part.name])) if part.multi_label else pieces_of_one

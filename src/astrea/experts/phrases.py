@@ -7,7 +7,8 @@ channels (`Expert.slots`), and what its channels are decides what it becomes:
   a name among them weighs nothing. ``{thing:name}`` writes out the likeliest name instead, in the language model's own
   word pieces: nothing can be learned there, but a name of several words can be read, and repeated in an answer. Of a
   slot in `Expert.multi_label`, every name that is more likely than not is written out.
-* feature: no channel has a name. One token, which the adapter makes of the channels.
+* feature: no channel has a name. One token, which the adapter makes of the channels. ``{feature:name}`` writes out that
+  word of the training data instead which the token is nearest to: what the adapter was taught is then read like text.
 * text: the slot is called ``text``. Its channels are ids of the language model's own word pieces as whole numbers, -1
   where there are fewer, and each is a token.
 
@@ -29,7 +30,7 @@ TEXT = "text"
 """The name of the slot that holds word pieces."""
 
 NAME = "name"
-"""Behind a slot of words and a colon: its likeliest name is written out."""
+"""Behind a slot and a colon: its likeliest name is written out; of features, the nearest word of the training data."""
 
 MOST_PHRASES = 2
 """Features and own words: which of the two is dropped in training is one draw."""
@@ -37,8 +38,8 @@ MOST_PHRASES = 2
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A group of channels in a phrase: ``start`` is the first one, ``stop`` the one behind the last. written: of words,
-    whether the likeliest name is written out. multi_label: of words, whether several names may hold at once."""
+    """A group of channels in a phrase: ``start`` is the first one, ``stop`` the one behind the last. written: of words
+    and features, whether the likeliest name is written out. multi_label: of words, whether several names may hold at once."""
 
     name: str
     start: int
@@ -46,6 +47,11 @@ class Slot:
     kind: Literal["words", "feature", "text"]
     written: bool = False
     multi_label: bool = False
+
+    @property
+    def is_spelled(self) -> bool:
+        """Whether it is the word that features are nearest to."""
+        return self.kind == "feature" and self.written
 
 
 Phrase = tuple[str | Slot, ...]
@@ -160,8 +166,8 @@ def _read(name: str, phrase: str, slots: dict[str, Slot]) -> Phrase:
         if field not in slots or conversion:
             known = ", ".join(slots) or "none"
             raise AstreaError(f"{where} has no slot {field!r}", f"the expert's slots: {known}; write one as {{name}}")
-        if spec and (spec != NAME or slots[field].kind != "words"):
-            hint = f"only {{slot:{NAME}}} is known, for a slot whose channels have names"
+        if spec and (spec != NAME or slots[field].kind == "text"):
+            hint = f"only {{slot:{NAME}}} is known, for a slot of words or features"
             raise AstreaError(f"{where} cannot write {field!r} as {shortened(spec)!r}", hint)
         found.append(replace(slots[field], written=bool(spec)))
     used = [part for part in found if isinstance(part, Slot)]

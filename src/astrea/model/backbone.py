@@ -197,9 +197,10 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
         """
         if generator is None:  # in training whom to believe is learned
             present = self.believed(features, present)
-        matrix = self.with_words(in_full(self.alignment, features, present))
+        matrix = in_full(self.alignment, features, present)
         if (known := self.known_words()) is not None:
-            matrix = known.familiar(matrix)
+            matrix = known.written_out(known.familiar(matrix))
+        matrix = self.with_words(matrix)
         if matrix.phrase is not None and phrase_dropout and generator is not None:
             matrix = matrix.without_phrases(draw_phrases(matrix.present, phrase_dropout, generator))
         question_NSD = question_NSD.to(matrix.tokens.dtype)

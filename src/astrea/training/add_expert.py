@@ -189,8 +189,8 @@ def expanded_config(
         known = described["phrase_ids"]
         own = spell(config.findings, expert_specs({name: entry}), tokenizer, known["scale"])
         assert own is not None
-        for what, of_newcomer in own.model_dump(mode="json", exclude={"scale", "known", "least"}).items():
-            known[what] |= of_newcomer
+        for what, of_newcomer in own.model_dump(mode="json", exclude={"scale", "known", "spelling", "least"}).items():
+            known[what] = known.get(what, {}) | of_newcomer
     return AstreaConfig.from_dict(described)
 
 

@@ -1,14 +1,16 @@
-"""What a run leaves behind so that its model knows what it was taught: the words, and how near to them features are."""
+"""What a model knows of what it is taught: the words, from the beginning where findings are written with them, and how
+near to them features are, which the finished run leaves behind."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from astrea.alignment.known_words import threshold, with_known
-from astrea.alignment.phrase_ids import PhraseIds
+from astrea.alignment.phrase_ids import MOST_PIECES, PhraseIds, name_ids
 from astrea.common.progress import Reporter
 from astrea.language.labels import inside_a_sentence
 from astrea.training.context import TrainingContext
@@ -20,6 +22,13 @@ FEWEST = 30
 """Findings that have to be named rightly before anything is called strange."""
 
 
+def name_known_words(ctx: TrainingContext) -> None:
+    """Write the words of the training data into the configuration, if any expert's features are written out as words."""
+    ids = _phrase_ids(ctx)
+    if ids is not None and ids.spelled:
+        _configure(ctx, ids, {})
+
+
 @torch.no_grad()
 def learn_known_words(ctx: TrainingContext, report: Reporter) -> None:
     """Write the words of the training data, and the least familiar cosine of every expert, into the configuration.
@@ -27,17 +36,14 @@ def learn_known_words(ctx: TrainingContext, report: Reporter) -> None:
     Nothing where findings are no phrases, ``regularisation.unfamiliar`` is 0, or no expert has features beside words of
     its own. Where several processes share the work, each has to call it.
     """
-    share, model = ctx.recipe.regularisation.unfamiliar, ctx.model
-    if ctx.recipe.model.findings != "phrases" or not share:
+    share, model, ids = ctx.recipe.regularisation.unfamiliar, ctx.model, _phrase_ids(ctx)
+    if ids is None or not share:
         return
     taught = ctx.recipe.align.steps and ctx.recipe.align.losses.weights.get("caption_words")
     twofold = [name for name, adapter in model.alignment.adapters.items() if _two_ways(adapter)]
     if not taught or not twofold:
         return
-    ids = PhraseIds.model_validate(model.config.phrase_ids)
-    words = ctx.whole_words[0]
-    known = [inside_a_sentence(word, ctx.tokenizer) for word in words.words]
-    model.config.phrase_ids = with_known(ids, known, {}).model_dump(mode="json")
+    _configure(ctx, ids, {})
     cosine_N, right_N, expert_N = _seen(ctx, report)
     least = {
         name: threshold(cosine_N[expert_N == index], right_N[expert_N == index], share, FEWEST)
@@ -45,11 +51,28 @@ def learn_known_words(ctx: TrainingContext, report: Reporter) -> None:
         if name in twofold
     }
     least = {name: value for name, value in least.items() if value > -1}
-    model.config.phrase_ids = with_known(ids, known if least else (), least).model_dump(mode="json")
+    if least or ids.spelled:
+        _configure(ctx, ids, least)
+    else:
+        model.config.phrase_ids = with_known(ids, (), {}).model_dump(mode="json")
     if least:
         report.say(
             ", ".join(f"{name} {value:.2f}" for name, value in least.items()) + ": least cosine of what is familiar"
         )
+
+
+def _phrase_ids(ctx: TrainingContext) -> PhraseIds | None:
+    """The phrases that a model's findings are; None where they are none."""
+    phrases = ctx.recipe.model.findings == "phrases"
+    return PhraseIds.model_validate(ctx.model.config.phrase_ids) if phrases else None
+
+
+def _configure(ctx: TrainingContext, ids: PhraseIds, least: Mapping[str, float]) -> None:
+    words = ctx.whole_words[0].words
+    known = [inside_a_sentence(word, ctx.tokenizer) for word in words]
+    # As an answer begins, which is what the expert's own names are written with, too.
+    spelling = [name_ids(word, ctx.tokenizer, MOST_PIECES, first=True) for word in words] if ids.spelled else ()
+    ctx.model.config.phrase_ids = with_known(ids, known, least, spelling).model_dump(mode="json")
 
 
 def _two_ways(adapter: Any) -> bool:

@@ -33,7 +33,7 @@ from astrea.training.checkpoint import Checkpoint
 from astrea.training.context import TrainingContext
 from astrea.training.distributed import Distributed, process_group
 from astrea.training.identity import config_hash, refuse_another
-from astrea.training.known_words import learn_known_words
+from astrea.training.known_words import learn_known_words, name_known_words
 from astrea.training.log import TrainLog
 from astrea.training.plain_chat import most_chat, plain_chat
 from astrea.training.plain_facts import recall_facts, report_forgetting
@@ -114,6 +114,7 @@ def train_with(
             validation.load_state(found.state.get("validation") or validation.state())
         report.say(f"resuming from {found.path.name}")
     start_alike(ctx)
+    name_known_words(ctx)
     left = plans if found is None else plans[int(found.state["stage"]) :]
     if recipe.align.kind == "contrast" and any(plan.name.startswith("align") for plan in left):
         # The language model is still what it started as, and as frozen as the experts.

@@ -68,7 +68,7 @@ class CenterNetExpert(Expert):
         "size": (CLASSES + 4, CLASSES + 6),
         "feature": (CLASSES + 8, CLASSES + 8 + FEATURES),
     }
-    phrases = ("{feature} {vertical} {horizontal} {size} ;", "{thing:name} {vertical} {horizontal} {size} ;")
+    phrases = ("{feature:name} {vertical} {horizontal} {size} ;", "{thing:name} {vertical} {horizontal} {size} ;")
 
     def __init__(self, *, most: int = MOST, threshold: float = 0.2) -> None:
         super().__init__()

@@ -53,7 +53,7 @@ class EfficientNetExpert(Expert):
         "horizontal": (CLASSES + 2, CLASSES + 4),
         "feature": (CLASSES + 4, CLASSES + 4 + FEATURES),
     }
-    phrases = ("{feature} {vertical} {horizontal} ;", "{thing:name} {vertical} {horizontal} ;")
+    phrases = ("{feature:name} {vertical} {horizontal} ;", "{thing:name} {vertical} {horizontal} ;")
 
     def __init__(self, *, side: int = 320, spots: int = 6, threshold: float = 0.3) -> None:
         super().__init__()

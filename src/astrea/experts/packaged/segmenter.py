@@ -29,7 +29,9 @@ WEIGHTS = Path(__file__).parent / "weights" / "segmenter.safetensors"
 SIDE, MOST = 320, 8
 COLOUR_AT = len(CATEGORIES)
 PLACE_AT = COLOUR_AT + len(COLOURS)
-"""The first channels of colours and of places."""
+NUMBERS = tuple(str(number) for number in range(1, 33))
+FEATURE_AT = PLACE_AT + 6 + len(NUMBERS) + 3
+"""The first channels of colours, of places and of features."""
 FEWEST = 6
 """Cells that a region must have."""
 
@@ -52,7 +54,8 @@ class Regions(NamedTuple):
 
 
 class SegmenterExpert(Expert):
-    """Up to 8 things, the largest first: category, colour, where, how large, and the features under the mask.
+    """Up to 8 things, numbered from the largest to the smallest: category, colour, where, how large, and the features
+    under the mask.
 
     Args:
         most: how many things it tells of at most, 1..32.
@@ -64,7 +67,7 @@ class SegmenterExpert(Expert):
 
     num_tokens = MOST
     labels = (
-        *CATEGORIES, *COLOURS, *VERTICAL, *HORIZONTAL, *SIZE, None, None, None, *([None] * FEATURES),
+        *CATEGORIES, *COLOURS, *VERTICAL, *HORIZONTAL, *SIZE, *NUMBERS, None, None, None, *([None] * FEATURES),
     )  # fmt: skip
     width = len(labels)
     slots = {
@@ -73,12 +76,13 @@ class SegmenterExpert(Expert):
         "vertical": (PLACE_AT, PLACE_AT + 2),
         "horizontal": (PLACE_AT + 2, PLACE_AT + 4),
         "size": (PLACE_AT + 4, PLACE_AT + 6),
+        "number": (PLACE_AT + 6, FEATURE_AT - 3),
         # Between them: width, height, and the square root of the area.
-        "feature": (PLACE_AT + 9, PLACE_AT + 9 + FEATURES),
+        "feature": (FEATURE_AT, FEATURE_AT + FEATURES),
     }
     phrases = (
-        "{feature} {colour} {vertical} {horizontal} {size} ;",
-        "{category} {colour} {vertical} {horizontal} {size} ;",
+        "{feature:name} {colour} {vertical} {horizontal} {size} {number:name} ;",
+        "{category} {colour} {vertical} {horizontal} {size} {number:name} ;",
     )
 
     def __init__(self, *, most: int = MOST, threshold: float = 0.25) -> None:
@@ -140,6 +144,7 @@ class SegmenterExpert(Expert):
                 found.colour,
                 side_words(found.centroid),
                 size_words(size_BT1.expand(-1, -1, 2)),
+                numbered(found.score),
                 found.span,
                 size_BT1,
                 even(found.features),
@@ -166,6 +171,12 @@ class SegmenterExpert(Expert):
                 )
             )
         return readings
+
+
+def numbered(score_BT: Tensor) -> Tensor:
+    """The number of each region that is there, from 1 on: (B, T, len(NUMBERS)), one of them 1."""
+    there_BT = score_BT > 0
+    return F.one_hot((there_BT.cumsum(1) - 1).clamp_min(0), len(NUMBERS)) * there_BT.unsqueeze(-1)
 
 
 def nearest(offset_B2hw: Tensor, centre_BT2: Tensor, there_BT: Tensor) -> Tensor:

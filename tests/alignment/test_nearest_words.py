@@ -1,0 +1,114 @@
+"""Features that are written out as the nearest of the words that their adapter was taught."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from astrea import AstreaError
+from astrea.alignment.known_words import with_known
+from astrea.alignment.phrase_ids import MOST_PIECES, PhraseIds, check_phrase_ids
+from astrea.language.labels import inside_a_sentence
+from astrea.model.loading import load_model
+from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
+from astrea.training.assembly import assemble
+from astrea.training.trainer import train
+from phrase_experts import EXPERTS, seen
+from small_runs import small_run
+
+WORDS = ("cat", "frog", "red umbrella")
+SPELLERS = {"things": {"kind": "phrase_experts:Speller"}, "signs": EXPERTS["signs"]}
+
+
+class Pointing(torch.nn.Module):
+    """Stands for an adapter's features: the finding in place ``slot`` points at its word, farther from the others."""
+
+    def __init__(self, mean: torch.Tensor, vectors: torch.Tensor, words: list[int]) -> None:
+        super().__init__()
+        self.told = mean + vectors[words] + 0.05
+
+    def forward(self, features_BTN: torch.Tensor) -> torch.Tensor:
+        return self.told.expand(len(features_BTN), -1, -1)
+
+
+@pytest.fixture
+def built(language_checkpoint):
+    """A model whose three findings are nearest to the words 1, 0 and 2, its tokenizer and features of two pictures."""
+    own = {"contrast_width": 16, "adapter_hidden": 24, "findings": "phrases", "strategy": "sequence_concat"}
+    run = small_run(experts=SPELLERS, model=own, llm={"checkpoint": str(language_checkpoint("llama_tied"))})
+    model, tokenizer = assemble(run, None)
+    known = [inside_a_sentence(word, tokenizer) for word in WORDS]
+    spelling = [list(tokenizer(word, add_special_tokens=False).input_ids)[:MOST_PIECES] for word in WORDS]
+    ids = PhraseIds.model_validate(model.config.phrase_ids)
+    model.config.phrase_ids = with_known(ids, known, {}, spelling).model_dump(mode="json")
+    words = model.model.known_words()
+    model.alignment.adapters["things"].slots["feature"] = Pointing(words.mean, words.vectors, [1, 0, 2])
+    features = {name: part for name, part in seen(tokenizer).items() if name in SPELLERS}
+    return model.eval(), tokenizer, features, spelling
+
+
+def fused(model, features):
+    question = torch.zeros(2, 1, model.config.text_config.hidden_size)
+    with torch.no_grad():
+        return model.fuse(features, None, question, None)
+
+
+def test_the_nearest_word_is_read_in_its_own_tokens(built):
+    model, _, features, spelling = built
+    found, adapter = fused(model, features), model.alignment.adapters["things"]
+    embed = model.get_input_embeddings().weight
+    assert adapter.piece[:MOST_PIECES] == list(range(MOST_PIECES))
+    for picture, finding, word in ((0, 0, 1), (0, 2, 2), (1, 1, 0)):
+        at = finding * adapter.count
+        tokens, read = (part[picture, at : at + MOST_PIECES] for part in (found.tokens, found.valid))
+        ids = spelling[word]
+        assert read.tolist() == [number < len(ids) for number in range(MOST_PIECES)]
+        assert torch.equal(tokens[: len(ids)], embed[ids])
+
+
+def test_a_finding_that_is_not_there_is_not_written(built):
+    model, _, features, _ = built
+    count = model.alignment.adapters["things"].count
+    assert not fused(model, features).valid[0, count : count + MOST_PIECES].any()
+    features["things"].tokens[0, 0, :5] = 0  # and neither are features that are hidden
+    assert not fused(model, features).valid[0, :MOST_PIECES].any()
+
+
+def test_what_no_slot_says_is_in_the_next_slot(built):
+    model, _, features, _ = built
+    before = fused(model, features).tokens
+    adapter = model.alignment.adapters["things"]
+    torch.nn.init.constant_(adapter.residuals[0].weight, 0.1)
+    changed = (fused(model, features).tokens - before).abs().sum(-1)[0, : adapter.count] > 0
+    assert changed.nonzero()[:, 0].tolist() == [MOST_PIECES]
+
+
+def test_strange_features_leave_the_words_of_the_expert(built):
+    model, _, features, _ = built
+    ids = PhraseIds.model_validate(model.config.phrase_ids)
+    strange = with_known(ids, ids.known, {"things": 1.0}, ids.spelling)
+    model.config.phrase_ids = strange.model_dump(mode="json")
+    found = fused(model, features).valid[0, : model.alignment.adapters["things"].count]
+    own = torch.tensor(model.alignment.adapters["things"].phrase) == 1
+    assert not found[~own].any()
+    assert found[own].any()
+
+
+def test_a_configuration_whose_words_do_not_fit_together_is_refused(built):
+    model, _, _, _ = built
+    written = {**model.config.phrase_ids, "spelling": [[1]]}
+    with pytest.raises(AstreaError, match="3 known words, the spelling of 1"):
+        check_phrase_ids(written, model.config.text_config.vocab_size)
+
+
+def test_a_run_knows_its_words_and_its_model_keeps_them(language_checkpoint, tmp_path):
+    own = {"contrast_width": 16, "adapter_hidden": 24, "findings": "phrases", "strategy": "sequence_concat"}
+    llm = {"checkpoint": str(language_checkpoint("llama_tied"))}
+    run = small_run(experts=SPELLERS, model=own, llm=llm, regularisation={"unfamiliar": 0.0})
+    model, processor = load_model(train(run, tmp_path), trust_remote_code=True)
+    ids = PhraseIds.model_validate(model.config.phrase_ids)
+    assert ids.spelled == {"things": ("feature",)}
+    assert len(ids.known) == len(ids.spelling) > 0
+    assert isinstance(processor, AstreaProcessor)
+    assert isinstance(processor.image_processor, AstreaImageProcessor)
+    assert model.model.known_words().spelling.shape[0] == len(ids.known)
