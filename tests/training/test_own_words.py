@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -68,6 +69,24 @@ def test_features_are_hidden_where_the_word_is_right(ways, words, chance, hidden
     assert not (gone & ~ways["things"].right(before, told)).any()
     torch.testing.assert_close(found.tokens[..., 5:], before.tokens[..., 5:])
     assert (before.tokens[..., FEATURE] != 0).all()
+
+
+def test_what_other_experts_see_of_the_same_thing_is_hidden_too(ways, words):
+    told = [frozenset(words.of(["a cat."]))]
+    places = torch.tensor([[[0.2, 0.2], [0.8, 0.8], [0.5, 0.5]]])
+    names = ExpertFeatures(seen().tokens[:1], torch.ones(1, 3), places)
+    # Another expert, all of whose own words are wrong: near to the cat, nearer to it, far away, and an empty slot.
+    other = torch.rand(1, 4, Seer.width) + 0.1
+    other[..., 5:8] = torch.tensor([0.0, 0.0, 1.0])
+    near = torch.tensor([[[0.3, 0.3], [0.25, 0.2], [0.8, 0.2], [0.2, 0.2]]])
+    features = {"things": names, "more": ExpertFeatures(other, torch.tensor([[1.0, 1, 1, 0]]), near)}
+    both = {"things": ways["things"], "more": ways["things"]}
+    found = hide_features(features, both, told, 1.0, torch.Generator().manual_seed(0))
+    gone = {name: (part.tokens[..., FEATURE] == 0).all(-1)[0].tolist() for name, part in found.items()}
+    assert gone == {"things": [True, False, False], "more": [False, True, False, False]}
+    features["more"] = replace(features["more"], places=torch.full((1, 4, 2), float("nan")))
+    found = hide_features(features, both, told, 1.0, torch.Generator().manual_seed(0))["more"]
+    assert (found.tokens[..., FEATURE] != 0).all()
 
 
 def test_as_often_as_is_wanted(ways, words):

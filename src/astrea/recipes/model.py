@@ -168,7 +168,8 @@ class Regularisation(Part):
         ge=0,
         le=1,
         description="chance that a finding which its expert calls by a word of the picture's texts is read without its "
-        "features, so that own words are believed where features are left out; findings as phrases",
+        "features, and without those of other experts there, so that own words are believed where features are left "
+        "out; findings as phrases",
     )
     unfamiliar: float = Field(
         0.01,

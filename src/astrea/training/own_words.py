@@ -2,9 +2,10 @@
 
 Aligned features name what training shows, so a language model that is always given them learns to pass over the own
 words of experts, which alone know anything new. Where a picture's texts say that the own word is right, it has to be
-read.
+read: the features of that finding are hidden, and so are those of what other experts see of the same thing, or these
+would name it.
 
-Letters: P pictures, T findings of an expert, C its channels, N names of a slot.
+Letters: P pictures, T findings of an expert (U of another), C its channels, N names of a slot.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from astrea.experts.phrases import Slot
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.draws import rand_rows
 from astrea.language.whole_words import WholeWords
+
+NEAR = 0.2
+"""How far apart two experts may see the middle of one thing, in sides of the picture."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +86,34 @@ def hide_features(
     read.
 
     Args:
-        told: per picture, the words of its texts. chance: that such a finding loses its features.
+        told: per picture, the words of its texts. chance: that such a finding loses its features, and with it what the
+            other experts see there.
     """
-    found = dict(features)
+    chosen = {}
     for name, way in ways.items():
         part = features[name]
         drawn_PT = rand_rows(*part.confidence.shape, generator=generator).to(part.tokens.device) < chance
-        hidden_PT = way.right(part, told) & drawn_PT
+        chosen[name] = way.right(part, told) & drawn_PT
+    found = dict(features)
+    for name, way in ways.items():
+        part, hidden_PT = features[name], chosen[name]
+        for other, chosen_PU in chosen.items():
+            if other != name:
+                hidden_PT = hidden_PT | same_thing(part, features[other], chosen_PU)
         tokens = part.tokens.clone()
         tokens[..., way.feature] = tokens[..., way.feature].masked_fill(hidden_PT.unsqueeze(-1), 0)
         found[name] = replace(part, tokens=tokens)
     return found
+
+
+def same_thing(part: ExpertFeatures, other: ExpertFeatures, chosen_PU: Tensor) -> Tensor:
+    """The findings (P, T) of an expert that are nearest to a chosen finding of another one, and near enough."""
+    if part.places is None or other.places is None:
+        return torch.zeros_like(part.confidence, dtype=torch.bool)
+    apart_PTU = torch.cdist(part.places.nan_to_num(torch.inf), other.places.nan_to_num(-torch.inf))
+    apart_PTU = apart_PTU.masked_fill((part.confidence <= 0).unsqueeze(-1), torch.inf)
+    nearest_PTU = (apart_PTU == apart_PTU.amin(1, keepdim=True)) & (apart_PTU < NEAR)
+    return (nearest_PTU & chosen_PU.unsqueeze(1)).any(-1)
 
 
 def words_told(samples: Samples, words: WholeWords) -> list[frozenset[int]]:
