@@ -29,9 +29,7 @@ WEIGHTS = Path(__file__).parent / "weights" / "segmenter.safetensors"
 SIDE, MOST = 320, 8
 COLOUR_AT = len(CATEGORIES)
 PLACE_AT = COLOUR_AT + len(COLOURS)
-NUMBERS = tuple(str(number) for number in range(1, 33))
-FEATURE_AT = PLACE_AT + 6 + len(NUMBERS) + 3
-"""The first channels of colours, of places and of features."""
+"""The first channels of colours and of places."""
 FEWEST = 6
 """Cells that a region must have."""
 
@@ -54,12 +52,12 @@ class Regions(NamedTuple):
 
 
 class SegmenterExpert(Expert):
-    """Up to 8 things, numbered from the largest to the smallest: category, colour, where, how large, and the features
-    under the mask.
+    """Up to 8 things, the largest first: category, colour, where, how large, and the features under the mask.
 
     Args:
         most: how many things it tells of at most, 1..32.
         threshold: of the probability that a place is a thing's centroid.
+        numbers: whether phrases number the things from the largest to the smallest, so that they need not be counted.
 
     Raises:
         AstreaError: an option is out of range, or the weights are not installed.
@@ -67,7 +65,7 @@ class SegmenterExpert(Expert):
 
     num_tokens = MOST
     labels = (
-        *CATEGORIES, *COLOURS, *VERTICAL, *HORIZONTAL, *SIZE, *NUMBERS, None, None, None, *([None] * FEATURES),
+        *CATEGORIES, *COLOURS, *VERTICAL, *HORIZONTAL, *SIZE, None, None, None, *([None] * FEATURES),
     )  # fmt: skip
     width = len(labels)
     slots = {
@@ -76,22 +74,26 @@ class SegmenterExpert(Expert):
         "vertical": (PLACE_AT, PLACE_AT + 2),
         "horizontal": (PLACE_AT + 2, PLACE_AT + 4),
         "size": (PLACE_AT + 4, PLACE_AT + 6),
-        "number": (PLACE_AT + 6, FEATURE_AT - 3),
         # Between them: width, height, and the square root of the area.
-        "feature": (FEATURE_AT, FEATURE_AT + FEATURES),
+        "feature": (PLACE_AT + 9, PLACE_AT + 9 + FEATURES),
     }
     phrases = (
-        "{feature:name} {colour} {vertical} {horizontal} {size} {number:name} ;",
-        "{category} {colour} {vertical} {horizontal} {size} {number:name} ;",
+        "{feature:name} {colour} {vertical} {horizontal} {size} ;",
+        "{category} {colour} {vertical} {horizontal} {size} ;",
     )
 
-    def __init__(self, *, most: int = MOST, threshold: float = 0.25) -> None:
+    def __init__(self, *, most: int = MOST, threshold: float = 0.25, numbers: bool = False) -> None:
         super().__init__()
         if most not in range(1, 33):
             raise AstreaError(f"most={most!r}", "a whole number in 1..32")
         if not 0 < threshold < 1:
             raise AstreaError(f"threshold={threshold!r}", "a probability between 0 and 1")
-        self.num_tokens, self.threshold = most, threshold
+        self.num_tokens, self.threshold, self.numbers = most, threshold, numbers
+        if numbers:
+            names = tuple(str(number) for number in range(1, most + 1))
+            self.slots = {**self.slots, "number": (self.width, self.width + most)}
+            self.labels, self.width = (*self.labels, *names), self.width + most
+            self.phrases = tuple(phrase.replace(" ;", " {number:name} ;") for phrase in self.phrases)
         self.trunk = EfficientNetLite0()
         self.head = SegmenterHead(len(CATEGORIES), len(COLOURS))
         # On the meta device there is nothing to fill yet: the weights will come from the model folder.
@@ -144,10 +146,10 @@ class SegmenterExpert(Expert):
                 found.colour,
                 side_words(found.centroid),
                 size_words(size_BT1.expand(-1, -1, 2)),
-                numbered(found.score),
                 found.span,
                 size_BT1,
                 even(found.features),
+                *([numbered(found.score)] if self.numbers else []),
             ],
             -1,
         )
@@ -174,9 +176,10 @@ class SegmenterExpert(Expert):
 
 
 def numbered(score_BT: Tensor) -> Tensor:
-    """The number of each region that is there, from 1 on: (B, T, len(NUMBERS)), one of them 1."""
+    """The number of each region that is there, counted from the first: (B, T, T), one of them 1."""
     there_BT = score_BT > 0
-    return F.one_hot((there_BT.cumsum(1) - 1).clamp_min(0), len(NUMBERS)) * there_BT.unsqueeze(-1)
+    number_BTT: Tensor = F.one_hot((there_BT.cumsum(1) - 1).clamp_min(0), score_BT.shape[1])
+    return number_BTT * there_BT.unsqueeze(-1)
 
 
 def nearest(offset_B2hw: Tensor, centre_BT2: Tensor, there_BT: Tensor) -> Tensor:
