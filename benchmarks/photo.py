@@ -6,7 +6,8 @@ compares with experts' findings written out as text.
 Variants, each a run of its own below the folder, which goes on where it was killed:
 
 * photo: the recipe as it is, with the changes given.
-* unaligned: without the stage `align`; the seconds that the first variant took for it go into more steps of `tune`.
+* unaligned: without the stage `align` and without its loss in later ones, so that features are vectors which only the
+  answers teach; the seconds that the first variant took for it go into more steps of `tune`.
 * written: findings as the likeliest words of each expert, in which nothing learns; as many seconds, too.
 
 Each model is measured on the twelve tasks of the test split, with and without the picture (blind), and on things that
@@ -37,7 +38,7 @@ from astrea.world.scenes.questions import VQA_TASKS
 RESULTS = Path(__file__).resolve().parent / "results" / "photo.json"
 VARIANTS = {
     "photo": (),
-    "unaligned": ("align.steps=0",),
+    "unaligned": ("align.steps=0", "fuse.losses.caption_words=0", "tune.losses.caption_words=0"),
     "written": ("align.steps=0", "model.findings=written", "fuse.steps=0", "tune.train=[language_model]"),
 }
 

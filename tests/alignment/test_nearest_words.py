@@ -10,7 +10,6 @@ from astrea.alignment.known_words import with_known
 from astrea.alignment.phrase_ids import MOST_PIECES, PhraseIds, check_phrase_ids
 from astrea.language.labels import inside_a_sentence
 from astrea.model.loading import load_model
-from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.training.assembly import assemble
 from astrea.training.trainer import train
 from phrase_experts import EXPERTS, seen
@@ -101,14 +100,28 @@ def test_a_configuration_whose_words_do_not_fit_together_is_refused(built):
         check_phrase_ids(written, model.config.text_config.vocab_size)
 
 
-def test_a_run_knows_its_words_and_its_model_keeps_them(language_checkpoint, tmp_path):
+@pytest.mark.parametrize("taught", [True, False])
+def test_a_run_that_teaches_words_writes_them(language_checkpoint, tmp_path, taught):
+    """They are in its model's configuration; where nothing teaches words, features stay vectors."""
     own = {"contrast_width": 16, "adapter_hidden": 24, "findings": "phrases", "strategy": "sequence_concat"}
-    llm = {"checkpoint": str(language_checkpoint("llama_tied"))}
-    run = small_run(experts=SPELLERS, model=own, llm=llm, regularisation={"unfamiliar": 0.0})
+    losses = {"caption_words": 1.0} if taught else {"itc": 1.0}
+    run = small_run(
+        experts=SPELLERS,
+        model=own,
+        llm={"checkpoint": str(language_checkpoint("llama_tied"))},
+        regularisation={"unfamiliar": 0.0},
+        align__losses=losses,
+        align__progressive=False,
+    )
     model, processor = load_model(train(run, tmp_path), trust_remote_code=True)
     ids = PhraseIds.model_validate(model.config.phrase_ids)
     assert ids.spelled == {"things": ("feature",)}
-    assert len(ids.known) == len(ids.spelling) > 0
-    assert isinstance(processor, AstreaProcessor)
-    assert isinstance(processor.image_processor, AstreaImageProcessor)
-    assert model.model.known_words().spelling.shape[0] == len(ids.known)
+    assert len(ids.known) == len(ids.spelling)
+    assert (len(ids.known) > 0) == taught
+    room = torch.tensor(model.alignment.adapters["things"].piece) == 0
+    features = {name: part for name, part in seen(processor.tokenizer).items() if name in SPELLERS}
+    found = fused(model, features)
+    made = found.tokens[0, : len(room)][room & found.valid[0, : len(room)]]
+    words = model.get_input_embeddings().weight
+    is_word = (made.unsqueeze(1) == words).all(-1).any(1)
+    assert is_word.tolist() == [taught] * len(made)

@@ -99,11 +99,11 @@ def check_phrase_ids(written: Any, vocabulary: int) -> PhraseIds | None:
     named = [ids for slots in found.names.values() for names in slots.values() for ids in names]
     if found.spelling and len(found.spelling) != len(found.known):
         raise AstreaError(
-            f"phrase_ids of the configuration: {len(found.known)} known words, the spelling of {len(found.spelling)}", hint
+            f"phrase_ids of the configuration: {len(found.known)} known words, the spelling of {len(found.spelling)}",
+            hint,
         )
-    largest = max(
-        (token for ids in [*literal, *named, *found.known, *found.spelling] if not isinstance(ids, str) for token in ids), default=0
-    )
+    every = [ids for ids in [*literal, *named, *found.known, *found.spelling] if not isinstance(ids, str)]
+    largest = max((token for ids in every for token in ids), default=0)
     if largest >= vocabulary:
         raise AstreaError(
             f"phrase_ids of the configuration holds the token {largest}, the language model has {vocabulary}", hint

@@ -80,9 +80,9 @@ class PhraseAdapter(nn.Module):
     every likely one where several may hold.
 
     What no slot says (the exact place, the confidence, channels that stand in no phrase) is a residual of each phrase's
-    first slot, or of the next where that is a known word (`astrea.alignment.known_words`), of which only the vector
-    that is compared with words is made here; it starts at nothing. A phrase whose first slot says nothing (no weight on any name, no text, features
-    of nothing but zeros) is not read.
+    first slot, or of the next one where that is to be a known word; it starts at nothing. Of a known word only the
+    vector is made here that says which one it is (`astrea.alignment.known_words`). A phrase whose first slot says
+    nothing (no weight on any name, no text, features of nothing but zeros) is not read.
 
     Args:
         names: by written slot, the tokens of every channel's name.

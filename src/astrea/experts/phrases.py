@@ -39,7 +39,8 @@ MOST_PHRASES = 2
 @dataclass(frozen=True, slots=True)
 class Slot:
     """A group of channels in a phrase: ``start`` is the first one, ``stop`` the one behind the last. written: of words
-    and features, whether the likeliest name is written out. multi_label: of words, whether several names may hold at once."""
+    and features, whether the likeliest name is written out. multi_label: of words, whether several names may hold at
+    once."""
 
     name: str
     start: int

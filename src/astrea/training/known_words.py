@@ -23,9 +23,10 @@ FEWEST = 30
 
 
 def name_known_words(ctx: TrainingContext) -> None:
-    """Write the words of the training data into the configuration, if any expert's features are written out as words."""
+    """Write the words of the training data into the configuration, if any expert's features are written out as them and
+    `align` teaches them. Features that are taught no words are read as the vectors that they are."""
     ids = _phrase_ids(ctx)
-    if ids is not None and ids.spelled:
+    if ids is not None and ids.spelled and _taught(ctx):
         _configure(ctx, ids, {})
 
 
@@ -39,9 +40,8 @@ def learn_known_words(ctx: TrainingContext, report: Reporter) -> None:
     share, model, ids = ctx.recipe.regularisation.unfamiliar, ctx.model, _phrase_ids(ctx)
     if ids is None or not share:
         return
-    taught = ctx.recipe.align.steps and ctx.recipe.align.losses.weights.get("caption_words")
     twofold = [name for name, adapter in model.alignment.adapters.items() if _two_ways(adapter)]
-    if not taught or not twofold:
+    if not _taught(ctx) or not twofold:
         return
     _configure(ctx, ids, {})
     cosine_N, right_N, expert_N = _seen(ctx, report)
@@ -59,6 +59,11 @@ def learn_known_words(ctx: TrainingContext, report: Reporter) -> None:
         report.say(
             ", ".join(f"{name} {value:.2f}" for name, value in least.items()) + ": least cosine of what is familiar"
         )
+
+
+def _taught(ctx: TrainingContext) -> bool:
+    """Whether features are brought to the words of captions."""
+    return bool(ctx.recipe.align.steps and ctx.recipe.align.losses.weights.get("caption_words"))
 
 
 def _phrase_ids(ctx: TrainingContext) -> PhraseIds | None:

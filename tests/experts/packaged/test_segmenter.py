@@ -60,6 +60,20 @@ def test_regions_are_the_things_of_the_maps_largest_first(expert, monkeypatch):
     assert found.features[0, 1, 0] < 0.05
 
 
+def test_things_are_numbered_if_asked_for(monkeypatch):
+    maps = maps_of([(1, 2, 4, 6, 0, 4), (8, 8, 16, 18, 3, 0)])
+    expert, plain = SegmenterExpert(most=3, numbers=True).eval(), SegmenterExpert(most=3).eval()
+    last = torch.zeros(1, expert.trunk.classify.in_features, 5, 5)
+    monkeypatch.setattr(SegmenterExpert, "maps", lambda self, pixels: (maps, last))
+    found, before = (one(torch.zeros(1, 3, 80, 80)).tokens for one in (expert, plain))
+    first, behind = expert.slots["number"]
+    assert (behind, expert.labels[first:behind]) == (expert.width, ("1", "2", "3"))
+    assert found[0, :, first:behind].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert torch.equal(found[..., :first], before)
+    assert all(phrase.endswith("{size} {number:name} ;") for phrase in expert.phrases)
+    assert plain.width == SegmenterExpert.width == first
+
+
 def test_tokens_are_what_its_labels_and_slots_say(expert, monkeypatch):
     maps = maps_of([(1, 2, 4, 6, 0, 4)])
     monkeypatch.setattr(SegmenterExpert, "maps", lambda self, pixels: (maps, torch.rand(1, 1280, 5, 5)))
