@@ -233,7 +233,8 @@ def reading(bench: Bench, way: str, allocator: Allocator | None = None) -> Itera
         return believed(matrix, bench.layout, new_BF if way == "one of both" else every_BF, ~new_BF)
 
     written = model.config.phrase_ids
-    model.config.phrase_ids = with_known(PhraseIds.model_validate(written), (), {}).model_dump(mode="json")
+    everything = PhraseIds.model_validate(written).model_copy(update={"least": {}})
+    model.config.phrase_ids = everything.model_dump(mode="json")
     handle = model.model.alignment.register_forward_hook(hook)
     try:
         yield

@@ -73,8 +73,8 @@ def reading(model: AstreaForConditionalGeneration, way: str) -> Iterator[None]:
     written = model.config.phrase_ids
     handle = model.alignment.register_forward_hook(hook) if way in ("features", "words") else None
     if way != "both":
-        nothing = PhraseIds.model_validate(written).model_copy(update={"known": (), "least": {}})
-        model.config.phrase_ids = nothing.model_dump(mode="json")
+        everything = PhraseIds.model_validate(written).model_copy(update={"least": {}})
+        model.config.phrase_ids = everything.model_dump(mode="json")
     try:
         yield
     finally:

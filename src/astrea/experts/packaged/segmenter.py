@@ -93,7 +93,7 @@ class SegmenterExpert(Expert):
             names = tuple(str(number) for number in range(1, most + 1))
             self.slots = {**self.slots, "number": (self.width, self.width + most)}
             self.labels, self.width = (*self.labels, *names), self.width + most
-            self.phrases = tuple(phrase.replace(" ;", " {number:name} ;") for phrase in self.phrases)
+            self.phrases = (f"{self.phrases[0][:-1]}{{number:name}} ;", f"{self.phrases[1][:-1]}{{number:name}} ;")
         self.trunk = EfficientNetLite0()
         self.head = SegmenterHead(len(CATEGORIES), len(COLOURS))
         # On the meta device there is nothing to fill yet: the weights will come from the model folder.
