@@ -1,7 +1,8 @@
 """The recipe `photo` on the photograph world: what it learns, what its alignment is worth in the same time, and how it
 compares with experts' findings written out as text.
 
-    python benchmarks/photo.py --folder runs/photo-benchmark [--variants photo unaligned written] [KEY=VALUE ...]
+    python benchmarks/photo.py --folder runs/photo-benchmark [--variants photo unaligned written] [--seeds 0 1 2]
+      [KEY=VALUE ...]
 
 Variants, each a run of its own below the folder, which goes on where it was killed:
 
@@ -12,7 +13,8 @@ Variants, each a run of its own below the folder, which goes on where it was kil
 
 Each model is measured on the twelve tasks of the test split, with and without the picture (blind), and on things that
 training never shows. Seconds are those that stages took by themselves, so variants should run one at a time, or all at
-the same time. What is measured is kept variant by variant in benchmarks/results/photo.json.
+the same time. What is measured is kept variant by variant in benchmarks/results/photo.json; with ``--seeds`` seed by
+seed, too (runs below ``seed-N``), which several processes may share among them.
 """
 
 from __future__ import annotations
@@ -90,22 +92,34 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--seeds", nargs="+", type=int)
     given = parser.parse_args()
-    results = json.loads(given.out.read_text()) if given.out.exists() else {"variants": {}}
-    for variant in given.variants:
-        run = given.folder / variant
-        recipe = recipe_of(variant, given.changes, given.folder / "photo")
-        if not (run / "model").exists():
-            with TerminalReporter() as report:
-                train(recipe, run, resume=run.exists(), cache=given.folder / "cache", report=report)
-        # How much is asked may be changed of a run that is finished.
-        asked = [change for change in given.changes if change.startswith("data.test_")]
-        finished = load_recipe(Recipe, str(run / "recipe.yaml"), asked)
-        results["variants"][variant] = measured(run, finished, given.split)
-        results |= {"split": given.split, "changes": given.changes, "commit": commit(), "machine": machine()}
+    for seed in given.seeds or [None]:
+        folder = given.folder if seed is None else given.folder / f"seed-{seed}"
+        changes = [*given.changes, *([] if seed is None else [f"seed={seed}"])]
+        for variant in given.variants:
+            run = folder / variant
+            recipe = recipe_of(variant, changes, folder / "photo")
+            if not (run / "model").exists():
+                with TerminalReporter() as report:
+                    train(recipe, run, resume=run.exists(), cache=given.folder / "cache", report=report)
+            # How much is asked may be changed of a run that is finished.
+            asked = [change for change in given.changes if change.startswith("data.test_")]
+            finished = load_recipe(Recipe, str(run / "recipe.yaml"), asked)
+            found = measured(run, finished, given.split)
+            keep(given.out, seed, variant, found, {"split": given.split, "changes": given.changes})
+            print(variant, json.dumps({k: v for k, v in found.items() if "average" in k}), flush=True)
+
+
+def keep(file: Path, seed: int | None, variant: str, found: dict[str, Any], how: dict[str, Any]) -> None:
+    """Add what was measured to a results file, which other processes may have added to."""
+    results = json.loads(file.read_text()) if file.exists() else {}
+    if seed is None:
+        results.setdefault("variants", {})[variant] = found
         summary(results)
-        write_json_atomic(given.out, results)
-        print(variant, json.dumps({k: v for k, v in results["variants"][variant].items() if "average" in k}))
+    else:
+        results.setdefault("seeds", {}).setdefault(str(seed), {})[variant] = found
+    write_json_atomic(file, results | how | {"commit": commit(), "machine": machine()})
 
 
 def summary(results: dict[str, Any]) -> None:

@@ -61,25 +61,34 @@ def photo_line(measured: dict[str, Any]) -> str:
 
 
 def photo_short_table(measured: dict[str, Any]) -> str:
-    """What the alignment is worth in the same time, in short runs."""
-    runs = {name: measured["variants"][name] for name in ("photo", "unaligned")}
-    told = {"photo": "as it is", "unaligned": "without `align`, its time for more of `tune`"}
-    rows = [
-        "| run | align / fuse / tune steps | eight tasks of questions | captions | retrieval | known names | average |"
+    """What the alignment is worth in the same time, in short runs: means over seeds, and what each seed gains."""
+    seeds = measured["seeds"]
+    told = {"photo": "as it is", "unaligned": "without alignment, its time for more of `tune`"}
+    rows = ["| run | tune steps | eight tasks of questions | captions | retrieval | known names | average |"]
+    rows.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    columns = {name: [_short_figures(runs[name]) for runs in seeds.values()] for name in told}
+    for name, found in columns.items():
+        steps = fmean(runs[name]["steps"]["tune"] for runs in seeds.values())
+        means = [fmean(column) for column in zip(*found, strict=True)]
+        rows.append(f"| {told[name]} | {steps:.0f} | " + " | ".join(f"{mean:.1f}" for mean in means) + " |")
+    gains = [
+        [one - other for one, other in zip(*pair, strict=True)]
+        for pair in zip(columns["photo"], columns["unaligned"], strict=True)
     ]
-    rows.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    for name, found in runs.items():
-        tasks = found["tasks"]
-        captions, retrieval = (
-            fmean(row["score"] for task, row in tasks.items() if task.startswith(kind))
-            for kind in ("caption", "retrieval")
-        )
-        steps = " / ".join(str(found["steps"][stage]) for stage in ("align", "fuse", "tune"))
-        figures = (found["vqa_average"], captions, retrieval, found["naming"]["score"], found["average"])
-        rows.append(f"| {told[name]} | {steps} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
-    blind = runs["photo"]
-    rows.append(f"| blind | | {blind['vqa_blind_average']:.1f} | | | | {blind['blind_average']:.1f} |")
+    each = [", ".join(f"{gain:+.1f}" for gain in column) for column in zip(*gains, strict=True)]
+    rows.append("| what alignment gains, seed by seed | | " + " | ".join(each) + " |")
+    blind = [fmean(runs["photo"][key] for runs in seeds.values()) for key in ("vqa_blind_average", "blind_average")]
+    rows.append(f"| blind | | {blind[0]:.1f} | | | | {blind[1]:.1f} |")
     return "\n".join(rows)
+
+
+def _short_figures(found: dict[str, Any]) -> tuple[float, ...]:
+    """Questions, captions, retrieval, known names, all twelve."""
+    captions, retrieval = (
+        fmean(row["score"] for task, row in found["tasks"].items() if task.startswith(kind))
+        for kind in ("caption", "retrieval")
+    )
+    return found["vqa_average"], captions, retrieval, found["naming"]["score"], found["average"]
 
 
 def budgets_table(measured: dict[str, Any]) -> str:

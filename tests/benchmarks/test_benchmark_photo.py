@@ -39,3 +39,16 @@ def test_the_summary_names_each_variants_figure():
     benchmark_script("photo").summary(results)
     assert (results["average"], results["unaligned_average"], results["written_average"]) == (1, 2, 3)
     assert results["new_things"] == {"name": 1}
+
+
+def test_processes_that_share_the_seeds_keep_each_others_figures(tmp_path):
+    keep, file = benchmark_script("photo").keep, tmp_path / "results.json"
+    keep(file, 0, "photo", {"average": 1.0}, {"split": "validation"})
+    keep(file, 1, "photo", {"average": 2.0}, {"split": "validation"})
+    keep(file, 0, "unaligned", {"average": 3.0}, {"split": "validation"})
+    kept = json.loads(file.read_text())
+    assert kept["seeds"] == {
+        "0": {"photo": {"average": 1.0}, "unaligned": {"average": 3.0}},
+        "1": {"photo": {"average": 2.0}},
+    }
+    assert (kept["split"], "variants" in kept) == ("validation", False)
