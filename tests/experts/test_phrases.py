@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from astrea.common.errors import AstreaError
@@ -144,12 +146,23 @@ def test_a_name_may_be_written_out():
     first, second = read_phrases("writer", Writer)
     assert first == (FEATURE, VERTICAL, " ;")
     assert second == (Slot("thing", 3, 5, "words", written=True), VERTICAL, " ;")
+    assert not second[0].is_spelled
+
+
+def test_features_may_be_written_out_as_the_word_they_are_nearest_to():
+    class Speller(Seer):
+        phrases = ("{feature:name} {vertical} ;",)
+
+    (found,) = read_phrases("speller", Speller)
+    assert found == (replace(FEATURE, written=True), VERTICAL, " ;")
+    assert found[0].is_spelled
 
 
 @pytest.mark.parametrize(
     ("phrases", "words"),
     [
-        (("{feature:name}",), "cannot write 'feature' as 'name'"),
+        (("{feature:words}",), "cannot write 'feature' as 'words'"),
+        (("{feature}", "{feature:name}"), "slot 'feature' is a mixture in one phrase and written out in another"),
         (("{text:name}",), "cannot write 'text' as 'name'"),
         (("{thing:words}",), "cannot write 'thing' as 'words'"),
         (("{thing}", "{thing:name}"), "slot 'thing' is a mixture in one phrase and written out in another"),
