@@ -3,7 +3,6 @@ near to them features are, which the finished run leaves behind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ def name_known_words(ctx: TrainingContext) -> None:
     `align` teaches them. Features that are taught no words are read as the vectors that they are."""
     ids = _phrase_ids(ctx)
     if ids is not None and ids.spelled and _taught(ctx):
-        _configure(ctx, ids, {})
+        _configure(ctx, ids)
 
 
 @torch.no_grad()
@@ -43,7 +42,7 @@ def learn_known_words(ctx: TrainingContext, report: Reporter) -> None:
     twofold = [name for name, adapter in model.alignment.adapters.items() if _two_ways(adapter)]
     if not _taught(ctx) or not twofold:
         return
-    _configure(ctx, ids, {})
+    _configure(ctx, ids)
     cosine_N, right_N, expert_N = _seen(ctx, report)
     least = {
         name: threshold(cosine_N[expert_N == index], right_N[expert_N == index], share, FEWEST)
@@ -51,14 +50,13 @@ def learn_known_words(ctx: TrainingContext, report: Reporter) -> None:
         if name in twofold
     }
     least = {name: value for name, value in least.items() if value > -1}
-    if least or ids.spelled:
-        _configure(ctx, ids, least)
-    else:
-        model.config.phrase_ids = with_known(ids, (), {}).model_dump(mode="json")
     if least:
+        model.config.phrase_ids = {**model.config.phrase_ids, "least": least}
         report.say(
             ", ".join(f"{name} {value:.2f}" for name, value in least.items()) + ": least cosine of what is familiar"
         )
+    elif not ids.spelled:
+        model.config.phrase_ids = with_known(ids, (), {}).model_dump(mode="json")
 
 
 def _taught(ctx: TrainingContext) -> bool:
@@ -72,12 +70,13 @@ def _phrase_ids(ctx: TrainingContext) -> PhraseIds | None:
     return PhraseIds.model_validate(ctx.model.config.phrase_ids) if phrases else None
 
 
-def _configure(ctx: TrainingContext, ids: PhraseIds, least: Mapping[str, float]) -> None:
+def _configure(ctx: TrainingContext, ids: PhraseIds) -> None:
+    """Write the words of the training data into the configuration, and no threshold."""
     words = ctx.whole_words[0].words
     known = [inside_a_sentence(word, ctx.tokenizer) for word in words]
     # As an answer begins, which is what the expert's own names are written with, too.
     spelling = [name_ids(word, ctx.tokenizer, MOST_PIECES, first=True) for word in words] if ids.spelled else ()
-    ctx.model.config.phrase_ids = with_known(ids, known, least, spelling).model_dump(mode="json")
+    ctx.model.config.phrase_ids = with_known(ids, known, {}, spelling).model_dump(mode="json")
 
 
 def _two_ways(adapter: Any) -> bool:
