@@ -98,9 +98,9 @@ def test_the_gpu_script_runs_on_a_processor_and_says_that_it_means_nothing(gpu, 
         assert way["tokens_per_second"] > way["samples_per_second"] > 0
         assert way["seconds_compiling"] is None
         assert "share_of_datasheet_bf16" not in way or torch.cuda.is_available()
-    # What is estimated is what is done.
+    # What is estimated is what is done, and what is left out where pictures leave slots empty.
     flops = written["flops_per_step"]
-    assert written["estimate"]["flops_per_step"] == pytest.approx(flops["batch 2"], rel=0.2)
+    assert flops["batch 2"] <= written["estimate"]["flops_per_step"] <= 1.5 * flops["batch 2"]
     assert flops["batch 16"] > 4 * flops["batch 2"]
 
 

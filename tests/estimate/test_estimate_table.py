@@ -227,7 +227,8 @@ def test_bfloat16_is_made_believe_as_autocast_has_it(run):
     with accelerated(real_context.model.language_model, low.runtime, torch.device("cpu")):
         real = cost_of(real_context, "tune")
     found = cost_of(estimated(low), "tune")
-    assert found.plain_step_flops == pytest.approx(real.plain_step_flops, rel=0.02)
+    # Slots that real pictures leave empty are counted.
+    assert real.plain_step_flops <= found.plain_step_flops <= 1.05 * real.plain_step_flops
     assert found.memory["optimizer"] == real.memory["optimizer"]
     assert found.memory["activations"] == pytest.approx(real.memory["activations"], rel=0.1)
     assert found.peak == pytest.approx(real.peak, rel=0.1)

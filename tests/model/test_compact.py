@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -82,6 +83,31 @@ def test_the_same_loss_from_less(built, family, fused):
     assert wanted.keys() == found.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_a_row_that_is_read_whole_leaves_the_others_where_they_are(language_checkpoint):
+    checkpoint = str(language_checkpoint("llama"))
+    run = small_run(
+        experts=EXPERTS,
+        model={"contrast_width": 16, "adapter_hidden": 24, "strategy": "sequence_concat"},
+        llm={"checkpoint": checkpoint},
+    )
+    model, tokenizer = assemble(run, None)
+    rows = batch(model, tokenizer)
+    full = {
+        name: replace(
+            part, confidence=torch.stack([torch.ones(slots := part.tokens.shape[1]), torch.arange(slots) / slots])
+        )
+        for name, part in seen(tokenizer).items()
+    }
+    valid = model.alignment(full).valid
+    assert valid[0].all()
+    assert not valid[1].all()
+    whole = model(**rows, features=full, use_cache=False)
+    less = model(**rows, features=full, use_cache=False, answers_only=True)
+    before = (rows["labels"][:, 1:] != -100).nonzero(as_tuple=True)
+    torch.testing.assert_close(less.label_logits, whole.logits[before], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(less.loss, whole.loss, atol=1e-5, rtol=1e-5)
 
 
 def test_a_part_of_a_batch_may_have_no_label(built):

@@ -21,13 +21,15 @@ def compact(reading: Reading) -> tuple[Reading, Tensor]:
         The rows, and where in them each token stands now, (B, L) long; of a token that is left out, anywhere.
     """
     readable_BL = reading.keys.readable
-    if readable_BL.is_meta:  # what is there is not known, so all of it might be
-        return reading, torch.arange(readable_BL.shape[1]).expand_as(readable_BL)
-    longest = max(1, int(readable_BL.sum(1).max()))
-    order_BK = (~readable_BL).long().argsort(dim=1, stable=True)[:, :longest]
-    place_BL = (readable_BL.long().cumsum(1) - 1).clamp_min(0)
-    if longest == readable_BL.shape[1]:
-        return reading, place_BL
+    length = readable_BL.shape[1]
+    in_order_BL = torch.arange(length, device=readable_BL.device).expand_as(readable_BL)
+    if readable_BL.is_meta:  # what is there is not known, so all of it might be; the work is done, to be counted
+        order_BK = place_BL = in_order_BL
+    elif (longest := max(1, int(readable_BL.sum(1).max()))) == length:
+        return reading, in_order_BL
+    else:
+        order_BK = (~readable_BL).long().argsort(dim=1, stable=True)[:, :longest]
+        place_BL = (readable_BL.long().cumsum(1) - 1).clamp_min(0)
     mask = picked(reading.mask.transpose(1, 2), order_BK).transpose(1, 2)
     mask = picked(mask.transpose(1, 3), order_BK).transpose(1, 3)
     embeds, positions = picked(reading.embeds, order_BK), picked(reading.positions, order_BK)
