@@ -168,6 +168,19 @@ def test_shared_rows_hold_the_same_and_teach_the_same(make_own):
     assert together == pytest.approx(alone, rel=1e-5)
 
 
+def test_texts_may_be_said_otherwise(folder, built):
+    _, model, tokenizer = built()
+    packer = Packer(tokenizer, model.num_visual_tokens)
+    data = data_of([folder / "mixed.jsonl"], model, tokenizer)
+    samples, which = data.draw(0, 4, 0), torch.zeros(4, dtype=torch.long)
+    ways = [None, lambda text: text.replace("?", "? cat"), None, None]
+    plain, said = (
+        data.pack(packer, samples, which, per_question=False, reworded=reworded) for reworded in (None, ways)
+    )
+    lengths = [rows.packed.attention_mask.sum(1) for rows in (plain, said)]
+    assert ((lengths[1] > lengths[0]) == torch.tensor([False, True, False, False])).all()
+
+
 def test_rows_are_filled_in_order_and_one_that_is_too_long_has_its_own():
     class Piece:
         def __init__(self, length: int) -> None:

@@ -15,6 +15,9 @@ from torch import Tensor
 from astrea.data.packing import PackedBatch, Packer
 from astrea.experts.protocol import ExpertFeatures
 
+Reword = Callable[[str], str]
+"""A text said otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Samples:
@@ -98,6 +101,10 @@ class TrainingData(Protocol):
         """What things are called, in as many words as that takes ("fire engine"); none where the data does not say."""
 
     @property
+    def withheld(self) -> Sequence[str]:
+        """Names that training must not say, since it is measured how new they are to the model."""
+
+    @property
     def groups(self) -> Sequence[str]:
         """Names of the groups of questions whose contributions are measured apart."""
 
@@ -108,12 +115,21 @@ class TrainingData(Protocol):
             pairs: every sample has a picture, and only the first one counts: what alignment reads.
         """
 
-    def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
+    def pack(
+        self,
+        packer: Packer,
+        samples: Samples,
+        which: Tensor,
+        *,
+        per_question: bool,
+        reworded: Sequence[Reword | None] | None = None,
+    ) -> Rows:
         """The samples' questions and answers in rows.
 
         Args:
             which: (B,) the text that is read of each sample.
             per_question: every question has a row of its own.
+            reworded: per sample, what its texts are put through.
         """
 
     def more_pictures(self, samples: Samples, count: int, generator: torch.Generator) -> tuple[Samples, Tensor]:

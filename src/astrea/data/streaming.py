@@ -23,7 +23,7 @@ from astrea.common.progress import SILENT, Reporter
 from astrea.data.fitted import FittedPicture, fit_picture
 from astrea.data.packing import Packer
 from astrea.data.picture_features import PictureFeatures, encode_once, expert_key, picture_key
-from astrea.data.protocol import Ranks, Rows, Samples
+from astrea.data.protocol import Ranks, Reword, Rows, Samples
 from astrea.data.readers.conversation import called, messages_of, picture_id, texts_of
 from astrea.data.readers.issues import Issue
 from astrea.data.readers.mixture import Mixture, Sample, Source
@@ -72,6 +72,9 @@ class FileDataset:
 
     names: Sequence[str] = ()
     """Files say of no words that they are one name."""
+
+    withheld: Sequence[str] = ()
+    """No name is kept from training."""
 
     def __init__(
         self,
@@ -196,12 +199,24 @@ class FileDataset:
             self.expert_keys[name] = expert_key(self.bank[name], self.bank.options[name])
         return encode_once(self.kept, self.expert_keys[name], keys, encode).map(lambda value: value.to(device))
 
-    def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
+    def pack(
+        self,
+        packer: Packer,
+        samples: Samples,
+        which: Tensor,
+        *,
+        per_question: bool,
+        reworded: Sequence[Reword | None] | None = None,
+    ) -> Rows:
         """See `TrainingData.pack`."""
         segments: list[tuple[Segment, int, list[int]]] = []  # with its group and its pictures
         at = 0
-        for sample, text in zip(samples.content, which.tolist(), strict=True):
-            whole = packer.conversation(messages_of(sample.record, text), name=called(sample.record))
+        changes = reworded or [None] * len(samples.content)
+        for sample, text, change in zip(samples.content, which.tolist(), changes, strict=True):
+            messages = messages_of(sample.record, text)
+            if change is not None:
+                messages = [{**message, "content": change(message["content"])} for message in messages]
+            whole = packer.conversation(messages, name=called(sample.record))
             for part in questions_apart(whole, packer.picture_tokens, packer.image) if per_question else [whole]:
                 segments.append((part, self.group_of[sample.source], list(range(at, at + part.pictures))))
             at += len(sample.record.images)

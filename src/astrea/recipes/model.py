@@ -138,8 +138,10 @@ class Contrast(Part):
     soft_targets: float = Field(0.4, ge=0, lt=1, description="alpha, reached at the end of the first stage")
 
 
-PHRASE_KEYS = ("phrase_dropout", "own_words", "unfamiliar")
+PHRASE_KEYS = ("phrase_dropout", "own_words", "borrowed_names", "unfamiliar")
 """Keys of `Regularisation` that are read where findings are phrases."""
+
+BORROWING = "borrowed_names"
 
 
 class Regularisation(Part):
@@ -171,6 +173,13 @@ class Regularisation(Part):
         "features, and without those of other experts there, so that own words are believed where features are left "
         "out; findings as phrases",
     )
+    borrowed_names: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="chance that a thing of a training picture which its expert names rightly is called by another of "
+        "the expert's labels in the finding, question and answer, so that own words are copied; findings as phrases",
+    )
     unfamiliar: float = Field(
         0.01,
         ge=0,
@@ -184,4 +193,4 @@ class Regularisation(Part):
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Not where it is off, so that runs from before there was one still compare.
-        return {key: value for key, value in dump(self).items() if key != SKIPPING or value}
+        return {key: value for key, value in dump(self).items() if key not in (SKIPPING, BORROWING) or value}

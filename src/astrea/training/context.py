@@ -25,6 +25,7 @@ from astrea.language.whole_words import WholeWords, table_mean, word_vectors
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import ExpertEntry, Recipe
 from astrea.training.acceleration import accelerated, in_half
+from astrea.training.borrowed_names import Lent, lent_labels
 from astrea.training.distributed import SINGLE, Distributed
 from astrea.training.losses.contrast import MomentumContrast
 from astrea.training.losses.words import WordContrast
@@ -105,6 +106,11 @@ class TrainingContext:
     def two_ways(self) -> dict[str, TwoWays]:
         """The experts that know by features and by words of their own."""
         return two_ways(self.model.experts, dict(self.model.alignment.adapters.items()), self.whole_words[0])
+
+    @cached_property
+    def lent_labels(self) -> Lent:
+        """The labels of those experts that things may be called by though training does not have them."""
+        return lent_labels(self.model.experts, self.two_ways, self.data.withheld)
 
     def encode(self, samples: Samples) -> dict[str, ExpertFeatures]:
         """What the experts see in the samples' pictures, where the model is, as long as none of them has learned."""

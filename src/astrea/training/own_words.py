@@ -94,6 +94,14 @@ def hide_features(
         part = features[name]
         drawn_PT = rand_rows(*part.confidence.shape, generator=generator).to(part.tokens.device) < chance
         chosen[name] = way.right(part, told) & drawn_PT
+    return hidden(features, ways, chosen)
+
+
+def hidden(
+    features: Mapping[str, ExpertFeatures], ways: Mapping[str, TwoWays], chosen: Mapping[str, Tensor]
+) -> dict[str, ExpertFeatures]:
+    """The same without the features of the chosen findings (P, T) of each expert in ``ways``, and without those of what
+    the other experts see there."""
     found = dict(features)
     for name, way in ways.items():
         part, hidden_PT = features[name], chosen[name]

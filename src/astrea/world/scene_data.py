@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from astrea.common.fingerprint import tensors_fingerprint
 from astrea.common.seeds import sample_indices
 from astrea.data.packing import CAPTION_PROMPT, Packer, Turn
-from astrea.data.protocol import Rows, Samples
+from astrea.data.protocol import Reword, Rows, Samples
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import ExpertFeatures
 from astrea.experts.source_hash import source_hash
@@ -38,6 +38,11 @@ class SceneData(ABC):
     @property
     def names(self) -> Sequence[str]:
         """See `TrainingData.names`; none where things are called by one word each."""
+        return ()
+
+    @property
+    def withheld(self) -> Sequence[str]:
+        """See `TrainingData.withheld`."""
         return ()
 
     @property
@@ -81,12 +86,23 @@ class SceneData(ABC):
         """See `TrainingData.draw`."""
         return self.samples(sample_indices(len(self), size, position, seed))
 
-    def pack(self, packer: Packer, samples: Samples, which: Tensor, *, per_question: bool) -> Rows:
+    def pack(
+        self,
+        packer: Packer,
+        samples: Samples,
+        which: Tensor,
+        *,
+        per_question: bool,
+        reworded: Sequence[Reword | None] | None = None,
+    ) -> Rows:
         """See `TrainingData.pack`."""
         rows, groups = [], []
-        for asked, texts, c in zip(samples.content, samples.texts, which.tolist(), strict=True):
-            caption = Turn(CAPTION_PROMPT, texts[c], CAPTION_WEIGHT)
-            rows.append([*(Turn(q.text, q.answer) for q in asked), caption])
+        changes = reworded or [None] * len(samples.texts)
+        for asked, texts, c, change in zip(samples.content, samples.texts, which.tolist(), changes, strict=True):
+            turns = [*(Turn(q.text, q.answer) for q in asked), Turn(CAPTION_PROMPT, texts[c], CAPTION_WEIGHT)]
+            if change is not None:
+                turns = [replace(turn, question=change(turn.question), answer=change(turn.answer)) for turn in turns]
+            rows.append(turns)
             groups.append([self.groups.index(name) for name in (*(q.template for q in asked), "caption")])
         shown = list(range(len(rows)))
         if per_question:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from astrea.alignment.phrases import PhraseAdapter
 from astrea.experts.protocol import ExpertFeatures, index_select
 from astrea.training.assembly import assemble
+from astrea.training.borrowed_names import Lent
 from astrea.training.context import TrainingContext
 from astrea.training.loop import build_optimizer, run_steps
 from astrea.training.losses.protocol import AlignStep
@@ -232,3 +233,26 @@ def test_a_step_shows_rightly_named_findings_without_their_features(make, chance
     assert right.any()
     assert torch.equal(hidden[:, :2], (right & (chance > 0))[:, :2])  # nothing was found in the third slot
     assert (step.features["things"].tokens[:, :2, :5] != 0).any(-1).all()
+
+
+@pytest.mark.parametrize("chance", [0.0, 1.0])
+def test_a_step_calls_things_by_borrowed_names_in_findings_and_texts(make, chance):
+    ctx = make(regularisation__borrowed_names=chance)
+    named = ctx.data.features["things"].tokens
+    named[:, :2, 5:8] = 0
+    named[:, 0, 6] = 1.0  # every first finding is called a dog
+    vars(ctx)["lent_labels"] = Lent({"things": ("cat", "dog", "sea lion")}, {"things": torch.tensor([2])})
+    step = instruct_step(ctx, InstructObjective(ctx, "tune", ctx.recipe.tune, offset=0))
+    rows = [ctx.tokenizer.decode(row[row != -100]) for row in step.inputs["labels"]]
+    told = [" ".join(texts) for texts in step.batch.samples.texts]
+    assert any("dog" in texts for texts in told)
+    which = step.batch.captions.which.tolist()
+    for row, (said, texts) in enumerate(zip(rows, told, strict=True)):
+        borrowed = chance > 0 and "dog" in texts
+        here = "dog" in step.batch.samples.texts[row][which[row]]  # one of its captions is the answer
+        assert ("sea lion" in said) == (here and borrowed)
+        assert ("dog" in said) == (here and not borrowed)
+        assert int(step.corrupted["things"].tokens[row, 0, 5:8].argmax()) == (2 if borrowed else 1)
+        assert bool((step.corrupted["things"].tokens[row, 0, :5] == 0).all()) == borrowed
+    # What `caption_words` reads stays as it is.
+    assert (step.features["things"].tokens[:, 0, 6] == 1).all()

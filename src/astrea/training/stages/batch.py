@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from astrea.common.errors import AstreaError
 from astrea.common.seeds import generator_for
 from astrea.data.packing import PackedBatch, Packer
-from astrea.data.protocol import Rows, Samples
+from astrea.data.protocol import Reword, Rows, Samples
 from astrea.experts.corruption import draw_experts
 from astrea.training.context import CaptionBatch, TrainingContext
 from astrea.training.plain_chat import chat_rows, with_chat
@@ -24,7 +25,8 @@ class InstructBatch(Rows):
     Letters: B samples, P pictures, R rows, N pictures as rows show them, S questions per row, E experts.
     samples, captions: B samples and the text that is read of each. present: (P, E). corrupted: (P,) the expert whose
     features are replaced by wrong ones, -1 for none. micro: the micro-step it is for. skipped: (N, E) bool, the experts
-    that the questions of a picture's row do without; None = none.
+    that the questions of a picture's row do without; None = none. pack: makes the rows, of texts that are put through
+    something per sample.
     """
 
     samples: Samples
@@ -32,7 +34,12 @@ class InstructBatch(Rows):
     present: Tensor
     corrupted: Tensor
     micro: int
+    pack: Callable[[Sequence[Reword | None] | None], Rows]
     skipped: Tensor | None = None
+
+    def reworded(self, changes: Sequence[Reword | None]) -> InstructBatch:
+        """The same samples with the questions and answers of each put through something; None leaves them."""
+        return replace(self, packed=self.pack(changes).packed)
 
     def present_shown(self, pictures: slice) -> Tensor:
         """Which experts are present in some of the N pictures."""
@@ -69,19 +76,26 @@ def draw_batch(
     chat = chat_rows(ctx.recipe, stage, step, micro, size) if chats else 0
     samples = ctx.data.draw(start, size - min(chat, size - 1), ctx.recipe.seed)
     captions = ctx.captions(samples, stage, step, micro)
-    rows = ctx.data.pack(packer, samples, captions.which, per_question=per_question)
-    if chat:
+
+    def pack(reworded: Sequence[Reword | None] | None) -> Rows:
+        rows = ctx.data.pack(packer, samples, captions.which, per_question=per_question, reworded=reworded)
+        if not chat:
+            return rows
         if ctx.chat is None:
             raise AstreaError("data.text_share asks for plain chat, and none has been made", "set data.text_share=0")
         drawn = generator_for(ctx.recipe.seed, stage, "chat", step, micro)
         numbered = rows.packed.questions is not None
-        rows = with_chat(rows, ctx.chat.rows(packer, chat, drawn, conversations=numbered), packer.pad)
+        return with_chat(rows, ctx.chat.rows(packer, chat, drawn, conversations=numbered), packer.pad)
+
+    rows = pack(None)
     generator = generator_for(ctx.recipe.seed, stage, "present", step, micro)
     experts, settings = len(ctx.model.experts.names), ctx.recipe.regularisation
     lost = draw_experts(samples.pictures, experts, settings.expert_dropout, generator)
     present = lost.unsqueeze(1) != torch.arange(experts)
     corrupted = draw_experts(samples.pictures, experts, settings.corruption, generator)
-    return InstructBatch(rows.packed, rows.groups, rows.shown, rows.row, samples, captions, present, corrupted, micro)
+    return InstructBatch(
+        rows.packed, rows.groups, rows.shown, rows.row, samples, captions, present, corrupted, micro, pack
+    )
 
 
 def packed_rows(packed: PackedBatch, rows: slice | Tensor) -> PackedBatch:

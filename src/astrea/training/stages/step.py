@@ -17,6 +17,7 @@ from astrea.experts.protocol import ExpertFeatures, index_select
 from astrea.fusion.draws import RowGenerator, for_rows
 from astrea.fusion.training import Answers, Output, Regularisation
 from astrea.recipes.recipe import Stage
+from astrea.training.borrowed_names import borrow_names
 from astrea.training.context import TrainingContext
 from astrea.training.leave_one_out import leave_one_out
 from astrea.training.own_words import hide_features, words_told
@@ -46,20 +47,30 @@ class InstructStep:
         self.weights = weights
         self.trains_fusion = "fusion" in stage.train
         self.features = ctx.encode_trainable(batch.samples, learning="experts" in stage.train)
+        self.named, read = self._own_words()
         if most := ctx.recipe.regularisation.expert_skipping:
-            self.batch = skip_experts(ctx, batch, self.features, most, self.generator("skipped"))
+            self.batch = skip_experts(ctx, self.batch, self.features, most, self.generator("skipped"))
         self.groups = self.batch.groups
         self.local_rows = ctx.ranks.local_slice(len(self.groups))
         stuck = draw_stuck(batch.samples.pictures, self.generator("lies"))
-        self.corrupted = corrupt(self._read_features(), batch.corrupted, stuck)
+        self.corrupted = corrupt(read, batch.corrupted, stuck)
 
-    def _read_features(self) -> dict[str, ExpertFeatures]:
-        """What the experts saw, without the features of some findings whose own words are right."""
-        chance = self.ctx.recipe.regularisation.own_words
-        if not chance or not self.ctx.two_ways or not self.batch.samples.pictures:
-            return self.features
-        told = words_told(self.batch.samples, self.ctx.whole_words[0])
-        return hide_features(self.features, self.ctx.two_ways, told, chance, self.generator("own words"))
+    def _own_words(self) -> tuple[dict[str, ExpertFeatures], dict[str, ExpertFeatures]]:
+        """What the experts saw, some things called by borrowed names (in the batch, too); and the same without the
+        features of some findings whose own words are right."""
+        ctx, samples, settings = self.ctx, self.batch.samples, self.ctx.recipe.regularisation
+        if not (settings.own_words or settings.borrowed_names) or not ctx.two_ways or not samples.pictures:
+            return self.features, self.features
+        told = words_told(samples, ctx.whole_words[0])
+        named, renamed = borrow_names(
+            self.features, ctx.two_ways, ctx.lent_labels, ctx.whole_words[0], told,
+            settings.borrowed_names, self.generator("borrowed names"),
+        )  # fmt: skip
+        if any(renamed):
+            self.batch = self.batch.reworded(
+                [renamed[first] if first >= 0 else None for first in samples.first.tolist()]
+            )
+        return named, hide_features(named, ctx.two_ways, told, settings.own_words, self.generator("own words"))
 
     @property
     def settings(self) -> Regularisation:
@@ -139,7 +150,7 @@ class InstructStep:
         return matrix
 
     def leave_one_out(self, rows: int) -> Tensor:
-        return leave_one_out(self.ctx, self.batch, self.features, rows)
+        return leave_one_out(self.ctx, self.batch, self.named, rows)
 
     def per_row(self, shares: Tensor | None, like: Tensor) -> Tensor:
         local = self.batch.shown_in(self.local_rows)

@@ -48,6 +48,11 @@ class PhotographData(SceneData):
         """What things are called in training, in as many words as that takes."""
         return self.made.catalogue.trained
 
+    @property
+    def withheld(self) -> Sequence[str]:
+        """What things are called that training never shows."""
+        return self.made.catalogue.new
+
     def pictures(self, index: Tensor) -> Tensor:
         """The scenes of these numbers (B,) as pictures (B, 3, S, S), painted now."""
         return self.made.pixels([self.scenes[number] for number in index.tolist()])
