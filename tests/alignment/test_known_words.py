@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from astrea.alignment.known_words import KnownWords, known_words, threshold, with_known
+from astrea.alignment.known_words import KnownWords, known_words, with_known
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.alignment.phrase_ids import PhraseIds, check_phrase_ids
 from astrea.common.errors import AstreaError
@@ -44,8 +44,14 @@ def matrix(*firsts: list[float]) -> ExpertMatrix:
     )
 
 
-def known(*least: float) -> KnownWords:
-    return KnownWords(torch.zeros(WIDTH), torch.eye(WIDTH)[:1], torch.tensor(least))
+UNKNOWN = [torch.nan, torch.nan]
+
+
+def known(*least: float, usual: list[list[float]] | None = None) -> KnownWords:
+    """Without anything usual, cosines are compared as they are."""
+    return KnownWords(
+        torch.zeros(WIDTH), torch.eye(WIDTH)[:1], torch.tensor(least), torch.tensor(usual or [UNKNOWN] * len(least))
+    )
 
 
 def test_a_strange_finding_loses_its_phrase_of_features_and_no_other():
@@ -64,20 +70,46 @@ def test_what_was_not_read_before_is_not_read_afterwards():
 
 
 def test_of_an_expert_without_a_threshold_everything_is_familiar():
-    assert known(-1.0, -1.0).familiar(matrix([-0.9, 0.0, 0.0])).valid.all()
+    assert known(-torch.inf, -torch.inf).familiar(matrix([-0.9, 0.0, 0.0])).valid.all()
+
+
+def nearness(words: KnownWords, cosine, expert, places, read=None) -> list[float]:
+    """Of one picture's tokens."""
+    there = torch.tensor([read or [True] * len(cosine)])
+    return words.nearness(
+        torch.tensor([cosine]), torch.tensor(expert), torch.tensor([places]), there
+    )[0].tolist()  # fmt: skip
+
+
+def test_nearness_is_averaged_over_what_the_experts_see_in_one_place():
+    words = known(0.0, 0.0, 0.0, usual=[[0.5, 0.1], [0.3, 0.2], [0.4, 0.1]])
+    here, beside, far = [0.2, 0.2], [0.3, 0.2], [0.8, 0.8]
+    # In deviations: 1 and -1 of the first expert, -1 of the second, 2 of the third.
+    found = nearness(words, [0.6, 0.4, 0.1, 0.6], [0, 0, 1, 2], [here, far, beside, far])
+    assert found == pytest.approx([0.0, 0.5, 0.0, 0.5], abs=1e-5)
+
+
+def test_of_several_tokens_of_another_expert_the_nearest_counts_and_its_own_do_not():
+    words = known(0.0, 0.0, usual=[[0.0, 0.1], [0.0, 0.1]])
+    places = [[0.2, 0.2], [0.2, 0.25], [0.2, 0.21], [0.2, 0.3]]
+    found = nearness(words, [0.0, 0.2, 0.4, 0.8], [0, 0, 1, 1], places)
+    assert found == pytest.approx([2.0, 3.0, 2.0, 5.0], abs=1e-5)
+
+
+def test_nothing_is_told_by_what_is_not_there_or_has_no_place_or_of_which_nothing_is_usual():
+    words = known(0.0, 0.0, usual=[[0.0, 0.1], [0.0, 0.1]])
+    here, nowhere = [0.2, 0.2], [torch.nan, torch.nan]
+    assert nearness(words, [0.1, 0.5], [0, 1], [here, here], [True, False])[0] == pytest.approx(1.0)
+    assert nearness(words, [0.1, 0.5], [0, 1], [here, nowhere]) == pytest.approx([1.0, 5.0])
+    half = known(0.0, 0.0, usual=[[0.0, 0.1], UNKNOWN])
+    assert nearness(half, [0.1, 0.5], [0, 1], [here, here]) == pytest.approx([1.0, 0.5])
 
 
 def test_the_nearest_word_is_counted_from_the_mean():
-    words = KnownWords(torch.tensor([1.0, 0, 0, 0]), torch.eye(WIDTH)[1:3], torch.tensor([0.0]))
+    words = replace(known(0.0), mean=torch.tensor([1.0, 0, 0, 0]), vectors=torch.eye(WIDTH)[1:3])
     cosine, word = words.nearest(torch.tensor([[[1.0, 0, 2, 0], [1.0, 3, 0, 0], [2.0, 1, 0, 0]]]))
     assert word.tolist() == [[1, 0, 0]]
     torch.testing.assert_close(cosine, torch.tensor([[1.0, 1.0, 0.5**0.5]]))
-
-
-def test_a_threshold_is_a_share_of_what_was_named_rightly():
-    cosine, right = torch.linspace(0, 1, 101), torch.arange(101) >= 50
-    assert threshold(cosine, right, 0.1, 30) == pytest.approx(0.55)
-    assert threshold(cosine, right, 0.1, 52) == -1.0
 
 
 def test_words_of_several_pieces_are_their_mean():
@@ -87,10 +119,11 @@ def test_words_of_several_pieces_are_their_mean():
     torch.testing.assert_close(made.mean, torch.full((WIDTH,), 0.25))
     wanted = torch.tensor([[1.0, 0, 0, 0], [0, 0.5, 0.5, 0]]) - 0.25
     torch.testing.assert_close(made.vectors, F.normalize(wanted, dim=-1))
-    torch.testing.assert_close(made.least, torch.tensor([-1.0, 0.3]))
+    torch.testing.assert_close(made.least, torch.tensor([-torch.inf, 0.3]))
+    assert made.usual.isnan().all()
 
 
-@pytest.mark.parametrize("wrong", [{"known": [[5]]}, {"known": [[]]}, {"known": [["a"]]}, {"least": {"a": 2.0}}])
+@pytest.mark.parametrize("wrong", [{"known": [[5]]}, {"known": [[]]}, {"known": [["a"]]}, {"usual": {"a": [0.3, 0.0]}}])
 def test_a_malformed_configuration_is_refused(wrong):
     written = {"scale": 1.0, "phrases": {}, **wrong}
     with pytest.raises(AstreaError, match="configuration"):

@@ -56,7 +56,7 @@ def test_signals_tell_a_finding_like_those_of_training_from_another():
     training = {"a": ExpertFeatures(torch.tensor([[[1.0, 0, 1, 0], [-1, 0, 1, 0]]]), torch.ones(1, 2))}
     remembered = things.memory(experts, training)
     assert remembered["a"].said.tolist() == [1, 0]
-    known = KnownWords(torch.zeros(4), torch.eye(4)[:2], torch.full((1,), -1.0))
+    known = KnownWords(torch.zeros(4), torch.eye(4)[:2], torch.full((1,), -torch.inf), torch.full((1, 2), torch.nan))
     seen = ExpertFeatures(torch.tensor([[[1.0, 0, 1, 0], [0, 1, 0, 1]]]), torch.ones(1, 2))
     made = replace(matrix(), tokens=torch.eye(4)[[0, 0, 0, 3, 0, 0, 0, 0, 0]][None])
     where = things.Layout(torch.tensor([0, 0]), torch.tensor([0, 3]), torch.zeros(9))

@@ -2,12 +2,14 @@
 
 Aligned features name what training showed exactly, and give anything else one of the same names. How near a token is to
 the nearest of the words that its adapter was taught tells the two apart (maximum softmax and maximum logit do the same
-for classifiers: arXiv 1610.02136, 1911.11132). A finding that is near to none is read by its expert's own words alone.
+for classifiers: arXiv 1610.02136, 1911.11132), and better so together with what other experts see in the same place:
+the cosines, each in deviations from what is usual for its expert, are averaged. A finding that is near to no word is
+read by its expert's own words alone.
 
 Where an expert's phrase asks for it (``{feature:name}``), the nearest word is written out: a language model reads it as
 it reads any text, with nothing to learn, and can repeat it in an answer.
 
-Letters: B pictures, T tokens, E experts, V words, P pieces of a word, D language-model width.
+Letters: B pictures, T tokens, K tokens of features, E experts, V words, P pieces of a word, D language-model width.
 """
 
 from __future__ import annotations
@@ -24,16 +26,22 @@ from astrea.alignment.phrase_ids import PhraseIds
 from astrea.alignment.phrases import NONE
 from astrea.language.whole_words import table_mean, vectors_of
 
+NEAR = 0.2
+"""How far apart two experts may see the middle of one thing, in sides of the picture."""
+
 
 @dataclass(frozen=True)
 class KnownWords:
-    """mean: (D,) of the language model's words. vectors: (V, D), unit, centred by it. least: (E,), the smallest cosine
-    of a token with its nearest word that is familiar; -1 = whatever it is. spelling: (V, P) long, the tokens that a
-    word is written out with, `NONE` behind those of short ones; None = with none."""
+    """mean: (D,) of the language model's words. vectors: (V, D), unit, centred by it. least: (E,), the smallest
+    `nearness` of a token that is familiar; -inf = whatever it is. usual: (E, 2), mean and deviation of the cosines of
+    what is rightly named; NaN = not known, so that cosines of such experts stay as they are and tell nothing of what
+    other experts see. spelling: (V, P) long, the tokens that a word is written out with, `NONE` behind those of short
+    ones; None = with none."""
 
     mean: Tensor
     vectors: Tensor
     least: Tensor
+    usual: Tensor
     spelling: Tensor | None = None
 
     def nearest(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,6 +49,28 @@ class KnownWords:
         unit_BTD = F.normalize(tokens_BTD.to(self.mean) - self.mean, dim=-1)
         cosine_BT, word_BT = (unit_BTD @ self.vectors.T).max(-1)
         return cosine_BT, word_BT
+
+    def nearness(self, cosine_BK: Tensor, expert_K: Tensor, places_BK2: Tensor, read_BK: Tensor) -> Tensor:
+        """How near tokens are to known words (B, K): their cosines, in deviations from the usual ones, each averaged
+        with those nearest to its place of the other experts.
+
+        Args:
+            expert_K: whose tokens they are. places: NaN where there is none. read: tokens that are there.
+        """
+        usual_K2 = self.usual[expert_K]
+        known_K = ~usual_K2.isnan().any(-1)
+        deviation_BK = torch.where(known_K, (cosine_BK - usual_K2[:, 0]) / usual_K2[:, 1], cosine_BK)
+        apart_BKK = torch.cdist(places_BK2.nan_to_num(torch.inf), places_BK2.nan_to_num(-torch.inf))
+        apart_BKK = apart_BKK.masked_fill(~(read_BK & known_K).unsqueeze(1), torch.inf).nan_to_num(torch.inf)
+        total_BK, count_BK = deviation_BK.clone(), torch.ones_like(deviation_BK)
+        for expert in expert_K.unique().tolist():
+            its_K = (expert_K == expert).nonzero()[:, 0]
+            far_BK, which_BK = apart_BKK[..., its_K].min(-1)
+            there_BK = (far_BK < NEAR) & (expert_K != expert) & known_K
+            other_BK = deviation_BK[:, its_K].gather(1, which_BK)
+            total_BK = total_BK + torch.where(there_BK, other_BK, 0)
+            count_BK = count_BK + there_BK
+        return total_BK / count_BK
 
     def familiar(self, matrix: ExpertMatrix) -> ExpertMatrix:
         """The same pictures without those phrases of features that are near to no known word, of experts that have
@@ -55,7 +85,9 @@ class KnownWords:
         first_T[1:] = (matrix.phrase[1:] != matrix.phrase[:-1]) | (matrix.expert[1:] != matrix.expert[:-1])
         group_T = first_T.cumsum(0) - 1
         cosine_BK, _ = self.nearest(matrix.tokens[:, asked_T])
-        strange_BK = cosine_BK < self.least[matrix.expert[asked_T]]
+        expert_K = matrix.expert[asked_T]
+        near_BK = self.nearness(cosine_BK, expert_K, matrix.places[:, asked_T], matrix.valid[:, asked_T])
+        strange_BK = near_BK < self.least[expert_K]
         strange_BG = strange_BK.new_zeros(len(strange_BK), len(group_T))
         strange_BG[:, group_T[asked_T]] = strange_BK
         return replace(matrix, valid=matrix.valid & ~strange_BG[:, group_T])
@@ -88,23 +120,23 @@ def known_words(
         names: of the experts, in order. words: how many the language model has.
     """
     mean_D = table_mean(embedding, words, device)
-    least_E = torch.tensor([ids.least.get(name, -1.0) for name in names], device=device)
+    least_E = torch.tensor([ids.least.get(name, -torch.inf) for name in names], device=device)
+    unknown = (torch.nan, torch.nan)
+    usual_E2 = torch.tensor([ids.usual.get(name, unknown) for name in names], device=device)
     longest = max(map(len, ids.spelling), default=0)
     spelling = [[*some, *[NONE] * (longest - len(some))] for some in ids.spelling]
     spelling_VP = torch.tensor(spelling, dtype=torch.long, device=device) if spelling else None
-    return KnownWords(mean_D, vectors_of(ids.known, embedding, mean_D), least_E, spelling_VP)
-
-
-def threshold(cosine_N: Tensor, right_N: Tensor, share: float, fewest: int) -> float:
-    """The cosine below which a finding is strange: so large a ``share`` of the rightly named findings of the training
-    pictures lies below it. -1 where fewer than ``fewest`` are named rightly: then nothing is known of this expert."""
-    named = cosine_N[right_N]
-    return -1.0 if len(named) < fewest else float(named.float().quantile(share))
+    return KnownWords(mean_D, vectors_of(ids.known, embedding, mean_D), least_E, usual_E2, spelling_VP)
 
 
 def with_known(
     ids: PhraseIds, known: Sequence[Sequence[int]], least: Mapping[str, float], spelling: Sequence[Sequence[int]] = ()
 ) -> PhraseIds:
     """The same phrases with what their adapters were taught."""
-    told = {"known": tuple(map(tuple, known)), "spelling": tuple(map(tuple, spelling)), "least": dict(least)}
+    told = {
+        "known": tuple(map(tuple, known)),
+        "spelling": tuple(map(tuple, spelling)),
+        "least": dict(least),
+        "usual": {},
+    }
     return ids.model_copy(update=told)

@@ -43,8 +43,8 @@ class PhraseIds(BaseModel):
     phrase the slots' names and the tokens of its literal texts, in reading order. names: by expert and slot, the tokens
     of every channel's name, of slots that are written out. spelled: by expert, the slots of features that are written
     out as the nearest known word. known: the tokens of every word that features are taught, spelling: those that it is
-    written out with, and least: by expert, how near to one of them its features have to be, see
-    `astrea.alignment.known_words`.
+    written out with, usual: by expert, mean and deviation of its features' cosines with them, and least: how near to
+    one of them its features have to be, see `astrea.alignment.known_words`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +55,8 @@ class PhraseIds(BaseModel):
     spelled: dict[str, tuple[str, ...]] = {}
     known: tuple[Annotated[Ids, Field(min_length=1)], ...] = Field((), max_length=MOST)
     spelling: tuple[Annotated[Ids, Field(min_length=1, max_length=MOST_PIECES)], ...] = Field((), max_length=MOST)
-    least: dict[str, Annotated[float, Field(ge=-1, le=1)]] = {}
+    usual: dict[str, tuple[Annotated[float, Field(ge=-1, le=1)], Annotated[float, Field(gt=0, le=1)]]] = {}
+    least: dict[str, Annotated[float, Field(ge=-1e3, le=1e3)]] = {}
 
     def of(self, name: str, expert: type[Expert] | Expert) -> tuple[SpelledPhrase, ...]:
         """The phrases of one expert.

@@ -189,7 +189,9 @@ def expanded_config(
         known = described["phrase_ids"]
         own = spell(config.findings, expert_specs({name: entry}), tokenizer, known["scale"])
         assert own is not None
-        for what, of_newcomer in own.model_dump(mode="json", exclude={"scale", "known", "spelling", "least"}).items():
+        for what, of_newcomer in own.model_dump(
+            mode="json", exclude={"scale", "known", "spelling", "usual", "least"}
+        ).items():
             known[what] = known.get(what, {}) | of_newcomer
     return AstreaConfig.from_dict(described)
 

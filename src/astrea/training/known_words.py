@@ -3,12 +3,13 @@ near to them features are, which the finished run leaves behind."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from astrea.alignment.known_words import threshold, with_known
+from astrea.alignment.known_words import with_known
 from astrea.alignment.phrase_ids import MOST_PIECES, PhraseIds, name_ids
 from astrea.common.progress import Reporter
 from astrea.language.labels import inside_a_sentence
@@ -43,17 +44,19 @@ def learn_known_words(ctx: TrainingContext, report: Reporter) -> None:
     if not _taught(ctx) or not twofold:
         return
     _configure(ctx, ids)
-    cosine_N, right_N, expert_N = _seen(ctx, report)
-    least = {
-        name: threshold(cosine_N[expert_N == index], right_N[expert_N == index], share, FEWEST)
-        for index, name in enumerate(model.experts.names)
-        if name in twofold
-    }
-    least = {name: value for name, value in least.items() if value > -1}
-    if least:
+    seen = _seen(ctx, report)
+    numbers = {name: model.experts.names.index(name) for name in twofold}
+    usual = {name: found for name, number in numbers.items() if (found := seen.usual(number)) is not None}
+    model.config.phrase_ids = {**model.config.phrase_ids, "usual": usual}
+    if usual:
+        known = model.model.known_words()
+        assert known is not None
+        near_NK = known.nearness(seen.cosine, seen.expert, seen.places, seen.read)
+        least = {name: float(near_NK[seen.right_of(numbers[name])].quantile(share)) for name in usual}
         model.config.phrase_ids = {**model.config.phrase_ids, "least": least}
         report.say(
-            ", ".join(f"{name} {value:.2f}" for name, value in least.items()) + ": least cosine of what is familiar"
+            ", ".join(f"{name} {value:.2f}" for name, value in least.items())
+            + ": least nearness of what is familiar, in deviations"
         )
     elif not ids.spelled:
         model.config.phrase_ids = with_known(ids, (), {}).model_dump(mode="json")
@@ -84,22 +87,47 @@ def _two_ways(adapter: Any) -> bool:
     return any(adapter.features) and max(adapter.phrase) > 0
 
 
-def _seen(ctx: TrainingContext, report: Reporter) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every feature read in some training pictures: its cosine with the nearest word, whether a text of its picture
-    has that word, and the number of its expert."""
+@dataclass(frozen=True)
+class Seen:
+    """The features read in N training pictures, K tokens each. cosine: (N, K) with the nearest word. right: (N, K),
+    whether a text of the picture has that word. read: (N, K), tokens that are there. places: (N, K, 2). expert: (K,),
+    whose tokens they are."""
+
+    cosine: Tensor
+    right: Tensor
+    read: Tensor
+    places: Tensor
+    expert: Tensor
+
+    def right_of(self, expert: int) -> Tensor:
+        """The tokens (N, K) of an expert that are named rightly."""
+        return self.right & self.read & (self.expert == expert)
+
+    def usual(self, expert: int) -> tuple[float, float] | None:
+        """Mean and deviation of the cosines of an expert's tokens that are named rightly; None where these are too few
+        to know."""
+        named = self.cosine[self.right_of(expert)]
+        if len(named) < FEWEST or not (deviation := float(named.std())):
+            return None
+        return float(named.mean()), deviation
+
+
+def _seen(ctx: TrainingContext, report: Reporter) -> Seen:
     known = ctx.model.model.known_words()
     assert known is not None
     words, parts = ctx.whole_words[0], []
     for start in range(0, PICTURES, BATCH):
         samples = ctx.data.draw(start, BATCH, ctx.recipe.seed, pairs=True)
         matrix = ctx.model.alignment(ctx.encode_trainable(samples, learning=False))
+        assert matrix.features is not None
         said_BV = torch.zeros(len(matrix.tokens), len(words.words), dtype=torch.bool, device=matrix.tokens.device)
         for row, texts in enumerate(samples.texts):
             said_BV[row, words.of(texts)] = True
-        read_BT = matrix.valid & matrix.features
-        cosine_BT, word_BT = known.nearest(matrix.tokens)
-        owner_BT = matrix.expert.expand_as(word_BT)
-        parts.append((cosine_BT[read_BT], said_BV.gather(1, word_BT)[read_BT], owner_BT[read_BT]))
+        asked_T = matrix.features
+        cosine_BK, word_BK = known.nearest(matrix.tokens[:, asked_T])
+        parts.append(
+            (cosine_BK.float(), said_BV.gather(1, word_BK), matrix.valid[:, asked_T], matrix.places[:, asked_T])
+        )
         report.track("what is familiar", start + BATCH, PICTURES)
-    cosine_N, right_N, expert_N = (torch.cat(each) for each in zip(*parts, strict=True))
-    return cosine_N, right_N, expert_N
+    cosine, right, read, places = (torch.cat(each) for each in zip(*parts, strict=True))
+    return Seen(cosine, right, read, places, matrix.expert[asked_T])

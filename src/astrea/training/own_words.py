@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from astrea.alignment.known_words import NEAR
 from astrea.alignment.phrases import PhraseAdapter
 from astrea.data.protocol import Samples
 from astrea.experts.bank import ExpertBank
@@ -23,9 +24,6 @@ from astrea.experts.phrases import Slot
 from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.draws import rand_rows
 from astrea.language.whole_words import WholeWords
-
-NEAR = 0.2
-"""How far apart two experts may see the middle of one thing, in sides of the picture."""
 
 
 @dataclass(frozen=True)
