@@ -56,7 +56,7 @@ def questions_about(made: Compositions, kind: str, count: int) -> tuple[TestSets
 def scores(folder: Path, made: Compositions, count: int, report: Reporter) -> dict[str, Any]:
     """What a model's answers are worth, 0..100."""
     model, processor = load_model(folder)
-    predictor, found = Predictor(model, processor.tokenizer), {}
+    predictor, found = Predictor(model, processor.tokenizer), dict[str, Any]()
     for kind in ("known", "new"):
         sets, tasks = questions_about(made, kind, count)
         encoded = EncodedTestSets(sets, features_of(model.experts, made, sets.scenes), {}, {}, suite_of(made))
