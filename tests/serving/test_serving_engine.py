@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from astrea.model.loaded import LoadedModel
-from astrea.serving import answers
+from astrea.serving import answers, pace
 from astrea.serving import engine as engine_module
 from astrea.serving.app import Server, application
 from astrea.serving.engine import Engine
@@ -192,7 +192,7 @@ def test_while_many_are_answered_a_stream_gets_several_tokens_at_a_time_but_the_
     now, many = 100.0, Engine(loaded, server.settings.limits, server)
     monkeypatch.setattr(many, "submit", lambda job: None)
     monkeypatch.setattr(Engine, "running", property(lambda engine: 16))
-    monkeypatch.setattr(answers.time, "monotonic", lambda: now)
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now)
     prompt = server.prompts.made([{"role": "user", "content": "what is this?"}], [], frozenset())
     pieces = [Piece(0, f" {n}", Chosen(n), "stop" if n == 7 else None) for n in range(8)]
 
@@ -200,7 +200,7 @@ def test_while_many_are_answered_a_stream_gets_several_tokens_at_a_time_but_the_
         nonlocal now
         stream = answers.Stream(many, prompt, answers.Wanted(Sampling()), now + 30)
         for piece in pieces:
-            now += answers.GAP * 16 * 0.4
+            now += pace.GAP * 16 * 0.4
             stream.job.emit(piece)
         stream.job.emit(Finished())
         return [batch async for batch in stream.batches()]

@@ -11,19 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-import torch
-
-from astrea.model.explanation import answer_likelihood
-from astrea.serving.engine import Engine
+from astrea.serving.errands import Errand
 from astrea.serving.errors import ApiError
 from astrea.serving.job import Finished, Job, Piece, Prompt
 from astrea.serving.limits import Limits
-from astrea.serving.prefill import padded, present_of
+from astrea.serving.pace import Batch, Pace
 from astrea.serving.sampling import Sampling
-
-GAP = 0.003
-"""Seconds between two events of an answer, for each answer that is being decoded: 32 of them get several tokens at a
-time, ten times a second, and one alone gets each at once. Their text is decoded as often."""
+from astrea.serving.within import Answering
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +28,6 @@ class Wanted:
     choices: int = 1
     most: int | None = None
     stops: tuple[str, ...] = ()
-
-
-Batch = list[Piece | Finished]
-"""What is handed over together."""
 
 
 class Mailbox:
@@ -74,13 +64,11 @@ _MAILBOXES: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDicti
 class Stream:
     """The answers to one prompt as they come."""
 
-    def __init__(self, engine: Engine, prompt: Prompt, wanted: Wanted, deadline: float) -> None:
+    def __init__(self, engine: Answering, prompt: Prompt, wanted: Wanted, deadline: float) -> None:
         loop = asyncio.get_running_loop()
         self._mailbox = _MAILBOXES.setdefault(loop, Mailbox(loop))
         self._batches: asyncio.Queue[Batch] = asyncio.Queue()
-        self._held: Batch = []
-        self._sent = 0.0
-        self._engine = engine
+        self._pace = Pace(engine)
         tokenizer, limits = engine.processor.tokenizer, engine.limits
         self.job = Job(
             prompt,
@@ -91,21 +79,15 @@ class Stream:
             deadline=deadline,
             decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
             emit=self._take,
-            due=self._due,
+            due=self._pace.due,
+            emit_together=self._batches.put_nowait,
         )
         engine.submit(self.job)
 
-    def _due(self) -> bool:
-        """Whether it is time for another event."""
-        return not self._sent or time.monotonic() - self._sent >= GAP * self._engine.running
-
     def _take(self, piece: Piece | Finished) -> None:
-        """In the engine's thread: hand pieces on, the first and the last of an answer at once."""
-        self._held.append(piece)
-        if isinstance(piece, Piece) and piece.finish is None and not self._due():
-            return
-        held, self._held, self._sent = self._held, [], time.monotonic()
-        self._mailbox.send(self._batches, held)
+        """In the engine's thread: hand pieces on."""
+        if (batch := self._pace.taken(piece)) is not None:
+            self._mailbox.send(self._batches, batch)
 
     async def batches(self) -> AsyncIterator[list[Piece]]:
         """The pieces of all answers in the order in which they come, those that are there together in one list. Whoever
@@ -168,7 +150,7 @@ class Effect:
     nats_lost: float
 
 
-async def masking_effects(engine: Engine, job: Job) -> dict[str, Effect]:
+async def masking_effects(engine: Answering, job: Job) -> dict[str, Effect]:
     """What masking each expert does to a request's first answer.
 
     Raises:
@@ -182,7 +164,7 @@ async def masking_effects(engine: Engine, job: Job) -> dict[str, Effect]:
     wanted = Wanted(Sampling(), most=job.most)
     streams = [Stream(engine, prompt, wanted, job.deadline) for prompt in prompts]
     said = await asyncio.gather(*(stream.all() for stream in streams))
-    nats = await asyncio.wrap_future(engine.call(lambda: _likelihood(engine, [job.prompt, *prompts], tokens)))
+    nats = await engine.done(Errand("likelihoods", prompts=(job.prompt, *prompts), tokens=tuple(tokens)))
     return {
         name: Effect("".join(piece.text for piece in pieces), nats[0] - lost)
         for name, pieces, lost in zip(names, said, nats[1:], strict=True)
@@ -191,18 +173,6 @@ async def masking_effects(engine: Engine, job: Job) -> dict[str, Effect]:
 
 def _without(prompt: Prompt, expert: str) -> Prompt:
     return Prompt(prompt.ids, prompt.asked, prompt.pictures, prompt.without | {expert})
-
-
-def _likelihood(engine: Engine, prompts: list[Prompt], tokens: list[int]) -> list[float]:
-    """log p(answer) in nats for each of some prompts of one length. In the engine's thread."""
-    rows = padded(prompts, engine.processor.tokenizer.pad_token_id or 0, engine.model.device)
-    pictures = [picture for prompt in prompts for picture in prompt.pictures]
-    none_skipped: list[tuple[str, ...]] = [()] * len(pictures)
-    features = engine.features.of(pictures, none_skipped)
-    present = present_of(prompts, none_skipped, engine.model.experts.names).to(engine.model.device)
-    with torch.inference_mode():
-        found = answer_likelihood(engine.model, rows, features, present, tokens)
-    return [float(nats) for nats in found]
 
 
 def deadline_of(limits: Limits) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +18,7 @@ from astrea.serving.answers import Wanted, unless_gone
 from astrea.serving.chat import Chat, wanted_of
 from astrea.serving.conversation import Prompts
 from astrea.serving.embeddings import Embedder
-from astrea.serving.engine import Engine
+from astrea.serving.engine_process import placed_engine
 from astrea.serving.errors import ApiError
 from astrea.serving.gallery import Gallery, SearchRequest
 from astrea.serving.guard import Guard
@@ -40,13 +39,14 @@ class Server:
 
     def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
-        self.engine = Engine(
+        self.engine = placed_engine(
             loaded,
             settings.limits,
             self,
             settings.skip_below,
-            skip_sure=settings.skip_sure,
-            expert_process=settings.expert_process,
+            settings.skip_sure,
+            settings.expert_process,
+            settings.engine_process,
         )
         processor = loaded.processor
         originals = loaded.model.experts.wants_originals
@@ -69,12 +69,12 @@ class Server:
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
         """While open, requests can be answered; at its end, those that have been accepted are finished."""
         await self.reader.start()
-        await asyncio.to_thread(self.engine.start)
+        await self.engine.opened()
         log("ready", model=self.settings.name)
         try:
             yield
         finally:
-            await asyncio.to_thread(self.engine.stop)
+            await self.engine.closed()
             await self.reader.close()
             self.trace.close()
             log("stopped")
@@ -180,7 +180,7 @@ def _routes(app: FastAPI, server: Server) -> None:
     @app.get("/metrics")
     async def metrics() -> Response:
         """Counts and times, for Prometheus."""
-        shown = server.metrics.shown(server.engine.features.counts)
+        shown = server.metrics.shown(server.engine.counts)
         return Response(shown, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

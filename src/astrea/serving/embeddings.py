@@ -5,7 +5,6 @@ Letters: P width of a vector.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from dataclasses import dataclass
 from typing import Any
@@ -13,21 +12,18 @@ from typing import Any
 import numpy as np
 
 from astrea.common.errors import AstreaError
-from astrea.evaluation.generate import Predictor
-from astrea.retrieval.pictures import text_vector
-from astrea.retrieval.rerank import check_text
-from astrea.serving.engine import Engine
+from astrea.serving.errands import Errand
 from astrea.serving.errors import ApiError, refused
-from astrea.serving.features import Picture
 from astrea.serving.pictures import PictureReader, file_of
 from astrea.serving.schema import EmbeddingRequest
+from astrea.serving.within import Answering
 
 
 @dataclass(frozen=True, slots=True)
 class Embedder:
     """What makes vectors. A text that begins with ``data:`` is a picture."""
 
-    engine: Engine
+    engine: Answering
     reader: PictureReader
 
     async def answer(self, request: EmbeddingRequest, name: str) -> dict[str, Any]:
@@ -65,8 +61,7 @@ class Embedder:
             ApiError: it cannot be read.
         """
         picture = await self.reader.read(data)
-        found: np.ndarray = await self._done(lambda: self._of_picture(picture))
-        return found
+        return np.array((await self._done(Errand("picture vectors", (picture,))))[0], np.float32)
 
     async def vector_of_text(self, text: str) -> tuple[int, np.ndarray]:
         """How many tokens a text has, and its unit vector (P,).
@@ -74,26 +69,15 @@ class Embedder:
         Raises:
             ApiError: it is empty or too long.
         """
-        found: tuple[int, np.ndarray] = await self._done(lambda: self._of_text(text))
-        return found
+        tokens, row = await self._done(Errand("text vector", text=text))
+        return tokens, np.array(row, np.float32)
 
-    async def _done(self, work: Any) -> Any:
+    async def _done(self, errand: Errand) -> Any:
         """What the engine makes of one input. One at a time, so that answers go on in between."""
         try:
-            return await asyncio.wrap_future(self.engine.call(work))
+            return await self.engine.done(errand)
         except AstreaError as error:
             raise refused(error, "input") from None
-
-    def _of_text(self, text: str) -> tuple[int, np.ndarray]:
-        model, processor = self.engine.model, self.engine.processor
-        check_text(processor, text)
-        predictor = Predictor(model, processor.tokenizer)
-        return len(predictor.packer.ids(text)), text_vector(model, predictor, text)[0]
-
-    def _of_picture(self, picture: Picture) -> np.ndarray:
-        features = self.engine.features.of([picture], [()])
-        row: np.ndarray = self.engine.model.embed_image(features=features)[0].float().cpu().numpy()
-        return row
 
 
 def written(row_P: np.ndarray, form: str) -> list[float] | str:

@@ -77,7 +77,7 @@ class Engine:
         self.limits, self.watch = limits, watch
         self.features: FeatureCache
         self.vision: Vision
-        self.ends = _ends(self.model)
+        self.ends = ends_of(self.model)
         self.most_positions: int | None = getattr(self.model.config.text_config, "max_position_embeddings", None)
         self._penalty = _penalty(self.model)
         self._expected, self._sure = ExpectedWeights(self.model, skip_below), skip_sure
@@ -387,7 +387,7 @@ class Watch(Protocol):
         """Something happened that nobody foresaw."""
 
 
-def _ends(model: Any) -> frozenset[int]:
+def ends_of(model: Any) -> frozenset[int]:
     """The tokens that end an answer."""
     ends = model.generation_config.eos_token_id
     return frozenset([ends] if isinstance(ends, int) else ends or ())

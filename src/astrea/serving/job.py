@@ -79,8 +79,11 @@ class Job:
         emit: called from the engine's thread with each `Piece` and at the end with `Finished`.
         due: whether the text of a piece that neither begins nor ends an answer is wanted now, or may come with a later
             one: to decode tokens together takes a part of the time.
+        emit_together: called instead by an engine of another process, in the event loop's thread, with all that is to
+            be handed on at once.
 
     Attributes:
+        given_up: called, if it is set, when the request is cancelled.
         seen: per picture, what each expert gives, once they have looked. skipped: per picture, those that were not run.
         shares: per picture, the gate weights. wanted: experts that are run although they were skipped at first.
     """
@@ -97,8 +100,9 @@ class Job:
         decode: Callable[[list[int]], str],
         emit: Callable[[Piece | Finished], None],
         due: Callable[[], bool] = lambda: True,
+        emit_together: Callable[[list[Piece | Finished]], None] | None = None,
     ) -> None:
-        self._due = due
+        self._due, self.emit_together, self.stops = due, emit_together, tuple(stops)
         self.prompt, self.sampling, self.most, self.deadline, self.emit = prompt, sampling, most, deadline, emit
         self.answers = [
             Answer(number, AnswerText(decode, stops), sampling.generator(number)) for number in range(choices)
@@ -108,11 +112,14 @@ class Job:
         self.skipped: list[set[str]] = []
         self.seen: list[dict[str, ExpertFeatures]] | None = None
         self.wanted: set[str] = set()
+        self.given_up: Callable[[], None] | None = None
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
         """Nobody wants the answers any more. From any thread."""
         self._cancelled.set()
+        if self.given_up is not None:
+            self.given_up()
 
     @property
     def cancelled(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from astrea.serving.features import Counts
@@ -57,7 +59,7 @@ class Metrics:
         for part in ("experts", "fusion", "language"):
             self.parts.labels(part).observe(getattr(timing, part))
 
-    def shown(self, experts: dict[str, Counts]) -> bytes:
+    def shown(self, experts: Mapping[str, Counts]) -> bytes:
         """All of it, as Prometheus reads it."""
         for name, counts in experts.items():
             for outcome in ("run", "skipped", "cached"):

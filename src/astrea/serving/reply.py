@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from astrea.serving.answers import Stream, Wanted, deadline_of, masking_effects
 from astrea.serving.conversation import Prompts
-from astrea.serving.engine import Engine
+from astrea.serving.errands import Errand
 from astrea.serving.job import Job
 from astrea.serving.schema import Extra, Message
+from astrea.serving.within import Answering
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Reply:
     name: of the model. answered: told of the job when all its answers are there.
     """
 
-    engine: Engine
+    engine: Answering
     stream: Stream
     name: str
     answered: Callable[[Job], None]
@@ -31,7 +31,7 @@ class Reply:
         job = self.stream.job
         found = pictures_of(job)
         if extra.readings and job.prompt.pictures:
-            readings = await asyncio.to_thread(self.engine.readings, job.prompt.pictures)
+            readings = await self.engine.done(Errand("readings", job.prompt.pictures))
             for one, read in zip(found["pictures"], readings, strict=True):
                 one["readings"] = read
         if extra.masking:
@@ -42,7 +42,9 @@ class Reply:
         return found
 
 
-async def begin(engine: Engine, prompts: Prompts, messages: Sequence[Message], extra: Extra, wanted: Wanted) -> Stream:
+async def begin(
+    engine: Answering, prompts: Prompts, messages: Sequence[Message], extra: Extra, wanted: Wanted
+) -> Stream:
     """Hand a request to the engine.
 
     Raises:

@@ -18,7 +18,8 @@ class Settings:
     could otherwise have a browser ask this machine's server under a name of its own.
     skip_below: experts whose gate weight is expected to be lower are not run, see `ExpectedWeights`; 0 = all are.
     skip_sure: the least probability of an answer's first token without the experts that were skipped, see `Engine`.
-    expert_process: whether experts compute in a process of their own, see `placed`.
+    expert_process: whether experts compute in a process of their own, see `placed`. engine_process: whether the model
+    does, apart from HTTP, see `placed_engine`.
     example: a PNG file that the page offers, or None.
     index: an index of pictures, or a folder with one in it, that clients may search and see; or None.
     trace: a JSONL file that gets a line per request, or None.
@@ -30,6 +31,7 @@ class Settings:
     skip_below: float | Mapping[str, float] = 0.0
     skip_sure: float = 0.0
     expert_process: bool | None = False
+    engine_process: bool | None = False
     example: Path | None = None
     index: Path | None = None
     trace: Path | None = None

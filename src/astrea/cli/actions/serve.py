@@ -38,6 +38,7 @@ def serve(
     skip_below: Sequence[str],
     skip_sure: float,
     expert_process: bool | None,
+    engine_process: bool | None,
     index: Path | None,
     caps: Mapping[str, Any],
     replicas: str | None,
@@ -66,6 +67,8 @@ def serve(
         skip_below=below,
         skip_sure=skip_sure,
         expert_process=expert_process,
+        # Ray's own processes speak with clients.
+        engine_process=False if many is not None else engine_process,
         example=example_picture(),
         index=index,
         trace=trace,

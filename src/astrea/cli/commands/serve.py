@@ -16,6 +16,23 @@ if TYPE_CHECKING:
 else:
     actions = LazyModule("astrea.cli.actions.serve")
 
+ExpertsProcess = Annotated[
+    bool | None,
+    typer.Option(
+        "--expert-process/--no-expert-process",
+        help="Whether experts compute in a process of their own.",
+        show_default="on a processor of several cores",
+    ),
+]
+ModelsProcess = Annotated[
+    bool | None,
+    typer.Option(
+        "--engine-process/--no-engine-process",
+        help="Whether the model computes in a process of its own, apart from HTTP.",
+        show_default="on a processor of several cores",
+    ),
+]
+
 
 def serve(
     *,
@@ -53,14 +70,8 @@ def serve(
     skip_sure: Annotated[
         float, typer.Option("--skip-sure", min=0, max=1, help="Run them after all if the first token is less likely.")
     ] = 0.0,
-    expert_process: Annotated[
-        bool | None,
-        typer.Option(
-            "--expert-process/--no-expert-process",
-            help="Whether experts compute in a process of their own.",
-            show_default="on a processor of several cores",
-        ),
-    ] = None,
+    expert_process: ExpertsProcess = None,
+    engine_process: ModelsProcess = None,
     index: Annotated[
         Path | None, typer.Option("--index", help="Index of pictures (astrea index) that clients may search and see.")
     ] = None,
@@ -91,7 +102,8 @@ def serve(
         require_extra("ray", "a server of several replicas")
     actions.serve(
         model, host, port, name=name, key_file=api_key_file, allowed=allowed_host or [], trace=trace,
-        skip_below=skip_below or [], skip_sure=skip_sure, expert_process=expert_process, index=index,
+        skip_below=skip_below or [], skip_sure=skip_sure, expert_process=expert_process,
+        engine_process=engine_process, index=index,
         caps={"running": max_batch, "waiting": max_queue, "tokens": max_tokens, "seconds": deadline},
         replicas=replicas, device=device, trust_remote_code=trust_remote_code,
     )  # fmt: skip
