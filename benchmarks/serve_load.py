@@ -3,8 +3,9 @@
     python benchmarks/serve_load.py --pictures 384 --clients 16
     python benchmarks/serve_load.py --soak 600
 
-The server is `astrea serve` in a process of its own, on this machine's processors, which the clients share. Every
-request shows a picture of the drawn world that the server has not seen, unless a workload says otherwise. Workloads:
+The server is `astrea serve` in processes of its own, on this machine's processors, which the clients share; hence
+clients that do little more than read a socket. Every request shows a picture of the drawn world that the server has not
+seen, unless a workload says otherwise. Workloads:
 
 * ``describe``: "describe the picture.", some forty tokens; ``ask``: a question, answered in a token or two;
 * ``ask again``: a second question about a picture that has been shown before.
@@ -21,11 +22,11 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
-import http.client
 import io
 import itertools
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -52,6 +53,9 @@ QUESTIONS = {
     "ask": "how many things are there?",
     "ask again": "what word is printed?",
 }
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+EVENT = re.compile(rb"^data: (\{.*\})$", re.MULTILINE)
 PARTS = ("waiting", "experts", "fusion", "language", "first_token")
 
 
@@ -80,34 +84,57 @@ def body_of(question: str, url: str) -> bytes:
 
 
 class Client:
-    """A connection to the server that is kept."""
+    """A connection to the server that is kept. It shares the processors with the server, so it reads what comes as it
+    comes, notes when, and makes sense of it once all is there."""
 
     def __init__(self, port: int) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+        self.connection = socket.create_connection(("127.0.0.1", port), timeout=300)
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, body: bytes) -> Answered | int:
         """An answer, or the status of a refusal."""
         began = time.perf_counter()
-        first = last = 0.0
-        text, tokens = "", 0
-        self.connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
-        response = self.connection.getresponse()
-        if response.status != 200:
-            response.read()
-            return response.status
-        for line in response:
-            if not line.startswith(b"data: {"):
-                continue
-            chunk = json.loads(line[6:])
-            if "error" in chunk:
-                return int(chunk["error"]["code"] == "deadline") or -1
-            if chunk["choices"]:
-                now = time.perf_counter() - began
-                first, last = first or now, now
-                text += chunk["choices"][0]["delta"].get("content", "")
-            elif chunk.get("usage"):
-                tokens = chunk["usage"]["completion_tokens"]
-        return Answered(text, first, last, tokens)
+        self.connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        came = bytearray()
+        times: list[tuple[int, float]] = []
+        while not is_whole(came):
+            new = self.connection.recv(1 << 16)
+            if not new:
+                raise SystemExit("the server ended an answer before its end")
+            came += new
+            times.append((len(came), time.perf_counter() - began))
+        status = int(came[9:12])
+        return answered(bytes(came), times) if status == 200 else status
+
+
+def is_whole(came: bytearray) -> bool:
+    """Whether a response has come to its end: the last chunk of a stream, or so many bytes as its head says."""
+    end = came.find(b"\r\n\r\n")
+    if end < 0:
+        return False
+    length = LENGTH.search(came, 0, end)
+    return len(came) >= end + 4 + int(length[1]) if length else came.endswith(b"\r\n0\r\n\r\n")
+
+
+def answered(came: bytes, times: Sequence[tuple[int, float]]) -> Answered | int:
+    """The answer in a stream of events.
+
+    Args:
+        times: how many bytes had come, and when.
+    """
+    first = last = 0.0
+    text, tokens = "", 0
+    for event in EVENT.finditer(came):
+        chunk = json.loads(event[1])
+        if "error" in chunk:
+            return int(chunk["error"]["code"] == "deadline") or -1
+        if chunk["choices"]:
+            last = next(when for count, when in times if count >= event.end())
+            first = first or last
+            text += chunk["choices"][0]["delta"].get("content", "")
+        elif chunk.get("usage"):
+            tokens = chunk["usage"]["completion_tokens"]
+    return Answered(text, first, last, tokens)
 
 
 def is_open(port: int) -> bool:

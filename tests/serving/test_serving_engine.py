@@ -200,7 +200,7 @@ def test_while_many_are_answered_a_stream_gets_several_tokens_at_a_time_but_the_
         nonlocal now
         stream = answers.Stream(many, prompt, answers.Wanted(Sampling()), now + 30)
         for piece in pieces:
-            now += pace.GAP * 16 * 0.4
+            now += pace.gap(16) * 0.4
             stream.job.emit(piece)
         stream.job.emit(Finished())
         return [batch async for batch in stream.batches()]

@@ -136,7 +136,7 @@ class Answers:
                     self.outbox.hand_on()
 
     def _written(self, batch: list[Piece | Finished]) -> dict[str, Any]:
-        said: dict[str, Any] = {"id": self.number, "pieces": [_written_piece(p) for p in batch if isinstance(p, Piece)]}
+        said: dict[str, Any] = {"id": self.number, "pieces": [piece for piece in batch if isinstance(piece, Piece)]}
         if not self._begun:
             self._begun = True
             said |= {"shares": self.job.shares, "skipped": [sorted(one) for one in self.job.skipped]}
@@ -146,11 +146,6 @@ class Answers:
             said["timing"] = asdict(self.job.timing)
             said["counts"] = {name: asdict(counts) for name, counts in self._counts.items()}
         return said
-
-
-def _written_piece(piece: Piece) -> list[Any]:
-    chosen = piece.chosen
-    return [piece.choice, piece.text, piece.finish, chosen.token, chosen.logprob, chosen.top]
 
 
 class Worker:

@@ -232,7 +232,7 @@ class EngineProcess(asyncio.Protocol):
             job.shares, job.skipped = said["shares"], [set(one) for one in said["skipped"]]
             self._unread.discard(number)
         batch: list[Piece | Finished] = []
-        for choice, text, finish, token, logprob, top in said["pieces"]:
+        for choice, text, (token, logprob, top), finish in said["pieces"]:
             answer = job.answers[choice]
             answer.tokens.append(token)
             answer.finish = finish

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,9 +28,11 @@ class Prompt:
     without: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one decoding step added to one answer. finish: why it ended ("stop" or "length"), or None."""
+class Piece(NamedTuple):
+    """What one decoding step added to one answer. finish: why it ended ("stop" or "length"), or None.
+
+    A tuple, which is made in a third of the time of a frozen dataclass: there is one for every token.
+    """
 
     choice: int
     text: str

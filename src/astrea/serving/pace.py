@@ -7,12 +7,17 @@ from typing import Protocol
 
 from astrea.serving.job import Finished, Piece
 
-GAP = 0.003
-"""Seconds between two events of an answer, for each answer that is being decoded: 32 of them get several tokens at a
-time, ten times a second, and one alone gets each at once. Their text is decoded as often."""
+FIRST, MORE, LONGEST = 0.003, 0.006, 0.1
+"""Seconds between two events of an answer: while it is decoded alone, more for each other that is decoded with it, and
+at most. An event costs the server more than a token does. Text is decoded as often."""
 
 Batch = list[Piece | Finished]
 """What is handed over together."""
+
+
+def gap(running: int) -> float:
+    """Seconds between two events of each of so many answers."""
+    return min(FIRST + MORE * max(0, running - 1), LONGEST)
 
 
 class Running(Protocol):
@@ -33,7 +38,7 @@ class Pace:
 
     def due(self) -> bool:
         """Whether it is time for another event."""
-        return not self._sent or time.monotonic() - self._sent >= GAP * self._engine.running
+        return not self._sent or time.monotonic() - self._sent >= gap(self._engine.running)
 
     def taken(self, piece: Piece | Finished) -> Batch | None:
         """What is to be handed on now that there is one more piece: all that is held with the first and the last of an

@@ -6,6 +6,7 @@ Letters: V words.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,8 +36,7 @@ class Sampling:
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """A token, and if asked for its log-probability in nats and those of the likeliest tokens."""
 
     token: int
