@@ -207,6 +207,19 @@ def test_when_the_process_is_killed_who_waits_is_told_and_the_server_says_that_i
     asyncio.run(visit())
 
 
+def test_health_says_that_the_model_has_gone(own: LoadedModel):
+    server = Server(own, Settings(name="tiny", limits=LIMITS, engine_process=True, expert_process=False))
+    with TestClient(application(server)) as client:
+        assert client.get("/health").status_code == 200
+        assert isinstance(server.engine, EngineProcess)
+        server.engine._process.kill()
+        until = time.monotonic() + 30
+        while client.get("/health").status_code == 200 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert client.get("/health").status_code == 503
+        assert client.post(CHAT, json={"model": "tiny", "messages": asking("is there a cat?")}).status_code == 500
+
+
 def test_errands_that_are_refused_say_why(own: LoadedModel):
     async def visit() -> None:
         async with working(own) as engine:
