@@ -113,12 +113,11 @@ def test_each_picture_is_a_row_with_its_questions(data: PhotographData, tiny_pro
     told = {data.groups[group] for group in rows.groups.flatten().tolist() if group >= 0}
     assert "caption" in told
     assert told <= {*WORDINGS, "caption"}
-    again = data.pack(
-        packer, samples, torch.zeros(6, dtype=torch.long), per_question=False, reworded=[str.upper, *[None] * 5]
-    )
-    first, others = again.packed.input_ids[0], again.packed.input_ids[1:]
-    assert not torch.equal(first, rows.packed.input_ids[0])
-    assert others.ne(packer.pad).sum() == rows.packed.input_ids[1:].ne(packer.pad).sum()
+    changes = ["{} cat".format, *[None] * 5]
+    again = data.pack(packer, samples, torch.zeros(6, dtype=torch.long), per_question=False, reworded=changes)
+    before, after = (each.packed.attention_mask.sum(1) for each in (rows, again))
+    turns = len(data.questions[int(samples.ids[0])]) + 1
+    assert (after - before).tolist() == [2 * turns, 0, 0, 0, 0, 0]
     asked, features = data.questions_about(3)
     assert len(asked) == sum(map(len, data.questions[:3])) == len(features["detection"].tokens)
 
