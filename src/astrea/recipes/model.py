@@ -142,6 +142,7 @@ PHRASE_KEYS = ("phrase_dropout", "own_words", "borrowed_names", "unfamiliar")
 """Keys of `Regularisation` that are read where findings are phrases."""
 
 BORROWING = "borrowed_names"
+"""Key of `Regularisation` that came later: written only where it is on."""
 
 
 class Regularisation(Part):

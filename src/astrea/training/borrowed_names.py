@@ -28,8 +28,8 @@ LABEL = re.compile(r"[a-z]+(?: [a-z]+)?")
 
 @dataclass(frozen=True)
 class Renaming:
-    """What a thing of a picture is called instead. word: the name in training, its number and itself. label: the
-    borrowed name. endings: further forms of the word in the texts (plurals)."""
+    """What a thing of a picture is called instead. number, word: its name in training. label: the borrowed name.
+    plurals: of the word, as texts have them."""
 
     number: int
     word: str
@@ -92,12 +92,12 @@ def borrow_names(
         told: per picture, the words of its texts. chance: that a picture of which an expert calls a thing rightly has
             one with a borrowed name.
     """
-    drawn_P2 = torch.rand(len(told), 3, generator=generator).tolist()
+    drawn = torch.rand(len(told), 3, generator=generator).tolist()
     right = {name: way.right(features[name], told) for name, way in ways.items()}
     renamed: list[Renaming | None] = [None] * len(told)
     tokens = {name: part.tokens.clone() for name, part in features.items() if name in ways}
     called = {name: torch.zeros_like(right_PT) for name, right_PT in right.items()}
-    for picture, (luck, which, whose) in enumerate(drawn_P2):
+    for picture, (luck, which, whose) in enumerate(drawn):
         if luck >= chance:
             continue
         said = {name: _words_of(features[name], way, right[name], picture, told[picture]) for name, way in ways.items()}
