@@ -25,6 +25,7 @@ from readme_tables import (
     join_table,
     load_table,
     photo_line,
+    photo_models_table,
     photo_short_table,
     photo_table,
     photographs_line,
@@ -334,6 +335,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
     "docs/photographs.md": {
         "photo": ("photo.json", photo_table),
         "photo_short": ("photo_short.json", photo_short_table),
+        "photo_models": ("photo_models.json", photo_models_table),
         "ways": ("ways_of_knowing.json", ways_table),
         "reading": ("reading.json", reading_table),
         "real-photographs": ("real_photographs.json", photographs_table),

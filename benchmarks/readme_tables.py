@@ -82,6 +82,15 @@ def photo_short_table(measured: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def photo_models_table(measured: dict[str, Any]) -> str:
+    """Models for photographs on the same validation questions."""
+    rows = ["| model | eight tasks | new: existence | new: place | new: name |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, found in measured["models"].items():
+        figures = (found["average"], *(found["new"][kind] for kind in ("existence", "place", "name")))
+        rows.append(f"| {name} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
+    return "\n".join(rows)
+
+
 def _short_figures(found: dict[str, Any]) -> tuple[float, ...]:
     """Questions, captions, retrieval, known names, all twelve."""
     captions, retrieval = (

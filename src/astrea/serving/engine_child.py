@@ -50,7 +50,6 @@ class Outbox:
         self._server = server
         self._said: list[dict[str, Any]] = []
         self._steps: list[int] = []
-        self._waiting = 0
         self._lock = threading.Lock()
 
     def put(self, said: dict[str, Any]) -> None:
@@ -61,7 +60,6 @@ class Outbox:
     def step(self, running: int, waiting: int) -> None:
         """The engine made a step: hand on what was said in it."""
         self._steps.append(running)
-        self._waiting = waiting
         self.hand_on()
 
     def failed(self, error: Exception) -> None:
@@ -72,7 +70,7 @@ class Outbox:
         """Send what there is, if anything was said."""
         with self._lock:
             if self._said:
-                message = {"said": self._said, "steps": self._steps, "waiting": self._waiting}
+                message = {"said": self._said, "steps": self._steps}
                 self._said, self._steps = [], []
                 self._send(message)
 

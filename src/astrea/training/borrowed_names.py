@@ -92,6 +92,8 @@ def borrow_names(
         told: per picture, the words of its texts. chance: that a picture of which an expert calls a thing rightly has
             one with a borrowed name.
     """
+    if not chance:
+        return dict(features), [None] * len(told)
     drawn = torch.rand(len(told), 3, generator=generator).tolist()
     right = {name: way.right(features[name], told) for name, way in ways.items()}
     renamed: list[Renaming | None] = [None] * len(told)
