@@ -6,7 +6,6 @@ the checkpoint's config.json in a folder or in the hub's cache. Nothing is fetch
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from astrea.training.plain_chat import PlainChat, plain_questions
 from astrea.world.dataset import WorldData, features_of, scenes_of
 from astrea.world.language.tiny import TinyLanguage, tiny_language_model
 from astrea.world.scenes.captions import captions
-from astrea.world.scenes.questions import Balancer
+from astrea.world.scenes.questions import training_questions
 
 SAMPLES = 32
 """Pictures that batches are drawn from, over and over: their texts are real, and texts are much alike."""
@@ -58,8 +57,7 @@ def context_of(
 ) -> TrainingContext:
     """The same for a model that was built somewhere else; one that has its numbers keeps them."""
     scenes = list(scenes_of("train", samples, recipe.world))
-    balancer, rng = Balancer(), random.Random(f"questions/{recipe.world.seed}")
-    asked = [balancer.choose(scene, rng)[: recipe.data.questions_per_scene] for scene in scenes]
+    asked = training_questions(scenes, recipe.data.questions_per_scene, recipe.world.seed)
     texts = [captions(scene, 3, index) for index, scene in enumerate(scenes)]
     if model.device.type != "meta":
         data = WorldData(features_of(model.experts, scenes), asked, texts, recipe.world)

@@ -96,7 +96,12 @@ class Data(Part):
         None, description="of one's own data: conversations share a row of so many tokens; null = one in each row"
     )
     train_scenes: PositiveInt = 6000
-    questions_per_scene: int = Field(8, ge=1, le=8, description="one per task at most")
+    questions_per_scene: int = Field(
+        8,
+        ge=1,
+        le=24,
+        description="of the world: up to 8 are of one task each; up to 16 of two templates of each, and so on",
+    )
     test_questions: PositiveInt = Field(150, description="per VQA task")
     test_captions: PositiveInt = 150
     test_retrieval_groups: PositiveInt = Field(40, description="each has 4 pictures that differ in one attribute")

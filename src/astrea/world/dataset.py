@@ -25,7 +25,7 @@ from astrea.world.scene_data import SceneData, as_tensors, expert_key
 from astrea.world.scenes.captions import captions
 from astrea.world.scenes.draw import split_scene
 from astrea.world.scenes.paraphrases import reworded
-from astrea.world.scenes.questions import Balancer, Question
+from astrea.world.scenes.questions import Question, training_questions
 from astrea.world.scenes.scene import Scene
 from astrea.world.scenes.templates import WORDINGS
 from astrea.world.scenes.unanswerable import UNANSWERABLE, unanswerable
@@ -105,12 +105,7 @@ def load_world(
     scenes = train_scenes(world, count, progress)
     which = training_split(world, count)
     features = cached_features(bank, scenes, which, cache=cache, progress=progress, notify=notify)
-    balancer, rng = Balancer(), random.Random(f"questions/{world.seed}")
-    questions = []
-    for scene in scenes:
-        asked = balancer.choose(scene, rng)
-        # Tasks come in a fixed order: the first few would always be the same ones.
-        questions.append(asked if len(asked) <= per_scene else rng.sample(asked, per_scene))
+    questions = training_questions(scenes, per_scene, world.seed)
     if paraphrases or unanswerable_share:
         questions = [
             asked_otherwise(scene, asked, paraphrases, unanswerable_share)

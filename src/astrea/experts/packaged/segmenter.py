@@ -30,6 +30,8 @@ SIDE, MOST = 320, 8
 COLOUR_AT = len(CATEGORIES)
 PLACE_AT = COLOUR_AT + len(COLOURS)
 """The first channels of colours and of places."""
+TENTHS = 10
+"""Parts of the picture's width and of its height that places are told in: one digit each."""
 FEWEST = 6
 """Cells that a region must have."""
 
@@ -58,6 +60,8 @@ class SegmenterExpert(Expert):
         most: how many things it tells of at most, 1..32.
         threshold: of the probability that a place is a thing's centroid.
         numbers: whether phrases number the things from the largest to the smallest, so that they need not be counted.
+        places: whether phrases say where a thing's middle is in tenths of the picture, across and then down: "37".
+            "left" and "top" speak of halves: of two things in one half they can't say which is further left.
 
     Raises:
         AstreaError: an option is out of range, or the weights are not installed.
@@ -82,24 +86,31 @@ class SegmenterExpert(Expert):
         "{category} {colour} {vertical} {horizontal} {size} ;",
     )
 
-    def __init__(self, *, most: int = MOST, threshold: float = 0.25, numbers: bool = False) -> None:
+    def __init__(
+        self, *, most: int = MOST, threshold: float = 0.25, numbers: bool = False, places: bool = False
+    ) -> None:
         super().__init__()
         if most not in range(1, 33):
             raise AstreaError(f"most={most!r}", "a whole number in 1..32")
         if not 0 < threshold < 1:
             raise AstreaError(f"threshold={threshold!r}", "a probability between 0 and 1")
-        self.num_tokens, self.threshold, self.numbers = most, threshold, numbers
+        self.num_tokens, self.threshold, self.numbers, self.places = most, threshold, numbers, places
         if numbers:
-            names = tuple(str(number) for number in range(1, most + 1))
-            self.slots = {**self.slots, "number": (self.width, self.width + most)}
-            self.labels, self.width = (*self.labels, *names), self.width + most
-            self.phrases = (f"{self.phrases[0][:-1]}{{number:name}} ;", f"{self.phrases[1][:-1]}{{number:name}} ;")
+            self._say("number", [str(number) for number in range(1, most + 1)])
+        if places:
+            self._say("tenths", [f"{place:02}" for place in range(TENTHS**2)])
         self.trunk = EfficientNetLite0()
         self.head = SegmenterHead(len(CATEGORIES), len(COLOURS))
         # On the meta device there is nothing to fill yet: the weights will come from the model folder.
         if not self.trunk.stem.weight.is_meta:
             self.trunk.load_state_dict(installed_weights())
             self.head.load_state_dict(read_weights(WEIGHTS))
+
+    def _say(self, slot: str, names: list[str]) -> None:
+        """Let phrases end in one more word, one of these."""
+        self.slots = {**self.slots, slot: (self.width, self.width + len(names))}
+        self.labels, self.width = (*self.labels, *names), self.width + len(names)
+        self.phrases = (f"{self.phrases[0][:-1]}{{{slot}:name}} ;", f"{self.phrases[1][:-1]}{{{slot}:name}} ;")
 
     def maps(self, pixels_B3HW: Tensor) -> tuple[Maps, Tensor]:
         """What the head says of every cell, and the trunk's last features (B, FEATURES, SIDE / 32, SIDE / 32)."""
@@ -150,6 +161,7 @@ class SegmenterExpert(Expert):
                 size_BT1,
                 even(found.features),
                 *([numbered(found.score)] if self.numbers else []),
+                *([in_tenths(found.centroid, found.score)] if self.places else []),
             ],
             -1,
         )
@@ -180,6 +192,14 @@ def numbered(score_BT: Tensor) -> Tensor:
     there_BT = score_BT > 0
     number_BTT: Tensor = F.one_hot((there_BT.cumsum(1) - 1).clamp_min(0), score_BT.shape[1])
     return number_BTT * there_BT.unsqueeze(-1)
+
+
+def in_tenths(centre_BT2: Tensor, score_BT: Tensor) -> Tensor:
+    """The place (x, y as shares) of each region that is there, as a number of two digits: (B, T, TENTHS ** 2), one of
+    them 1."""
+    across_BT, down_BT = (centre_BT2 * TENTHS).long().clamp(0, TENTHS - 1).unbind(-1)
+    place_BTP: Tensor = F.one_hot(across_BT * TENTHS + down_BT, TENTHS**2)
+    return place_BTP * (score_BT > 0).unsqueeze(-1)
 
 
 def nearest(offset_B2hw: Tensor, centre_BT2: Tensor, there_BT: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ Letters: B scenes, S side of the canvas.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ from astrea.world.photographs.compositions import Compositions
 from astrea.world.photographs.scene import PhotoScene
 from astrea.world.photographs.templates import WORDINGS
 from astrea.world.scene_data import SceneData, as_tensors, expert_key
-from astrea.world.scenes.questions import Balancer
+from astrea.world.scenes.questions import training_questions
 
 CHUNK = 200
 """Pictures whose features are kept together: what a killed run loses at most, and all that is in memory at once."""
@@ -72,13 +71,7 @@ def load_photographs(
         if len(scenes) % CHUNK == 0 or len(scenes) == count:
             report.track("composing pictures", len(scenes), count)
     features = cached_features(bank, made, "train", scenes, cache=cache, report=report)
-    seed = made.planner.seed
-    balancer, rng = Balancer(templates=made.questions), random.Random(f"questions/{seed}")
-    questions = []
-    for scene in scenes:
-        asked = balancer.choose(scene, rng)
-        # Tasks come in a fixed order: the first few would always be the same ones.
-        questions.append(asked if len(asked) <= per_scene else rng.sample(asked, per_scene))
+    questions = training_questions(scenes, per_scene, made.planner.seed, made.questions)
     texts = [made.references(scene, index) for index, scene in enumerate(scenes)]
     return PhotographData(features, questions, texts, made, scenes)
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from astrea.world.scenes.phrases import CATEGORY_NOUNS, NOVEL_PHRASES, RELATIONS, SceneView, with_article
@@ -193,6 +194,26 @@ class Balancer:
             kinds_of_answer * self._words_with[template, feature, answer] - self._words[template, feature]
             for feature in self.asked.features(args)
         )
+
+
+def training_questions(
+    scenes: Iterable[Any], per_scene: int, seed: int, templates: Templates = DRAWN
+) -> list[list[Question]]:
+    """Questions about every scene, balanced over all of them.
+
+    Args:
+        per_scene: most questions about each. As many as there are tasks are of one task each, twice as many are of two
+            templates of each task where it has two that the scene answers, and so on.
+    """
+    rng = random.Random(f"questions/{seed}")
+    balancer = Balancer(templates=templates)
+    per_task = ceil(per_scene / len(templates.tasks))
+    chosen = []
+    for scene in scenes:
+        asked = balancer.choose(scene, rng, per_task=per_task)
+        # Tasks come in a fixed order: the first few would always be the same ones.
+        chosen.append(asked if len(asked) <= per_scene else rng.sample(asked, per_scene))
+    return chosen
 
 
 def build_questions(
