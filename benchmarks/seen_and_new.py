@@ -10,10 +10,11 @@ has both,
 * features: what the adapter was taught, alone;
 * words: the expert's own words alone;
 * both: one behind the other, whatever they are;
-* choice: what an allocator decides by the picture (`familiar_things.py`): words alone where the finding looks like
-  nothing that the features were taught; elsewhere features alone, or both. Which of the two, the signals and the
-  threshold are chosen on validation compositions that are not shifted, with a third of the held-out names; those names
-  are never asked about in the test.
+* choice: what is decided by the picture: words alone where the finding looks like nothing that the features were
+  taught; elsewhere features alone, or both. Either the model decides, as it does when it is asked anything
+  (`regularisation.unfamiliar`), or an allocator (`familiar_things.py`). Who, which of the two, the allocator's signals
+  and its threshold are chosen on validation compositions that are not shifted, with a third of the held-out names;
+  those names are never asked about in the test.
 
 Kept in benchmarks/results/seen_and_new.json, with a bootstrap over scenes of what the choice gains over the best of the
 others, and for how many things it was right.
@@ -74,7 +75,8 @@ from result_files import write_results
 
 RESULTS = Path(__file__).resolve().parent / "results" / "seen_and_new.json"
 PLAIN = ("features", "words", "both")
-RULES = ("one of both", "both where familiar")
+OWN = "the model's own"
+RULES = ("one of both", "both where familiar", OWN)
 LIGHT, BLUR, NOISE = 0.55, 5, 0.05
 """Of a shifted picture: its light, the side of the box over which it is averaged twice, deviation of its noise."""
 
@@ -176,6 +178,12 @@ class Bench:
         found = self.findings(features, self.matrix(features))
         return Things(found, owners(found, scenes), [[thing.name for thing in scene.things] for scene in scenes])
 
+    def strange(self, features: Features) -> Tensor:
+        """Of which findings the model itself leaves out the features: (B, F) bool."""
+        matrix, known = self.matrix(features), self.model.model.known_words()
+        assert known is not None
+        return (matrix.valid & ~known.familiar(matrix).valid)[:, self.layout.token]
+
     def asked(self, kind: str, split: str, names: frozenset[str], questions: int, *, both: bool) -> Asked:
         """Questions about things of a split.
 
@@ -232,6 +240,9 @@ def reading(bench: Bench, way: str, allocator: Allocator | None = None) -> Itera
         new_BF = allocator.new(bench.findings(given[0], matrix))
         return believed(matrix, bench.layout, new_BF if way == "one of both" else every_BF, ~new_BF)
 
+    if way == OWN:
+        yield
+        return
     written = model.config.phrase_ids
     everything = PhraseIds.model_validate(written).model_copy(update={"least": {}})
     model.config.phrase_ids = everything.model_dump(mode="json")
@@ -284,7 +295,8 @@ def measured(bench: Bench, questions: int, scenes: int) -> dict[str, Any]:
         for shift, features in asked.features.items():
             things = bench.things(asked.scenes, features)
             wanted = bench.seen if kind == "seen" else bench.new
-            votes = things.chosen(allocator.new(things.findings), wanted)
+            new_BF = bench.strange(features) if rule == OWN else allocator.new(things.findings)
+            votes = things.chosen(new_BF, wanted)
             named = sum(name in wanted for names in things.names for name in names)
             share = 100 * fmean(vote == (kind == "new") for vote in votes)
             choices[f"{kind}, {shift}"] = {

@@ -10,7 +10,7 @@ from skimage import data as photographs
 from astrea.common.errors import AstreaError
 from astrea.experts.bank import ExpertBank
 from astrea.experts.packaged.class_names import CATEGORIES, COLOURS
-from astrea.experts.packaged.segmenter import MOST, SegmenterExpert, extents, nearest
+from astrea.experts.packaged.segmenter import MOST, SegmenterExpert, extents, in_tenths, nearest
 from astrea.experts.packaged.segmenter_network import Maps
 from astrea.model.image_processing import AstreaImageProcessor
 
@@ -72,6 +72,28 @@ def test_things_are_numbered_if_asked_for(monkeypatch):
     assert torch.equal(found[..., :first], before)
     assert all(phrase.endswith("{size} {number:name} ;") for phrase in expert.phrases)
     assert plain.width == SegmenterExpert.width == first
+
+
+def test_places_are_told_in_tenths_if_asked_for(monkeypatch):
+    """Two things in the top left quarter: words say the same of both, digits that the second one is further right."""
+    maps = maps_of([(1, 2, 4, 6, 0, 4), (6, 1, 9, 4, 3, 0)])
+    expert = SegmenterExpert(most=3, numbers=True, places=True).eval()
+    last = torch.zeros(1, expert.trunk.classify.in_features, 5, 5)
+    monkeypatch.setattr(SegmenterExpert, "maps", lambda self, pixels: (maps, last))
+    found = expert(torch.zeros(1, 3, 80, 80))
+    first, behind = expert.slots["tenths"]
+    assert (first, behind - first) == (expert.slots["number"][1], 100)
+    assert found.tokens.shape[2] == len(expert.labels) == expert.width == behind
+    told = found.tokens[0, :, first:behind]
+    assert [expert.labels[first + at] for at in told[:2].argmax(-1).tolist()] == ["12", "31"]
+    assert told.sum(-1).tolist() == [1, 1, 0]
+    assert all(phrase.endswith("{size} {number:name} {tenths:name} ;") for phrase in expert.phrases)
+
+
+def test_a_place_on_the_last_edge_is_in_the_last_tenth():
+    told = in_tenths(torch.tensor([[[1.0, 0.0], [0.999, 1.0], [0.35, 0.62]]]), torch.tensor([[0.9, 0.9, 0.0]]))
+    assert told[0, :2].argmax(-1).tolist() == [90, 99]
+    assert told[0, 2].sum() == 0
 
 
 def test_tokens_are_what_its_labels_and_slots_say(expert, monkeypatch):

@@ -22,6 +22,7 @@ from astrea.world.scenes.questions import (
     majority_baseline,
     text_vocabulary,
     tokens,
+    training_questions,
 )
 from astrea.world.scenes.scene import Scene, SceneObject
 from astrea.world.scenes.vocabulary import COLOURS, KINDS, SIZES, is_novel
@@ -259,6 +260,22 @@ def test_choose_respects_tasks_and_number(train: list[Scene]) -> None:
         assert {question.task for question in chosen} <= {"counting", "reading"}
         assert max(Counter(question.task for question in chosen).values()) <= 2
         assert len({question.text for question in chosen}) == len(chosen)
+
+
+@pytest.mark.parametrize(("per_scene", "each"), [(3, 1), (8, 1), (16, 2), (24, 3)])
+def test_training_asks_so_many_questions_of_a_task_about_a_scene(train, per_scene, each):
+    asked = training_questions(train[:150], per_scene, seed=0)
+    assert len(asked) == 150
+    assert max(map(len, asked)) <= per_scene
+    most = max(max(Counter(question.task for question in chosen).values()) for chosen in asked)
+    assert most == each
+    for chosen in asked:
+        assert len({question.template for question in chosen}) == len(chosen)
+
+
+def test_more_questions_are_asked_where_more_are_allowed(train):
+    few, more = (sum(map(len, training_questions(train[:150], count, seed=0))) for count in (8, 16))
+    assert more > 1.5 * few
 
 
 def test_surplus_none_never_skips(train: list[Scene]) -> None:
