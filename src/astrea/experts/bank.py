@@ -72,11 +72,11 @@ def expert_class(kind: str, *, allow_import: bool) -> type[Expert]:
 
 
 def expert_specs(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, type[Expert] | Expert]:
-    """What declares ``num_tokens``, ``width`` and ``labels`` of each expert, before any of them is built: its class, or
-    where each instance has its own (experts from checkpoints and packages), an instance without memory."""
+    """What declares ``num_tokens``, ``width`` and ``labels`` of each expert, before any of them is built: an instance
+    without memory, as options may change them, or of a kind of somebody else's its class."""
     found: dict[str, type[Expert] | Expert] = {}
     for name, entry in entries.items():
-        if entry["kind"] in CHECKPOINTS or entry["kind"] in PACKAGED:
+        if entry["kind"] in BUILT_IN:
             with torch.device("meta"):
                 found[name] = ExpertBank({name: entry})[name]
         else:

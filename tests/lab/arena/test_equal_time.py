@@ -4,7 +4,7 @@ import pytest
 
 from astrea.common.errors import AstreaError
 from astrea.lab.arena.equal_time import at_equal_time
-from astrea.lab.arena.variants import variants
+from astrea.lab.arena.variants import TIMED, Variant, variants
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 
@@ -38,3 +38,13 @@ def test_without_astrea_or_without_another_there_is_nothing_to_equal(make_record
     for records in ([], [make_record()], [make_record("average")]):
         with pytest.raises(AstreaError, match="needs finished runs"):
             at_equal_time(records, everyone)
+
+
+def test_what_a_setting_times_gets_the_seconds_of_the_stage_that_it_lacks(make_record, everyone):
+    """No other strategy has to have been run, and there is no run of it at equal steps."""
+    seconds = {"align/captioning": 6.0, "align/detection": 9.0, "align": 5.0, "fuse": 10.0, "tune": 40.0}
+    records = [make_record(seed=seed, seconds=seconds) for seed in range(2)]
+    timed = Variant("unaligned", TIMED, ("align.steps=0",), "not aligned")
+    (found,) = at_equal_time(records, [*everyone, timed])
+    # 20 steps of tune took 40 s, and align took 20 s.
+    assert (found.name, found.kind, found.overrides) == ("unaligned", "wall", ("align.steps=0", "tune.steps=30"))

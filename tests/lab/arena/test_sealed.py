@@ -165,9 +165,9 @@ def test_words_that_name_no_split_are_told(command, tmp_path):
 def test_an_arena_in_a_setting_says_so_and_has_its_variants(pretended, tmp_path):
     setting = SETTINGS["e4"]
     asked = Arena(
-        "tiny", ("align.steps=20",), "astrea,word_start,random_whole", 1, tmp_path, 1, False, "", setting=setting
+        "tiny", ("align.steps=20",), "astrea,progressive,with_names", 1, tmp_path, 1, False, "", setting=setting
     )
     made, failed = run_arena(asked, report=Reporter())
     assert failed == {}
     assert made["setting"] == json.loads((tmp_path / "arena.json").read_text())["setting"] == "no words given"
-    assert set(made["ablations"]) == {"random_whole", "word_start"}
+    assert set(made["ablations"]) == {"progressive", "with_names"}

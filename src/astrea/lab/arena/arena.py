@@ -18,7 +18,7 @@ from astrea.lab.arena.page.page import write_page
 from astrea.lab.arena.pool import Pool
 from astrea.lab.arena.run import Run
 from astrea.lab.arena.sealed import OPEN, VALIDATION, TestSet, refuse_used
-from astrea.lab.arena.variants import Variant, choose, variants
+from astrea.lab.arena.variants import TIMED, Variant, choose, variants
 from astrea.lab.settings.settings import Setting
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
@@ -165,7 +165,8 @@ def current(arena: Arena, everyone: Sequence[Variant], *, report: Reporter = SIL
     found: list[tuple[Record, bool]] = []
     for record in read_runs(arena.folder, warn=report.say, cells=arena.test.cells):
         timed = record["kind"] == "wall"
-        own = known.get(("strategy" if timed else record["kind"], record["name"]))
+        kinds = ("strategy", TIMED) if timed else (record["kind"],)
+        own = next((known[kind, record["name"]] for kind in kinds if (kind, record["name"]) in known), None)
         if own is not None and timed:  # its number of steps came from measured seconds, so only the rest is checked
             own = replace(own, overrides=(*own.overrides, *record["overrides"][-1:]))
         if record["kind"] == KIND and record["seed"] != base.seed:  # not to be compared with those of the first seed

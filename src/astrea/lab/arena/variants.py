@@ -18,6 +18,9 @@ from astrea.recipes.recipe import Recipe
 KINDS = {"strategies": "strategy", "ablations": "ablation", "retraining": "retraining", "pairs": "pair"}
 """What the command line calls each kind of variant."""
 
+TIMED = "timed"
+"""The kind of a variant that is only run for as long as Astrea, see `astrea.lab.arena.equal_time`."""
+
 CURVES = ("astrea", "sequence_concat")
 """Strategies whose score is followed during training."""
 
@@ -72,7 +75,8 @@ class Variant:
     """One row of the comparison.
 
     kind: "strategy", "ablation", "retraining", "pair", "wall" (equal time: a strategy given as much of it as
-    Astrea), or "trial" (of the learning-rate sweep: a strategy with other learning rates, scored on validation).
+    Astrea), "timed" (run at equal time alone), or "trial" (of the learning-rate sweep: a strategy with other learning
+    rates, scored on validation).
     overrides: what it changes in the base recipe. note: one line for readers.
     """
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from astrea.common.errors import AstreaError
-from astrea.lab.arena.variants import RANDOM_RATE, Variant
+from astrea.experts.bank import COMPACT
+from astrea.lab.arena.variants import PEER_RATE, STAGES, TIMED, Variant
 from astrea.lab.settings.many_experts import experts
 from astrea.recipes.recipe import Recipe
 
@@ -33,22 +34,26 @@ class Setting:
     reports: tuple[str, ...] = ()
 
 
-def from_random(recipe: Recipe) -> list[Variant]:
-    """Adapters that start from random weights: aligned by words, then with whole pictures and agreement as well, one
-    expert after another or all at once. The arena has those that are not aligned at all, and those that start at words.
-    """
-    random = ("model.word_start=false", *(f"{stage}.lr={RANDOM_RATE}" for stage in ("align", "fuse", "tune")))
-    whole = ("align.train=[adapters, heads]", "align.losses={word: 1.0, itc: 0.3, agree: 0.1}")
+def named_or_unaligned(recipe: Recipe) -> list[Variant]:
+    """What states are held against: the same experts with their names, and states that nothing brings to words."""
+    names = tuple(f"experts.{name}={json.dumps({'kind': entry.kind})}" for name, entry in recipe.experts.items())
+    unaligned = ("align.steps=0", *(f"{stage}.losses.caption_words=0" for stage in ("fuse", "tune")))
     return [
-        Variant("random_joint", "ablation", (*random, "align.progressive=false"), "aligned by words, all at once"),
-        Variant("random_whole", "ablation", (*random, *whole), "aligned by words, as a whole and to each other"),
-        Variant(
-            "random_whole_joint",
-            "ablation",
-            (*random, *whole, "align.progressive=false"),
-            "the same, all at once",
-        ),
+        Variant("with_names", "ablation", names, "experts give names, so there is little to align"),
+        Variant("unaligned", TIMED, unaligned, "without the stage of alignment and its loss"),
     ]
+
+
+def four_of_states() -> tuple[str, ...]:
+    """The compact experts without names, their findings as phrases, aligned to the words of captions."""
+    entries = {name: json.dumps({"kind": name, "options": {"states": True}}) for name in COMPACT}
+    return (
+        *(f"experts.{name}={entry}" for name, entry in entries.items()),
+        *("model.findings=phrases", "model.word_match=0"),
+        *("align.losses={word: 0, caption_words: 1.0}", "align.steps=1500"),
+        *(f"{stage}.losses.caption_words=0.2" for stage in ("fuse", "tune")),
+        *(f"{stage}.lr={PEER_RATE}" for stage in STAGES),
+    )
 
 
 def sixteen_experts() -> tuple[str, ...]:
@@ -72,9 +77,9 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "e4": Setting(
         "no words given",
-        ("model.word_match=0",),
-        "word_start_and_alignment,word_start,random_joint,random_whole,random_whole_joint,alignment,astrea",
-        more=from_random,
+        four_of_states(),
+        "astrea,progressive,with_pooled_alignment,with_names",
+        more=named_or_unaligned,
     ),
 }
 """By name. e3 (high resolution) is not there yet."""

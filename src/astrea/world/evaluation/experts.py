@@ -19,6 +19,7 @@ from astrea.world.experts.captioning import CaptioningExpert
 from astrea.world.experts.classification import ClassificationExpert
 from astrea.world.experts.detection import NAMED, DetectionExpert, boxes_from_tokens
 from astrea.world.experts.segmentation import SegmentationExpert
+from astrea.world.experts.states import CompactExpert
 from astrea.world.experts.truth import collate_truth, per_pixel, pixels_from_scenes
 from astrea.world.scenes.captions import short_caption
 from astrea.world.scenes.scene import Scene
@@ -124,9 +125,9 @@ def place_of(expert: Expert) -> torch.device:
 
 
 def expert_features(expert: Expert, scenes: Sequence[Scene]) -> ExpertFeatures:
-    """An expert's features of drawn pictures; kept on the processor."""
-    found: ExpertFeatures = expert(pixels_from_scenes(scenes).to(place_of(expert))).map(Tensor.cpu)
-    return found
+    """A compact expert's features of drawn pictures, with names whatever it hands on; kept on the processor."""
+    assert isinstance(expert, CompactExpert)
+    return expert.found(pixels_from_scenes(scenes).to(place_of(expert)), states=False).map(Tensor.cpu)
 
 
 def average_precision(score: Tensor, truth: Tensor) -> float:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astrea.experts.protocol import ORDINALS, Expert, ExpertFeatures, Reading
+from astrea.experts.protocol import ORDINALS, ExpertFeatures, Reading
 from astrea.experts.vocabulary_part import speaking_of, word_channels
+from astrea.world.experts.states import CompactExpert, hand_on_states
 from astrea.world.experts.trunk import Trunk, conv
 from astrea.world.experts.truth import SceneTruth, per_pixel
 from astrea.world.scenes.vocabulary import COLOURS, KINDS, WORDS
@@ -29,11 +31,11 @@ VOCABULARY: tuple[str, ...] = (END, *COLOURS, *(k.name for k in KINDS), *RELATIO
 STATE = 64
 
 
-class CaptioningExpert(Expert):
+class CaptioningExpert(CompactExpert):
     """Up to 8 decoder steps: word distribution, position in the caption, confidence, decoder state.
 
     Args:
-        only: words it speaks of; none = all.
+        only: words it speaks of; none = all. states: whether tokens hold decoder states without the words.
     """
 
     kind = "captioning"
@@ -44,8 +46,12 @@ class CaptioningExpert(Expert):
     slots = {"word": (0, len(VOCABULARY))}
     phrases = ("{word}",)
 
-    def __init__(self, *, only: Sequence[str] = ()) -> None:
+    def __init__(self, *, only: Sequence[str] = (), states: bool = False) -> None:
         super().__init__()
+        self.states = states
+        if states:
+            hand_on_states(self, named=len(VOCABULARY), state=0, phrases=("{feature:name}",), only=only)
+            self.slots = {"feature": (self.width - STATE, self.width)}
         self.only = word_channels(only, VOCABULARY)
         self.trunk = Trunk()
         w1 = self.trunk.widths[1]
@@ -133,15 +139,18 @@ class CaptioningExpert(Expert):
             + F.cross_entropy(word, word_target, rare)
         )
 
-    def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
+    def found(self, pixels_B3HW: Tensor, *, states: bool) -> ExpertFeatures:
         memory, _ = self.encode_pixels(pixels_B3HW)
-        logits, states = self.say(memory)
+        logits, state = self.say(memory)
         probability = logits.softmax(-1)
         ended = (logits.argmax(-1) == 0).long().cumsum(1) > 0
-        return speaking_of(word_tokens(probability, ended, states), self.only, len(VOCABULARY))
+        found = word_tokens(probability, ended, state)
+        if states:
+            return replace(found, tokens=found.tokens[..., len(VOCABULARY) :])
+        return speaking_of(found, self.only, len(VOCABULARY))
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
-        features = self(pixels_B3HW)
+        features = self.found(pixels_B3HW, states=False)
         found = []
         for row in range(len(features.tokens)):
             keep = features.confidence[row] > 0

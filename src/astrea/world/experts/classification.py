@@ -15,23 +15,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astrea.experts.protocol import Expert, ExpertFeatures, Reading
+from astrea.experts.protocol import ExpertFeatures, Reading
 from astrea.experts.vocabulary_part import speaking_of, word_channels
+from astrea.world.experts.states import CompactExpert, hand_on_states
 from astrea.world.experts.trunk import Trunk, conv
 from astrea.world.experts.truth import SceneTruth, per_pixel
 from astrea.world.scenes.vocabulary import CONDITIONS, KINDS, WORDS
 
 GROUPS = 3
 COUNTS = 6
+STATE = 96
 STRIDE = 4
 KIND_NAMES: tuple[str, ...] = tuple(kind.name for kind in KINDS)
 
 
-class ClassificationExpert(Expert):
+class ClassificationExpert(CompactExpert):
     """Three tag tokens (the kinds in three groups, soft) and one scene token (condition, number of things, sign).
 
     Args:
-        only: words it speaks of; none = all. A token stays where its strongest word is one of them.
+        only: words it speaks of; none = all. A token stays where its strongest word is one of them. states: whether
+            there is one token with the state of the whole picture instead.
     """
 
     kind = "classification"
@@ -43,30 +46,36 @@ class ClassificationExpert(Expert):
     phrases = ("{tag} ;",)
     multi_label = ("tag",)
 
-    def __init__(self, *, only: Sequence[str] = ()) -> None:
+    def __init__(self, *, only: Sequence[str] = (), states: bool = False) -> None:
         super().__init__()
+        self.states = states
+        if states:
+            self.num_tokens = 1
+            hand_on_states(self, named=self.width - 1, state=STATE, phrases=("{feature} ;",), only=only)
         self.only = word_channels(only, self.labels[:-1])
         self.trunk = Trunk()
         _, w1, w2 = self.trunk.widths
         self.vote = nn.Sequential(conv(w1, w1), nn.Conv2d(w1, len(KINDS) + 1, 1))
-        self.scene = nn.Sequential(nn.Linear(2 * w2 + len(KINDS), 96), nn.ReLU())
-        self.scene_head = nn.Linear(96, len(CONDITIONS) + COUNTS + 1)
+        self.scene = nn.Sequential(nn.Linear(2 * w2 + len(KINDS), STATE), nn.ReLU())
+        self.scene_head = nn.Linear(STATE, len(CONDITIONS) + COUNTS + 1)
         self.sharpness = nn.Parameter(torch.zeros(len(KINDS)))
         self.offset = nn.Parameter(torch.full((len(KINDS),), -2.0))
 
-    def dense(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Votes (B, K + 1, h, w) logits (0 = nothing), tags (B, K) logits, scene (B, 5 + 6 + 1) logits."""
+    def dense(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Votes (B, K + 1, h, w) logits (0 = nothing), tags (B, K) logits, scene (B, 5 + 6 + 1) logits, and the state
+        (B, STATE) that the scene's are made of."""
         _, fine, deep = self.trunk(pixels_B3HW)
         votes = self.vote(fine)
         belief = votes.log_softmax(1)[:, 1:].flatten(2)
         # How many cells' worth of evidence: a log-sum over cells of the belief, scaled and shifted per kind.
         tags = (belief.logsumexp(-1)) * self.sharpness.exp() - self.offset
         pooled = torch.cat([deep.mean((2, 3)), deep.amax((2, 3)), belief.logsumexp(-1)], 1)
-        return votes, tags, self.scene_head(self.scene(pooled))
+        state = self.scene(pooled)
+        return votes, tags, self.scene_head(state), state
 
     def loss(self, truth: SceneTruth) -> Tensor:
         """BCE on the tags (present kinds weighted up), cross-entropies on the scene's attributes, dense warm start."""
-        votes, tags, scene = self.dense(truth.pixels_B3HW)
+        votes, tags, scene, _ = self.dense(truth.pixels_B3HW)
         target = torch.zeros_like(tags)
         b, n = truth.valid_BN.nonzero(as_tuple=True)
         target[b, truth.kind_BN[b, n]] = 1.0
@@ -82,14 +91,17 @@ class ClassificationExpert(Expert):
         weight = torch.tensor([0.3] + [1.0] * len(KINDS))
         return 10 * tag_loss + 0.3 * scene_loss + F.cross_entropy(votes, painted, weight)
 
-    def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
-        _, tags, scene = self.dense(pixels_B3HW)
+    def found(self, pixels_B3HW: Tensor, *, states: bool) -> ExpertFeatures:
+        _, tags, scene, state = self.dense(pixels_B3HW)
+        if states:
+            one_B1 = state.new_ones(len(state), 1)
+            return ExpertFeatures(torch.cat([state, one_B1], 1).unsqueeze(1), one_B1)
         condition, count, sign = scene.split([len(CONDITIONS), COUNTS, 1], 1)
         found = tag_tokens(tags.sigmoid(), condition.softmax(1), count.softmax(1), sign.sigmoid())
         return speaking_of(found, self.only, self.width - 1)
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
-        _, tags, scene = self.dense(pixels_B3HW)
+        _, tags, scene, _ = self.dense(pixels_B3HW)
         belief = tags.sigmoid()
         found = []
         for row in range(len(belief)):

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from astrea.experts.protocol import (
     ORDINALS,
     PLACE_WORDS,
-    Expert,
     ExpertFeatures,
     Reading,
     bin_labels,
@@ -29,6 +28,7 @@ from astrea.experts.protocol import (
     soft_bins,
 )
 from astrea.experts.vocabulary_part import speaking_of, word_channels
+from astrea.world.experts.states import CompactExpert, hand_on_states
 from astrea.world.experts.trunk import Trunk
 from astrea.world.experts.truth import SceneTruth
 from astrea.world.scenes.vocabulary import KINDS
@@ -38,11 +38,12 @@ STRIDE = 4
 PLACE_BINS, SPAN_BINS, SPAN_MAX = 16, 8, 0.5
 
 
-class DetectionExpert(Expert):
+class DetectionExpert(CompactExpert):
     """Up to 8 object slots: class probabilities, box in soft bins, confidence.
 
     Args:
-        threshold: belief below which a slot is empty. only: classes it speaks of; none = all.
+        threshold: belief below which a slot is empty. only: classes it speaks of; none = all. states: whether tokens
+            hold the state at an object's centre instead of class probabilities.
     """
 
     kind = "detection"
@@ -68,26 +69,30 @@ class DetectionExpert(Expert):
     }
     phrases = ("{thing} {horizontal} {vertical} ;",)
 
-    def __init__(self, *, threshold: float = 0.25, only: Sequence[str] = ()) -> None:
+    def __init__(self, *, threshold: float = 0.25, only: Sequence[str] = (), states: bool = False) -> None:
         super().__init__()
-        self.threshold = threshold
+        self.threshold, self.states = threshold, states
         self.only = word_channels(only, self.class_names)
         self.trunk = Trunk()
         channels = self.trunk.widths[1]
+        if states:
+            phrases = ("{feature:name} {horizontal} {vertical} ;",)
+            hand_on_states(self, named=len(self.class_names), state=channels, phrases=phrases, only=only)
         self.head = nn.Conv2d(channels, 1 + len(self.class_names) + 4, 1)
         # A rare positive: start the heat map at a 1 % belief, so that the focal loss is not swamped (RetinaNet).
         with torch.no_grad():
             self.head.bias[0] = -4.6  # type: ignore[index]
 
-    def dense(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Heat (B, h, w) logits, classes (B, K, h, w) logits, sides (B, 4, h, w) in shares of the canvas, >= 0."""
+    def dense(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Heat (B, h, w) logits, classes (B, K, h, w) logits, sides (B, 4, h, w) in shares of the canvas, >= 0, and the
+        state (B, C, h, w) that they are made of."""
         _, fine, _ = self.trunk(pixels_B3HW)
         heat, classes, sides = self.head(fine).split([1, len(self.class_names), 4], 1)
-        return heat.squeeze(1), classes, F.softplus(sides) * 0.1
+        return heat.squeeze(1), classes, F.softplus(sides) * 0.1, fine
 
     def loss(self, truth: SceneTruth) -> Tensor:
         """Focal heat-map loss + class cross-entropy + L1 on the sides, at the cells that hold an object's centre."""
-        heat, classes, sides = self.dense(truth.pixels_B3HW)
+        heat, classes, sides, _ = self.dense(truth.pixels_B3HW)
         _, h, w = heat.shape
         centre = (truth.box_BN4[..., :2] + truth.box_BN4[..., 2:]) / 2
         cell = (centre * h).long().clamp(0, h - 1)
@@ -113,23 +118,24 @@ class DetectionExpert(Expert):
         side_loss = F.l1_loss(sides[b, :, y, x], wanted)
         return focal + class_loss + 20 * side_loss
 
-    def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
-        heat, classes, sides = self.dense(pixels_B3HW)
+    def found(self, pixels_B3HW: Tensor, *, states: bool) -> ExpertFeatures:
+        heat, classes, sides, fine = self.dense(pixels_B3HW)
         _, h, w = heat.shape
         p = heat.sigmoid()
         peaks = p * (F.max_pool2d(p.unsqueeze(1), 3, 1, 1).squeeze(1) == p)
         score_BT, index_BT = peaks.flatten(1).topk(self.num_tokens, 1)
         y, x = index_BT // w, index_BT % w
         gather = index_BT.unsqueeze(1)
-        probability = classes.flatten(2).gather(2, gather.expand(-1, classes.shape[1], -1)).softmax(1).transpose(1, 2)
+        maps = fine if states else classes.softmax(1)
+        told = maps.flatten(2).gather(2, gather.expand(-1, maps.shape[1], -1)).transpose(1, 2)
         side = sides.flatten(2).gather(2, gather.expand(-1, 4, -1)).transpose(1, 2)
         here = torch.stack([(x + 0.5) / w, (y + 0.5) / h], -1)
         box = torch.cat([here - side[..., :2], here + side[..., 2:]], -1).clamp(0, 1)
-        found = slot_tokens(probability, box, torch.where(score_BT > self.threshold, score_BT, 0))
+        found = slot_tokens(told, box, torch.where(score_BT > self.threshold, score_BT, 0))
         return speaking_of(found, self.only, len(self.class_names))
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
-        features = self(pixels_B3HW)
+        features = self.found(pixels_B3HW, states=False)
         boxes = boxes_from_tokens(features.tokens)
         found = []
         for row in range(len(features.tokens)):
@@ -154,15 +160,19 @@ class DetectionExpert(Expert):
         return slot_tokens(probability, truth.box_BN4, truth.valid_BN.float())
 
 
-def slot_tokens(probability_BTK: Tensor, box_BT4: Tensor, confidence_BT: Tensor) -> ExpertFeatures:
-    """Spell object slots, left to right, as channels in the order of ``DetectionExpert.labels``."""
+def slot_tokens(told_BTK: Tensor, box_BT4: Tensor, confidence_BT: Tensor) -> ExpertFeatures:
+    """Spell object slots, left to right, as channels in the order of ``DetectionExpert.labels``.
+
+    Args:
+        told_BTK: class probabilities, or states.
+    """
     order = left_to_right(confidence_BT, (box_BT4[..., 0] + box_BT4[..., 2]) / 2)
-    probability_BTK, box_BT4, confidence_BT = (in_order(v, order) for v in (probability_BTK, box_BT4, confidence_BT))
+    told_BTK, box_BT4, confidence_BT = (in_order(v, order) for v in (told_BTK, box_BT4, confidence_BT))
     centre = (box_BT4[..., :2] + box_BT4[..., 2:]) / 2
     span = (box_BT4[..., 2:] - box_BT4[..., :2]) / SPAN_MAX
     tokens = torch.cat(
         [
-            probability_BTK,
+            told_BTK,
             soft_bins(centre[..., 0], PLACE_BINS),
             soft_bins(centre[..., 1], PLACE_BINS),
             soft_bins(span[..., 0], SPAN_BINS),

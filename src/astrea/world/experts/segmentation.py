@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from astrea.experts.protocol import (
     ORDINALS,
     PLACE_WORDS,
-    Expert,
     ExpertFeatures,
     Reading,
     bin_labels,
@@ -28,19 +27,22 @@ from astrea.experts.protocol import (
     soft_bins,
 )
 from astrea.experts.vocabulary_part import speaking_of, word_channels
+from astrea.world.experts.states import CompactExpert, hand_on_states
 from astrea.world.experts.trunk import Trunk, conv
 from astrea.world.experts.truth import SceneTruth, per_pixel
 from astrea.world.scenes.vocabulary import CATEGORIES, COLOURS
 
 PLACE_BINS, AREA_BINS, AREA_MAX = 16, 12, 0.12
 """Areas are coded by their square root, up to AREA_MAX of the picture."""
+STATE = 32
 
 
-class SegmentationExpert(Expert):
+class SegmentationExpert(CompactExpert):
     """Up to 8 region tokens: category, colour, centroid, visible area, occlusion, confidence.
 
     Args:
-        threshold: belief below which a region is empty. only: categories it speaks of; none = all.
+        threshold: belief below which a region is empty. only: categories it speaks of; none = all. states: whether
+            tokens hold the mean state of a region instead of its category; colours keep their names.
     """
 
     kind = "segmentation"
@@ -68,31 +70,34 @@ class SegmentationExpert(Expert):
     }
     phrases = ("{colour} {category} {horizontal} {vertical} ;",)
 
-    def __init__(self, *, threshold: float = 0.2, only: Sequence[str] = ()) -> None:
+    def __init__(self, *, threshold: float = 0.2, only: Sequence[str] = (), states: bool = False) -> None:
         super().__init__()
-        self.threshold = threshold
+        self.threshold, self.states = threshold, states
         self.only = word_channels(only, self.labels[: len(CATEGORIES)])
+        if states:
+            phrases = ("{colour} {feature:name} {horizontal} {vertical} ;",)
+            hand_on_states(self, named=len(CATEGORIES), state=STATE, phrases=phrases, only=only)
         self.trunk = Trunk()
         w0, w1, _ = self.trunk.widths
         self.lateral = nn.Conv2d(w1, w0, 1)
-        self.mix = conv(w0, 32)
-        self.head = nn.Conv2d(32, 1 + len(CATEGORIES) + len(COLOURS) + 1 + 2 + 1, 1)
+        self.mix = conv(w0, STATE)
+        self.head = nn.Conv2d(STATE, 1 + len(CATEGORIES) + len(COLOURS) + 1 + 2 + 1, 1)
         with torch.no_grad():
             self.head.bias[1 + len(CATEGORIES) + len(COLOURS)] = -4.6  # type: ignore[index]
 
     def dense(self, pixels_B3HW: Tensor) -> tuple[Tensor, ...]:
         """Per pixel at stride 2: category (B, 8, h, w; 0 = background) and colour (B, 8, h, w) logits, heat (B, h, w)
-        logits, offset to the centroid (B, 2, h, w) in shares of the canvas, occlusion (B, h, w) logits."""
+        logits, offset to the centroid (B, 2, h, w) in shares of the canvas, occlusion (B, h, w) logits, and the state
+        (B, STATE, h, w) that they are made of."""
         stem, fine, _ = self.trunk(pixels_B3HW)
         joined = stem + F.interpolate(self.lateral(fine), scale_factor=2.0, mode="bilinear")
-        category, colour, heat, offset, hidden = self.head(self.mix(joined)).split(
-            [1 + len(CATEGORIES), len(COLOURS), 1, 2, 1], 1
-        )
-        return category, colour, heat.squeeze(1), offset * 0.1, hidden.squeeze(1)
+        state = self.mix(joined)
+        category, colour, heat, offset, hidden = self.head(state).split([1 + len(CATEGORIES), len(COLOURS), 1, 2, 1], 1)
+        return category, colour, heat.squeeze(1), offset * 0.1, hidden.squeeze(1), state
 
     def loss(self, truth: SceneTruth) -> Tensor:
         """Cross-entropies per pixel (foreground weighted), focal centre loss, L1 offsets, BCE occlusion."""
-        category, colour, heat, offset, hidden = self.dense(truth.pixels_B3HW)
+        category, colour, heat, offset, hidden, _ = self.dense(truth.pixels_B3HW)
         _, h, w = heat.shape
         instances = truth.instances_BHW[:, ::2, ::2]
         target = per_pixel(truth.category_BN + 1, instances, 0)
@@ -125,9 +130,10 @@ class SegmentationExpert(Expert):
         )
         return category_loss + colour_loss + 10 * offset_loss + focal + 0.3 * hidden_loss
 
-    def regions(self, pixels_B3HW: Tensor) -> tuple[ExpertFeatures, Tensor]:
-        """Region tokens, and the region map (B, h, w) at stride 2: 0 = background, t + 1 = token t."""
-        category, colour, heat, offset, hidden = self.dense(pixels_B3HW)
+    def regions(self, pixels_B3HW: Tensor, *, states: bool) -> tuple[ExpertFeatures, Tensor]:
+        """Region tokens, with states or with categories, and the region map (B, h, w) at stride 2: 0 = background,
+        t + 1 = token t."""
+        category, colour, heat, offset, hidden, state = self.dense(pixels_B3HW)
         batch, h, w = heat.shape
         p = heat.sigmoid()
         peaks = p * (F.max_pool2d(p.unsqueeze(1), 5, 1, 2).squeeze(1) == p)
@@ -156,7 +162,7 @@ class SegmentationExpert(Expert):
         kinds = mean_of(share[:, 1:])
         sure_BT = torch.where(alive & (count > 0), score_BT, 0)
         features = region_tokens(
-            kinds / kinds.sum(-1, keepdim=True).clamp_min(1e-6),
+            mean_of(state) if states else kinds / kinds.sum(-1, keepdim=True).clamp_min(1e-6),
             mean_of(colour.softmax(1)),
             where[..., :2],
             count / (h * w),
@@ -167,11 +173,11 @@ class SegmentationExpert(Expert):
         region_map = torch.where(member.any(1), rank.gather(1, owner) + 1, 0).view(batch, h, w)
         return features, region_map
 
-    def forward(self, pixels_B3HW: Tensor) -> ExpertFeatures:
-        return speaking_of(self.regions(pixels_B3HW)[0], self.only, len(CATEGORIES))
+    def found(self, pixels_B3HW: Tensor, *, states: bool) -> ExpertFeatures:
+        return speaking_of(self.regions(pixels_B3HW, states=states)[0], self.only, len(CATEGORIES))
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
-        features, region_map = self.regions(pixels_B3HW)
+        features, region_map = self.regions(pixels_B3HW, states=False)
         found = []
         for row, map_hw in enumerate(region_map):
             h, w = map_hw.shape
@@ -207,16 +213,20 @@ class SegmentationExpert(Expert):
 
 
 def region_tokens(
-    category_BTK: Tensor, colour_BTK: Tensor, centroid_BT2: Tensor, area_BT: Tensor, hidden_BT: Tensor, sure_BT: Tensor
+    told_BTK: Tensor, colour_BTK: Tensor, centroid_BT2: Tensor, area_BT: Tensor, hidden_BT: Tensor, sure_BT: Tensor
 ) -> ExpertFeatures:
-    """Spell regions, left to right, as channels in the order of ``SegmentationExpert.labels``."""
+    """Spell regions, left to right, as channels in the order of ``SegmentationExpert.labels``.
+
+    Args:
+        told_BTK: probabilities of categories, or states.
+    """
     order = left_to_right(sure_BT, centroid_BT2[..., 0])
-    category_BTK, colour_BTK, centroid_BT2, area_BT, hidden_BT, sure_BT = (
-        in_order(values, order) for values in (category_BTK, colour_BTK, centroid_BT2, area_BT, hidden_BT, sure_BT)
+    told_BTK, colour_BTK, centroid_BT2, area_BT, hidden_BT, sure_BT = (
+        in_order(values, order) for values in (told_BTK, colour_BTK, centroid_BT2, area_BT, hidden_BT, sure_BT)
     )
     tokens = torch.cat(
         [
-            category_BTK,
+            told_BTK,
             colour_BTK,
             soft_bins(centroid_BT2[..., 0], PLACE_BINS),
             soft_bins(centroid_BT2[..., 1], PLACE_BINS),
