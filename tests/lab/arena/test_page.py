@@ -26,8 +26,8 @@ REPORTS = {
     "conflict": {"conflict": 61.3, "agreement": 88.0, "items": 140},
     "faults": {
         "clean": 80.0,
-        "late": {"a": {"loss": 4.0, "believed": 0.5}, "b": {"loss": 6.0, "believed": 0.25}},
-        "mirrored": {"b": {"loss": 1.5, "believed": None}},
+        "late": {"a": {"loss": 4.0, "conflict_loss": 7.0, "believed": 0.5}, "b": {"loss": 6.0, "conflict_loss": None, "believed": 0.25}},
+        "mirrored": {"b": {"loss": 1.5, "conflict_loss": None, "believed": None}},
     },
     "budgets": {
         "all": {"average": 80.0, "flops_share": 1.0, "seconds_share": 1.0},
@@ -386,7 +386,7 @@ def test_what_a_setting_reports(arena):
     page = ArenaPage(render({**arena, "setting": "conflict and shift"}))
     assert "Setting: conflict and shift." in page.sections["setting"]
     assert page.row("setting", "strategy astrea", 4)[1:] == ["61.3", "88.0", "140"]
-    assert page.row("setting", "strategy astrea, late", 3)[1:] == ["5.0", "38%"]
-    assert page.row("setting", "strategy astrea, mirrored", 3)[1:] == ["1.5", "–"]
+    assert page.row("setting", "strategy astrea, late", 4)[1:] == ["5.0", "7.0", "38%"]
+    assert page.row("setting", "strategy astrea, mirrored", 4)[1:] == ["1.5", "–", "–"]
     assert page.row("setting", "16/2, first k", 4)[1:] == ["41.5", "0.13", "0.19"]
     assert page.row("setting", "all", 4)[1:] == ["80.0", "1.00", "1.00"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,24 @@ def test_every_fault_is_measured_on_the_experts_that_it_concerns(run):
     assert set(found["late"]) == everyone
     assert all(0 <= row["believed"] <= 1 for kind in FAULTS for row in found[kind].values())
     json.dumps(found, allow_nan=False)
+
+
+def test_what_a_fault_costs_is_told_of_the_questions_in_conflict_too(run, monkeypatch):
+    """A model that loses exactly the questions about which experts disagree with the faulty one."""
+    items = run.encoded.sets.questions
+
+    def asked(self, encoded, masked=()):
+        split = conflict_items(items, encoded.questions, self.labels)
+        lost = split & (encoded is not whole[0])
+        tasks = np.array([item.question.task for item in items])
+        return replace(run.outcome, per_item={task: 1.0 - lost[tasks == task] for task in VQA_TASKS})
+
+    whole = [run.encoded]
+    monkeypatch.setattr(reports, "first_items", lambda encoded, tasks, count: encoded)
+    monkeypatch.setattr(reports.Measured, "asked", asked)
+    monkeypatch.setattr(reports, "FAULTS", ("half_swapped",))
+    found = REPORTS["faults"](run)["half_swapped"]
+    assert {row["conflict_loss"] for row in found.values()} == {100.0}
 
 
 def test_every_rule_is_measured_at_every_budget(run):

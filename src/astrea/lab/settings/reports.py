@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,8 @@ from astrea.recipes.recipe import Data, World
 from astrea.world.evaluation.conflict import conflict_items
 from astrea.world.evaluation.contribution import contributions
 from astrea.world.evaluation.runner import EncodedTestSets, Outcome, encode_test_sets, run_tasks
-from astrea.world.evaluation.tasks import build_test_sets
+from astrea.world.evaluation.tasks import VqaItem, build_test_sets
 from astrea.world.experts.truth import pixels_from_scenes
-from astrea.world.scenes.questions import VQA_TASKS
 
 ITEMS = 60
 """Of each task, that faults and budgets are measured on."""
@@ -62,37 +61,54 @@ class Measured:
         """The names of every expert's channels."""
         return {name: self.model.experts[name].labels for name in self.model.experts.names}
 
+    def asked(self, encoded: EncodedTestSets, masked: tuple[str, ...] = ()) -> Outcome:
+        """What becomes of the probed tasks."""
+        predictor = Predictor(self.model, self.tokenizer, masked=masked)
+        return run_tasks(predictor, encoded, PROBE_TASKS, blind=False, label="report", report=Reporter())
+
     def average(self, encoded: EncodedTestSets, masked: tuple[str, ...] = ()) -> float:
         """The average over the probed tasks."""
-        predictor = Predictor(self.model, self.tokenizer, masked=masked)
-        return run_tasks(predictor, encoded, PROBE_TASKS, blind=False, label="report", report=Reporter()).average
+        return self.asked(encoded, masked).average
 
 
 def conflict(run: Measured) -> dict[str, Any]:
     """Accuracy where two experts disagree about a word of the question or its answer, and where none do (0..100)."""
     items = run.encoded.sets.questions
     split_N = conflict_items(items, run.encoded.questions, run.labels)
+    right_N = right(run.outcome, items)
+    return {
+        "items": int(split_N.sum()),
+        "conflict": share_of(right_N, split_N),
+        "agreement": share_of(right_N, ~split_N),
+    }
+
+
+def right(outcome: Outcome, items: Sequence[VqaItem]) -> np.ndarray:
+    """How right every question was answered (N,), 0..1."""
     task_N = np.array([item.question.task for item in items])
     right_N = np.zeros(len(items))
-    for task in VQA_TASKS:
-        right_N[task_N == task] = run.outcome.per_item[task]
+    for task in set(task_N.tolist()):
+        right_N[task_N == task] = outcome.per_item[task]
+    return right_N
 
-    def mean(which_N: np.ndarray) -> float | None:
-        return 100 * float(right_N[which_N].mean()) if which_N.any() else None
 
-    return {"items": int(split_N.sum()), "conflict": mean(split_N), "agreement": mean(~split_N)}
+def share_of(right_N: np.ndarray, which_N: np.ndarray) -> float | None:
+    """The mean over some of the questions, 0..100; None where there are none."""
+    return 100 * float(right_N[which_N].mean()) if which_N.any() else None
 
 
 def faults(run: Measured) -> dict[str, Any]:
-    """What each kind of fault costs in points, and how often the faulty expert counts as reliable (0..1; None where the
+    """What each kind of fault costs in points: on average over the tasks, and on the questions about which experts
+    disagree then (None where there are none); and how often the faulty expert counts as reliable (0..1; None where the
     fusion does not judge).
 
     Returns:
-        {kind: {expert: {"loss", "believed"}}}, without the experts that a kind leaves as they are; and "clean".
+        {kind: {expert: {"loss", "conflict_loss", "conflict_items", "believed"}}}, without the experts that a kind
+        leaves as they are; and "clean".
     """
     few = first_items(run.encoded, PROBE_TASKS, ITEMS)
-    clean = run.average(few)
-    found: dict[str, Any] = {"clean": clean}
+    sound, items = run.asked(few), few.sets.questions
+    found: dict[str, Any] = {"clean": sound.average}
     for kind in FAULTS:
         found[kind] = {}
         for index, (name, labels) in enumerate(run.labels.items()):
@@ -101,8 +117,13 @@ def faults(run: Measured) -> dict[str, Any]:
                 continue
             broken = changed_test_sets(few, name, fault(kind, channels, run.seed))
             share_E = reliable_share(run.model, broken, PROBE_TASKS)
-            believed = None if share_E is None else float(share_E[index])
-            found[kind][name] = {"loss": clean - run.average(broken), "believed": believed}
+            outcome, split_N = run.asked(broken), conflict_items(items, broken.questions, run.labels)
+            found[kind][name] = {
+                "loss": sound.average - outcome.average,
+                "conflict_loss": share_of(right(sound, items) - right(outcome, items), split_N),
+                "conflict_items": int(split_N.sum()),
+                "believed": None if share_E is None else float(share_E[index]),
+            }
     return found
 
 

@@ -37,11 +37,12 @@ def faults(reports: Mapping[str, Mapping[str, Any]]) -> list[Block]:
         known = part(each, "faults")
         for kind in known:
             rows = part(known, kind).values()
-            loss, believed = (mean_of([figure(row, key) for row in rows]) for key in ("loss", "believed"))
+            keys = ("loss", "conflict_loss", "believed")
+            loss, lost, believed = (mean_of([figure(row, key) for row in rows]) for key in keys)
             if loss is not None:
-                cells = [number_cell(loss), Cell(DASH if believed is None else percent(believed))]
+                cells = [number_cell(loss), number_cell(lost), Cell(DASH if believed is None else percent(believed))]
                 lines.append(Row(f"{title_of(name)}, {words(kind)}", cells))
-    heads = ["Variant, fault", "Costs", "Believed"]
+    heads = ["Variant, fault", "Costs", "Where experts disagree", "Believed"]
     return [Table("Faults of one expert, means over experts", heads, lines, "figures fit")] if lines else []
 
 
