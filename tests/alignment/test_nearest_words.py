@@ -24,7 +24,7 @@ class Pointing(torch.nn.Module):
 
     def __init__(self, mean: torch.Tensor, vectors: torch.Tensor, words: list[int]) -> None:
         super().__init__()
-        self.told = mean + vectors[words] + 0.05
+        self.told = torch.nn.Parameter(mean + vectors[words] + 0.05)
 
     def forward(self, features_BTN: torch.Tensor) -> torch.Tensor:
         return self.told.expand(len(features_BTN), -1, -1)
@@ -63,6 +63,27 @@ def test_the_nearest_word_is_read_in_its_own_tokens(built):
         ids = spelling[word]
         assert read.tolist() == [number < len(ids) for number in range(MOST_PIECES)]
         assert torch.equal(tokens[: len(ids)], embed[ids])
+
+
+def test_what_generation_has_looked_up_serves_training_too(built):
+    """`generate` runs in inference mode, whose tensors no gradient may pass."""
+    model, _, features, _ = built
+    model.config.phrase_ids = dict(model.config.phrase_ids)  # as it is read from a file: nothing was looked up yet
+    question = torch.zeros(2, 1, model.config.text_config.hidden_size)
+    with torch.inference_mode():
+        model.fuse(features, None, question, None)
+    model.fuse(features, None, question, None).tokens.sum().backward()
+    assert not model.model.known_words().vectors.requires_grad
+
+
+def test_words_are_looked_up_again_when_the_language_model_may_have_learned(built):
+    model, _, _, _ = built
+    before = model.model.known_words()
+    assert model.model.known_words() is before
+    with torch.no_grad():
+        model.get_input_embeddings().weight[7:].add_(torch.randn(1, model.config.text_config.hidden_size))
+        model.get_input_embeddings().weight[:7].mul_(-1)
+    assert not torch.equal(model.eval().model.known_words().mean, before.mean)
 
 
 def test_a_finding_that_is_not_there_is_not_written(built):

@@ -165,8 +165,16 @@ class AstreaModel(Embedding, AstreaPreTrainedModel):
             assert ids is not None
             embedding = self.get_input_embeddings()
             words = self.config.text_config.vocab_size
-            self._known = written, known_words(ids, self.experts.names, embedding, words, self.embedding_table().device)
+            with torch.inference_mode(False):  # they are kept, and may be read next where gradients are taken
+                known = known_words(ids, self.experts.names, embedding, words, self.embedding_table().device)
+            self._known = written, known
         return self._known[1]
+
+    def train(self, mode: bool = True) -> AstreaModel:
+        """As of every module; the language model's words may have changed since they were last asked for."""
+        self._known = None
+        super().train(mode)
+        return self
 
     def believed(self, features: Features, present: Tensor | None) -> Tensor | None:
         """Which experts (N, E) may be used about each picture: of those that are there, the ones whose words the others
