@@ -40,7 +40,7 @@ def truth_in(pixels: Tensor) -> SceneTruth:
 
 
 class TrueDetection(DetectionExpert):
-    def forward(self, pixels: Tensor) -> ExpertFeatures:
+    def found(self, pixels: Tensor, *, states: bool) -> ExpertFeatures:
         return DetectionExpert.ideal(truth_in(pixels))
 
 
@@ -59,7 +59,7 @@ class WrongSegmentation(TrueSegmentation):
 
 
 class TrueClassification(ClassificationExpert):
-    def forward(self, pixels: Tensor) -> ExpertFeatures:
+    def found(self, pixels: Tensor, *, states: bool) -> ExpertFeatures:
         return ClassificationExpert.ideal(truth_in(pixels))
 
 
@@ -101,12 +101,12 @@ def test_faultless_experts_score_100_in_every_condition():
 
 def test_experts_that_see_nothing_score_0():
     class Blind(DetectionExpert):
-        def forward(self, pixels: Tensor) -> ExpertFeatures:
-            return TrueDetection.forward(self, pixels).map(torch.zeros_like)
+        def found(self, pixels: Tensor, *, states: bool) -> ExpertFeatures:
+            return TrueDetection.found(self, pixels, states=states).map(torch.zeros_like)
 
     class NoTags(ClassificationExpert):
-        def forward(self, pixels: Tensor) -> ExpertFeatures:
-            return TrueClassification.forward(self, pixels).map(torch.zeros_like)
+        def found(self, pixels: Tensor, *, states: bool) -> ExpertFeatures:
+            return TrueClassification.found(self, pixels, states=states).map(torch.zeros_like)
 
     assert judge_detection(Blind(), SCENES) == {"AP50": 0.0}
     assert judge_classification(NoTags(), SCENES)["F1"] == 0.0
@@ -165,7 +165,7 @@ def test_ap50_of_a_known_case(monkeypatch, right, wrong, ap):
     found = [(unnamed, box, sure) for box, sure in zip(boxes, right, strict=False)]
     expert = DetectionExpert()
     features = slots(*found, (unnamed, (0.0, 0.0, 0.02, 0.02), wrong))
-    monkeypatch.setattr(expert, "forward", lambda pixels: features)
+    monkeypatch.setattr(expert, "found", lambda pixels, states: features)
     assert judge_detection(expert, [scene])["AP50"] == pytest.approx(ap, abs=0.1)
 
 
@@ -177,9 +177,9 @@ def test_a_box_half_off_or_of_another_class_does_not_count(monkeypatch):
     shift = (x1 - x0) * (0.4 if x0 < 0.5 else -0.4)
     expert = DetectionExpert()
     for found in [(kind, (x0 + shift, y0, x1 + shift, y1), 0.9), ((kind + 1) % 10, (x0, y0, x1, y1), 0.9)]:
-        monkeypatch.setattr(expert, "forward", lambda pixels, found=found: slots(found))
+        monkeypatch.setattr(expert, "found", lambda pixels, states, found=found: slots(found))
         assert judge_detection(expert, [scene])["AP50"] == 0.0
-    monkeypatch.setattr(expert, "forward", lambda pixels: slots((kind, (x0, y0, x1, y1), 0.9)))
+    monkeypatch.setattr(expert, "found", lambda pixels, states: slots((kind, (x0, y0, x1, y1), 0.9)))
     assert judge_detection(expert, [scene])["AP50"] == pytest.approx(100)
 
 
@@ -200,5 +200,5 @@ def test_f1_counts_tags_over_all_pictures(monkeypatch):
     tags[20:] = 0
     kept = int(tags.sum())
     zeros = torch.zeros(len(SCENES), len(CONDITIONS)), torch.zeros(len(SCENES), 6), torch.zeros(len(SCENES), 1)
-    monkeypatch.setattr(expert, "forward", lambda pixels: tag_tokens(tags, *zeros))
+    monkeypatch.setattr(expert, "found", lambda pixels, states: tag_tokens(tags, *zeros))
     assert judge_classification(expert, SCENES)["F1"] == pytest.approx(200 * kept / (kept + told))
