@@ -21,6 +21,7 @@ from astrea.model.processing import AstreaImageProcessor
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import LanguageModel, Recipe
 from astrea.training.assembly import assemble
+from astrea.world.experts.detection import DetectionExpert
 from astrea.world.language.tiny import tiny_language_model, tiny_tokenizer
 from expert_builders import MODELS, OPTIONS, loaded, small_checkpoint
 
@@ -192,7 +193,8 @@ def test_they_cost_no_memory_to_outline(run):
     recipe, _ = run
     entries = {name: resolve(name, entry) for name, entry in recipe.experts.items()}
     declared = expert_specs(entries)
-    assert declared["detection"].__name__ == "DetectionExpert"
+    assert isinstance(declared["detection"], DetectionExpert)
+    assert all(each.is_meta for each in declared["detection"].parameters())
     assert all(parameter.is_meta for parameter in declared["detr"].parameters())
     assert declared["detr"].labels == ExpertBank(entries)["detr"].labels
 
