@@ -12,7 +12,9 @@ from astrea.world.bundled import load_bundled
 from command_line import QUESTION
 
 
-@pytest.mark.parametrize("arguments", [("ask", "shipped", "a.png", QUESTION), ("retrieve", "a", "a sun"), ("evaluate", "shipped")])
+@pytest.mark.parametrize(
+    "arguments", [("ask", "shipped", "a.png", QUESTION), ("retrieve", "a", "a sun"), ("evaluate", "shipped")]
+)
 def test_without_a_shipped_model_it_says_so(astrea, monkeypatch, tmp_path, arguments):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (8, 8)).save("a.png")

@@ -26,7 +26,10 @@ REPORTS = {
     "conflict": {"conflict": 61.3, "agreement": 88.0, "items": 140},
     "faults": {
         "clean": 80.0,
-        "late": {"a": {"loss": 4.0, "conflict_loss": 7.0, "believed": 0.5}, "b": {"loss": 6.0, "conflict_loss": None, "believed": 0.25}},
+        "late": {
+            "a": {"loss": 4.0, "conflict_loss": 7.0, "believed": 0.5},
+            "b": {"loss": 6.0, "conflict_loss": None, "believed": 0.25},
+        },
         "mirrored": {"b": {"loss": 1.5, "conflict_loss": None, "believed": None}},
     },
     "budgets": {
