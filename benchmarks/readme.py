@@ -33,6 +33,7 @@ from readme_tables import (
     reading_table,
     seen_table,
     skip_table,
+    states_table,
     ways_table,
     whole_run_table,
 )
@@ -316,6 +317,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "wall": ("arena/arena.json", wall_table),
         "curves": ("arena/arena.json", curves_line),
         "e1": ("budgets.json", budgets_table),
+        "e4": ("arena-e4/validation.json", states_table),
         "neutral_strategies": ("arena-neutral/validation.json", arena_table),
         "neutral_variants": ("arena-neutral/validation.json", variants_table),
         "fewer": ("fewer_tokens.json", fewer_tokens_table),

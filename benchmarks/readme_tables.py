@@ -26,6 +26,23 @@ def gpu_table(measured: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def states_table(arena: dict[str, Any]) -> str:
+    """Setting E4: states that alignment brought to words, states that nothing did, in the same time, and names."""
+    rows = ["| experts give | average | seeds | minus Astrea (95 %) |", "| --- | ---: | ---: | ---: |"]
+    ours, names = arena["strategies"]["astrea"]["average"], arena["ablations"]
+    unaligned = arena["equal_wall"]["unaligned"]
+    told = [
+        ("states, aligned: Astrea", ours, None),
+        (f"states, not aligned, {unaligned['steps']} steps in all", unaligned["average"], unaligned["difference"]),
+        ("names", names["with_names"], names["with_names"]["difference"]),
+    ]
+    for what, mean, apart in told:
+        deviation = "" if mean["std"] is None else f" ± {mean['std']:.1f}"
+        gap = "" if apart is None else f"{apart['mean']:+.1f} ({apart['low']:+.1f} to {apart['high']:+.1f})"
+        rows.append(f"| {what} | {mean['mean']:.1f}{deviation} | {mean['seeds']} | {gap} |")
+    return "\n".join(rows)
+
+
 def photo_table(measured: dict[str, Any]) -> str:
     """What the recipe `photo` learned of the tasks, and of things that training never shows."""
     found = measured["variants"]["photo"]
