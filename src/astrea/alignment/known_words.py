@@ -111,7 +111,6 @@ class KnownWords:
 
 
 @torch.no_grad()
-@torch.no_grad()
 def known_words(
     ids: PhraseIds, names: Sequence[str], embedding: nn.Module, words: int, device: torch.device
 ) -> KnownWords:
