@@ -5,7 +5,7 @@ before the test is looked at.
 
 MODEL is a model's folder. Questions are those of the eight tasks, and those about things of the held-out classes, in
 compositions that the test does not show.
-The file holds, by name, each task's score, their average, and the scores about new things.
+The file holds, by name, each task's score, their average, each kind of question's, and the scores about new things.
 """
 
 from __future__ import annotations
@@ -61,11 +61,12 @@ def scores(folder: Path, made: Compositions, count: int, report: Reporter) -> di
         sets, tasks = questions_about(made, kind, count)
         encoded = EncodedTestSets(sets, features_of(model.experts, made, sets.scenes), {}, {}, suite_of(made))
         answers = run_tasks(predictor, encoded, tasks, blind=False, label=f"{folder.name}, {kind}", report=report)
+        by_template = template_scores(encoded, answers, answers)
         if kind == "known":
             found["tasks"] = {task: answers.scores[task] for task in VQA_TASKS}
             found["average"] = fmean(found["tasks"].values())
+            found["templates"] = {name: row["score"] for name, row in by_template.items()}
         else:
-            by_template = template_scores(encoded, answers, answers)
             found["new"] = {name: pooled(by_template, of)["score"] for name, of in NEW_THINGS.items()}
     return found
 
