@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import (
@@ -13,10 +14,15 @@ from pydantic import (
     model_validator,
 )
 
-from astrea.recipes.part import Part
+from astrea.recipes.part import BadKey, Part
 
-SHIFT = ("clean", "test_clean", "test_pairs")
-"""Keys of `World` that are not written where they are off."""
+USUAL: Mapping[str, Any] = {
+    "min_objects": 1, "object_canvas": None, "clean": None, "test_clean": None, "test_pairs": 0.0,
+}  # fmt: skip
+"""Keys of `World` that are of the drawn one and are not written where they are off, and what they are then."""
+
+MOST_OBJECTS = 8
+"""In a picture of one `World.object_canvas`; one of four times the area has room for four times as many."""
 
 
 class World(Part):
@@ -26,7 +32,13 @@ class World(Part):
     kind: str = Field("drawn", description='"drawn", a name that a package registered, or "module:Class"')
     canvas: int = Field(64, ge=48, le=512, multiple_of=8)
     difficulty: float = Field(0.5, ge=0, le=1)
-    max_objects: int = Field(6, ge=1, le=8)
+    max_objects: int = Field(
+        6, ge=1, le=40, description="pictograms in a picture; more than 8 need an object_canvas that leaves room"
+    )
+    min_objects: int = Field(1, ge=1, le=40, description="fewest pictograms, as far as there is room")
+    object_canvas: int | None = Field(
+        None, ge=48, le=512, description="pictograms and print are as large as on a canvas of this side; null = canvas"
+    )
     seed: int = 0
     clean: float | None = Field(
         None, ge=0, lt=1, description="share of pictures without night, blur, noise and clutter; null = 0.44"
@@ -39,20 +51,33 @@ class World(Part):
 
     @model_validator(mode="after")
     def _settings_are_of_its_kind(self) -> World:
-        drawn_only = {"difficulty", "max_objects", *SHIFT} & self.model_fields_set
+        drawn_only = {"difficulty", "max_objects", *USUAL} & self.model_fields_set
         if self.kind != "drawn" and drawn_only:
             raise ValueError(f"{min(drawn_only)} is of the drawn world; settings of {self.kind!r} stand in options")
         if self.kind == "drawn" and self.options:
             raise ValueError(f"{min(self.options)!r} is no setting of the drawn world")
         return self
 
+    @model_validator(mode="after")
+    def _has_room(self) -> World:
+        unit = self.object_canvas or self.canvas
+        if unit > self.canvas:
+            raise BadKey(("object_canvas",), f"pictograms of a canvas of {unit} pixels on one of {self.canvas}")
+        most = MOST_OBJECTS * (self.canvas // unit) ** 2
+        if self.max_objects > most:
+            raise BadKey(
+                ("max_objects",), f"there is room for {most} pictograms; a smaller object_canvas makes them smaller"
+            )
+        if self.min_objects > self.max_objects:
+            raise BadKey(("min_objects",), f"more than max_objects, which is {self.max_objects}")
+        return self
+
     @model_serializer(mode="wrap")
     def _without_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # The drawn world's settings are compared with, and hashed like, those from before there were others.
-        own = ("kind", "options") if self.kind == "drawn" else ("difficulty", "max_objects", *SHIFT)
-        off = dict.fromkeys(SHIFT, None) | {"test_pairs": 0.0}
+        own = ("kind", "options") if self.kind == "drawn" else ("difficulty", "max_objects", *USUAL)
         found = {key: value for key, value in dump(self).items() if key not in own}
-        return {key: value for key, value in found.items() if key not in off or value != off[key]}
+        return {key: value for key, value in found.items() if key not in USUAL or value != USUAL[key]}
 
 
 class TrainFile(Part):

@@ -72,6 +72,8 @@ def scene_at(split: str, index: int, world: World) -> Scene:
         canvas=world.canvas,
         difficulty=world.difficulty,
         max_objects=world.max_objects,
+        min_objects=world.min_objects,
+        object_canvas=world.object_canvas,
         clean=world.test_clean if tested and world.test_clean is not None else world.clean,
         pairs=world.test_pairs if tested else 0.0,
     )
@@ -149,6 +151,8 @@ def these_scenes(scenes: list[Scene]) -> dict[str, Any]:
     said = repr(scenes)
     if any(seconds := [scene.spec.second for scene in scenes]):
         said += repr(seconds)
+    if any(sizes := [scene.spec.object_canvas for scene in scenes]):
+        said += f"objects {sizes}"
     return {"scenes": hashlib.sha256(said.encode()).hexdigest()}
 
 

@@ -16,6 +16,7 @@ from astrea.world.scenes.scene import Scene
 from astrea.world.scenes.vocabulary import CATEGORY_OF, WORDS
 
 MAX_OBJECTS = 8
+"""That there is always room for; a batch in which a picture holds more has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,10 @@ def collate_truth(scenes: Sequence[Scene]) -> SceneTruth:
     """Stack the truth of scenes drawn on canvases of one size."""
     batch = len(scenes)
     canvas = scenes[0].image.shape[0]
-    ints = np.zeros((batch, MAX_OBJECTS, 3), np.int64)
-    floats = np.zeros((batch, MAX_OBJECTS, 8), np.float32)
-    valid = np.zeros((batch, MAX_OBJECTS), bool)
+    most = max(MAX_OBJECTS, *(len(scene.objects) for scene in scenes))
+    ints = np.zeros((batch, most, 3), np.int64)
+    floats = np.zeros((batch, most, 8), np.float32)
+    valid = np.zeros((batch, most), bool)
     word_box = np.zeros((batch, 4), np.float32)
     for b, scene in enumerate(scenes):
         for n, item in enumerate(scene.objects):

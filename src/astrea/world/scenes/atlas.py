@@ -37,7 +37,7 @@ class Sprite:
 
     mask: (h, w) bool, the glyph's own pixels. ink: (h + 2, w + 2, 1) int32 coverage 0..256 with a rim of one pixel.
     keep: as ink, the share of 256 of the background that stays once rim and ink are laid on it.
-    bits, area: the mask as rows of one long integer (for a canvas of that width), and its pixel count.
+    bits, area: the mask as rows of one long integer (for one width of the canvas), and its pixel count.
     """
 
     mask: np.ndarray
@@ -100,8 +100,12 @@ def side_of(size: int, canvas: int) -> int:
 
 
 @cache
-def sprite(kind: int, size: int, canvas: int) -> Sprite:
-    """KINDS[kind] at SIZES[size] for a canvas of that many pixels."""
+def sprite(kind: int, size: int, canvas: int, row: int = 0) -> Sprite:
+    """KINDS[kind] at SIZES[size] for a canvas of that many pixels.
+
+    Args:
+        row: pixels of a row of ``bits``, where the canvas that it is laid on is another one; 0 = ``canvas``.
+    """
     master = _masters()[kind]
     side, longest = side_of(size, canvas), max(master.shape)
     height, width = (max(1, (length * side + longest // 2) // longest) for length in master.shape)
@@ -113,7 +117,7 @@ def sprite(kind: int, size: int, canvas: int) -> Sprite:
     rim = np.pad(ink, 1)
     rim = np.max([rim[y : y + ink.shape[0], x : x + ink.shape[1]] for y in range(3) for x in range(3)], axis=0)
     keep = (255 - ink) * (255 - rim * _OUTLINE // 255) // 255
-    bits = sum(1 << (int(y) * canvas + int(x)) for y, x in zip(*np.nonzero(mask), strict=True))
+    bits = sum(1 << (int(y) * (row or canvas) + int(x)) for y, x in zip(*np.nonzero(mask), strict=True))
     return Sprite(mask, _frozen(ink), _frozen(keep), bits, int(mask.sum()))
 
 

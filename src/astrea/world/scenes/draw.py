@@ -57,6 +57,8 @@ def split_scene(
     canvas: int = 64,
     difficulty: float = 0.5,
     max_objects: int = 6,
+    min_objects: int = 1,
+    object_canvas: int | None = None,
     clean: float | None = None,
     pairs: float = 0.0,
 ) -> Scene:
@@ -68,6 +70,8 @@ def split_scene(
         require_novel=split == "novel",
         difficulty=difficulty,
         max_objects=max_objects,
+        min_objects=min_objects,
+        object_canvas=object_canvas,
         clean=clean,
         pairs=pairs,
     )
@@ -80,6 +84,8 @@ def make_scene(
     require_novel: bool = False,
     difficulty: float = 0.5,
     max_objects: int = 6,
+    min_objects: int = 1,
+    object_canvas: int | None = None,
     clean: float | None = None,
     pairs: float = 0.0,
 ) -> Scene:
@@ -91,6 +97,8 @@ def make_scene(
             require_novel=require_novel,
             difficulty=difficulty,
             max_objects=max_objects,
+            min_objects=min_objects,
+            object_canvas=object_canvas,
             clean=clean,
             pairs=pairs,
         )
@@ -104,18 +112,18 @@ def draw_scene(spec: SceneSpec) -> Scene:
     # keeps its background, lighting and noise.
     rng = Random(2 * spec.seed + 1)
     percent = difficulty_of(spec)
-    image = _background(rng, canvas)
+    image = _background(rng, canvas, spec.sized_for)
     if "clutter" in conditions:
-        _lay_clutter(image, rng, 140 + percent * 2, dense=True)
+        _lay_clutter(image, rng, spec.sized_for, 140 + percent * 2, dense=True)
     instances = np.zeros((canvas, canvas), dtype=np.uint8)
     boxes = [_lay_object(image, instances, spec, index, below(rng, 41)) for index in range(len(spec.objects))]
     word_box = _lay_word(image, instances, spec)
     if "clutter" in conditions:
-        _lay_clutter(image, rng, 140 + percent * 2, dense=False)
+        _lay_clutter(image, rng, spec.sized_for, 140 + percent * 2, dense=False)
     if "night" in conditions:
         image = _night(image, rng, percent)
     if "blur" in conditions:
-        image = _blur(image, canvas * (100 + 2 * percent) // 6400)
+        image = _blur(image, spec.sized_for * (100 + 2 * percent) // 6400)
     if "noise" in conditions:
         image += (_cut(noise(canvas), rng, canvas) * (56 + percent * 2 // 3)) >> 8
     np.clip(image, 0, 255, out=image)
@@ -130,9 +138,9 @@ def draw_scene(spec: SceneSpec) -> Scene:
     )
 
 
-def _background(rng: Random, canvas: int) -> np.ndarray:
+def _background(rng: Random, canvas: int, unit: int) -> np.ndarray:
     """Two muted colours mixed by a pattern: (canvas, canvas, 3) int32."""
-    pattern = patterns(canvas)[below(rng, PATTERNS)]
+    pattern = patterns(canvas, unit)[below(rng, PATTERNS)]
     turn = below(rng, 8)
     if turn & 1:
         pattern = pattern[::-1]
@@ -152,7 +160,7 @@ def _lay_object(
 ) -> tuple[int, int, int, int]:
     """Blend object ``index`` into the picture and the instance map; returns its box."""
     item, canvas = spec.objects[index], spec.canvas
-    shape = sprite(item.kind, item.size, canvas)
+    shape = sprite(item.kind, item.size, spec.sized_for)
     box = item.x, item.y, item.x + shape.width, item.y + shape.height
     if item.x < 0 or item.y < 0 or max(box) > canvas:
         raise ValueError(f"object {index} with box {box} lies outside the canvas of {canvas} pixels")
@@ -190,10 +198,10 @@ def _lay_word(image: np.ndarray, instances: np.ndarray, spec: SceneSpec) -> tupl
     """Lay the word plate on top; returns its box."""
     if spec.word is None:
         return None
-    (x, y), (width, height) = spec.word_xy, plate_size(spec.word, spec.canvas)
+    (x, y), (width, height) = spec.word_xy, plate_size(spec.word, spec.sized_for)
     if x < 0 or y < 0 or x + width > spec.canvas or y + height > spec.canvas:
         raise ValueError(f"the word plate at {spec.word_xy} lies outside the canvas of {spec.canvas} pixels")
-    image[y : y + height, x : x + width] = _plate(spec.word, spec.canvas)
+    image[y : y + height, x : x + width] = _plate(spec.word, spec.sized_for)
     instances[y : y + height, x : x + width] = PLATE
     return x, y, x + width, y + height
 
@@ -204,10 +212,10 @@ def _cut(bank: np.ndarray, rng: Random, canvas: int) -> np.ndarray:
     return bank[top : top + canvas, left : left + canvas]
 
 
-def _lay_clutter(image: np.ndarray, rng: Random, strength: int, *, dense: bool) -> None:
+def _lay_clutter(image: np.ndarray, rng: Random, unit: int, strength: int, *, dense: bool) -> None:
     """Blend distracting strokes and fragments into the picture; ``strength`` of 256 scales their opacity."""
     canvas = image.shape[0]
-    colours, opacity = clutter(canvas, dense)
+    colours, opacity = clutter(canvas, unit, dense)
     layer = below(rng, CLUTTER_LAYERS)
     top, left = below(rng, canvas + 1), below(rng, canvas + 1)
     window = (layer, slice(top, top + canvas), slice(left, left + canvas))
@@ -256,7 +264,7 @@ def _truth(spec: SceneSpec, instances: np.ndarray, boxes: list[tuple[int, int, i
     sums_y = np.bincount(flat, weights=ys, minlength=length).tolist()
     objects = []
     for index, (item, box) in enumerate(zip(spec.objects, boxes, strict=True), start=1):
-        own, area = sprite(item.kind, item.size, spec.canvas).area, areas[index]
+        own, area = sprite(item.kind, item.size, spec.sized_for).area, areas[index]
         centroid = (
             (sums_x[index] / area, sums_y[index] / area)
             if area  # wholly hidden, which no planned scene has: the middle of where it would be

@@ -39,28 +39,37 @@ def plan_scene(
     require_novel: bool = False,
     difficulty: float = 0.5,
     max_objects: int = 6,
+    min_objects: int = 1,
+    object_canvas: int | None = None,
     clean: float | None = None,
     pairs: float = 0.0,
 ) -> SceneSpec:
-    """Plan the scene of this seed: 1 to ``max_objects`` pictograms, perhaps a word, and a condition.
+    """Plan the scene of this seed: ``min_objects`` to ``max_objects`` pictograms (fewer where there is no room for
+    more), perhaps a word, and a condition.
 
     canvas: side in pixels, at least 48. allow_novel: False keeps out every held-out kind x colour pair (`is_novel`),
     True or None does not care. require_novel: make at least one object such a pair (overrides ``allow_novel``).
     difficulty: 0..1, how strong night, blur, noise and clutter are; their shares stay. It is kept, in whole per cent,
     in the low bits of the plan's own ``seed``, since the plan alone must be enough to draw the scene. clean: share of
     scenes without any of them; None = `CLEAN_SHARE`. pairs: share of the others in which two hold at once.
+    object_canvas: side in pixels of the canvas, at most this one's, that pictograms and print are sized for; None =
+    this one's.
+
+    Raises:
+        ValueError: a value out of range.
     """
-    if canvas < 48 or max_objects < 1 or not 0 <= difficulty <= 1:
+    unit = canvas if object_canvas is None else object_canvas
+    if not 48 <= unit <= canvas or not 1 <= min_objects <= max_objects or not 0 <= difficulty <= 1:
         raise ValueError(
-            f"a scene needs canvas >= 48, max_objects >= 1 and difficulty in 0..1, "
-            f"not canvas={canvas}, max_objects={max_objects}, difficulty={difficulty}"
+            f"a scene needs canvas >= object_canvas >= 48, max_objects >= min_objects >= 1 and difficulty in 0..1, not "
+            f"{canvas=}, {object_canvas=}, {max_objects=}, {min_objects=}, {difficulty=}"
         )
     rng = Random(seed)
-    looks = _plan_looks(rng, max_objects, novel=require_novel or allow_novel is not False)
+    looks = _plan_looks(rng, min_objects, max_objects, novel=require_novel or allow_novel is not False)
     word = WORDS[below(rng, len(WORDS))] if rng.random() < WORD_SHARE else None
-    width, height = plate_size(word, canvas)
+    width, height = plate_size(word, unit)
     word_xy = (below(rng, canvas - width + 1), below(rng, canvas - height + 1)) if word else (0, 0)
-    objects = _place(rng, looks, canvas, (*word_xy, width, height))
+    objects = _place(rng, looks, _Board(canvas, (*word_xy, width, height), unit))
     if require_novel and not any(is_novel(item.kind, item.colour) for item in objects):
         chosen = below(rng, len(objects))
         objects[chosen] = replace(objects[chosen], colour=novel_colour(objects[chosen].kind))
@@ -71,7 +80,8 @@ def plan_scene(
     if condition and pairs and rng.random() < pairs:
         second = 1 + (condition + below(rng, others - 1)) % others
     own_seed = seed * _DIFFICULTY_STEPS + (round(difficulty * 100) - _DEFAULT_DIFFICULTY) % _DIFFICULTY_STEPS
-    return SceneSpec(own_seed, canvas, tuple(objects), word, word_xy, condition, second)
+    other = 0 if unit == canvas else unit
+    return SceneSpec(own_seed, canvas, tuple(objects), word, word_xy, condition, second, other)
 
 
 def difficulty_of(spec: SceneSpec) -> int:
@@ -105,9 +115,10 @@ def _pick(rng: Random, weights: Sequence[float]) -> int:
     return len(weights) - 1
 
 
-def _plan_looks(rng: Random, max_objects: int, *, novel: bool) -> list[tuple[int, int, int]]:
+def _plan_looks(rng: Random, min_objects: int, max_objects: int, *, novel: bool) -> list[tuple[int, int, int]]:
     """(kind, colour, size) of each object. Repeats are wanted, or counting questions would all be about one."""
     weights = [_COUNT_WEIGHTS[index] if index < len(_COUNT_WEIGHTS) else 1 for index in range(max_objects)]
+    weights[: min_objects - 1] = [0] * (min_objects - 1)
     theme = below(rng, 5)  # what most objects share with the first: 0 kind, 1 colour, 2 category, 3 and 4 nothing
     looks: list[tuple[int, int, int]] = []
     for _ in range(1 + _pick(rng, weights)):
@@ -133,8 +144,8 @@ def _plan_looks(rng: Random, max_objects: int, *, novel: bool) -> list[tuple[int
 class _Board:
     """What lies where so far: boxes, and on bit boards the pixels that are still in sight."""
 
-    def __init__(self, canvas: int, plate: tuple[int, int, int, int]) -> None:
-        self.canvas = canvas
+    def __init__(self, canvas: int, plate: tuple[int, int, int, int], unit: int) -> None:
+        self.canvas, self.unit = canvas, unit
         self.boxes: list[tuple[int, int, int, int]] = []
         self.seen: list[int] = []
         self.own: list[int] = []
@@ -143,7 +154,7 @@ class _Board:
 
     def add(self, kind: int, size: int, x: int, y: int, *, most_overlap: float = 1.0) -> bool:
         """Lay a pictogram on top with its box's corner at (x, y), unless it would hide too much or be hidden."""
-        shape = sprite(kind, size, self.canvas)
+        shape = sprite(kind, size, self.unit, self.canvas)
         width, height = shape.width, shape.height
         if x < 0 or y < 0 or x + width > self.canvas or y + height > self.canvas:
             return False
@@ -165,26 +176,25 @@ class _Board:
         return True
 
 
-def _place(
-    rng: Random, looks: list[tuple[int, int, int]], canvas: int, plate: tuple[int, int, int, int]
-) -> list[ObjectSpec]:
-    """Find a place for each object, at last as a small one; what fits nowhere is left out (never the first)."""
-    board = _Board(canvas, plate)
+def _place(rng: Random, looks: list[tuple[int, int, int]], board: _Board) -> list[ObjectSpec]:
+    """Find a place for each object on the empty board, at last as a small one; what fits nowhere is left out (never the
+    first)."""
+    canvas, unit = board.canvas, board.unit
     placed: list[ObjectSpec] = []
     for kind, colour, size in looks:
         for attempt in range(_TRIES):
             if attempt == _TRIES // 2:
                 size = 0
-            shape = sprite(kind, size, canvas)
+            shape = sprite(kind, size, unit)
             x, y = below(rng, canvas - shape.width + 1), below(rng, canvas - shape.height + 1)
             if board.add(kind, size, x, y, most_overlap=_MAX_BOX_OVERLAP):
                 placed.append(ObjectSpec(kind, colour, size, x, y))
                 break
     if not placed:  # a wide plate in the middle of a small canvas; a corner always has room beside or above it
         kind, colour, _ = looks[0]
-        shape = sprite(kind, 0, canvas)
+        shape = sprite(kind, 0, unit)
         corners = [(x, y) for y in (0, canvas - shape.height) for x in (0, canvas - shape.width)]
-        x, y = next(((x, y) for x, y in corners if _Board(canvas, plate).add(kind, 0, x, y)), corners[0])
+        x, y = next(((x, y) for x, y in corners if board.add(kind, 0, x, y)), corners[0])
         placed.append(ObjectSpec(kind, colour, 0, x, y))
     return placed
 
@@ -210,21 +220,22 @@ def _with(spec: SceneSpec, changed: dict[int, ObjectSpec]) -> SceneSpec:
 
 def _fits(spec: SceneSpec) -> bool:
     """Whether every object lies inside the canvas and stays well in sight."""
-    board = _Board(spec.canvas, (*spec.word_xy, *plate_size(spec.word, spec.canvas)))
+    plate = (*spec.word_xy, *plate_size(spec.word, spec.sized_for))
+    board = _Board(spec.canvas, plate, spec.sized_for)
     return all(board.add(item.kind, item.size, item.x, item.y, most_overlap=0.6) for item in spec.objects)
 
 
-def _centre(item: ObjectSpec, canvas: int) -> tuple[int, int]:
+def _centre(item: ObjectSpec, unit: int) -> tuple[int, int]:
     """Twice the centre of an object's box, in pixels (twice, to stay whole)."""
-    shape = sprite(item.kind, item.size, canvas)
+    shape = sprite(item.kind, item.size, unit)
     return 2 * item.x + shape.width, 2 * item.y + shape.height
 
 
-def _at(item: ObjectSpec, centre: tuple[int, int], canvas: int) -> ObjectSpec:
+def _at(item: ObjectSpec, centre: tuple[int, int], spec: SceneSpec) -> ObjectSpec:
     """The object moved so that twice its box's centre is ``centre``, pushed inside the canvas where it stands out."""
-    shape = sprite(item.kind, item.size, canvas)
-    x = min(max((centre[0] - shape.width) // 2, 0), canvas - shape.width)
-    y = min(max((centre[1] - shape.height) // 2, 0), canvas - shape.height)
+    shape = sprite(item.kind, item.size, spec.sized_for)
+    x = min(max((centre[0] - shape.width) // 2, 0), spec.canvas - shape.width)
+    y = min(max((centre[1] - shape.height) // 2, 0), spec.canvas - shape.height)
     return replace(item, x=x, y=y)
 
 
@@ -241,7 +252,7 @@ def _swap_kind(spec: SceneSpec, rng: Random) -> SceneSpec | None:
         item = spec.objects[index]
         if kind == item.kind or is_novel(kind, item.colour):
             continue
-        swapped = _with(spec, {index: _at(replace(item, kind=kind), _centre(item, spec.canvas), spec.canvas)})
+        swapped = _with(spec, {index: _at(replace(item, kind=kind), _centre(item, spec.sized_for), spec)})
         if _fits(swapped):
             return swapped
     return None
@@ -255,17 +266,17 @@ def _swap_place(spec: SceneSpec, rng: Random) -> SceneSpec | None:
         mover, anchor = spec.objects[first], spec.objects[second]
         if (mover.kind, mover.colour) == (anchor.kind, anchor.colour):
             continue
-        (x, y), (anchor_x, anchor_y) = _centre(mover, spec.canvas), _centre(anchor, spec.canvas)
+        (x, y), (anchor_x, anchor_y) = _centre(mover, spec.sized_for), _centre(anchor, spec.sized_for)
         if max(abs(x - anchor_x), abs(y - anchor_y)) < clear:
             continue
         mirrored = (2 * anchor_x - x, y) if abs(x - anchor_x) > abs(y - anchor_y) else (x, 2 * anchor_y - y)
         for swapped in (
-            _with(spec, {first: _at(mover, mirrored, spec.canvas)}),
+            _with(spec, {first: _at(mover, mirrored, spec)}),
             _with(
                 spec,
                 {
-                    first: _at(mover, (anchor_x, anchor_y), spec.canvas),
-                    second: _at(anchor, (x, y), spec.canvas),
+                    first: _at(mover, (anchor_x, anchor_y), spec),
+                    second: _at(anchor, (x, y), spec),
                 },
             ),
         ):
@@ -278,7 +289,7 @@ def _turned(before: SceneSpec, after: SceneSpec, first: int, second: int, clear:
     """Whether a clear left/right or above/below of two objects has become its clear opposite."""
     for axis in range(2):
         gaps = [
-            _centre(spec.objects[first], spec.canvas)[axis] - _centre(spec.objects[second], spec.canvas)[axis]
+            _centre(spec.objects[first], spec.sized_for)[axis] - _centre(spec.objects[second], spec.sized_for)[axis]
             for spec in (before, after)
         ]
         if min(map(abs, gaps)) >= clear and gaps[0] * gaps[1] < 0:

@@ -22,7 +22,8 @@ class ObjectSpec:
 class SceneSpec:
     """Everything needed to draw a scene again. Later objects cover earlier ones; the word plate lies on top.
 
-    condition: an index into CONDITIONS. second: one more that holds at the same time; 0 = none.
+    condition: an index into CONDITIONS. second: one more that holds at the same time; 0 = none. object_canvas: side in
+    pixels of the canvas that pictograms and print are sized for; 0 = this one.
     """
 
     seed: int
@@ -32,6 +33,12 @@ class SceneSpec:
     word_xy: tuple[int, int]
     condition: int
     second: int = field(default=0, repr=False)
+    object_canvas: int = field(default=0, repr=False)
+
+    @property
+    def sized_for(self) -> int:
+        """Side in pixels of the canvas that pictograms and print are sized for."""
+        return self.object_canvas or self.canvas
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Banks of surfaces that scenes are painted with: background patterns, noise and clutter.
 
 Each bank is made once per canvas size, by integer arithmetic from a fixed key, and then cut at random offsets: that is
-what makes drawing fast and the same on every platform.
+what makes drawing fast and the same on every platform. Figures are as large as those of a canvas of ``unit`` pixels, so
+that a larger canvas with pictograms of the same size has more of them, not larger ones.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ def _blotches(key: str, canvas: int, cells: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def patterns(canvas: int) -> np.ndarray:
+def patterns(canvas: int, unit: int) -> np.ndarray:
     """Background patterns: (PATTERNS, canvas, canvas, 1) int32 0..255, gradients, stripes, checks, rings and spots."""
     rng = Random(20240601)
     ys, xs = np.mgrid[0:canvas, 0:canvas].astype(np.int32)
     bank = np.empty((PATTERNS, canvas, canvas, 1), dtype=np.int32)
     for index in range(PATTERNS):
         slope_x, slope_y = 1 + below(rng, 4), below(rng, 9) - 4
-        period = canvas * (4 + below(rng, 14)) // 64
+        period = unit * (4 + below(rng, 14)) // 64
         along = slope_x * xs + slope_y * ys
         gradient = (along - along.min()) * 255 // int(np.ptp(along))
         centre_x, centre_y = below(rng, canvas), below(rng, canvas)
@@ -64,8 +65,8 @@ def patterns(canvas: int) -> np.ndarray:
             _triangle(along, period * (slope_x + abs(slope_y)) // 2),
             _triangle(xs, 2 * period) // 2 + _triangle(ys, 2 * period) // 2,
             _triangle(((xs - centre_x) ** 2 + (ys - centre_y) ** 2) // canvas, period),
-            _blotches(f"coarse {index}", canvas, 3 + below(rng, 4)),
-            _blotches(f"fine {index}", canvas, 9 + below(rng, 8)),
+            _blotches(f"coarse {index}", canvas, (3 + below(rng, 4)) * canvas // unit),
+            _blotches(f"fine {index}", canvas, (9 + below(rng, 8)) * canvas // unit),
         )[index % 6]
         speckle = _bytes(f"speckle {index}", canvas, canvas)
         bank[index, :, :, 0] = (figure * 6 + gradient * 4 + speckle * (1 + below(rng, 3))) // 13
@@ -83,7 +84,7 @@ def noise(canvas: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def clutter(canvas: int, dense: bool) -> tuple[np.ndarray, np.ndarray]:
+def clutter(canvas: int, unit: int, dense: bool) -> tuple[np.ndarray, np.ndarray]:
     """Strokes and glyph fragments to cut canvases from.
 
     Returns colours (CLUTTER_LAYERS, 2 * canvas, 2 * canvas, 3) and opacity (..., 1), both int32 0..255. The dense
@@ -94,13 +95,13 @@ def clutter(canvas: int, dense: bool) -> tuple[np.ndarray, np.ndarray]:
     colours = np.zeros((CLUTTER_LAYERS, side, side, 3), dtype=np.int32)
     opacity = np.zeros((CLUTTER_LAYERS, side, side, 1), dtype=np.int32)
     for layer in range(CLUTTER_LAYERS):
-        for _ in range(230 if dense else 84):
+        for _ in range((230 if dense else 84) * canvas**2 // unit**2):
             rgb = np.array(COLOUR_RGB[below(rng, len(COLOUR_RGB))]) * (120 + below(rng, 110)) // 256
             strength = (70 if dense else 130) + below(rng, 90)
             if dense and rng.random() < 0.6:
-                rows, columns, cover = _fragment(rng, canvas)
+                rows, columns, cover = _fragment(rng, unit)
             else:
-                rows, columns, cover = _stroke(rng, canvas, 12 if dense else 7)
+                rows, columns, cover = _stroke(rng, unit, 12 if dense else 7)
             rows, columns = (rows + below(rng, side)) % side, (columns + below(rng, side)) % side
             colours[layer, rows, columns] = rgb
             opacity[layer, rows, columns, 0] = cover * strength // 256
