@@ -19,6 +19,7 @@ from astrea.world.experts.captioning import CaptioningExpert
 from astrea.world.experts.classification import ClassificationExpert
 from astrea.world.experts.detection import NAMED, DetectionExpert, boxes_from_tokens
 from astrea.world.experts.segmentation import SegmentationExpert
+from astrea.world.experts.slots import SlotExpert
 from astrea.world.experts.states import CompactExpert
 from astrea.world.experts.truth import collate_truth, per_pixel, pixels_from_scenes
 from astrea.world.scenes.captions import short_caption
@@ -55,7 +56,8 @@ def judge_detection(expert: Expert, scenes: Sequence[Scene]) -> Scores:
     truth: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     features = expert_features(expert, scenes)
-    boxes = boxes_from_tokens(features.tokens) * size
+    assert isinstance(expert, SlotExpert)
+    boxes = boxes_from_tokens(features.tokens, zoom=expert.zoom(size)) * size
     for image, scene in enumerate(scenes):
         for item in scene.objects:
             if item.area:

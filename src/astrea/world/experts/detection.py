@@ -24,11 +24,11 @@ from astrea.experts.protocol import (
     in_order,
     left_to_right,
     place_words,
-    ranks,
     soft_bins,
 )
 from astrea.experts.vocabulary_part import speaking_of, word_channels
-from astrea.world.experts.states import CompactExpert, hand_on_states
+from astrea.world.experts.slots import USUAL_SLOTS, SlotExpert, named_ranks
+from astrea.world.experts.states import hand_on_states
 from astrea.world.experts.trunk import Trunk
 from astrea.world.experts.truth import SceneTruth
 from astrea.world.scenes.vocabulary import KINDS
@@ -38,17 +38,18 @@ STRIDE = 4
 PLACE_BINS, SPAN_BINS, SPAN_MAX = 16, 8, 0.5
 
 
-class DetectionExpert(CompactExpert):
-    """Up to 8 object slots: class probabilities, box in soft bins, confidence.
+class DetectionExpert(SlotExpert):
+    """Up to 8 object slots, or as many as ``slots`` says: class probabilities, box in soft bins, confidence.
 
     Args:
         threshold: belief below which a slot is empty. only: classes it speaks of; none = all. states: whether tokens
-            hold the state at an object's centre instead of class probabilities.
+            hold the state at an object's centre instead of class probabilities. slots: 1 to 64. trained_at: side in
+            pixels of the pictures of training, where those it looks at are larger and things are not; widths and heights
+            are then told in shares of such a picture. None = pictures are of one size.
     """
 
     kind = "detection"
     weak_conditions: ClassVar[tuple[str, ...]] = ("night", "blur")
-    num_tokens = 8
     class_names: ClassVar[tuple[str, ...]] = (*(KINDS[i].name for i in NAMED), "object")
     labels = (
         *class_names,
@@ -69,9 +70,18 @@ class DetectionExpert(CompactExpert):
     }
     phrases = ("{thing} {horizontal} {vertical} ;",)
 
-    def __init__(self, *, threshold: float = 0.25, only: Sequence[str] = (), states: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.25,
+        only: Sequence[str] = (),
+        states: bool = False,
+        slots: int = USUAL_SLOTS,
+        trained_at: int | None = None,
+    ) -> None:
         super().__init__()
         self.threshold, self.states = threshold, states
+        self.take_options(slots, trained_at)
         self.only = word_channels(only, self.class_names)
         self.trunk = Trunk()
         channels = self.trunk.widths[1]
@@ -88,7 +98,7 @@ class DetectionExpert(CompactExpert):
         state (B, C, h, w) that they are made of."""
         _, fine, _ = self.trunk(pixels_B3HW)
         heat, classes, sides = self.head(fine).split([1, len(self.class_names), 4], 1)
-        return heat.squeeze(1), classes, F.softplus(sides) * 0.1, fine
+        return heat.squeeze(1), classes, F.softplus(sides) * 0.1 / self.zoom(pixels_B3HW.shape[-1]), fine
 
     def loss(self, truth: SceneTruth) -> Tensor:
         """Focal heat-map loss + class cross-entropy + L1 on the sides, at the cells that hold an object's centre."""
@@ -131,12 +141,13 @@ class DetectionExpert(CompactExpert):
         side = sides.flatten(2).gather(2, gather.expand(-1, 4, -1)).transpose(1, 2)
         here = torch.stack([(x + 0.5) / w, (y + 0.5) / h], -1)
         box = torch.cat([here - side[..., :2], here + side[..., 2:]], -1).clamp(0, 1)
-        found = slot_tokens(told, box, torch.where(score_BT > self.threshold, score_BT, 0))
+        sure_BT = torch.where(score_BT > self.threshold, score_BT, 0)
+        found = slot_tokens(told, box, sure_BT, zoom=self.zoom(pixels_B3HW.shape[-1]))
         return speaking_of(found, self.only, len(self.class_names))
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
         features = self.found(pixels_B3HW, states=False)
-        boxes = boxes_from_tokens(features.tokens)
+        boxes = boxes_from_tokens(features.tokens, zoom=self.zoom(pixels_B3HW.shape[-1]))
         found = []
         for row in range(len(features.tokens)):
             keep = features.confidence[row] > 0
@@ -160,16 +171,16 @@ class DetectionExpert(CompactExpert):
         return slot_tokens(probability, truth.box_BN4, truth.valid_BN.float())
 
 
-def slot_tokens(told_BTK: Tensor, box_BT4: Tensor, confidence_BT: Tensor) -> ExpertFeatures:
+def slot_tokens(told_BTK: Tensor, box_BT4: Tensor, confidence_BT: Tensor, zoom: float = 1.0) -> ExpertFeatures:
     """Spell object slots, left to right, as channels in the order of ``DetectionExpert.labels``.
 
     Args:
-        told_BTK: class probabilities, or states.
+        told_BTK: class probabilities, or states. zoom: see `SlotExpert.zoom`.
     """
     order = left_to_right(confidence_BT, (box_BT4[..., 0] + box_BT4[..., 2]) / 2)
     told_BTK, box_BT4, confidence_BT = (in_order(v, order) for v in (told_BTK, box_BT4, confidence_BT))
     centre = (box_BT4[..., :2] + box_BT4[..., 2:]) / 2
-    span = (box_BT4[..., 2:] - box_BT4[..., :2]) / SPAN_MAX
+    span = (box_BT4[..., 2:] - box_BT4[..., :2]) * zoom / SPAN_MAX
     tokens = torch.cat(
         [
             told_BTK,
@@ -179,7 +190,7 @@ def slot_tokens(told_BTK: Tensor, box_BT4: Tensor, confidence_BT: Tensor) -> Exp
             soft_bins(span[..., 1], SPAN_BINS),
             confidence_BT.unsqueeze(-1),
             torch.ones_like(confidence_BT).unsqueeze(-1),
-            ranks(confidence_BT),
+            named_ranks(confidence_BT),
             place_words(centre),
         ],
         -1,
@@ -187,10 +198,10 @@ def slot_tokens(told_BTK: Tensor, box_BT4: Tensor, confidence_BT: Tensor) -> Exp
     return ExpertFeatures(tokens, confidence_BT, centre)
 
 
-def boxes_from_tokens(tokens_BTC: Tensor) -> Tensor:
-    """Boxes (B, T, 4) as shares of the picture, read back from the slots' soft bins."""
+def boxes_from_tokens(tokens_BTC: Tensor, zoom: float = 1.0) -> Tensor:
+    """Boxes (B, T, 4) as shares of the picture, read back from the slots' soft bins. zoom: see `SlotExpert.zoom`."""
     start = len(DetectionExpert.class_names)
     sizes = [PLACE_BINS, PLACE_BINS, SPAN_BINS, SPAN_BINS]
     cx, cy, w, h = (from_bins(part) for part in tokens_BTC[..., start : start + sum(sizes)].split(sizes, -1))
-    w, h = w * SPAN_MAX, h * SPAN_MAX
+    w, h = w * SPAN_MAX / zoom, h * SPAN_MAX / zoom
     return torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], -1).clamp(0, 1)

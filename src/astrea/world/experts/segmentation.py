@@ -23,11 +23,11 @@ from astrea.experts.protocol import (
     in_order,
     left_to_right,
     place_words,
-    ranks,
     soft_bins,
 )
 from astrea.experts.vocabulary_part import speaking_of, word_channels
-from astrea.world.experts.states import CompactExpert, hand_on_states
+from astrea.world.experts.slots import USUAL_SLOTS, SlotExpert, named_ranks
+from astrea.world.experts.states import hand_on_states
 from astrea.world.experts.trunk import Trunk, conv
 from astrea.world.experts.truth import SceneTruth, per_pixel
 from astrea.world.scenes.vocabulary import CATEGORIES, COLOURS
@@ -35,19 +35,23 @@ from astrea.world.scenes.vocabulary import CATEGORIES, COLOURS
 PLACE_BINS, AREA_BINS, AREA_MAX = 16, 12, 0.12
 """Areas are coded by their square root, up to AREA_MAX of the picture."""
 STATE = 32
+AT_ONCE = 2**24
+"""Slots times cells that are held at once where there are more slots than usual."""
 
 
-class SegmentationExpert(CompactExpert):
-    """Up to 8 region tokens: category, colour, centroid, visible area, occlusion, confidence.
+class SegmentationExpert(SlotExpert):
+    """Up to 8 region tokens, or as many as ``slots`` says: category, colour, centroid, visible area, occlusion,
+    confidence.
 
     Args:
         threshold: belief below which a region is empty. only: categories it speaks of; none = all. states: whether
-            tokens hold the mean state of a region instead of its category; colours keep their names.
+            tokens hold the mean state of a region instead of its category; colours keep their names. slots: 1 to 64.
+            trained_at: side in pixels of the pictures of training, where those it looks at are larger and things are not;
+            areas are then told in shares of such a picture. None = pictures are of one size.
     """
 
     kind = "segmentation"
     weak_conditions: ClassVar[tuple[str, ...]] = ("noise", "clutter")
-    num_tokens = 8
     # Where a category has an everyday noun, tokens say that.
     labels = (
         *("gadget" if name == "thing" else name for name in CATEGORIES),
@@ -70,9 +74,18 @@ class SegmentationExpert(CompactExpert):
     }
     phrases = ("{colour} {category} {horizontal} {vertical} ;",)
 
-    def __init__(self, *, threshold: float = 0.2, only: Sequence[str] = (), states: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.2,
+        only: Sequence[str] = (),
+        states: bool = False,
+        slots: int = USUAL_SLOTS,
+        trained_at: int | None = None,
+    ) -> None:
         super().__init__()
         self.threshold, self.states = threshold, states
+        self.take_options(slots, trained_at)
         self.only = word_channels(only, self.labels[: len(CATEGORIES)])
         if states:
             phrases = ("{colour} {feature:name} {horizontal} {vertical} ;",)
@@ -93,7 +106,7 @@ class SegmentationExpert(CompactExpert):
         joined = stem + F.interpolate(self.lateral(fine), scale_factor=2.0, mode="bilinear")
         state = self.mix(joined)
         category, colour, heat, offset, hidden = self.head(state).split([1 + len(CATEGORIES), len(COLOURS), 1, 2, 1], 1)
-        return category, colour, heat.squeeze(1), offset * 0.1, hidden.squeeze(1), state
+        return category, colour, heat.squeeze(1), offset * 0.1 / self.zoom(pixels_B3HW.shape[-1]), hidden.squeeze(1), state
 
     def loss(self, truth: SceneTruth) -> Tensor:
         """Cross-entropies per pixel (foreground weighted), focal centre loss, L1 offsets, BCE occlusion."""
@@ -165,7 +178,7 @@ class SegmentationExpert(CompactExpert):
             mean_of(state) if states else kinds / kinds.sum(-1, keepdim=True).clamp_min(1e-6),
             mean_of(colour.softmax(1)),
             where[..., :2],
-            count / (h * w),
+            count / (h * w) * self.zoom(pixels_B3HW.shape[-1]) ** 2,
             where[..., 2],
             sure_BT,
         )
@@ -174,7 +187,14 @@ class SegmentationExpert(CompactExpert):
         return features, region_map
 
     def found(self, pixels_B3HW: Tensor, *, states: bool) -> ExpertFeatures:
-        return speaking_of(self.regions(pixels_B3HW, states=states)[0], self.only, len(CATEGORIES))
+        parts = (self.regions(part, states=states)[0] for part in pixels_B3HW.split(self.pictures_at_once(pixels_B3HW)))
+        return speaking_of(ExpertFeatures.cat(list(parts)), self.only, len(CATEGORIES))
+
+    def pictures_at_once(self, pixels_B3HW: Tensor) -> int:
+        """How many pictures are looked at together: each holds its slots times its cells."""
+        cells = pixels_B3HW.shape[-2] * pixels_B3HW.shape[-1] // 4
+        most = AT_ONCE // (cells * self.num_tokens) if self.num_tokens > USUAL_SLOTS else len(pixels_B3HW)
+        return max(1, most)
 
     def readings(self, pixels_B3HW: Tensor) -> list[Reading]:
         features, region_map = self.regions(pixels_B3HW, states=False)
@@ -234,7 +254,7 @@ def region_tokens(
             hidden_BT.unsqueeze(-1),
             sure_BT.unsqueeze(-1),
             torch.ones_like(sure_BT).unsqueeze(-1),
-            ranks(sure_BT),
+            named_ranks(sure_BT),
             place_words(centroid_BT2),
         ],
         -1,
