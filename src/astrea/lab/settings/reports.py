@@ -24,6 +24,7 @@ from astrea.lab.probes.probes import PROBE_TASKS, first_items
 from astrea.lab.probes.robustness import changed_test_sets, reliable_share
 from astrea.lab.settings.budget import BUDGETS, RULES, Budget, cost_share
 from astrea.lab.settings.question_gate import QuestionGate
+from astrea.lab.settings.token_budgets import by_token_budget
 from astrea.recipes.recipe import Data, World
 from astrea.world.evaluation.conflict import conflict_items
 from astrea.world.evaluation.contribution import contributions
@@ -206,9 +207,15 @@ def seconds_of_each(run: Measured) -> dict[str, float]:
     return found
 
 
+def token_budgets(run: Measured) -> dict[str, Any]:
+    """See `by_token_budget`."""
+    return by_token_budget(run.model, run.tokenizer, run.encoded, run.seed)
+
+
 REPORTS: Mapping[str, Callable[[Measured], dict[str, Any]]] = {
     "conflict": conflict,
     "faults": faults,
     "budgets": budgets,
+    "token_budgets": token_budgets,
 }
 """By name, as settings ask for them."""

@@ -16,6 +16,10 @@ from astrea.experts.bank import COMPACT
 from astrea.lab.arena.variants import PEER_RATE, STAGES, TIMED, Variant
 from astrea.lab.settings.many_experts import experts
 from astrea.recipes.recipe import Recipe
+from astrea.world.experts.slots import MOST_SLOTS
+
+OBJECT_CANVAS = 64
+"""Side in pixels of the pictures that the package's experts were trained on."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,16 @@ def sixteen_experts() -> tuple[str, ...]:
     return (*(f"experts.{name}={json.dumps(entry)}" for name, entry in experts().items()), *gone)
 
 
+def high_resolution() -> tuple[str, ...]:
+    """Pictures sixteen times as large with as many more things of the same size, and slots for all of them."""
+    options = {"slots": MOST_SLOTS, "trained_at": OBJECT_CANVAS}
+    entries = {name: json.dumps({"kind": name, "options": options}) for name in ("segmentation", "detection")}
+    return (
+        *("world.canvas=256", f"world.object_canvas={OBJECT_CANVAS}", "world.min_objects=20", "world.max_objects=40"),
+        *(f"experts.{name}={entry}" for name, entry in entries.items()),
+    )
+
+
 SETTINGS: Mapping[str, Setting] = {
     "e1": Setting(
         "many experts, a budget",
@@ -75,6 +89,12 @@ SETTINGS: Mapping[str, Setting] = {
         "astrea,allocator,trust,with_lies,with_confidence,sequence_concat,sequence_concat_aligned",
         reports=("conflict", "faults"),
     ),
+    "e3": Setting(
+        "high resolution",
+        high_resolution(),
+        "astrea,with_thrift,allocator,sequence_concat,sequence_concat_aligned",
+        reports=("token_budgets",),
+    ),
     "e4": Setting(
         "no words given",
         four_of_states(),
@@ -82,7 +102,7 @@ SETTINGS: Mapping[str, Setting] = {
         more=named_or_unaligned,
     ),
 }
-"""By name. e3 (high resolution) is not there yet."""
+"""By name."""
 
 ELSEWHERE: Mapping[str, str] = {
     "e5": "seen and new things, of photographs: python benchmarks/seen_and_new.py RUN, with a run of the recipe photo",

@@ -44,8 +44,8 @@ class DetectionExpert(SlotExpert):
     Args:
         threshold: belief below which a slot is empty. only: classes it speaks of; none = all. states: whether tokens
             hold the state at an object's centre instead of class probabilities. slots: 1 to 64. trained_at: side in
-            pixels of the pictures of training, where those it looks at are larger and things are not; widths and heights
-            are then told in shares of such a picture. None = pictures are of one size.
+            pixels of the pictures of training, where those it looks at are larger and things are not; widths and
+            heights are then told in shares of such a picture. None = pictures are of one size.
     """
 
     kind = "detection"

@@ -46,8 +46,8 @@ class SegmentationExpert(SlotExpert):
     Args:
         threshold: belief below which a region is empty. only: categories it speaks of; none = all. states: whether
             tokens hold the mean state of a region instead of its category; colours keep their names. slots: 1 to 64.
-            trained_at: side in pixels of the pictures of training, where those it looks at are larger and things are not;
-            areas are then told in shares of such a picture. None = pictures are of one size.
+            trained_at: side in pixels of the pictures of training, where those it looks at are larger and things are
+            not; areas are then told in shares of such a picture. None = pictures are of one size.
     """
 
     kind = "segmentation"
@@ -106,7 +106,14 @@ class SegmentationExpert(SlotExpert):
         joined = stem + F.interpolate(self.lateral(fine), scale_factor=2.0, mode="bilinear")
         state = self.mix(joined)
         category, colour, heat, offset, hidden = self.head(state).split([1 + len(CATEGORIES), len(COLOURS), 1, 2, 1], 1)
-        return category, colour, heat.squeeze(1), offset * 0.1 / self.zoom(pixels_B3HW.shape[-1]), hidden.squeeze(1), state
+        return (
+            category,
+            colour,
+            heat.squeeze(1),
+            offset * 0.1 / self.zoom(pixels_B3HW.shape[-1]),
+            hidden.squeeze(1),
+            state,
+        )
 
     def loss(self, truth: SceneTruth) -> Tensor:
         """Cross-entropies per pixel (foreground weighted), focal centre loss, L1 offsets, BCE occlusion."""

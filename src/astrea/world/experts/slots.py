@@ -1,7 +1,7 @@
 """Compact experts of slots: how many slots there are, and pictures larger than those of training.
 
-Their networks are convolutions of stride 2 and 4, so weights that were trained on 64 pixels see things of the same size in
-pixels on any larger canvas. Only what they say as a share of the picture has to be brought from one canvas to the other.
+Their networks are convolutions of stride 2 and 4, so weights that were trained on 64 pixels see things of the same size
+in pixels on any larger canvas. Only what they say as a share of the picture is to be brought from one to the other.
 
 Letters: B batch, T slots.
 """
@@ -23,8 +23,8 @@ SMALLEST = 48
 class SlotExpert(CompactExpert):
     """An expert whose tokens are slots for the most likely things.
 
-    trained_at: side in pixels of the pictures that its weights were trained on, where those it looks at are larger; None
-    = they are of one size.
+    trained_at: side in pixels of the pictures that its weights were trained on, where those it looks at are larger;
+    None = they are of one size.
     """
 
     num_tokens = USUAL_SLOTS
