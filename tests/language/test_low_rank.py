@@ -45,7 +45,7 @@ def test_saved_with_adapters_and_merged_it_computes_the_same(build_around, famil
     processor.save_pretrained(tmp_path / "model")
     again, its = load_model(tmp_path / "model")
     assert [name for name, _ in adapter_parameters(again.language_model)] == names
-    torch.testing.assert_close(look(again, its), before, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(look(again, its), before, atol=3e-5, rtol=1e-5)
     without = again.language_model.state_dict()
     result = CliRunner().invoke(app, ["merge", str(tmp_path / "model"), "--out", str(tmp_path / "merged")])
     assert result.exit_code == 0, result.output

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaModel
 
 from astrea.common.errors import AstreaError
 from astrea.serving.shared_weights import pack, unpack
@@ -90,3 +91,18 @@ def test_a_file_that_cannot_be_written_changes_nothing(odd, tmp_path):
     with pytest.raises(AstreaError, match="weights"):
         pack(odd, tmp_path / "none" / "weights")
     assert odd.first.weight.data_ptr() == before
+
+
+def test_a_model_that_was_asked_for_hidden_states_is_sent_too(tmp_path):
+    """transformers leaves hooks behind that no pickle can name; both models give hidden states afterwards."""
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    model = LlamaModel(LlamaConfig(vocab_size=20, hidden_size=16, intermediate_size=16, **sizes)).eval()
+    model.requires_grad_(False)
+    ids = torch.arange(5)[None]
+    wanted = model(input_ids=ids, output_hidden_states=True).hidden_states
+    there = unpack(pack(model, tmp_path / "weights"), tmp_path / "weights")
+    for one in (model, there):
+        found = one(input_ids=ids, output_hidden_states=True).hidden_states
+        assert len(found) == len(wanted)
+        for state, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(state, other)

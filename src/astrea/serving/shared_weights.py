@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import pickle
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from astrea.common.paths import file_guard
 
 Held = dict[str, list[Tensor]]
 """Name -> the tensors, parameters or buffers, that hold the same numbers in the same memory."""
+
+CAPTURING, INSTALLED = "transformers.utils.output_capturing", "_output_capturing_hooks_installed"
+"""Where the hooks come from that collect hidden states, and how transformers marks a model that has them."""
 
 
 def pack(experts: Any, file: Path) -> bytes:
@@ -40,7 +44,8 @@ def pack(experts: Any, file: Path) -> bytes:
     places = {id(tensor): name for name, tensors in held.items() for tensor in tensors}
     buffer = io.BytesIO()
     try:
-        _Pickler(buffer, places).dump(experts)
+        with _without_captures(experts):
+            _Pickler(buffer, places).dump(experts)
     except (AttributeError, TypeError, pickle.PicklingError) as error:
         raise AstreaError(
             f"the experts cannot be sent to another process: {error}", "let them compute in the server's own"
@@ -58,6 +63,28 @@ def pack(experts: Any, file: Path) -> bytes:
 def unpack(sent: bytes, file: Path) -> Any:
     """The experts that `pack` was given; their weights are the map of the file."""
     return _Unpickler(io.BytesIO(sent), load_file(file)).load()
+
+
+@contextmanager
+def _without_captures(experts: Any) -> Iterator[None]:
+    """While open, a model has none of the hooks that transformers leaves behind once hidden states or attentions were
+    asked for: they are functions within a function, which no pickle can name, and are made again when they are needed.
+    """
+    hooks: list[tuple[nn.Module, int, Any]] = []
+    marked: list[nn.Module] = []
+    for module in experts.modules() if isinstance(experts, nn.Module) else ():
+        for number, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__module__", "") == CAPTURING:
+                hooks.append((module, number, module._forward_hooks.pop(number)))
+        if module.__dict__.pop(INSTALLED, False):
+            marked.append(module)
+    try:
+        yield
+    finally:
+        for module, number, hook in hooks:
+            module._forward_hooks[number] = hook
+        for module in marked:
+            setattr(module, INSTALLED, True)
 
 
 def weights_of(experts: Any) -> Held:
