@@ -130,6 +130,11 @@ class Data(Part):
     test_questions: PositiveInt = Field(150, description="per VQA task")
     test_captions: PositiveInt = 150
     test_retrieval_groups: PositiveInt = Field(40, description="each has 4 pictures that differ in one attribute")
+    test_masked: PositiveInt | None = Field(
+        None,
+        description="of the world: questions and captions per task that are answered again without each expert, and no "
+        "retrieval; null = everything is",
+    )
     paraphrases: float = Field(
         0.0, ge=0, le=1, description="of the world: share of training questions that are asked in other words"
     )

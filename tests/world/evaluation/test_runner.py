@@ -147,6 +147,17 @@ def test_masking_takes_each_expert_away(results, encoded, tiny_model, tiny_proce
         assert gap == pytest.approx(masked.scores[task] - results["tasks"][task]["score"])
 
 
+def test_some_items_without_each_expert_are_compared_with_the_same_items(tiny_model, tiny_processor, encoded, table):
+    main, some = table[2], ("counting", "caption", "retrieval_t2i")
+    found = runner.score_changes(tiny_model, tiny_processor.tokenizer, encoded, main, some, 2, Reporter())
+    assert list(found) == EXPERTS
+    masked = row(Predictor(tiny_model, tiny_processor.tokenizer, masked=[EXPERTS[0]]), encoded, some[:2])
+    for task in some[:2]:  # retrieval among fewer pictures would be another task
+        lost = masked.per_item[task][:2].mean() - main.per_item[task][:2].mean()
+        assert found[EXPERTS[0]][task] == pytest.approx(100 * lost, abs=1e-4)
+    assert all(set(changes) == set(some[:2]) for changes in found.values())
+
+
 def test_conditions_are_means_over_the_tasks_that_have_them(results, table, encoded):
     main = table[2]
     assert list(results["conditions"]) == list(CONDITIONS)

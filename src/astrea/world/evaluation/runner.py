@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -229,7 +229,9 @@ def evaluate(
     sets = build_test_sets(world, data, split=split)
     encoded = encode_test_sets(model, sets)
     own, own_by_condition = expert_scores(model.experts, list(scenes_of(split, 300, world)))
-    results, main = full_table(model, tokenizer, encoded, tasks=tasks, masking=masking, report=report)
+    results, main = full_table(
+        model, tokenizer, encoded, tasks=tasks, masking=masking, most_masked=data.test_masked, report=report
+    )
     results |= {"experts": own, "experts_by_condition": own_by_condition}
     results["seconds"] = {"evaluate": time.perf_counter() - started}
     return results, encoded, main
@@ -242,20 +244,21 @@ def full_table(
     *,
     tasks: Sequence[str],
     masking: bool,
+    most_masked: int | None = None,
     report: Reporter = SILENT,
 ) -> tuple[dict[str, Any], Outcome]:
-    """What `results.json` holds of some tasks: with pictures, blind and, if asked for, without each expert."""
+    """What `results.json` holds of some tasks: with pictures, blind and, if asked for, without each expert.
+
+    Args:
+        most_masked: so many items of each task, and no retrieval, are answered without each expert; None = all.
+    """
     sets = encoded.sets
     main = run_tasks(Predictor(model, tokenizer), encoded, tasks, blind=False, label="evaluate", report=report)
     dark = run_tasks(Predictor(model, tokenizer), encoded, tasks, blind=True, label="evaluate blind", report=report)
     majority = majority_baseline(sets.training_questions, [item.question for item in sets.questions])
     blind = {task: max(dark.scores[task], 100 * majority.get(task, 0.0)) for task in tasks}
     names = model.experts.names
-    mask_rows = {}
-    if masking:
-        for name in names:
-            predictor = Predictor(model, tokenizer, masked=[name])
-            mask_rows[name] = run_tasks(predictor, encoded, tasks, blind=False, label=f"without {name}", report=report)
+    masked = score_changes(model, tokenizer, encoded, main, tasks, most_masked, report) if masking else {}
     learned = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("model.experts."))
     results = {
         "schema": SCHEMA,
@@ -275,14 +278,43 @@ def full_table(
         "load": load_balance(main.shares, names),
         "shares": {task: dict(zip(names, s.mean(0).tolist(), strict=True)) for task, s in main.shares.items()},
         "shares_by_condition": shares_by_condition(encoded, main, names),
-        "masking": {name: row.average - main.average for name, row in mask_rows.items()},
-        "masking_by_task": {
-            name: {task: row.scores[task] - main.scores[task] for task in tasks} for name, row in mask_rows.items()
-        },
+        "masking": {name: float(np.mean(list(changes.values()))) for name, changes in masked.items()},
+        "masking_by_task": masked,
         "conditions": condition_scores(encoded, main),
         "params": {"total": sum(p.numel() for p in model.parameters()), "trainable": learned},
     }
     return results, main
+
+
+def score_changes(
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: EncodedTestSets,
+    main: Outcome,
+    tasks: Sequence[str],
+    most: int | None,
+    report: Reporter,
+) -> dict[str, dict[str, float]]:
+    """The score of every task without an expert, less the score with all of them on the same items, by expert."""
+    part = encoded
+    if most is not None:
+        tasks = [task for task in tasks if task not in RETRIEVAL_TASKS]
+        part = first_items(encoded, most)
+    found: dict[str, dict[str, float]] = {}
+    for name in model.experts.names if tasks else ():
+        without = Predictor(model, tokenizer, masked=[name])
+        row = run_tasks(without, part, tasks, blind=False, label=f"without {name}", report=report)
+        whole = {task: 100 * float(main.per_item[task][:most].mean()) for task in tasks}
+        found[name] = {task: row.scores[task] - whole[task] for task in tasks}
+    return found
+
+
+def first_items(encoded: EncodedTestSets, most: int) -> EncodedTestSets:
+    """The first questions and captions of each task, with the pictures that they are about."""
+    sets = encoded.sets
+    asked = [item for task in VQA_TASKS for item in [i for i in sets.questions if i.question.task == task][:most]]
+    described = {task: scenes[:most] for task, scenes in sets.described.items()}
+    return replace(encoded, sets=replace(sets, questions=asked, described=described))
 
 
 def template_scores(encoded: EncodedTestSets, main: Outcome, dark: Outcome) -> dict[str, dict[str, float]]:

@@ -60,7 +60,9 @@ def evaluate(
     model.eval()
     sets = collect_test_sets(source_of(made, made.questions), data, split=split)
     encoded = encode_sets(model, made, sets)
-    results, main = full_table(model, tokenizer, encoded, tasks=tasks, masking=masking, report=report)
+    results, main = full_table(
+        model, tokenizer, encoded, tasks=tasks, masking=masking, most_masked=data.test_masked, report=report
+    )
     results["naming"] = pooled(results["templates"], NAMING)
     if made.catalogue.new:
         results["new_things"] = about_new_things(model, tokenizer, made, data, report=report)
