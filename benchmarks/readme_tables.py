@@ -70,7 +70,7 @@ def photo_line(measured: dict[str, Any]) -> str:
     minutes = sum(found["seconds"].values()) / 60
     score, blind = found["vqa_average"], found["vqa_blind_average"]
     return (
-        f"After {minutes:.0f} minutes of training (pictures encoded before) on two cores, one seed, it scores "
+        f"After {minutes:.0f} minutes of training (pictures encoded before) on two cores, one seed, a run scores "
         f"{score:.1f} on eight tasks of questions about new compositions of the things that it was shown, {blind:.1f} "
         f"without the picture "
         f"(worst in {worst}: {tasks[worst]['score']:.1f})."
@@ -137,7 +137,7 @@ def budgets_table(measured: dict[str, Any]) -> str:
 def photographs_line(measured: dict[str, Any]) -> str:
     """How much of what it says of photographs that are no compositions is right."""
     asked, right = measured["asked"], measured["right"]
-    return f"Of {asked} questions about five photographs that are no compositions it answers {right} rightly."
+    return f"Of {asked} questions about five photographs that are no compositions the model in the package answers {right} rightly."
 
 
 def photographs_table(measured: dict[str, Any]) -> str:
