@@ -137,7 +137,8 @@ def budgets_table(measured: dict[str, Any]) -> str:
 def photographs_line(measured: dict[str, Any]) -> str:
     """How much of what it says of photographs that are no compositions is right."""
     asked, right = measured["asked"], measured["right"]
-    return f"Of {asked} questions about five photographs that are no compositions the model in the package answers {right} rightly."
+    asked_of = f"Of {asked} questions about five photographs that are no compositions"
+    return f"{asked_of} the model in the package answers {right} rightly."
 
 
 def photographs_table(measured: dict[str, Any]) -> str:
