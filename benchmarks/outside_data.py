@@ -127,7 +127,7 @@ def named(folder: Path) -> dict[str, float]:
     for what, wanted in (("kinds", True), ("yes_no", False)):
         mine = [line for line in lines if (QUESTION in line["question"]) == wanted]
         for way in ("answer", "blind"):
-            right = [line[way].strip().lower().rstrip(".") == line["truth"] for line in mine]
+            right = [line[way].strip().lower().rstrip(".") in line["truths"] for line in mine]
             found[what if way == "answer" else f"{what}_blind"] = 100 * sum(right) / len(right)
     return found
 
@@ -185,14 +185,15 @@ def main() -> None:
     records = write_data(folder)
     files = {split: folder / f"{split}.jsonl" for split in SHARES}
     astrea("validate", *files.values(), "--decode")
-    if run.exists():
+    if run.exists() and not (run / "model").exists():
         astrea("train", "--resume", run)
-    else:
+    elif not run.exists():
         astrea(
             "train", "photo", f"data.train={files['train']}", f"data.validation={files['validation']}",
             "--out", run, *given.changes,
         )  # fmt: skip
-    astrea("evaluate", run / "model", "--data", files["test"], "--out", given.run / "scores")
+    if not (given.run / "scores").exists():
+        astrea("evaluate", run / "model", "--data", files["test"], "--out", given.run / "scores")
     model, processor = load_model(run / "model")
     found = {"model": named(given.run / "scores"), "probe": probe(model, processor, folder)}
     share = 100 * found["model"]["kinds"] / found["probe"]["kinds"]

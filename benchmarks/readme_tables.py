@@ -141,6 +141,17 @@ def photographs_line(measured: dict[str, Any]) -> str:
     return f"{asked_of} the model in the package answers {right} rightly."
 
 
+def outside_line(measured: dict[str, Any]) -> str:
+    """What a model learned from pictures that are not the world's, beside a probe on the same features."""
+    model, probe = measured["model"], measured["probe"]
+    return (
+        f"On {measured['records']['test']} records with other emoji it names {model['kinds']:.0f} % of "
+        f"{len(measured['kinds'])} kinds rightly ({model['kinds_blind']:.0f} % without the picture) and "
+        f"{model['yes_no']:.0f} % of yes and no ({model['yes_no_blind']:.0f} %); "
+        f"the probe names {probe['kinds']:.0f} %. So it reaches {measured['share_of_probe']:.0f} % of the probe."
+    )
+
+
 def photographs_table(measured: dict[str, Any]) -> str:
     """What a model says of photographs that are no compositions, as it comes."""
     rows = [
