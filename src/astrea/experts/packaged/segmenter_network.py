@@ -19,7 +19,9 @@ from astrea.experts.packaged.efficientnet_network import EfficientNetLite0
 
 TAPS = {3: 24, 5: 40, 11: 112, 16: 320}
 """Bottlenecks of the trunk behind which features are read, at strides 4, 8, 16 and 32 -> their channels."""
-WIDTH = 48
+WIDTH = 64
+DEEP = 2
+"""Blocks that mix neighbours at each stride before it joins the next."""
 REACH = 0.1
 """Offsets are predicted in this share of the picture's side."""
 RARE = -4.6
@@ -48,6 +50,21 @@ def pyramid(trunk: EfficientNetLite0, pixels_B3SS: Tensor) -> tuple[list[Tensor]
     return found, F.relu6(trunk.head(x))
 
 
+class Neighbours(nn.Module):
+    """Mixes what is near, then channels (after ConvNeXt, arXiv 2201.03545): (B, WIDTH, h, w) -> the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near = nn.Conv2d(WIDTH, WIDTH, 5, padding=2, groups=WIDTH)
+        self.norm = nn.GroupNorm(1, WIDTH)
+        self.wide = nn.Conv2d(WIDTH, 2 * WIDTH, 1)
+        self.back = nn.Conv2d(2 * WIDTH, WIDTH, 1)
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        mixed: Tensor = self.back(F.gelu(self.wide(self.norm(self.near(x_BChw)))))
+        return x_BChw + mixed
+
+
 class SegmenterHead(nn.Module):
     """From the trunk's features and the picture itself, which knows colours best, to `Maps`."""
 
@@ -55,6 +72,7 @@ class SegmenterHead(nn.Module):
         super().__init__()
         self.sizes = [1, 1, 2, categories, colours]
         self.laterals = nn.ModuleList(nn.Conv2d(channels, WIDTH, 1) for channels in TAPS.values())
+        self.mixers = nn.ModuleList(nn.Sequential(*(Neighbours() for _ in range(DEEP))) for _ in TAPS)
         self.mix = nn.Sequential(
             nn.Conv2d(WIDTH + 3, WIDTH, 3, padding=1), nn.GELU(), nn.Conv2d(WIDTH, 2 * WIDTH, 3, padding=1), nn.GELU()
         )
@@ -64,11 +82,13 @@ class SegmenterHead(nn.Module):
 
     def forward(self, features: list[Tensor], pixels_B3SS: Tensor) -> Maps:
         joined: Tensor | None = None
-        for lateral, level in zip(reversed(self.laterals), reversed(features), strict=True):
+        for lateral, mixer, level in zip(
+            reversed(self.laterals), reversed(self.mixers), reversed(features), strict=True
+        ):
             here = lateral(level)
             if joined is not None:
                 here = here + F.interpolate(joined, here.shape[2:], mode="bilinear", align_corners=False)
-            joined = here
+            joined = mixer(here)
         assert joined is not None
         seen = F.adaptive_avg_pool2d(pixels_B3SS, (joined.shape[2], joined.shape[3]))
         mixed = self.mix(torch.cat([F.gelu(joined), seen], 1))
