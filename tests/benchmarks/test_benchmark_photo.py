@@ -52,3 +52,23 @@ def test_processes_that_share_the_seeds_keep_each_others_figures(tmp_path):
         "1": {"photo": {"average": 2.0}},
     }
     assert (kept["split"], "variants" in kept) == ("validation", False)
+
+
+def test_what_the_run_has_been_asked_already_is_taken_from_its_report(first, monkeypatch):
+    script = benchmark_script("photo")
+    tasks = {name: {"score": 50.0, "blind": 20.0} for name in script.TASKS}
+    figures = {"average": 50.0, "blind_average": 20.0, "naming": {}, "new_things": {}, "templates": {}}
+    (first / "results.json").write_text(json.dumps({**figures, "tasks": tasks}))
+    (first / "language.json").write_text("{}")
+    trained = load_recipe(Recipe, str(first / "recipe.yaml"))
+    found = script.measured(first, trained, "test")
+    assert (found["vqa_average"], found["seconds"]["tune"]) == (50.0, 200.0)
+
+    def asked(folder: Path) -> None:
+        raise LookupError(folder)
+
+    monkeypatch.setattr(script, "load_model", asked)
+    more = load_recipe(Recipe, str(first / "recipe.yaml"), ["data.test_questions=70"])
+    for recipe, split in ((trained, "validation"), (more, "test")):
+        with pytest.raises(LookupError):
+            script.measured(first, recipe, split)
