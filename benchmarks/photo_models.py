@@ -3,8 +3,8 @@ before the test is looked at.
 
     python benchmarks/photo_models.py NAME=MODEL [NAME=MODEL ...] [--questions 60] [--out FILE]
 
-MODEL is a model's folder. Questions are those of the eight tasks, and those about things of the held-out classes, in
-compositions that the test does not show.
+MODEL is a model's folder; models of other names that FILE holds stay there if they were asked as much. Questions are
+those of the eight tasks, and those about things of the held-out classes, in compositions that the test does not show.
 The file holds, by name, each task's score, their average, each kind of question's, and the scores about new things.
 """
 
@@ -71,6 +71,13 @@ def scores(folder: Path, made: Compositions, count: int, report: Reporter) -> di
     return found
 
 
+def together(file: Path, questions: int, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What a results file holds with these models, each with the commit that asked it."""
+    held = json.loads(file.read_text()) if file.exists() else {}
+    before = held["models"] if held.get("questions") == questions else {}
+    return {"questions": questions, "models": before | {name: of | {"commit": commit()} for name, of in found.items()}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
@@ -82,9 +89,7 @@ def main() -> None:
     named = dict(each.split("=", 1) for each in given.models)
     with TerminalReporter() as report:
         found = {name: scores(Path(folder), world.made, given.questions, report) for name, folder in named.items()}
-    write_json_atomic(
-        given.out, {"questions": given.questions, "models": found, "commit": commit(), "machine": machine()}
-    )
+    write_json_atomic(given.out, together(given.out, given.questions, found) | {"machine": machine()})
     print(json.dumps(found, indent=1))
 
 
