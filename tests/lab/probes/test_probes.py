@@ -21,12 +21,12 @@ from astrea.fusion.pruning import token_score
 from astrea.fusion.reliability import select_reliable
 from astrea.lab.probes import pareto as pareto_module
 from astrea.lab.probes.pareto import HALVINGS, MOST, THRESHOLDS, fused, pareto, reading_from, shares_for, what_is_read
-from astrea.lab.probes.probes import first_items, load_with_entropy, masking, probe
+from astrea.lab.probes.probes import load_with_entropy, masking, probe
 from astrea.lab.probes.robustness import CORRUPTIONS, corrupted, corrupted_test_sets, reliability_rates
 from astrea.recipes.recipe import Data, World
 from astrea.world.evaluation import runner
 from astrea.world.evaluation.contribution import pictures_of, turns_of
-from astrea.world.evaluation.runner import EncodedTestSets, Outcome, encode_test_sets, run_tasks
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome, encode_test_sets, first_items, run_tasks
 from astrea.world.evaluation.suite import DRAWN
 from astrea.world.evaluation.tasks import build_test_sets
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from astrea.lab.probes.pareto import pareto, saving, shares_for
 from astrea.lab.probes.robustness import reliability_rates, robustness
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.world.evaluation.contribution import calibration, cell_means, contributions
-from astrea.world.evaluation.runner import EncodedTestSets, Outcome, run_tasks
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome, first_items, run_tasks
 from astrea.world.evaluation.tasks import CAPTION_TASKS
 from astrea.world.scenes.questions import VQA_TASKS
 
@@ -95,18 +94,6 @@ def load_bias(model: AstreaForConditionalGeneration) -> Tensor | None:
     """Of the model's gate (E,); None where it has none."""
     fusion = model.fusion
     return fusion.allocator.load_bias if isinstance(fusion, AstreaFusion) and fusion.allocator is not None else None
-
-
-def first_items(encoded: EncodedTestSets, tasks: Sequence[str], items: int | None) -> EncodedTestSets:
-    """The first ``items`` items of each task, with the features of their pictures."""
-    questions, described, features = [], {}, {}
-    for task in tasks:
-        if task in VQA_TASKS:
-            questions += [item for item in encoded.sets.questions if item.question.task == task][:items]
-        else:
-            described[task] = encoded.sets.described[task][:items]
-            features[task] = {name: part.rows(slice(items)) for name, part in encoded.described[task].items()}
-    return replace(encoded, sets=replace(encoded.sets, questions=questions, described=described), described=features)
 
 
 def masking(

@@ -20,7 +20,7 @@ from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.astrea import AstreaFusion
 from astrea.fusion.peers.routed import Routed
 from astrea.fusion.protocol import FusionStrategy
-from astrea.lab.probes.probes import PROBE_TASKS, first_items
+from astrea.lab.probes.probes import PROBE_TASKS
 from astrea.lab.probes.robustness import changed_test_sets, reliable_share
 from astrea.lab.settings.budget import BUDGETS, RULES, Budget, cost_share
 from astrea.lab.settings.question_gate import QuestionGate
@@ -28,7 +28,7 @@ from astrea.lab.settings.token_budgets import by_token_budget
 from astrea.recipes.recipe import Data, World
 from astrea.world.evaluation.conflict import conflict_items
 from astrea.world.evaluation.contribution import contributions
-from astrea.world.evaluation.runner import EncodedTestSets, Outcome, encode_test_sets, run_tasks
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome, encode_test_sets, first_items, run_tasks
 from astrea.world.evaluation.tasks import VqaItem, build_test_sets
 from astrea.world.experts.truth import pixels_from_scenes
 

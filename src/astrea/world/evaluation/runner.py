@@ -299,7 +299,7 @@ def score_changes(
     part = encoded
     if most is not None:
         tasks = [task for task in tasks if task not in RETRIEVAL_TASKS]
-        part = first_items(encoded, most)
+        part = first_items(encoded, tasks, most)
     found: dict[str, dict[str, float]] = {}
     for name in model.experts.names if tasks else ():
         without = Predictor(model, tokenizer, masked=[name])
@@ -309,12 +309,16 @@ def score_changes(
     return found
 
 
-def first_items(encoded: EncodedTestSets, most: int) -> EncodedTestSets:
-    """The first questions and captions of each task, with the pictures that they are about."""
-    sets = encoded.sets
-    asked = [item for task in VQA_TASKS for item in [i for i in sets.questions if i.question.task == task][:most]]
-    described = {task: scenes[:most] for task, scenes in sets.described.items()}
-    return replace(encoded, sets=replace(sets, questions=asked, described=described))
+def first_items(encoded: EncodedTestSets, tasks: Sequence[str], items: int | None) -> EncodedTestSets:
+    """The first ``items`` items of each task, with the features of their pictures."""
+    questions, described, features = [], {}, {}
+    for task in tasks:
+        if task in VQA_TASKS:
+            questions += [item for item in encoded.sets.questions if item.question.task == task][:items]
+        else:
+            described[task] = encoded.sets.described[task][:items]
+            features[task] = {name: part.rows(slice(items)) for name, part in encoded.described[task].items()}
+    return replace(encoded, sets=replace(encoded.sets, questions=questions, described=described), described=features)
 
 
 def template_scores(encoded: EncodedTestSets, main: Outcome, dark: Outcome) -> dict[str, dict[str, float]]:
