@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from astrea.common.errors import AstreaError
+from astrea.language.low_rank import adapter_parameters
 from astrea.model.loading import load_model
 from astrea.model.processing import AstreaImageProcessor, AstreaProcessor
 from astrea.recipes.loader import dump_recipe, load_recipe
@@ -55,6 +56,32 @@ def test_with_other_words_it_learns_theirs(small, finished, share):
         rows = len(made.model.get_input_embeddings().weight)
         assert rows == len(made.tokenizer) == made.model.config.text_config.vocab_size
         assert "cannot" in made.tokenizer.get_vocab()
+
+
+def test_a_model_whose_low_rank_adapters_were_merged_gets_fresh_ones(small_overrides, finished, tmp_path):
+    made = beginning(
+        load_recipe(Recipe, "tiny", [*small_overrides, f"start={finished}", "llm.low_rank={rank: 2}"]), None
+    )
+    assert made.model.config.low_rank["rank"] == 2
+    learn = [name for name, _ in adapter_parameters(made.model.language_model)]
+    assert learn
+    # They change nothing until they learn, and are kept with the model, if the recipe says so.
+    before, _ = load_model(finished)
+    ids = torch.arange(5)[None]
+    expected = before.language_model(input_ids=ids).logits
+    torch.testing.assert_close(made.model.language_model(input_ids=ids).logits, expected)
+    made.model.save_pretrained(tmp_path)
+    tokenizer_of(finished, tmp_path)
+    other = load_recipe(Recipe, "tiny", [*small_overrides, f"start={tmp_path}", "llm.low_rank={rank: 3}"])
+    with pytest.raises(AstreaError, match="has low_rank="):
+        beginning(other, None)
+
+
+def tokenizer_of(folder: Path, other: Path) -> None:
+    """Put a model folder's processor beside another model."""
+    for file in folder.iterdir():
+        if not (other / file.name).exists():
+            shutil.copy(file, other / file.name)
 
 
 def test_another_recipe_s_model_is_refused(small, finished):

@@ -12,6 +12,7 @@ from astrea.common.errors import AstreaError
 from astrea.data.worlds import open_world
 from astrea.experts.pretrained.entry import resolve
 from astrea.fusion.registry import options_of, strategy_class
+from astrea.language.low_rank import inject
 from astrea.model.configuration import AstreaConfig
 from astrea.model.loading import load_model
 from astrea.recipes.recipe import Recipe
@@ -46,6 +47,10 @@ def begun(recipe: Recipe) -> Assembled:
     assert recipe.start is not None
     # A recipe is the user's own word: what it names may be imported.
     model, processor = load_model(recipe.start, trust_remote_code=True)
+    if model.config.low_rank is None and recipe.llm.low_rank is not None:
+        # What a run learned was merged when it was written: this one learns on top of it.
+        model.config.low_rank = recipe.llm.low_rank.model_dump(mode="json")
+        inject(model.language_model, model.config.low_rank)
     check_fits(recipe, model.config, recipe.start)
     model.config.agreement = recipe.model.agreement
     # What is usual is learned anew at the end; nobody is left out meanwhile.

@@ -23,7 +23,7 @@ from astrea.lab.probes.pareto import pareto, saving, shares_for
 from astrea.lab.probes.robustness import reliability_rates, robustness
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.world.evaluation.contribution import calibration, cell_means, contributions
-from astrea.world.evaluation.runner import EncodedTestSets, Outcome, first_items, run_tasks
+from astrea.world.evaluation.runner import EncodedTestSets, Outcome, first_items, without_each_expert
 from astrea.world.evaluation.tasks import CAPTION_TASKS
 from astrea.world.scenes.questions import VQA_TASKS
 
@@ -103,22 +103,9 @@ def masking(
     whole: Mapping[str, float],
     report: Reporter,
 ) -> dict[str, dict[str, Any]]:
-    """Points by which the scores change when one expert is taken away; below zero, it is missed.
-
-    Args:
-        whole: task -> score with all experts, of the same items.
-
-    Returns:
-        {expert: {"average": points, "tasks": {task: points}}}
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for number, name in enumerate(model.experts.names, 1):
-        predictor = Predictor(model, tokenizer, masked=[name])
-        row = run_tasks(predictor, encoded, list(whole), blind=False, label=f"without {name}", report=Reporter())
-        points = {task: row.scores[task] - score for task, score in whole.items()}
-        found[name] = {"average": float(np.mean(list(points.values()))), "tasks": points}
-        report.track("masking", number, len(model.experts.names), name)
-    return found
+    """`without_each_expert`, with the mean over the tasks: {expert: {"average": points, "tasks": {task: points}}}"""
+    points = without_each_expert(model, tokenizer, encoded, whole, report)
+    return {name: {"average": float(np.mean(list(tasks.values()))), "tasks": tasks} for name, tasks in points.items()}
 
 
 def load_with_entropy(shares: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:

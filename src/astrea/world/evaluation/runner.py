@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -300,12 +300,27 @@ def score_changes(
     if most is not None:
         tasks = [task for task in tasks if task not in RETRIEVAL_TASKS]
         part = first_items(encoded, tasks, most)
+    whole = {task: 100 * float(main.per_item[task][:most].mean()) for task in tasks}
+    return without_each_expert(model, tokenizer, part, whole, report) if tasks else {}
+
+
+def without_each_expert(
+    model: AstreaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: EncodedTestSets,
+    whole: Mapping[str, float],
+    report: Reporter,
+) -> dict[str, dict[str, float]]:
+    """Points by which every task's score changes without an expert, by expert; below zero, it is missed.
+
+    Args:
+        whole: task -> score with all experts, of the same items.
+    """
     found: dict[str, dict[str, float]] = {}
-    for name in model.experts.names if tasks else ():
+    for name in model.experts.names:
         without = Predictor(model, tokenizer, masked=[name])
-        row = run_tasks(without, part, tasks, blind=False, label=f"without {name}", report=report)
-        whole = {task: 100 * float(main.per_item[task][:most].mean()) for task in tasks}
-        found[name] = {task: row.scores[task] - whole[task] for task in tasks}
+        row = run_tasks(without, encoded, list(whole), blind=False, label=f"without {name}", report=report)
+        found[name] = {task: row.scores[task] - score for task, score in whole.items()}
     return found
 
 
