@@ -49,6 +49,12 @@ class Speller(Seer):
     phrases = ("{feature:name} {vertical} {horizontal};", "{thing:name} {vertical} {horizontal};")
 
 
+class Counter(Seer):
+    """The same, each word behind it followed by how many findings with it there were."""
+
+    phrases = ("{feature:name} {feature:count} {vertical} {horizontal};", "{thing:name} {vertical} {horizontal};")
+
+
 class Signs(Quiet):
     """Words that stand in the picture."""
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from astrea import AstreaError
-from astrea.alignment.known_words import with_known
-from astrea.alignment.phrase_ids import MOST_PIECES, PhraseIds, check_phrase_ids
+from astrea.alignment.known_words import same_before, with_known
+from astrea.alignment.phrase_ids import COUNT_PIECES, MOST_PIECES, PhraseIds, check_phrase_ids
+from astrea.alignment.phrases import COUNTED
 from astrea.language.labels import inside_a_sentence
 from astrea.model.loading import load_model
 from astrea.training.assembly import assemble
@@ -33,8 +34,12 @@ class Pointing(torch.nn.Module):
 @pytest.fixture
 def built(language_checkpoint):
     """A model whose three findings are nearest to the words 1, 0 and 2, its tokenizer and features of two pictures."""
+    return build(language_checkpoint, SPELLERS)
+
+
+def build(language_checkpoint, experts):
     own = {"contrast_width": 16, "adapter_hidden": 24, "findings": "phrases", "strategy": "sequence_concat"}
-    run = small_run(experts=SPELLERS, model=own, llm={"checkpoint": str(language_checkpoint("llama_tied"))})
+    run = small_run(experts=experts, model=own, llm={"checkpoint": str(language_checkpoint("llama_tied"))})
     model, tokenizer = assemble(run, None)
     known = [inside_a_sentence(word, tokenizer) for word in WORDS]
     spelling = [list(tokenizer(word, add_special_tokens=False).input_ids)[:MOST_PIECES] for word in WORDS]
@@ -63,6 +68,34 @@ def test_the_nearest_word_is_read_in_its_own_tokens(built):
         ids = spelling[word]
         assert read.tolist() == [number < len(ids) for number in range(MOST_PIECES)]
         assert torch.equal(tokens[: len(ids)], embed[ids])
+
+
+def test_findings_with_the_same_word_are_counted(language_checkpoint):
+    """Of three findings, the first and the last are nearest to "frog": frog 1, cat 1, frog 2."""
+    things = {**SPELLERS, "things": {"kind": "phrase_experts:Counter"}}
+    model, tokenizer, features, _ = build(language_checkpoint, things)
+    words, adapter = model.model.known_words(), model.alignment.adapters["things"]
+    adapter.slots["feature"] = Pointing(words.mean, words.vectors, [1, 0, 1])
+    features["things"].confidence[:] = 0.9
+    features["things"].tokens[1, 0, :5] = 0  # the first finding of the second picture is hidden: it does not count
+    found, embed = fused(model, features), model.get_input_embeddings().weight
+    digits = [inside_a_sentence(str(number), tokenizer) for number in (1, 2)]
+    for picture, finding, number in ((0, 0, 1), (0, 1, 1), (0, 2, 2), (1, 1, 1), (1, 2, 1)):
+        at = finding * adapter.count + adapter.piece.index(COUNTED)
+        read = found.valid[picture, at : at + COUNT_PIECES]
+        ids = digits[number - 1]
+        assert read.tolist() == [place < len(ids) for place in range(COUNT_PIECES)]
+        assert torch.equal(found.tokens[picture, at : at + len(ids)], embed[ids])
+    hidden = adapter.piece.index(COUNTED)
+    assert not found.valid[1, hidden : hidden + COUNT_PIECES].any()
+
+
+def test_each_expert_counts_what_is_read_by_itself():
+    words = torch.zeros(1, 12, dtype=torch.long)
+    read = torch.ones(1, 12, dtype=torch.bool)
+    read[0, 1] = False
+    experts = torch.tensor([0] * 8 + [1] * 4)
+    assert same_before(words, read, experts)[0].tolist() == [1, 1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4]
 
 
 def test_what_generation_has_looked_up_serves_training_too(built):
@@ -119,6 +152,9 @@ def test_a_configuration_whose_words_do_not_fit_together_is_refused(built):
     written = {**model.config.phrase_ids, "spelling": [[1]]}
     with pytest.raises(AstreaError, match="3 known words, the spelling of 1"):
         check_phrase_ids(written, model.config.text_config.vocab_size)
+    words = model.config.text_config.vocab_size
+    with pytest.raises(AstreaError, match=f"token {words}"):
+        check_phrase_ids({**model.config.phrase_ids, "counts": [[words]]}, words)
 
 
 @pytest.mark.parametrize("taught", [True, False])

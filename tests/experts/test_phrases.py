@@ -158,9 +158,21 @@ def test_features_may_be_written_out_as_the_word_they_are_nearest_to():
     assert found[0].is_spelled
 
 
+def test_findings_with_one_word_may_be_counted_behind_it():
+    class Counter(Seer):
+        phrases = ("{feature:name} {feature:count} {vertical} ;",)
+
+    (found,) = read_phrases("counter", Counter)
+    assert found == (replace(FEATURE, written=True), replace(FEATURE, kind="count"), VERTICAL, " ;")
+    assert not found[1].is_spelled
+
+
 @pytest.mark.parametrize(
     ("phrases", "words"),
     [
+        (("{feature:count}",), "cannot write 'feature' as 'count'"),
+        (("{feature:count} {feature:name}",), "cannot write 'feature' as 'count'"),
+        (("{thing:name} {thing:count}",), "cannot write 'thing' as 'count'"),
         (("{feature:words}",), "cannot write 'feature' as 'words'"),
         (("{feature}", "{feature:name}"), "slot 'feature' is a mixture in one phrase and written out in another"),
         (("{text:name}",), "cannot write 'text' as 'name'"),

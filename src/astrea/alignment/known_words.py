@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from astrea.alignment.matrix import ExpertMatrix
 from astrea.alignment.phrase_ids import PhraseIds
-from astrea.alignment.phrases import NONE
+from astrea.alignment.phrases import COUNTED, NONE, padded
 from astrea.language.whole_words import table_mean, vectors_of
 
 NEAR = 0.2
@@ -36,13 +36,14 @@ class KnownWords:
     `nearness` of a token that is familiar; -inf = whatever it is. usual: (E, 2), mean and deviation of the cosines of
     what is rightly named; NaN = not known, so that cosines of such experts stay as they are and tell nothing of what
     other experts see. spelling: (V, P) long, the tokens that a word is written out with, `NONE` behind those of short
-    ones; None = with none."""
+    ones; None = with none. counts: (N, P) long, the same of the numbers 1..N."""
 
     mean: Tensor
     vectors: Tensor
     least: Tensor
     usual: Tensor
     spelling: Tensor | None = None
+    counts: Tensor | None = None
 
     def nearest(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """The cosine (B, T) of every token with the word nearest to it, and which word that is."""
@@ -93,21 +94,48 @@ class KnownWords:
         return replace(matrix, valid=matrix.valid & ~strange_BG[:, group_T])
 
     def written_out(self, matrix: ExpertMatrix) -> ExpertMatrix:
-        """The same pictures with the nearest known words in the places that are for them."""
+        """The same pictures with the nearest known words, and how many findings of an expert have the same one, in the
+        places that are for them."""
         assert matrix.piece is not None
         assert matrix.ids is not None
-        room_K = (matrix.piece == 0).nonzero()[:, 0]
+        piece_T = matrix.piece
+        room_K = (piece_T == 0).nonzero()[:, 0]
         if self.spelling is None or not len(room_K):
             return matrix
         _, word_BK = self.nearest(matrix.tokens[:, room_K].detach())
-        spelling_BKP = self.spelling[word_BK]
-        at_KP = room_K.unsqueeze(1) + torch.arange(self.spelling.shape[1], device=room_K.device)
-        ids, valid, confidence = matrix.ids.clone(), matrix.valid.clone(), matrix.confidence.clone()
-        ids[:, at_KP] = spelling_BKP
-        valid[:, at_KP] = matrix.valid[:, room_K].unsqueeze(-1) & (spelling_BKP != NONE)
-        confidence[:, at_KP] = torch.where(valid[:, at_KP], matrix.confidence[:, room_K].unsqueeze(-1), 0)
-        tokens = matrix.tokens.masked_fill((matrix.piece >= 0).unsqueeze(-1), 0)
-        return replace(matrix, tokens=tokens, ids=ids, valid=valid, confidence=confidence)
+        matrix = written(matrix, room_K, room_K, self.spelling[word_BK])
+        count_C = (piece_T == COUNTED).nonzero()[:, 0]
+        if self.counts is not None and len(count_C):
+            number_BK = same_before(word_BK, matrix.valid[:, room_K], matrix.expert[room_K])
+            # A number belongs to the last word before it.
+            of_C = torch.searchsorted(room_K, count_C) - 1
+            said_BC = number_BK[:, of_C].clamp(1, len(self.counts)) - 1
+            matrix = written(matrix, count_C, room_K[of_C], self.counts[said_BC])
+        tokens = matrix.tokens.masked_fill((piece_T >= 0).unsqueeze(-1), 0)
+        return replace(matrix, tokens=tokens)
+
+
+def written(matrix: ExpertMatrix, at_K: Tensor, like_K: Tensor, ids_BKP: Tensor) -> ExpertMatrix:
+    """The same pictures with word pieces from each of some tokens on, as valid and as sure as others are.
+
+    Args:
+        at: the first of each P tokens. like: the tokens that they are as valid as. ids: `NONE` where there are fewer.
+    """
+    assert matrix.ids is not None
+    at_KP = at_K.unsqueeze(1) + torch.arange(ids_BKP.shape[-1], device=at_K.device)
+    ids, valid, confidence = matrix.ids.clone(), matrix.valid.clone(), matrix.confidence.clone()
+    sure_BK1 = matrix.confidence[:, like_K].unsqueeze(-1)
+    ids[:, at_KP] = ids_BKP
+    valid[:, at_KP] = matrix.valid[:, like_K].unsqueeze(-1) & (ids_BKP != NONE)
+    confidence[:, at_KP] = torch.where(valid[:, at_KP], sure_BK1, 0)
+    return replace(matrix, ids=ids, valid=valid, confidence=confidence)
+
+
+def same_before(word_BK: Tensor, read_BK: Tensor, expert_K: Tensor) -> Tensor:
+    """How many tokens that are read, up to each one, are of its expert and have its word: (B, K)."""
+    same_BKK = (word_BK.unsqueeze(2) == word_BK.unsqueeze(1)) & read_BK.unsqueeze(1)
+    same_BKK &= (expert_K.unsqueeze(1) == expert_K).tril()
+    return same_BKK.sum(2)
 
 
 @torch.no_grad()
@@ -123,10 +151,11 @@ def known_words(
     least_E = torch.tensor([ids.least.get(name, -torch.inf) for name in names], device=device)
     unknown = (torch.nan, torch.nan)
     usual_E2 = torch.tensor([ids.usual.get(name, unknown) for name in names], device=device)
-    longest = max(map(len, ids.spelling), default=0)
-    spelling = [[*some, *[NONE] * (longest - len(some))] for some in ids.spelling]
-    spelling_VP = torch.tensor(spelling, dtype=torch.long, device=device) if spelling else None
-    return KnownWords(mean_D, vectors_of(ids.known, embedding, mean_D), least_E, usual_E2, spelling_VP)
+    spelling_VP, counts_NP = (
+        torch.tensor(padded(some), dtype=torch.long, device=device) if some else None
+        for some in (ids.spelling, ids.counts)
+    )
+    return KnownWords(mean_D, vectors_of(ids.known, embedding, mean_D), least_E, usual_E2, spelling_VP, counts_NP)
 
 
 def with_known(

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from astrea.common.errors import AstreaError
-from astrea.experts.phrases import Phrase, Slot, has_features, read_phrases, slots_of
+from astrea.experts.phrases import COUNT, Phrase, Slot, has_features, read_phrases, slots_of
 from astrea.experts.protocol import Expert
 from astrea.language.labels import BEFORE, inside_a_sentence
 from astrea.language.whole_words import MOST
@@ -27,8 +27,14 @@ FINDINGS = ("tokens", "phrases", "written")
 MOST_PIECES = 4
 """Tokens of a name that is written out in a phrase: every finding has room for so many."""
 
+COUNT_PIECES, MOST_COUNTED = 2, 9
+"""Tokens of a number of findings with one word, and the largest one that is said."""
+
 ROWS = 4096
 """Word embeddings that are looked at in one go."""
+
+COUNTED = f":{COUNT}"
+"""Ends a slot's name in a phrase where it is counted."""
 
 Id = Annotated[int, Field(ge=0, strict=True)]
 Ids = tuple[Id, ...]
@@ -43,8 +49,9 @@ class PhraseIds(BaseModel):
     phrase the slots' names and the tokens of its literal texts, in reading order. names: by expert and slot, the tokens
     of every channel's name, of slots that are written out. spelled: by expert, the slots of features that are written
     out as the nearest known word. known: the tokens of every word that features are taught, spelling: those that it is
-    written out with, usual: by expert, mean and deviation of its features' cosines with them, and least: how near to
-    one of them its features have to be, see `astrea.alignment.known_words`.
+    written out with, counts: those of the numbers from 1. usual: by expert, mean and deviation of its features'
+    cosines with known words, and least: how near to one of them its features have to be, see
+    `astrea.alignment.known_words`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +62,9 @@ class PhraseIds(BaseModel):
     spelled: dict[str, tuple[str, ...]] = {}
     known: tuple[Annotated[Ids, Field(min_length=1)], ...] = Field((), max_length=MOST)
     spelling: tuple[Annotated[Ids, Field(min_length=1, max_length=MOST_PIECES)], ...] = Field((), max_length=MOST)
+    counts: tuple[Annotated[Ids, Field(min_length=1, max_length=COUNT_PIECES)], ...] = Field(
+        (), max_length=MOST_COUNTED
+    )
     usual: dict[str, tuple[Annotated[float, Field(ge=-1, le=1)], Annotated[float, Field(gt=0, le=1)]]] = {}
     least: dict[str, Annotated[float, Field(ge=-1e3, le=1e3)]] = {}
 
@@ -66,7 +76,7 @@ class PhraseIds(BaseModel):
         """
         slots = slots_of(name, expert)
         phrases = self.phrases.get(name, ())
-        for part in (part for phrase in phrases for part in phrase if isinstance(part, str)):
+        for part in (part.removesuffix(COUNTED) for phrase in phrases for part in phrase if isinstance(part, str)):
             said = self.names.get(name, {}).get(part)
             if part not in slots or (said is not None and len(said) != slots[part].stop - slots[part].start):
                 raise AstreaError(
@@ -75,6 +85,7 @@ class PhraseIds(BaseModel):
                 )
         written = {*self.names.get(name, {}), *self.spelled.get(name, ())}
         found = {slot.name: replace(slot, written=slot.name in written) for slot in slots.values()}
+        found |= {f"{slot.name}{COUNTED}": replace(slot, kind="count") for slot in slots.values()}
         return tuple(tuple(found[p] if isinstance(p, str) else p for p in phrase) for phrase in phrases)
 
 
@@ -103,7 +114,9 @@ def check_phrase_ids(written: Any, vocabulary: int) -> PhraseIds | None:
             f"phrase_ids of the configuration: {len(found.known)} known words, the spelling of {len(found.spelling)}",
             hint,
         )
-    every = [ids for ids in [*literal, *named, *found.known, *found.spelling] if not isinstance(ids, str)]
+    every = [
+        ids for ids in [*literal, *named, *found.known, *found.spelling, *found.counts] if not isinstance(ids, str)
+    ]
     largest = max((token for ids in every for token in ids), default=0)
     if largest >= vocabulary:
         raise AstreaError(
@@ -158,7 +171,10 @@ def spell(
             "declare phrases (astrea.Expert.phrases), or set model.findings=phrases",
         )
     spelled = {name: tuple(_spelled(phrase, tokenizer) for phrase in some) for name, some in phrases.items()}
-    return PhraseIds(scale=scale, phrases=spelled, names=names, spelled=nearest_to)
+    has_counts = any(_is_count(part) for some in phrases.values() for phrase in some for part in phrase)
+    numbers = range(1, MOST_COUNTED + 1) if has_counts else ()
+    counts = tuple(name_ids(str(number), tokenizer, COUNT_PIECES) for number in numbers)
+    return PhraseIds(scale=scale, phrases=spelled, names=names, spelled=nearest_to, counts=counts)
 
 
 def name_ids(name: str, tokenizer: PreTrainedTokenizerBase, most: int | None, *, first: bool = False) -> Ids:
@@ -189,11 +205,15 @@ def _spelled(phrase: Phrase, tokenizer: PreTrainedTokenizerBase) -> tuple[str | 
     found: list[str | Ids] = []
     for number, part in enumerate(phrase):
         if isinstance(part, Slot):
-            found.append(part.name)
+            found.append(f"{part.name}{COUNTED}" if _is_count(part) else part.name)
             continue
         text = part.rstrip(" ")
         found.append(tuple(behind_a_word(text if number or text[:1].isspace() else f" {text}", tokenizer)))
     return tuple(found)
+
+
+def _is_count(part: str | Slot) -> bool:
+    return isinstance(part, Slot) and part.kind == "count"
 
 
 def behind_a_word(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrea.alignment.adapter import Adapter
-from astrea.alignment.phrase_ids import MOST_PIECES, Ids, PhraseIds, SpelledPhrase
+from astrea.alignment.phrase_ids import COUNT_PIECES, MOST_PIECES, Ids, PhraseIds, SpelledPhrase
 from astrea.experts.phrases import Slot
 from astrea.experts.protocol import Expert
 
@@ -28,6 +28,9 @@ FREQUENCIES = 5
 
 NONE = -1
 """The id where there is no token of the language model's own."""
+
+COUNTED = -2
+"""The piece that a number of findings with the same known word begins at."""
 
 MOST_LABELS = 6
 """Names that are written out of a finding with several: as many as things in a drawn scene."""
@@ -89,8 +92,8 @@ class PhraseAdapter(nn.Module):
 
     Attributes:
         count: K. features: K booleans, which tokens are made of channels without names. phrase: K numbers, which of
-            the expert's phrases a token is of. piece: K numbers, which piece of a known word a token is for, `NONE`
-            for others.
+            the expert's phrases a token is of. piece: K numbers, which piece of a known word a token is for,
+            `COUNTED` for the first one of a number of findings with that word, `NONE` for others.
     """
 
     def __init__(
@@ -107,7 +110,8 @@ class PhraseAdapter(nn.Module):
         self.phrases, self.model_width = tuple(phrases), model_width
         # Lists, no buffers: a model that is loaded leaves buffers that are in no file uninitialised.
         self.names = {slot: padded(some) for slot, some in names.items()}
-        slots = {part.name: part for phrase in phrases for part in phrase if isinstance(part, Slot)}
+        parts_of = [part for phrase in phrases for part in phrase if isinstance(part, Slot)]
+        slots = {part.name: part for part in parts_of if part.kind != "count"}
         self.slots = nn.ModuleDict()
         for slot in slots.values():
             channels = slot.stop - slot.start
@@ -132,7 +136,7 @@ class PhraseAdapter(nn.Module):
         ]
         # Of a known word the first piece holds the vector that says which one it is.
         self.features = [isinstance(part, Slot) and part.kind == "feature" and not number for part, number in parts]
-        self.piece = [number if isinstance(part, Slot) and part.is_spelled else NONE for part, number in parts]
+        self.piece = [_piece(part, number) for part, number in parts]
         self.phrase = [number for number, some in enumerate(lengths) for _ in range(sum(some))]
         self.count = len(self.phrase)
 
@@ -169,6 +173,8 @@ class PhraseAdapter(nn.Module):
         for part in phrase:
             if not isinstance(part, Slot):
                 columns.append(literal(part, x_BTC, self.model_width))
+            elif part.kind == "count":
+                columns.append(literal((NONE,) * COUNT_PIECES, x_BTC, self.model_width))
             elif part.kind == "text":
                 columns.append(pieces(features_BTC[..., part.start : part.stop], x_BTC, self.model_width))
             elif part.written and not part.is_spelled:
@@ -312,7 +318,7 @@ def as_phrase(
     tokens, ids, read = (list(each) for each in zip(*columns, strict=True))
     said_BT1 = read[first][..., :1]
     if residual_BTD is not None:
-        free = next((number for number in slots if not phrase[number].is_spelled), first)  # type: ignore[union-attr]
+        free = next((number for number in slots if not _is_known(phrase[number])), first)
         rest = tokens[free][:, :, 1:]
         tokens[free] = torch.cat([tokens[free][:, :, :1] + residual_BTD.unsqueeze(2), rest], 2)
     return torch.cat(tokens, 2), torch.cat(ids, 2), torch.cat(read, 2) & said_BT1
@@ -355,9 +361,25 @@ def _length(part: Slot | Ids, names: Mapping[str, list[list[int]]]) -> int:
     """How many tokens a part of a phrase is."""
     if not isinstance(part, Slot):
         return len(part)
+    if part.kind == "count":
+        return COUNT_PIECES
     if part.is_spelled:
         return MOST_PIECES
     if part.name in names:
         pieces_of_one = len(names[part.name][0])
         return pieces_of_one * min(MOST_LABELS, len(names[part.name])) if part.multi_label else pieces_of_one
     return part.stop - part.start if part.kind == "text" else 1
+
+
+def _is_known(part: Slot | Ids) -> bool:
+    """Whether a part is a known word, or a number of findings with it."""
+    return isinstance(part, Slot) and (part.is_spelled or part.kind == "count")
+
+
+def _piece(part: Slot | Ids, number: int) -> int:
+    """What `PhraseAdapter.piece` says of a token: the ``number``-th of a part of a phrase."""
+    if not isinstance(part, Slot) or not _is_known(part):
+        return NONE
+    if part.is_spelled:
+        return number
+    return NONE if number else COUNTED

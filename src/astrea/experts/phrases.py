@@ -9,6 +9,8 @@ channels (`Expert.slots`), and what its channels are decides what it becomes:
   slot in `Expert.multi_label`, every name that is more likely than not is written out.
 * feature: no channel has a name. One token, which the adapter makes of the channels. ``{feature:name}`` writes out that
   word of the training data instead which the token is nearest to: what the adapter was taught is then read like text.
+  ``{feature:count}`` behind it is a number: this finding is the expert's first, second, ... with that word. A small
+  language model finds the last of these numbers, where it does not count words in a list.
 * text: the slot is called ``text``. Its channels are ids of the language model's own word pieces as whole numbers, -1
   where there are fewer, and each is a token.
 
@@ -32,6 +34,9 @@ TEXT = "text"
 NAME = "name"
 """Behind a slot and a colon: its likeliest name is written out; of features, the nearest word of the training data."""
 
+COUNT = "count"
+"""Behind the slot of features and a colon: how many findings with the same nearest word there were, with this one."""
+
 MOST_PHRASES = 2
 """Features and own words: which of the two is dropped in training is one draw."""
 
@@ -40,12 +45,12 @@ MOST_PHRASES = 2
 class Slot:
     """A group of channels in a phrase: ``start`` is the first one, ``stop`` the one behind the last. written: of words
     and features, whether the likeliest name is written out. multi_label: of words, whether several names may hold at
-    once."""
+    once. A count is of findings whose features, those channels, have the same nearest word."""
 
     name: str
     start: int
     stop: int
-    kind: Literal["words", "feature", "text"]
+    kind: Literal["words", "feature", "text", "count"]
     written: bool = False
     multi_label: bool = False
 
@@ -80,7 +85,7 @@ def read_phrases(name: str, expert: type[Expert] | Expert) -> tuple[Phrase, ...]
             "write one of its features and one of its own words",
         )
     found = tuple(_read(name, phrase, slots) for phrase in phrases)
-    used = {part for phrase in found for part in phrase if isinstance(part, Slot)}
+    used = {part for phrase in found for part in phrase if isinstance(part, Slot) and part.kind != "count"}
     both = [slot.name for slot in used if slot.written and replace(slot, written=False) in used]
     if both:
         raise AstreaError(
@@ -167,11 +172,15 @@ def _read(name: str, phrase: str, slots: dict[str, Slot]) -> Phrase:
         if field not in slots or conversion:
             known = ", ".join(slots) or "none"
             raise AstreaError(f"{where} has no slot {field!r}", f"the expert's slots: {known}; write one as {{name}}")
-        if spec and (spec != NAME or slots[field].kind == "text"):
-            hint = f"only {{slot:{NAME}}} is known, for a slot of words or features"
+        slot = slots[field]
+        if spec == COUNT and slot.kind == "feature" and replace(slot, written=True) in found:
+            found.append(replace(slot, kind="count"))
+            continue
+        if spec and (spec != NAME or slot.kind == "text"):
+            hint = f"{{slot:{NAME}}} is known, of words or features, and {{slot:{COUNT}}} behind that of features"
             raise AstreaError(f"{where} cannot write {field!r} as {shortened(spec)!r}", hint)
-        found.append(replace(slots[field], written=bool(spec)))
-    used = [part for part in found if isinstance(part, Slot)]
+        found.append(replace(slot, written=bool(spec)))
+    used = [part for part in found if isinstance(part, Slot) and part.kind != "count"]
     if not used:
         raise AstreaError(f"{where} has no slot", "write what the expert found as {name}")
     channels = [channel for slot in used for channel in range(slot.start, slot.stop)]

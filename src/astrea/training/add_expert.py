@@ -190,9 +190,10 @@ def expanded_config(
         own = spell(config.findings, expert_specs({name: entry}), tokenizer, known["scale"])
         assert own is not None
         for what, of_newcomer in own.model_dump(
-            mode="json", exclude={"scale", "known", "spelling", "usual", "least"}
+            mode="json", exclude={"scale", "known", "spelling", "counts", "usual", "least"}
         ).items():
             known[what] = known.get(what, {}) | of_newcomer
+        known["counts"] = known.get("counts") or own.counts
     return AstreaConfig.from_dict(described)
 
 

@@ -90,6 +90,22 @@ def test_places_are_told_in_tenths_if_asked_for(monkeypatch):
     assert all(phrase.endswith("{size} {number:name} {tenths:name} ;") for phrase in expert.phrases)
 
 
+def test_things_of_one_category_are_counted_if_asked_for(monkeypatch):
+    """Of categories 3, 0 and 3, the largest first."""
+    maps = maps_of([(1, 2, 9, 11, 3, 4), (10, 1, 17, 8, 0, 0), (10, 12, 15, 16, 3, 0)])
+    expert = SegmenterExpert(most=4, numbers=True, counts=True).eval()
+    last = torch.zeros(1, expert.trunk.classify.in_features, 5, 5)
+    monkeypatch.setattr(SegmenterExpert, "maps", lambda self, pixels: (maps, last))
+    found = expert(torch.zeros(1, 3, 80, 80))
+    first, behind = expert.slots["same"]
+    assert found.tokens.shape[2] == len(expert.labels) == expert.width == behind
+    told = found.tokens[0, :, first:behind]
+    assert [expert.labels[first + at] for at in told[:3].argmax(-1).tolist()] == ["1", "1", "2"]
+    assert told.sum(-1).tolist() == [1, 1, 1, 0]
+    assert expert.phrases[0].startswith("{feature:name} {feature:count} {colour}")
+    assert expert.phrases[1].startswith("{category} {same:name} {colour}")
+
+
 def test_a_place_on_the_last_edge_is_in_the_last_tenth():
     told = in_tenths(torch.tensor([[[1.0, 0.0], [0.999, 1.0], [0.35, 0.62]]]), torch.tensor([[0.9, 0.9, 0.0]]))
     assert told[0, :2].argmax(-1).tolist() == [90, 99]

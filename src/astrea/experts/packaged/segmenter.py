@@ -62,6 +62,8 @@ class SegmenterExpert(Expert):
         numbers: whether phrases number the things from the largest to the smallest, so that they need not be counted.
         places: whether phrases say where a thing's middle is in tenths of the picture, across and then down: "37".
             "left" and "top" speak of halves: of two things in one half they can't say which is further left.
+        counts: whether phrases say how many things with its name, and of its category, a thing is the last of, the
+            largest being the first: "frog 2".
 
     Raises:
         AstreaError: an option is out of range, or the weights are not installed.
@@ -81,24 +83,41 @@ class SegmenterExpert(Expert):
         # Between them: width, height, and the square root of the area.
         "feature": (PLACE_AT + 9, PLACE_AT + 9 + FEATURES),
     }
-    phrases = (
+    phrases: tuple[str, ...] = (
         "{feature:name} {colour} {vertical} {horizontal} {size} ;",
         "{category} {colour} {vertical} {horizontal} {size} ;",
     )
 
     def __init__(
-        self, *, most: int = MOST, threshold: float = 0.25, numbers: bool = False, places: bool = False
+        self,
+        *,
+        most: int = MOST,
+        threshold: float = 0.25,
+        numbers: bool = False,
+        places: bool = False,
+        counts: bool = False,
     ) -> None:
         super().__init__()
         if most not in range(1, 33):
             raise AstreaError(f"most={most!r}", "a whole number in 1..32")
         if not 0 < threshold < 1:
             raise AstreaError(f"threshold={threshold!r}", "a probability between 0 and 1")
-        self.num_tokens, self.threshold, self.numbers, self.places = most, threshold, numbers, places
+        self.num_tokens, self.threshold = most, threshold
+        self.numbers, self.places, self.counts = numbers, places, counts
+        said = [str(number) for number in range(1, most + 1)]
         if numbers:
-            self._say("number", [str(number) for number in range(1, most + 1)])
+            self._add_slot("number", said)
+            self.phrases = self._ending("number")
         if places:
-            self._say("tenths", [f"{place:02}" for place in range(TENTHS**2)])
+            self._add_slot("tenths", [f"{place:02}" for place in range(TENTHS**2)])
+            self.phrases = self._ending("tenths")
+        if counts:
+            self._add_slot("same", said)
+            features, own = self.phrases
+            self.phrases = (
+                features.replace("{feature:name}", "{feature:name} {feature:count}"),
+                own.replace("{category}", "{category} {same:name}"),
+            )
         self.trunk = EfficientNetLite0()
         self.head = SegmenterHead(len(CATEGORIES), len(COLOURS))
         # On the meta device there is nothing to fill yet: the weights will come from the model folder.
@@ -106,11 +125,14 @@ class SegmenterExpert(Expert):
             self.trunk.load_state_dict(installed_weights())
             self.head.load_state_dict(read_weights(WEIGHTS))
 
-    def _say(self, slot: str, names: list[str]) -> None:
-        """Let phrases end in one more word, one of these."""
+    def _add_slot(self, slot: str, names: list[str]) -> None:
+        """One more channel for each name."""
         self.slots = {**self.slots, slot: (self.width, self.width + len(names))}
         self.labels, self.width = (*self.labels, *names), self.width + len(names)
-        self.phrases = (f"{self.phrases[0][:-1]}{{{slot}:name}} ;", f"{self.phrases[1][:-1]}{{{slot}:name}} ;")
+
+    def _ending(self, slot: str) -> tuple[str, ...]:
+        """The phrases with one more word at their ends."""
+        return tuple(f"{phrase[:-1]}{{{slot}:name}} ;" for phrase in self.phrases)
 
     def maps(self, pixels_B3HW: Tensor) -> tuple[Maps, Tensor]:
         """What the head says of every cell, and the trunk's last features (B, FEATURES, SIDE / 32, SIDE / 32)."""
@@ -162,6 +184,7 @@ class SegmenterExpert(Expert):
                 even(found.features),
                 *([numbered(found.score)] if self.numbers else []),
                 *([in_tenths(found.centroid, found.score)] if self.places else []),
+                *([of_category(found.category, found.score)] if self.counts else []),
             ],
             -1,
         )
@@ -191,6 +214,14 @@ def numbered(score_BT: Tensor) -> Tensor:
     """The number of each region that is there, counted from the first: (B, T, T), one of them 1."""
     there_BT = score_BT > 0
     number_BTT: Tensor = F.one_hot((there_BT.cumsum(1) - 1).clamp_min(0), score_BT.shape[1])
+    return number_BTT * there_BT.unsqueeze(-1)
+
+
+def of_category(category_BTK: Tensor, score_BT: Tensor) -> Tensor:
+    """How many regions of its likeliest category each one that is there is the last of: (B, T, T), one of them 1."""
+    there_BT, kind_BT = score_BT > 0, category_BTK.argmax(-1)
+    same_BTT = (kind_BT.unsqueeze(2) == kind_BT.unsqueeze(1)) & there_BT.unsqueeze(1)
+    number_BTT: Tensor = F.one_hot((same_BTT.tril().sum(2) - 1).clamp_min(0), score_BT.shape[1])
     return number_BTT * there_BT.unsqueeze(-1)
 
 
