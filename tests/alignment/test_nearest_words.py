@@ -10,6 +10,7 @@ from astrea.alignment.known_words import same_before, with_known
 from astrea.alignment.phrase_ids import COUNT_PIECES, MOST_PIECES, PhraseIds, check_phrase_ids
 from astrea.alignment.phrases import COUNTED
 from astrea.language.labels import inside_a_sentence
+from astrea.language.whole_words import WholeWords
 from astrea.model.loading import load_model
 from astrea.training.assembly import assemble
 from astrea.training.trainer import train
@@ -182,3 +183,19 @@ def test_a_run_that_teaches_words_writes_them(language_checkpoint, tmp_path, tau
     words = model.get_input_embeddings().weight
     is_word = (made.unsqueeze(1) == words).all(-1).any(1)
     assert is_word.tolist() == [taught] * len(made)
+
+
+def test_texts_that_tell_nothing_apart_teach_no_words(language_checkpoint, tmp_path, monkeypatch):
+    """A run on a few pictures that are all called the same comes to its end; features stay vectors."""
+    monkeypatch.setattr("astrea.training.context.WholeWords", lambda *_: WholeWords(()))
+    own = {"contrast_width": 16, "adapter_hidden": 24, "findings": "phrases", "strategy": "sequence_concat"}
+    run = small_run(
+        experts=SPELLERS,
+        model=own,
+        llm={"checkpoint": str(language_checkpoint("llama_tied"))},
+        regularisation={"unfamiliar": 0.05},
+        align__losses={"caption_words": 1.0},
+        align__progressive=False,
+    )
+    model, _ = load_model(train(run, tmp_path), trust_remote_code=True)
+    assert PhraseIds.model_validate(model.config.phrase_ids).known == ()

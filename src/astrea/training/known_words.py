@@ -44,6 +44,8 @@ def learn_known_words(ctx: TrainingContext, report: Reporter) -> None:
     if not _taught(ctx) or not twofold:
         return
     _configure(ctx, ids)
+    if not ctx.whole_words[0].words:  # a few texts that all say the same tell nothing apart
+        return
     seen = _seen(ctx, report)
     numbers = {name: model.experts.names.index(name) for name in twofold}
     usual = {name: found for name, number in numbers.items() if (found := seen.usual(number)) is not None}
