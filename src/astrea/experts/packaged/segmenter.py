@@ -62,8 +62,8 @@ class SegmenterExpert(Expert):
         numbers: whether phrases number the things from the largest to the smallest, so that they need not be counted.
         places: whether phrases say where a thing's middle is in tenths of the picture, across and then down: "37".
             "left" and "top" speak of halves: of two things in one half they can't say which is further left.
-        counts: whether phrases say how many things with its name, and of its category, a thing is the last of, the
-            largest being the first: "frog 2".
+        counts: whether phrases number the things of one name, and those of one category, by themselves, the largest
+            first: "frog 2" is the second frog.
 
     Raises:
         AstreaError: an option is out of range, or the weights are not installed.
@@ -184,7 +184,7 @@ class SegmenterExpert(Expert):
                 even(found.features),
                 *([numbered(found.score)] if self.numbers else []),
                 *([in_tenths(found.centroid, found.score)] if self.places else []),
-                *([of_category(found.category, found.score)] if self.counts else []),
+                *([numbered_in_category(found.category, found.score)] if self.counts else []),
             ],
             -1,
         )
@@ -217,8 +217,9 @@ def numbered(score_BT: Tensor) -> Tensor:
     return number_BTT * there_BT.unsqueeze(-1)
 
 
-def of_category(category_BTK: Tensor, score_BT: Tensor) -> Tensor:
-    """How many regions of its likeliest category each one that is there is the last of: (B, T, T), one of them 1."""
+def numbered_in_category(category_BTK: Tensor, score_BT: Tensor) -> Tensor:
+    """The number of each region that is there among those of its likeliest category, counted from the first:
+    (B, T, T), one of them 1."""
     there_BT, kind_BT = score_BT > 0, category_BTK.argmax(-1)
     same_BTT = (kind_BT.unsqueeze(2) == kind_BT.unsqueeze(1)) & there_BT.unsqueeze(1)
     number_BTT: Tensor = F.one_hot((same_BTT.tril().sum(2) - 1).clamp_min(0), score_BT.shape[1])
