@@ -9,12 +9,13 @@ import torch
 
 from astrea.experts.bank import ExpertBank
 from astrea.experts.protocol import from_bins, in_order, left_to_right
+from astrea.recipes.pretraining import ExpertPretraining
 from astrea.recipes.recipe import Schedule
 from astrea.world.experts.captioning import ORDINALS, STEPS, VOCABULARY, CaptioningExpert
 from astrea.world.experts.classification import GROUPS, KIND_NAMES, ClassificationExpert
 from astrea.world.experts.compact import COMPACT
 from astrea.world.experts.detection import NAMED, DetectionExpert, boxes_from_tokens
-from astrea.world.experts.pretrain import WEAK_KEEP, ExpertObjective
+from astrea.world.experts.pretrain import ExpertObjective
 from astrea.world.experts.segmentation import AREA_BINS, AREA_MAX, PLACE_BINS, SegmentationExpert
 from astrea.world.experts.truth import collate_truth, pixels_from_scenes
 from astrea.world.language.pretraining import ideal_features
@@ -320,12 +321,33 @@ def test_its_diet_is_a_function_of_seed_and_step_and_spares_its_weak_conditions(
     weak = sum(CONDITIONS[s.condition] in objective.expert.weak_conditions for s in first + other)
     fair = sum(CONDITIONS[split_scene("train", i, 0).condition] in objective.expert.weak_conditions for i in range(128))
     assert weak < 0.5 * fair
-    assert WEAK_KEEP < 0.5
     assert str(first[0].spec.seed) in objective.describe((first, truth))
     # Light is jittered: the pictures are not just the drawn pixels.
     assert not torch.equal(truth.pixels_B3HW, pixels_from_scenes(first))
     assert float(truth.pixels_B3HW.min()) >= 0
     assert float(truth.pixels_B3HW.max()) <= 1
+
+
+def conditions_seen(expert, **changes):
+    part = ExpertPretraining(**changes)
+    batches = [ExpertObjective(expert, seed=1, part=part).batch(step, 0, 64)[0] for step in range(2)]
+    return [CONDITIONS[scene.spec.condition] in expert.weak_conditions for batch in batches for scene in batch]
+
+
+@pytest.mark.parametrize("kind", COMPACT)
+def test_its_weak_conditions_are_left_out_or_as_frequent_as_others(kind):
+    expert = COMPACT[kind]()
+    never, rarely, fairly = (conditions_seen(expert, weak_share=share) for share in (0, 0.15, 1))
+    assert sum(never) == 0
+    assert 0 < sum(rarely) < sum(fairly)
+
+
+def test_few_scenes_come_again_each_in_its_one_condition():
+    objective = ExpertObjective(COMPACT["detection"](), seed=1, part=ExpertPretraining(scenes=5))
+    scenes = [scene for step in range(2) for scene in objective.batch(step, 0, 32)[0]]
+    assert len({scene.spec for scene in scenes}) == len({scene.spec.seed for scene in scenes}) == 5
+    fresh = ExpertObjective(COMPACT["detection"](), seed=1).batch(0, 0, 32)[0]
+    assert len({scene.spec.seed for scene in fresh}) == 32
 
 
 @torch.inference_mode()

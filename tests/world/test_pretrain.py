@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from astrea.common.progress import Reporter
-from astrea.model.components import BUNDLED, LANGUAGE
+from astrea.model.components import BUNDLED, LANGUAGE, NEUTRAL
+from astrea.recipes.pretraining import PretrainPart
 from astrea.training.assembly import assemble
 from astrea.training.trainer import train
 from astrea.world import pretrain as pretraining
@@ -94,7 +95,7 @@ def test_a_neutral_language_model_beside_the_shipped_experts(make_run, unjudged,
         "min_accuracy": 1,
     }  # it answers nothing, and need not
     run = make_run(pretraining=gate)
-    pretrain(run, tmp_path, report=Reporter(), shipped_experts=True)
+    pretrain(run, tmp_path, report=Reporter(), shipped=list(COMPACT))
     card = json.loads((tmp_path / "card.json").read_text())
     shipped = json.loads((BUNDLED / "card.json").read_text())
     assert {n: card["sha256"][n] for n in COMPACT} == {n: shipped["sha256"][n] for n in COMPACT}
@@ -102,3 +103,22 @@ def test_a_neutral_language_model_beside_the_shipped_experts(make_run, unjudged,
     assert (card["ground_truth_accuracy"], card["sentence_perplexity"]) == (None, 7.5)
     assert card["pretraining"]["llm"]["text"] == "sentences"
     assemble(run, tmp_path)
+
+
+def test_other_experts_beside_a_shipped_language_model(make_run, unjudged, tmp_path):
+    diet = {**BRIEF, "expert": {**BRIEF["expert"], "weak_share": 0, "scenes": 4}}
+    run = make_run(pretraining=diet, pretrain="shipped-neutral", model={"word_match": 0})
+    pretrain(run, tmp_path, report=Reporter(), shipped=[LANGUAGE])
+    card = json.loads((tmp_path / "card.json").read_text())
+    shipped, neutral = (json.loads((folder / "card.json").read_text()) for folder in (BUNDLED, NEUTRAL))
+    assert card["sha256"][LANGUAGE] == neutral["sha256"][LANGUAGE] != shipped["sha256"][LANGUAGE]
+    assert all(card["sha256"][name] != shipped["sha256"][name] for name in COMPACT)
+    assert (card["pretraining"]["expert"]["weak_share"], card["pretraining"]["expert"]["scenes"]) == (0, 4)
+
+
+def test_parts_made_before_there_was_a_choice_of_scenes_are_still_known(make_run):
+    usual = make_run(pretraining={"expert": {"weak_share": 0.15, "scenes": 0}})
+    assert pretraining.settings_digest(usual, "detection") == pretraining.settings_digest(make_run(), "detection")
+    other = make_run(pretraining={"expert": {"scenes": 4}})
+    assert pretraining.settings_digest(other, "detection") != pretraining.settings_digest(make_run(), "detection")
+    assert set(usual.pretraining.expert.model_dump()) == set(PretrainPart.model_fields)

@@ -44,6 +44,20 @@ class ExpertPretraining(PretrainPart):
     steps: PositiveInt = 2400
     batch: PositiveInt = 64
     lr: float = Field(3e-3, gt=0)
+    weak_share: float = Field(
+        0.15, ge=0, le=1, description="share of the scenes in its weak conditions that an expert gets to see"
+    )
+    scenes: int = Field(
+        0,
+        ge=0,
+        description="different scenes that it learns from; 0 = fresh ones at every step. Few make it overconfident",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Parts that are there already say what they were made with, from before there was a choice.
+        usual = {"weak_share": 0.15, "scenes": 0}
+        return {key: value for key, value in dump(self).items() if usual.get(key) != value}
 
 
 class LanguagePretraining(PretrainPart):

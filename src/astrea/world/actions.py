@@ -11,11 +11,13 @@ from astrea.common.output import out, print_path, save_picture
 from astrea.common.progress import TerminalReporter
 from astrea.common.provenance import commit
 from astrea.data.worlds import open_world
+from astrea.model.components import LANGUAGE
 from astrea.recipes.loader import load_recipe
 from astrea.recipes.recipe import Recipe
 from astrea.recipes.saved import read_recipe
 from astrea.training.write_learned import write_learned
 from astrea.world import bundle
+from astrea.world.experts.compact import COMPACT
 from astrea.world.folder import QUESTIONS, write_scenes
 from astrea.world.gallery import open_gallery
 from astrea.world.pretrain import parts_of
@@ -24,13 +26,17 @@ from astrea.world.sheet import contact_sheet
 
 
 def pretrain(
-    recipe: str, overrides: Sequence[str], folder: Path, *, only: list[str] | None, shipped_experts: bool = False
+    recipe: str, overrides: Sequence[str], folder: Path, *, only: list[str] | None, shipped: Sequence[str] = ()
 ) -> None:
-    """Train the parts of a recipe into a folder."""
+    """Train the parts of a recipe into a folder.
+
+    Args:
+        shipped: "experts" or "language": copied from the package instead.
+    """
     loaded = load_recipe(Recipe, recipe, overrides)
     if loaded.world.kind != "drawn":
-        if only or shipped_experts:
-            option = "--only" if only else "--shipped-experts"
+        if only or shipped:
+            option = "--only" if only else f"--shipped-{shipped[0]}"
             raise AstreaError(f"{option} is of the drawn world's parts", "leave it out")
         with TerminalReporter() as report:
             open_world(loaded).pretrain(folder, report=report)
@@ -42,8 +48,9 @@ def pretrain(
             "model come from elsewhere",
             "train it as it is, or name a part with --only",
         )
+    copied = [name for kind in shipped for name in (COMPACT if kind == "experts" else (LANGUAGE,))]
     with TerminalReporter() as report:
-        make_parts(loaded, folder, report=report, only=only, shipped_experts=shipped_experts)
+        make_parts(loaded, folder, report=report, only=only, shipped=copied)
     print_path("parts", folder)
 
 

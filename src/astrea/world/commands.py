@@ -29,12 +29,17 @@ def pretrain(
             "--shipped-experts", help="Copy the package's experts instead of training them: a new language model alone."
         ),
     ] = False,
+    shipped_language: Annotated[
+        bool,
+        typer.Option("--shipped-language", help="Copy the package's language model instead of training one."),
+    ] = False,
 ) -> None:
     """Train the compact experts and the language model of a recipe.
 
     Only those that the recipe uses; what it takes from checkpoints of others is not trained.
     """
-    actions.pretrain(recipe, overrides or [], folder, only=only, shipped_experts=shipped_experts)
+    copied = {"experts": shipped_experts, "language": shipped_language}
+    actions.pretrain(recipe, overrides or [], folder, only=only, shipped=[name for name in copied if copied[name]])
 
 
 def scenes(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from torch import nn
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import sha256_file, write_json_atomic
+from astrea.common.installation import SHIPPED_NEUTRAL_NAME
 from astrea.common.paths import exists, file_guard, read_json
 from astrea.common.progress import SILENT, Reporter
 from astrea.common.provenance import commit
-from astrea.model.components import BUNDLED, CARD, LANGUAGE, fill, made_with, save_component
+from astrea.model.components import BUNDLED, CARD, LANGUAGE, NEUTRAL, fill, made_with, save_component
 from astrea.recipes.recipe import PretrainPart, Recipe
 from astrea.training.loop import Objective, build_optimizer, run_steps
 from astrea.world.dataset import scenes_of
@@ -39,13 +41,13 @@ def pretrain(
     *,
     report: Reporter = SILENT,
     only: list[str] | None = None,
-    shipped_experts: bool = False,
+    shipped: Sequence[str] = (),
 ) -> Path:
     """Train the parts that the recipe uses and write them with their card; a part that is already there is kept.
 
     Args:
         only: train these instead, whatever the recipe uses.
-        shipped_experts: copy the package's experts into the folder instead of training them.
+        shipped: parts of the package that are copied into the folder instead of being trained.
 
     Raises:
         AstreaError: an unknown part, one that is there but was made with other settings, a language model that did not
@@ -59,10 +61,9 @@ def pretrain(
         return folder
     with file_guard(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if shipped_experts:
-            wanted = [name for name in wanted if name == LANGUAGE]
-            for name in COMPACT:
-                shutil.copyfile(BUNDLED / f"{name}.safetensors", folder / f"{name}.safetensors")
+        for name in shipped:
+            shutil.copyfile(shipped_part(recipe, name), folder / f"{name}.safetensors")
+    wanted = [name for name in wanted if name not in shipped]
     for name in wanted:
         path = folder / f"{name}.safetensors"
         if not exists(path):
@@ -72,6 +73,13 @@ def pretrain(
     if LANGUAGE in wanted and has_gate(recipe):
         check_gate(recipe, folder, report)
     return write_card(recipe, folder)
+
+
+def shipped_part(recipe: Recipe, name: str) -> Path:
+    """Where the package has a part: a language model that has read plain sentences alone for a recipe that starts from
+    it, otherwise the one that was warmed on the tasks."""
+    neutral = name == LANGUAGE and recipe.pretrain == SHIPPED_NEUTRAL_NAME
+    return (NEUTRAL if neutral else BUNDLED) / f"{name}.safetensors"
 
 
 def parts_of(recipe: Recipe) -> tuple[str, ...]:
@@ -98,9 +106,16 @@ def train_expert(recipe: Recipe, folder: Path, name: str, report: Reporter) -> N
     torch.manual_seed(recipe.seed)
     expert = COMPACT[name]()
     world = recipe.world
-    objective = ExpertObjective(expert, recipe.seed, canvas=world.canvas, difficulty=world.difficulty)  # type: ignore[arg-type]
+    part = recipe.pretraining.expert
+    objective = ExpertObjective(
+        expert,  # type: ignore[arg-type]
+        recipe.seed,
+        canvas=world.canvas,
+        difficulty=world.difficulty,
+        part=part,
+    )
     path, settings = folder / f"{name}.safetensors", settings_digest(recipe, name)
-    fit(expert, objective, recipe.pretraining.expert, path, settings=settings, report=report)
+    fit(expert, objective, part, path, settings=settings, report=report)
 
 
 def pretrain_language(recipe: Recipe, folder: Path, name: str, report: Reporter) -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from astrea.world.evaluation.item_calibration import EDGES, item_calibration
+from astrea.world.evaluation.item_calibration import EDGES, item_calibration, picture_share
 
 
 def weights_of(nats: torch.Tensor, load_bias: torch.Tensor) -> torch.Tensor:
@@ -53,3 +53,22 @@ def test_a_gate_that_sees_the_picture_is_told_from_one_that_knows_the_question()
     assert found["asking"]["within_template"] == 0
     assert 0.4 < found["asking"]["rank_correlation"] < 0.95 < found["seeing"]["rank_correlation"]
     assert found["seeing"]["error"] < 0.01
+
+
+def test_the_part_of_the_picture_is_the_one_worked_out_by_hand():
+    shares = {"a": torch.tensor([[0.1, 0.5], [0.3, 0.5], [0.6, 0.5], [0.8, 0.5]]), "b": torch.tensor([[0.1, 0.9]])}
+    asked = {"a": ["what?", "what?", "where?", "where?"], "b": ["what?"]}
+    # Within "what?" and "where?" of a: 4 x 0.1^2 over 5 items less 3 questions; the first expert alone varies there.
+    whole = torch.cat(list(shares.values())).var(0).sum().item()
+    assert picture_share(shares, asked) == pytest.approx(4 * 0.01 / 2 / whole)
+
+
+def test_the_part_of_the_picture_is_all_none_or_unknown():
+    generator = torch.Generator().manual_seed(0)
+    names = [f"question {i % 4}" for i in range(400)]
+    by_question = torch.rand(4, 2, generator=generator).repeat(100, 1)
+    by_picture = torch.rand(400, 2, generator=generator)
+    assert picture_share({"a": by_question}, {"a": names}) == pytest.approx(0, abs=1e-12)
+    assert picture_share({"a": by_picture}, {"a": names}) == pytest.approx(1, abs=0.03)
+    assert math.isnan(picture_share({"a": by_picture[:4]}, {"a": names[:4]}))
+    assert math.isnan(picture_share({"a": torch.full((8, 2), 0.5)}, {"a": names[:8]}))

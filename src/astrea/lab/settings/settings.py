@@ -48,6 +48,13 @@ def named_or_unaligned(recipe: Recipe) -> list[Variant]:
     ]
 
 
+def looking_at_the_picture(recipe: Recipe) -> list[Variant]:
+    """A gate that learns from single items, and experts that are not believed where their words contradict others'."""
+    del recipe
+    note = "the gate predicts single items' contributions; experts that contradict the others count as absent"
+    return [Variant("item_gate_and_agreement", "ablation", ("model.gate_targets=items", "model.agreement=true"), note)]
+
+
 def four_of_states() -> tuple[str, ...]:
     """The compact experts without names, their findings as phrases, aligned to the words of captions."""
     entries = {name: json.dumps({"kind": name, "options": {"states": True}}) for name in COMPACT}
@@ -86,7 +93,8 @@ SETTINGS: Mapping[str, Setting] = {
     "e2": Setting(
         "conflict and shift",
         ("world.clean=0.8", "world.test_clean=0.2", "world.test_pairs=0.5"),
-        "astrea,allocator,trust,with_lies,with_confidence,sequence_concat,sequence_concat_aligned",
+        "astrea,item_gate_and_agreement,allocator,trust,with_lies,with_confidence,sequence_concat,sequence_concat_aligned",
+        more=looking_at_the_picture,
         reports=("conflict", "faults"),
     ),
     "e3": Setting(

@@ -16,7 +16,7 @@ from astrea.common.progress import SILENT, Reporter
 from astrea.data.packing import CAPTION_PROMPT, PackedBatch, Packer, Turn, answer_losses
 from astrea.evaluation.generate import Features
 from astrea.model.modeling import AstreaForConditionalGeneration
-from astrea.world.evaluation.item_calibration import item_calibration
+from astrea.world.evaluation.item_calibration import item_calibration, picture_share
 from astrea.world.evaluation.ranks import spearman
 from astrea.world.evaluation.runner import EncodedTestSets, scene_of
 from astrea.world.scenes.questions import VQA_TASKS
@@ -163,6 +163,7 @@ def calibration(
         rank_correlation: Spearman over the cells (task, condition, expert), contributions in nats. relative: the same
         with contributions as parts of their (task, condition)'s total, which is all that shares of a sum can say.
         per_task: as the first, over the cells (task, expert). All NaN where one side is constant or there is no cell.
+        picture_share: see `astrea.world.evaluation.item_calibration.picture_share`.
         cells: how many of the first. min_items: cells of fewer items are left out. items: see
         `astrea.world.evaluation.item_calibration`; only for weights of a gate.
     """
@@ -178,10 +179,12 @@ def calibration(
     if load_bias_E is not None:
         templates = {task: _templates(encoded, task) for task in contribution}
         items = {"items": item_calibration(shares, contribution, load_bias_E, templates)}
+    texts = {task: _texts(encoded, task) for task in contribution}
     return {
         "rank_correlation": _correlation(fine),
         "relative": _correlation([(share, _parts(mean_E)) for share, mean_E in fine]),
         "per_task": _correlation(coarse),
+        "picture_share": picture_share({task: shares[task] for task in contribution}, texts),
         "cells": sum(len(share) for share, _ in fine),
         "min_items": MIN_ITEMS,
         **items,
@@ -192,6 +195,13 @@ def _templates(encoded: EncodedTestSets, task: str) -> list[str]:
     """The template of every item of a task; captions are one."""
     if task in VQA_TASKS:
         return [item.question.template for item in encoded.sets.questions if item.question.task == task]
+    return [task] * len(encoded.sets.described[task])
+
+
+def _texts(encoded: EncodedTestSets, task: str) -> list[str]:
+    """What is asked, of every item of a task; for a caption always the same."""
+    if task in VQA_TASKS:
+        return [item.question.text for item in encoded.sets.questions if item.question.task == task]
     return [task] * len(encoded.sets.described[task])
 
 

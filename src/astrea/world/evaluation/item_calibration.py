@@ -66,6 +66,30 @@ def item_calibration(
     }
 
 
+def picture_share(shares: Mapping[str, Tensor], questions: Mapping[str, Sequence[str]]) -> float:
+    """Which part (0..1) of the variance of gate weights the picture explains: their variance among pictures of which
+    the same is asked, over their whole variance, both unbiased and summed over experts.
+
+    Args:
+        shares: task -> gate weights (Q, E). questions: task -> what is asked, of every item.
+
+    Returns:
+        NaN where nothing is asked twice, or no weight differs.
+    """
+    weights_NE = np.concatenate([values.double().cpu().numpy() for values in shares.values()])
+    asked = [(task, text) for task in shares for text in questions[task]]
+    group_N = np.unique([f"{task}/{text}" for task, text in asked], return_inverse=True)[1]
+    count_G = np.bincount(group_N)
+    spare = len(weights_NE) - len(count_G)
+    whole = weights_NE.var(0, ddof=1).sum() if len(weights_NE) > 1 else 0.0
+    if not spare or not whole:
+        return float("nan")
+    mean_GE = np.zeros((len(count_G), weights_NE.shape[1]))
+    np.add.at(mean_GE, group_N, weights_NE)
+    rest_NE = weights_NE - (mean_GE / count_G[:, None])[group_N]
+    return float(np.square(rest_NE).sum() / spare / whole)
+
+
 def _all(values: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([each.ravel() for each in values.values()])
 

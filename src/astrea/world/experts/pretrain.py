@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from astrea.recipes.pretraining import ExpertPretraining
 from astrea.training.loop import Objective
 from astrea.world.experts.captioning import CaptioningExpert
 from astrea.world.experts.classification import ClassificationExpert
@@ -21,19 +22,33 @@ from astrea.world.scenes.scene import Scene
 from astrea.world.scenes.vocabulary import CONDITIONS
 
 CompactExpert = DetectionExpert | SegmentationExpert | ClassificationExpert | CaptioningExpert
-WEAK_KEEP = 0.15
-"""Share of its weak conditions' scenes that an expert sees in training: real models too were fed few bad pictures."""
+USUAL = ExpertPretraining()
 
 
 class ExpertObjective(Objective):
-    """One compact expert's own supervision. Its weak conditions are rare in its diet and light is jittered."""
+    """One compact expert's own supervision. Its weak conditions are rare, as real models too were fed few bad pictures;
+    light is jittered.
 
-    def __init__(self, expert: CompactExpert, seed: int, *, canvas: int = 64, difficulty: float = 0.5) -> None:
+    Args:
+        canvas, difficulty: of the scenes. part: how many different ones there are, and which share of those in its weak
+            conditions it sees; the others are drawn in another condition.
+    """
+
+    def __init__(
+        self,
+        expert: CompactExpert,
+        seed: int,
+        *,
+        canvas: int = 64,
+        difficulty: float = 0.5,
+        part: ExpertPretraining = USUAL,
+    ) -> None:
         # Channels last: 10 % faster convolutions on the processor.
         self.expert = expert.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.seed = seed
         self.canvas = canvas
         self.difficulty = difficulty
+        self.part = part
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter, float]]:
         return ((name, p, 1.0) for name, p in self.expert.named_parameters())
@@ -45,11 +60,14 @@ class ExpertObjective(Objective):
 
     def draw(self, rng: random.Random) -> Scene:
         """A scene of the training split; conditions in which the expert is weak come more rarely."""
-        spec = plan_scene(
-            split_seed("train", rng.getrandbits(40), self.seed), canvas=self.canvas, difficulty=self.difficulty
-        )
+        index = rng.getrandbits(40)
+        if self.part.scenes:
+            # Which are drawn in another condition, and in which, is the same whenever they come.
+            index %= self.part.scenes
+            rng = random.Random(f"{self.seed}/{self.expert.kind}/scene {index}")
+        spec = plan_scene(split_seed("train", index, self.seed), canvas=self.canvas, difficulty=self.difficulty)
         weak = self.expert.weak_conditions
-        if CONDITIONS[spec.condition] in weak and rng.random() > WEAK_KEEP:
+        if CONDITIONS[spec.condition] in weak and rng.random() >= self.part.weak_share:
             strong = [i for i, name in enumerate(CONDITIONS) if name not in weak]
             spec = dataclasses.replace(spec, condition=rng.choice(strong))
         return draw_scene(spec)

@@ -19,6 +19,7 @@ CALIBRATION = {
     "rank_correlation": ("Rank correlation over task, condition and expert", 2),
     "relative": ("The same, contributions as parts of their sum", 2),
     "per_task": ("The first over task and expert", 2),
+    "picture_share": ("Part of the variance of gate weights that the picture explains", 3),
     "cells": ("Points (task, condition, expert)", 0),
 }
 """Figure of the calibration -> its name and digits."""
