@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -12,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from astrea.cli.actions import serve as actions
 from astrea.common.installation import MODULES
+from astrea.serving.app import Server
 from command_line import Astrea, refused
 
 KEY = "a-long-random-text-of-nobody"
@@ -39,6 +42,33 @@ def test_with_a_key_it_serves_others_who_know_it(
     with TestClient(served[0].app) as client:  # type: ignore[arg-type]
         assert client.get("/v1/models").status_code == 401
         assert client.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+
+
+def test_a_server_whose_model_has_gone_ends_with_an_error(
+    astrea: Astrea, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever watches over it, such as Docker or systemd, sees that and starts it again."""
+    made: list[Server] = []
+
+    def kept(*given: Any) -> Server:
+        made.append(Server(*given))
+        return made[0]
+
+    def run(listening: uvicorn.Server) -> None:
+        with TestClient(listening.config.app, base_url="http://localhost") as client:  # type: ignore[arg-type]
+            assert client.get("/health").status_code == 200
+            assert not listening.should_exit
+            made[0].engine._process.kill()  # type: ignore[attr-defined]
+            until = time.monotonic() + 60
+            while not listening.should_exit:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(actions, "log_to_standard_error", lambda: None)
+    monkeypatch.setattr(actions, "Server", kept)
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    refused(astrea("serve", tiny_folder, "--engine-process", "--no-expert-process"), "has ended by itself", "its log")
 
 
 @pytest.mark.parametrize("words", ["0", "2:1", "two", "1:", ":2"])

@@ -39,11 +39,16 @@ CHANGES = {"id", "created"}
 
 
 class Silent:
-    """Nobody watches."""
+    """Nobody watches, but for the end."""
+
+    has_ended = False
 
     def step(self, running: int, waiting: int) -> None: ...
 
     def failed(self, error: Exception) -> None: ...
+
+    def ended(self) -> None:
+        self.has_ended = True
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +197,8 @@ def test_what_waits_is_bounded_given_up_late_and_finished_at_the_end(own: Loaded
 
 def test_when_the_process_is_killed_who_waits_is_told_and_the_server_says_that_it_is_not_well(own: LoadedModel):
     async def visit() -> None:
-        engine = placed_engine(own, Limits(tokens=10_000, seconds=60), Silent(), 0.0, 0.0, False, True)
+        watch = Silent()
+        engine = placed_engine(own, Limits(tokens=10_000, seconds=60), watch, 0.0, 0.0, False, True)
         assert isinstance(engine, EngineProcess)
         await engine.opened()
         assert engine.alive
@@ -206,6 +212,7 @@ def test_when_the_process_is_killed_who_waits_is_told_and_the_server_says_that_i
             await taken.all()
         with pytest.raises(ApiError, match="failed"):
             await errand
+        assert watch.has_ended
         assert not engine.alive
         with pytest.raises(ApiError, match="failed"):
             stream(engine, own)

@@ -35,7 +35,12 @@ from astrea.serving.settings import Settings
 
 
 class Server:
-    """A model being served: the engine, what it needs around it, and the routes that lead to it."""
+    """A model being served: the engine, what it needs around it, and the routes that lead to it.
+
+    Attributes:
+        broken: whether the engine has ended without being asked to. on_break: called when it does, for whoever should
+            end the server, which can't answer any more.
+    """
 
     def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
@@ -56,6 +61,8 @@ class Server:
         self.gallery = None if settings.index is None else Gallery(self.embedder, settings.index)
         self.trace = Trace(settings.trace)
         self.created = int(time.time())
+        self.broken = False
+        self.on_break: Callable[[], None] = lambda: None
 
     def step(self, running: int, waiting: int) -> None:
         """The engine made a step."""
@@ -64,6 +71,11 @@ class Server:
     def failed(self, error: Exception) -> None:
         """Something failed in the engine."""
         log_failure(error)
+
+    def ended(self) -> None:
+        """The engine has ended, and nobody asked it to."""
+        self.broken = True
+        self.on_break()
 
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:

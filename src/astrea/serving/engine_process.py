@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -37,10 +37,17 @@ from astrea.serving.shared_weights import pack
 from astrea.serving.within import Answering, EngineWithin
 
 
+class ProcessWatch(Watch, Protocol):
+    """Who is told of the work of an engine in a process of its own."""
+
+    def ended(self) -> None:
+        """It has ended, and nobody asked it to."""
+
+
 def placed_engine(
     loaded: LoadedModel,
     limits: Limits,
-    watch: Watch,
+    watch: ProcessWatch,
     skip_below: float | Mapping[str, float],
     skip_sure: float,
     expert_process: bool | None,
@@ -64,10 +71,10 @@ class EngineProcess(asyncio.Protocol):
     file of weights, so that these are in memory once. Nothing that clients send is ever unpickled there or here.
 
     Args:
-        watch: told of the engine's steps, as `Engine` does.
+        watch: told of the engine's steps, as `Engine` does, and of its end.
     """
 
-    def __init__(self, loaded: LoadedModel, given: Given, watch: Watch) -> None:
+    def __init__(self, loaded: LoadedModel, given: Given, watch: ProcessWatch) -> None:
         self.model, self.processor = loaded
         self.limits, self.watch = given.limits, watch
         self.ends = ends_of(self.model)
@@ -218,6 +225,7 @@ class EngineProcess(asyncio.Protocol):
         self._unread.clear()
         if not self._closing:
             log("the model's process has ended")
+            self.watch.ended()
         for job in [self._jobs.pop(number) for number in list(self._jobs)]:
             hand_on(job, [Finished(internal())])
         for future in self._errands.values():

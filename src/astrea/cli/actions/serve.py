@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,15 @@ def serve(
     # uvicorn obeys both while it runs, and afterwards raises what came for whoever handled it before.
     for asked_to_end in (signal.SIGINT, signal.SIGTERM):
         signal.signal(asked_to_end, signal.SIG_IGN)
-    uvicorn.Server(uvicorn_config(application(Server(loaded, settings)), host, port, limits)).run()
+    server = Server(loaded, settings)
+    listening = uvicorn.Server(uvicorn_config(application(server), host, port, limits))
+    server.on_break = partial(setattr, listening, "should_exit", True)
+    listening.run()
+    if server.broken:  # so that whatever watches over this process starts it again
+        raise AstreaError(
+            "the model's process has ended by itself, and the server with it",
+            "its log, above, says why; where it says nothing the system may have ended it for want of memory",
+        )
 
 
 def uvicorn_config(app: Any, host: str, port: int, limits: Limits) -> uvicorn.Config:
