@@ -63,7 +63,8 @@ def arena(
     setting: Annotated[
         str | None,
         typer.Option(
-            help="e1 (many experts, a budget), e2 (conflict and shift) or e4 (no words given).", metavar="NAME"
+            help="e1 (many experts, a budget), e2 (conflict and shift), e3 (high resolution) or e4 (no words given).",
+            metavar="NAME",
         ),
     ] = None,
 ) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -9,6 +10,7 @@ from astrea.common.errors import AstreaError
 from astrea.experts.bank import expert_class
 from astrea.lab.arena.arena import Arena
 from astrea.lab.arena.variants import choose
+from astrea.lab.commands import arena as arena_command
 from astrea.lab.settings.many_experts import PARTS, experts
 from astrea.lab.settings.reports import REPORTS
 from astrea.lab.settings.settings import ELSEWHERE, SETTINGS, setting_named
@@ -37,6 +39,11 @@ def test_a_setting_that_trains_nothing_says_what_measures_it():
     script = next(word for word in told.value.hint.split() if word.endswith(".py"))
     assert (Path(__file__).parents[3] / script).is_file()
     assert not set(ELSEWHERE) & set(SETTINGS)
+
+
+def test_the_help_of_the_arena_names_every_setting():
+    option = get_type_hints(arena_command, include_extras=True)["setting"].__metadata__[0]
+    assert all(f"{name} ({setting.title})" in option.help for name, setting in SETTINGS.items())
 
 
 def test_sixteen_experts_share_out_what_four_speak_of():
