@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from astrea.common.progress import Reporter
 from astrea.data.feature_cache import FeatureCache
@@ -79,6 +80,25 @@ def test_what_a_fault_costs_is_told_of_the_questions_in_conflict_too(run, monkey
     monkeypatch.setattr(reports, "FAULTS", ("half_swapped",))
     found = REPORTS["faults"](run)["half_swapped"]
     assert {row["conflict_loss"] for row in found.values()} == {100.0}
+
+
+def test_gate_weights_are_held_against_contributions_and_pictures(run, monkeypatch):
+    found = REPORTS["gate_weights"](run)
+    json.dumps(found, allow_nan=False)
+    assert found["picture_share"] is None  # nothing is asked twice
+    assert set(found["items"]) == {"rank_correlation", "within_template", "error", "bins"}
+    # Of a gate that is always right about single items.
+    known = {task: torch.rand(3, len(run.labels), generator=torch.Generator().manual_seed(0)) for task in FEW}
+    gains = {task: (value + 0.005).sqrt() * run.model.fusion.allocator.load_bias.exp() for task, value in known.items()}
+    right = {task: gain / (1 + gain.sum(-1, keepdim=True)) for task, gain in gains.items()}
+    monkeypatch.setattr(reports, "contributions", lambda *given: known)
+    monkeypatch.setattr(reports, "shares_for", lambda *given: right)
+    assert REPORTS["gate_weights"](run)["items"]["rank_correlation"] == pytest.approx(1)
+
+
+def test_of_a_fusion_without_a_gate_there_are_no_gate_weights(run, monkeypatch):
+    monkeypatch.setattr(reports, "load_bias", lambda model: None)
+    assert REPORTS["gate_weights"](run) == {}
 
 
 def test_every_rule_is_measured_at_every_budget(run):

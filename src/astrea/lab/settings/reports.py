@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from astrea.common.files import finite_or_null
 from astrea.common.progress import Reporter
 from astrea.data.feature_cache import FeatureCache
 from astrea.evaluation.generate import Predictor
@@ -20,14 +21,15 @@ from astrea.experts.protocol import ExpertFeatures
 from astrea.fusion.astrea import AstreaFusion
 from astrea.fusion.peers.routed import Routed
 from astrea.fusion.protocol import FusionStrategy
-from astrea.lab.probes.probes import PROBE_TASKS
+from astrea.lab.probes.pareto import shares_for
+from astrea.lab.probes.probes import PROBE_TASKS, load_bias
 from astrea.lab.probes.robustness import changed_test_sets, reliable_share
 from astrea.lab.settings.budget import BUDGETS, RULES, Budget, cost_share
 from astrea.lab.settings.question_gate import QuestionGate
 from astrea.lab.settings.token_budgets import by_token_budget
 from astrea.recipes.recipe import Data, World
 from astrea.world.evaluation.conflict import conflict_items
-from astrea.world.evaluation.contribution import contributions
+from astrea.world.evaluation.contribution import calibration, contributions
 from astrea.world.evaluation.runner import EncodedTestSets, Outcome, encode_test_sets, first_items, run_tasks
 from astrea.world.evaluation.tasks import VqaItem, build_test_sets
 from astrea.world.experts.truth import pixels_from_scenes
@@ -137,6 +139,18 @@ def fault(kind: str, channels: Channels, seed: int) -> Callable[[ExpertFeatures]
     return change
 
 
+def gate_weights(run: Measured) -> dict[str, Any]:
+    """Whether gate weights follow what experts contribute, and how far the picture explains them: see
+    `astrea.world.evaluation.contribution.calibration`. {} of a fusion that has no gate of Astrea's."""
+    bias_E = load_bias(run.model)
+    if bias_E is None:
+        return {}
+    known = contributions(run.model, run.tokenizer, run.encoded, PROBE_TASKS)
+    shares = shares_for(Predictor(run.model, run.tokenizer), run.encoded, PROBE_TASKS)
+    found: dict[str, Any] = finite_or_null(calibration(run.encoded, shares, known, bias_E))
+    return found
+
+
 def budgets(run: Measured) -> dict[str, Any]:
     """The average, and the part of the experts' arithmetic and time, of every rule at every budget; what experts are
     worth is measured on validation.
@@ -215,6 +229,7 @@ def token_budgets(run: Measured) -> dict[str, Any]:
 REPORTS: Mapping[str, Callable[[Measured], dict[str, Any]]] = {
     "conflict": conflict,
     "faults": faults,
+    "gate_weights": gate_weights,
     "budgets": budgets,
     "token_budgets": token_budgets,
 }

@@ -95,7 +95,7 @@ SETTINGS: Mapping[str, Setting] = {
         ("world.clean=0.8", "world.test_clean=0.2", "world.test_pairs=0.5"),
         "astrea,item_gate_and_agreement,allocator,trust,with_lies,with_confidence,sequence_concat,sequence_concat_aligned",
         more=looking_at_the_picture,
-        reports=("conflict", "faults"),
+        reports=("conflict", "faults", "gate_weights"),
     ),
     "e3": Setting(
         "high resolution",
