@@ -58,6 +58,7 @@ DONE: dict[str, list[str]] = {
     ],
     "recipe show runs/mine tune.steps=800": ["recipe", "show", "runs/mine", "tune.steps=800"],
     "recipe show tiny": ["recipe", "show", "tiny"],
+    "recipe show PLACE": ["recipe", "show", "runs/mine/model"],
     "recipe show {path}": ["recipe", "show", "mine.yaml"],
     "report PLACE": ["report", "runs/mine"],
     "retrieve FOLDER": ["retrieve", "album", "a red cat"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -88,7 +89,17 @@ def test_another_recipe_s_model_is_refused(small, finished):
     other = small.model_copy(update={"start": str(finished), "model": small.model.model_copy(update={"mixer": False})})
     with pytest.raises(AstreaError, match="has fusion=") as caught:
         beginning(other, None)
-    assert "recipe.json" in caught.value.hint
+    assert "astrea recipe show" in caught.value.hint
+
+
+def test_the_key_that_makes_an_expert_the_same_is_said(small, small_overrides, finished):
+    other = load_recipe(Recipe, "tiny", [*small_overrides, "experts.detection.options={threshold: 0.5}"])
+    with pytest.raises(AstreaError, match=r"has experts\.detection=") as caught:
+        beginning(other.model_copy(update={"start": str(finished)}), None)
+    assert f"astrea recipe show {finished}" in caught.value.hint
+    said = next(word for word in shlex.split(caught.value.hint) if word.startswith("experts.detection=")).rstrip(",")
+    same = load_recipe(Recipe, "tiny", [*small_overrides, "experts.detection.options={threshold: 0.5}", said])
+    assert beginning(same.model_copy(update={"start": str(finished)}), None)
 
 
 def test_a_model_from_before_the_residual_s_schedule_was_written_down(small, finished, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 from astrea.common.errors import AstreaError
@@ -20,6 +21,9 @@ SHIPPED_NAME = "shipped"
 
 SHIPPED_PHOTO_NAME = "shipped-photo"
 """The same for the model that answers about photographs."""
+
+PHOTO_MODEL = Path(__file__).parents[1] / "world" / "photographs" / "model"
+"""The folder of that one, which `astrea pack` writes from a run of the recipe photo."""
 
 SHIPPED_NEUTRAL_NAME = "shipped-neutral"
 """Wherever pretrained parts may be named, the shipped ones with the language model that has met none of the tasks."""

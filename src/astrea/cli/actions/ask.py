@@ -11,7 +11,7 @@ from rich.text import Text
 
 from astrea.common.devices import Device
 from astrea.common.errors import AstreaError
-from astrea.common.installation import SHIPPED_NAME, SHIPPED_PHOTO_NAME
+from astrea.common.installation import PHOTO_MODEL, SHIPPED_NAME, SHIPPED_PHOTO_NAME
 from astrea.common.lazy import load_object
 from astrea.common.output import err, out, print_json, save_picture
 from astrea.common.paths import exists, is_folder
@@ -21,7 +21,6 @@ from astrea.data.image_sources import read_image
 from astrea.experts.drawing import draw_readings
 from astrea.model.explanation import Explanation
 from astrea.model.loaded import load
-from astrea.model.loading import PHOTO_MODEL
 from astrea.world.scenes.example import EXAMPLE_NAME, example_picture
 
 REQUIRE_LEARNED = "astrea.training.learned:require_learned"

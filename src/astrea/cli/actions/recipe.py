@@ -8,6 +8,7 @@ from pathlib import Path
 
 from astrea.common.errors import AstreaError
 from astrea.common.files import write_atomic
+from astrea.common.installation import PHOTO_MODEL, SHIPPED_PHOTO_NAME
 from astrea.common.output import out, print_path
 from astrea.common.paths import exists, file_guard, is_file, is_folder
 from astrea.recipes.loader import dump_recipe, load_recipe
@@ -18,6 +19,8 @@ from astrea.recipes.saved import RECIPE
 
 def show(recipe: str, overrides: Sequence[str]) -> None:
     """Print a whole recipe."""
+    if recipe == SHIPPED_PHOTO_NAME and is_folder(PHOTO_MODEL):
+        recipe = str(PHOTO_MODEL)
     sys.stdout.write(dump_recipe(load_recipe(Recipe, file_of(recipe), overrides, saved=is_folder(recipe))))
 
 
