@@ -156,13 +156,13 @@ class Predictor:
         extra = {} if seen is None else {"features": seen, "present": self.present(len(rows))}
         there = {name: value.to(self.model.device) for name, value in inputs.items()}
         logits = self.model(**there, **extra, use_cache=False).logits
-        labelled = labels[:, 1:] != -100
-        of = logits[:, :-1][labelled.to(logits.device)].float()  # the few that count: a vocabulary may be large
-        token = torch.zeros(labelled.shape)
-        token[labelled] = -F.cross_entropy(of, labels[:, 1:][labelled].to(of.device), reduction="none").cpu()
         found = []
+        # Row by row, and only tokens that count: over a large vocabulary all of them would be gigabytes in float32.
         for row, turns in enumerate(rows):
+            labelled = labels[row, 1:] != -100
+            of = logits[row, :-1][labelled.to(logits.device)].float()
+            token = -F.cross_entropy(of, labels[row, 1:][labelled].to(of.device), reduction="none").cpu()
             sums = torch.zeros(len(turns) + 1)
-            sums.index_add_(0, segments[row, 1:].clamp_min(0), token[row])
+            sums.index_add_(0, segments[row, 1:][labelled], token)
             found.append(sums[1:])
         return found
