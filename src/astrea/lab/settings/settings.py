@@ -48,9 +48,8 @@ def named_or_unaligned(recipe: Recipe) -> list[Variant]:
     ]
 
 
-def looking_at_the_picture(recipe: Recipe) -> list[Variant]:
+def looking_at_the_picture(_: Recipe) -> list[Variant]:
     """A gate that learns from single items, and experts that are not believed where their words contradict others'."""
-    del recipe
     note = "the gate predicts single items' contributions; experts that contradict the others count as absent"
     return [Variant("item_gate_and_agreement", "ablation", ("model.gate_targets=items", "model.agreement=true"), note)]
 
