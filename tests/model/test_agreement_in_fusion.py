@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from astrea.confidence.agreement import read_agreement
 from astrea.confidence.signals import reliable_experts
 from astrea.experts.corruption import frozen
 from astrea.experts.protocol import ExpertFeatures
+from astrea.lab.probes.robustness import reliable_share
 from astrea.model.loading import load_model
 from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.recipes.recipe import World
@@ -70,6 +72,20 @@ def test_who_is_not_believed_counts_as_absent(model, features):
     assert torch.equal(vector, model.embed_image(features=features, present=believed))
     assert not torch.equal(vector, model.embed_image(features=features))
     assert torch.equal(tokens(model, features)[0], before)
+
+
+def test_whom_agreement_leaves_out_is_not_counted_as_believed(model, features):
+    """Nobody judges; agreement does; the reliability head, which says nothing of those who are absent, does too."""
+    asked = SimpleNamespace(questions=features, described={})
+    assert reliable_share(model, asked, ["counting"]) is None
+    model.config.agreement = True
+    alone = reliable_share(model, asked, ["counting"])
+    believed = model.model.believed(features, None)
+    assert torch.equal(alone, believed.double().mean(0))
+    assert float(alone[model.experts.names.index(STUCK)]) < 0.5
+    both = load_model("shipped")[0]
+    both.config.agreement = True
+    assert (reliable_share(both, asked, ["counting"], batch=3) <= alone).all()
 
 
 def test_training_does_not_leave_anybody_out(model, features):

@@ -100,7 +100,8 @@ def reliability_rates(
 def reliable_share(
     model: AstreaForConditionalGeneration, encoded: EncodedTestSets, tasks: Sequence[str], batch: int = 64
 ) -> Tensor | None:
-    """The share (E,) of pictures on which each expert counts as reliable, or None where the fusion does not judge."""
+    """The share (E,) of pictures on which each expert is believed, by the fusion and, where `AstreaConfig.agreement` is
+    on, by its agreement with the others; None where nobody judges."""
     model.eval()
     sets = [encoded.described[task] for task in tasks if task not in VQA_TASKS]
     if any(task in VQA_TASKS for task in tasks):
@@ -113,8 +114,9 @@ def reliable_share(
             size = min(batch, count - start)
             # Reliability is about the picture, so the question may be empty.
             nothing_N1D = torch.zeros(size, 1, model.config.text_config.hidden_size, dtype=model.dtype)
-            reliable_NE = model.fuse(part, None, nothing_N1D, None).reliable
-            if reliable_NE is None:
+            verdicts = model.fuse(part, None, nothing_N1D, None).reliable, model.model.believed(part, None)
+            given = [verdict_NE for verdict_NE in verdicts if verdict_NE is not None]
+            if not given:
                 return None
-            found.append(reliable_NE)
+            found.append(torch.stack(given).all(0))
     return torch.cat(found).double().mean(0)
