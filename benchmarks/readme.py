@@ -21,6 +21,7 @@ from astrea.world.bundled import BUNDLED_MODEL
 from astrea.world.scenes.questions import VQA_TASKS
 from readme_tables import (
     budgets_table,
+    conflict_table,
     gpu_table,
     join_table,
     load_table,
@@ -318,6 +319,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
         "wall": ("arena/arena.json", wall_table),
         "curves": ("arena/arena.json", curves_line),
         "e1": ("budgets.json", budgets_table),
+        "e2": ("arena-e2/arena.json", conflict_table),
         "e4": ("arena-e4/validation.json", states_table),
         "neutral_strategies": ("arena-neutral/validation.json", arena_table),
         "neutral_variants": ("arena-neutral/validation.json", variants_table),

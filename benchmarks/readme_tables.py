@@ -26,6 +26,55 @@ def gpu_table(measured: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+KNOWN_FAULTS = ("half_swapped", "stuck_slots", "late")
+"""Kinds of faults of setting E2 that the reliability head was trained on, or on ones alike."""
+
+
+def conflict_table(arena: dict[str, Any]) -> str:
+    """Setting E2: experts that disagree, faults of kinds that training knows and doesn't, and what weights follow."""
+    rows = [
+        "| variant | average | seeds | minus Astrea (95 %) | where experts disagree | where they agree "
+        "| a known fault costs, there | believed "
+        "| an unknown fault costs, there | believed | cells | items | picture |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for kind, part in (("strategy", "strategies"), ("ablation", "ablations")):
+        for name, row in arena[part].items():
+            report = arena["reports"][f"{kind}/{name}"]
+            split, weights, apart = report["conflict"], report["gate_weights"], row["difference"]
+            mean = row if kind == "ablation" else row["average"]
+            deviation = "" if mean["std"] is None else f" ± {mean['std']:.1f}"
+            gap = "" if name == "astrea" else f"{apart['mean']:+.1f} ({apart['low']:+.1f} to {apart['high']:+.1f})"
+            followed = (
+                [weights["rank_correlation"], weights["items"]["rank_correlation"], weights["picture_share"]]
+                if weights
+                else [None] * 3
+            )
+            cells = [
+                f"{name} | {mean['mean']:.1f}{deviation} | {mean['seeds']} | {gap}",
+                f"{split['conflict']:.1f} | {split['agreement']:.1f}",
+                *(fault_cells(report["faults"], known) for known in (True, False)),
+                " | ".join("" if value is None else f"{value:.2f}" for value in followed),
+            ]
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def fault_cells(faults: dict[str, Any], known: bool) -> str:
+    """What faults of known or of unknown kinds cost on average, on all questions and where experts disagree then, and
+    which part of the faulty is believed."""
+    rows = [
+        row
+        for kind, experts in faults.items()
+        if kind != "clean" and (kind in KNOWN_FAULTS) == known
+        for row in experts.values()
+    ]
+    loss = fmean(row["loss"] for row in rows)
+    there = fmean(row["conflict_loss"] for row in rows if row["conflict_loss"] is not None)
+    believed = [row["believed"] for row in rows if row["believed"] is not None]
+    return f"{loss:.1f}, {there:.1f} | " + (f"{100 * fmean(believed):.0f} %" if believed else "")
+
+
 def states_table(arena: dict[str, Any]) -> str:
     """Setting E4: states that alignment brought to words, states that nothing did, in the same time, and names."""
     rows = ["| experts give | average | seeds | minus Astrea (95 %) |", "| --- | ---: | ---: | ---: |"]
@@ -96,6 +145,26 @@ def photo_short_table(measured: dict[str, Any]) -> str:
     rows.append("| what alignment gains, seed by seed | | " + " | ".join(each) + " |")
     blind = [fmean(runs["photo"][key] for runs in seeds.values()) for key in ("vqa_blind_average", "blind_average")]
     rows.append(f"| blind | | {blind[0]:.1f} | | | | {blind[1]:.1f} |")
+    return "\n".join(rows)
+
+
+def photo_equal_table(measured: dict[str, Any]) -> str:
+    """Whole runs of equal length: as the recipe is, without alignment, and with findings written out as text."""
+    told = {
+        "photo": "as it is",
+        "unaligned": "without alignment, its time for more of `tune`",
+        "written": "findings written out as text, nothing of experts learns",
+    }
+    rows = [
+        "| run | tune steps | eight tasks of questions | captions | retrieval | known names | all twelve | new names |"
+    ]
+    rows.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name, words in told.items():
+        found = measured["variants"][name]
+        figures = [*_short_figures(found), found["new_things"]["name"]["score"]]
+        rows.append(f"| {words} | {found['steps']['tune']} | " + " | ".join(f"{each:.1f}" for each in figures) + " |")
+    blind = measured["variants"]["photo"]
+    rows.append(f"| blind | | {blind['vqa_blind_average']:.1f} | | | | {blind['blind_average']:.1f} | |")
     return "\n".join(rows)
 
 

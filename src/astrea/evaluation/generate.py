@@ -40,6 +40,10 @@ def encode(
     return found
 
 
+LOGITS = 2**27
+"""At the most, of one pass that scores whole answers: with half precision beside float32 about 1.3 GB."""
+
+
 class Predictor:
     """Runs a model, where it is, on pictures whose expert features are already there; what it gives is the processor's.
 
@@ -142,12 +146,18 @@ class Predictor:
 
     @torch.inference_mode()
     def answer_likelihoods(self, rows: Sequence[Sequence[Turn]], seen: Features | None) -> list[Tensor]:
-        """log p(answer | picture, question) in nats of every turn of each row, in one pass.
+        """log p(answer | picture, question) in nats of every turn of each row, in one pass; in several where one would
+        have more than `LOGITS` logits.
 
         Args:
             seen: features of the rows' pictures, one each; None = they show none.
         """
         packed = self.packer.pack(rows, pictures=seen is not None)
+        fitting = max(1, LOGITS // (packed.input_ids.shape[1] * self.model.config.text_config.vocab_size))
+        if len(rows) > fitting:
+            parts = (slice(start, start + fitting) for start in range(0, len(rows), fitting))
+            some = ((rows[part], None if seen is None else self.rows(seen, part)) for part in parts)
+            return [each for turns, shown in some for each in self.answer_likelihoods(turns, shown)]
         inputs = packed.model_inputs()
         labels, segments = inputs.pop("labels"), inputs["segments"]
         del inputs["label_weights"]

@@ -12,6 +12,7 @@ import torch
 from astrea.common.files import write_json_atomic
 from astrea.common.progress import Reporter
 from astrea.data.feature_cache import FeatureCache
+from astrea.evaluation import generate
 from astrea.evaluation.generate import Answered, Predictor
 from astrea.evaluation.metrics.balance import load_balance
 from astrea.recipes.recipe import Data, World
@@ -277,6 +278,19 @@ def test_the_language_model_ranks_only_what_the_embeddings_keep(encoded, tiny_mo
         assert (np.argsort(likelihood[i, rest]) == np.argsort(cosine[i, rest])).all()
     prior = torch.cat(predictor.likelihood(None, [list(range(POOL))], texts)).double().numpy()
     assert (likelihood - pmi)[kept] == pytest.approx(np.broadcast_to(prior, (POOL, POOL))[kept], abs=1e-4)
+
+
+def test_rows_with_too_many_logits_for_one_pass_take_several(encoded, tiny_model, tiny_processor, monkeypatch):
+    predictor, texts = Predictor(tiny_model, tiny_processor.tokenizer), encoded.sets.pool_captions
+    wanted = [[0, 1], [2], [], [1, 0, 2]][:POOL]
+    together = predictor.likelihood(encoded.pool, wanted, texts)
+    passes, forward = [], tiny_model.forward
+    monkeypatch.setattr(tiny_model, "forward", lambda **given: passes.append(given) or forward(**given))
+    monkeypatch.setattr(generate, "LOGITS", 1)
+    alone = predictor.likelihood(encoded.pool, wanted, texts)
+    assert [len(given["input_ids"]) for given in passes] == [1] * len(wanted)
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 def test_packed_likelihoods_are_those_of_the_captions_alone(encoded, tiny_model, tiny_processor):
