@@ -111,7 +111,8 @@ def main() -> None:
             asked = [change for change in given.changes if change.startswith("data.test_")]
             finished = load_recipe(Recipe, str(run / "recipe.yaml"), asked)
             found = measured(run, finished, given.split)
-            keep(given.out, seed, variant, found, {"split": given.split, "changes": given.changes})
+            found["changes"] = given.changes
+            keep(given.out, seed, variant, found, {"split": given.split})
             print(variant, json.dumps({k: v for k, v in found.items() if "average" in k}), flush=True)
 
 

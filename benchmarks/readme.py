@@ -26,6 +26,7 @@ from readme_tables import (
     join_table,
     load_table,
     outside_line,
+    photo_equal_table,
     photo_line,
     photo_models_table,
     photo_short_table,
@@ -339,6 +340,7 @@ PAGES: dict[str, dict[str, tuple[str | Path, Callable[[dict[str, Any]], str]]]] 
     "docs/add-an-expert.md": {"join": ("join.json", join_table)},
     "docs/photographs.md": {
         "photo": ("photo.json", photo_table),
+        "photo_equal": ("photo.json", photo_equal_table),
         "photo_short": ("photo_short.json", photo_short_table),
         "photo_models": ("photo_models.json", photo_models_table),
         "outside": ("outside_data.json", outside_line),

@@ -160,6 +160,8 @@ def photo_equal_table(measured: dict[str, Any]) -> str:
     ]
     rows.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, words in told.items():
+        if name not in measured["variants"]:
+            continue
         found = measured["variants"][name]
         figures = [*_short_figures(found), found["new_things"]["name"]["score"]]
         rows.append(f"| {words} | {found['steps']['tune']} | " + " | ".join(f"{each:.1f}" for each in figures) + " |")
