@@ -123,8 +123,8 @@ def photo_line(measured: dict[str, Any]) -> str:
         f"{score:.1f} on eight tasks of questions about new compositions of the things that it was shown, {blind:.1f} "
         f"without the picture "
         f"(worst in {worst}: {tasks[worst]['score']:.1f}). In as much time a run without the stage of alignment scores "
-        f"{measured['variants']['unaligned']['vqa_average']:.1f}, and one in which the language model reads the experts' "
-        f"findings as text {measured['variants']['written']['vqa_average']:.1f}."
+        f"{measured['variants']['unaligned']['vqa_average']:.1f}, and one in which the language model reads the "
+        f"experts' findings as text {measured['variants']['written']['vqa_average']:.1f}."
     )
 
 

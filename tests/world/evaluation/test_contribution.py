@@ -100,7 +100,7 @@ def test_an_expert_that_says_nothing_contributes_nothing(concat_model, tiny_proc
 def made_up(conditions: list[int]) -> EncodedTestSets:
     """A test set of which nothing is known but the conditions of its pictures; one question of ``area`` each."""
     scenes = [SimpleNamespace(condition=condition) for condition in conditions]
-    asked = [VqaItem(index, SimpleNamespace(task="area")) for index in range(len(scenes))]
+    asked = [VqaItem(index, SimpleNamespace(task="area", text="how large?")) for index in range(len(scenes))]
     return EncodedTestSets(TestSets(scenes, asked, {}, [], [], []), {}, {}, {})
 
 
@@ -123,6 +123,7 @@ def test_calibration_ranks_the_cells_that_are_large_enough():
     assert found["per_task"] == pytest.approx(1)
     # As parts of their cells' sums the contributions rank 1 4 2 3 too.
     assert found["relative"] == pytest.approx(1)
+    assert found["picture_share"] == pytest.approx(1)  # the same is asked of all
     assert (found["cells"], found["min_items"]) == (4, MIN_ITEMS)
     few = made_up([0] * (MIN_ITEMS - 1))
     none = calibration(few, {"area": shares[: MIN_ITEMS - 1]}, {"area": worth[: MIN_ITEMS - 1]})
