@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--margin", type=float, default=MARGIN, help="times the limit up to which one is believed")
     parser.add_argument("--write", type=Path, help="only write what was learned into this folder of the first model")
     parser.add_argument("--out", type=Path, help="by default results/agreement/SPLIT.json")
-    chosen = parser.parse_args(words)
+    chosen = parser.parse_intermixed_args(words)
     recipe = load_recipe(Recipe, "tiny")
     torch.set_num_threads(1)
     pairs = [one.split("=", 1) for one in chosen.models]

@@ -63,7 +63,7 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--split", default="validation", choices=("validation", "test"))
     parser.add_argument("--out", type=Path, default=RESULTS)
-    asked = parser.parse_args(given)
+    asked = parser.parse_intermixed_args(given)
     torch.set_num_threads(1)
     recipe = recipe_of(asked.start, asked.most, asked.steps, asked.changes)
     cache = asked.cache or asked.folder / "cache"

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("model", help='a model folder, or "shipped"')
     parser.add_argument("changes", nargs="*", help="changes of the tiny recipe, such as data.test_questions=40")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     torch.set_num_threads(1)
     found = measure(load_recipe(Recipe, "tiny", args.changes), args.model, TerminalReporter())
     found = {"commit": commit(), "machine": machine(), "changes": args.changes} | found

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help='a model folder, or "shipped"')
     parser.add_argument("changes", nargs="*", help="changes of the tiny recipe, such as data.test_questions=40")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     torch.set_num_threads(1)
     found = measure(load_recipe(Recipe, "tiny", args.changes), args.model, TerminalReporter())
     about = {"commit": commit(), "machine": machine(), "torchao": version("torchao"), "changes": args.changes}

@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--share", type=float, default=SHARE)
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the recipe")
-    chosen = parser.parse_args(words)
+    chosen = parser.parse_intermixed_args(words)
     recipe = load_recipe(Recipe, "tiny", chosen.overrides)
     with TerminalReporter() as report:
         figures = measure(recipe, chosen.model, ExpertEntry(kind=chosen.expert), "photo", chosen.share, report)

@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="of the recipe photo")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     for needed, package in ((FONT, "fonts-noto-color-emoji"), (NAMES, "unicode-data")):
         if not needed.is_file():
             sys.exit(f"error: {needed} is not there\n  -> apt-get install {package}")

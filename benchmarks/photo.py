@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--seeds", nargs="+", type=int)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     for seed in given.seeds or [None]:
         folder = given.folder if seed is None else given.folder / f"seed-{seed}"
         changes = [*given.changes, *([] if seed is None else [f"seed={seed}"])]

@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     names = (*WORDS, "today", *GROUPS)
     parser.add_argument("--trials", nargs="*", choices=names, help="only these; by default all")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
-    chosen = parser.parse_args(words)
+    chosen = parser.parse_intermixed_args(words)
     recipe = load_recipe(Recipe, "tiny")
     torch.set_num_threads(recipe.threads)
     model, _ = load_model("shipped")

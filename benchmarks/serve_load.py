@@ -291,7 +291,7 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--soak-pictures", type=int, default=24)
     parser.add_argument("--serve", nargs="*", default=[], help="further words for astrea serve, MODEL first")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args(given)
+    options = parser.parse_intermixed_args(given)
     command = shlex.join(["python", "benchmarks/serve_load.py", *(sys.argv[1:] if given is None else given)])
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.jsonl"

@@ -166,7 +166,7 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", nargs="*", default=[], help="changes of the recipe, such as data.test_questions=20")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args(given)
+    options = parser.parse_intermixed_args(given)
     torch.set_num_threads(1)
     model, processor = load()
     with TerminalReporter() as report:

@@ -191,7 +191,7 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args(given)
+    options = parser.parse_intermixed_args(given)
     torch.set_num_threads(1)
     model, processor = load(*([] if options.model is None else [options.model]))
     recipe = load_recipe(Recipe, "tiny", options.set)

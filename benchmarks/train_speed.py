@@ -274,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--scenes", type=int, default=512, help="pictures that the batches are drawn from")
     parser.add_argument("--gemm", type=int, default=2048, help="rows and columns of the matrix product")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the recipe")
-    chosen = parser.parse_args(words)
+    chosen = parser.parse_intermixed_args(words)
     for name in ("repeats", "threads", "steps", "scenes", "gemm"):
         if getattr(chosen, name) < 1:
             parser.error(f"--{name} must be at least 1")
