@@ -59,7 +59,9 @@ def scores(folder: Path, made: Compositions, count: int, report: Reporter) -> di
     predictor, found = Predictor(model, processor.tokenizer), dict[str, Any]()
     for kind in ("known", "new"):
         sets, tasks = questions_about(made, kind, count)
-        encoded = EncodedTestSets(sets, features_of(model.experts, made, sets.scenes), {}, {}, suite_of(made))
+        encoded = EncodedTestSets(
+            sets, features_of(model.experts, made, sets.scenes, report=report), {}, {}, suite_of(made)
+        )
         answers = run_tasks(predictor, encoded, tasks, blind=False, label=f"{folder.name}, {kind}", report=report)
         by_template = template_scores(encoded, answers, answers)
         if kind == "known":

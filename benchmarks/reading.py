@@ -104,7 +104,7 @@ def of_signs(run: Path, questions: int, report: TerminalReporter) -> dict[str, A
     makers = {"reading.word": world.made.questions.makers["reading.word"]}
     source = source_of(world.made, replace(world.made.questions, makers=makers, tasks=("reading",)))
     scenes, asked = asked_about(source, "test", questions, seed=source.seed + 4)
-    features = features_of(model.experts, world.made, scenes)
+    features = features_of(model.experts, world.made, scenes, report=report)
     texts, picture = [item.question.text for item in asked], torch.tensor([item.scene for item in asked])
     ways = {"all experts": ((), picture), "without the reader": ((READER,), picture), "blind": ((), None)}
     said = {}

@@ -1,6 +1,6 @@
 """What experts' own words and their aligned features each know, of things that training shows and of new ones.
 
-    python benchmarks/ways_of_knowing.py RUN [--questions 300]
+    python benchmarks/ways_of_knowing.py RUN [--questions 60]
 
 RUN is a finished run of the recipe `photo`. Its model is asked about compositions of the test split and about things of
 the held-out classes, where they are and what they are called, and reads
@@ -84,7 +84,7 @@ def reading(model: AstreaForConditionalGeneration, way: str) -> Iterator[None]:
 
 
 def encoded_sets(
-    model: AstreaForConditionalGeneration, made: Compositions, questions: int
+    model: AstreaForConditionalGeneration, made: Compositions, questions: int, report: TerminalReporter
 ) -> dict[str, tuple[EncodedTestSets, tuple[str, ...]]]:
     """Questions about known and about new things, with the experts' features of their pictures, and their tasks."""
     about = made.new_questions
@@ -96,7 +96,7 @@ def encoded_sets(
         scenes, asked = asked_about(source, split, questions, seed=source.seed + 3)
         sets = TestSets(scenes, asked, {}, [], [], [])
         found[kind] = (
-            EncodedTestSets(sets, features_of(model.experts, made, scenes), {}, {}, suite_of(made)),
+            EncodedTestSets(sets, features_of(model.experts, made, scenes, report=report), {}, {}, suite_of(made)),
             about.tasks,
         )
     return found
@@ -109,7 +109,7 @@ def measured(run: Path, questions: int) -> dict[str, Any]:
     assert isinstance(world, PhotographWorld)
     predictor, results = Predictor(model, processor.tokenizer), {}
     with TerminalReporter() as report:
-        for kind, (encoded, tasks) in encoded_sets(model, world.made, questions).items():
+        for kind, (encoded, tasks) in encoded_sets(model, world.made, questions, report).items():
             blind = run_tasks(predictor, encoded, tasks, blind=True, label=f"{kind}, blind", report=report)
             for way in WAYS:
                 with reading(model, way):
@@ -122,7 +122,7 @@ def measured(run: Path, questions: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--questions", type=int, default=300, help="per task and kind of things")
+    parser.add_argument("--questions", type=int, default=60, help="per task and kind of things")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     ways = measured(given.run, given.questions)

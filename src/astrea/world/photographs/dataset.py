@@ -77,9 +77,14 @@ def load_photographs(
 
 
 @torch.no_grad()
-def features_of(bank: ExpertBank, made: Compositions, scenes: Sequence[PhotoScene]) -> dict[str, ExpertFeatures]:
+def features_of(
+    bank: ExpertBank, made: Compositions, scenes: Sequence[PhotoScene], *, report: Reporter = SILENT
+) -> dict[str, ExpertFeatures]:
     """Every expert's features of some scenes, computed now."""
-    parts = [bank(made.pixels(scenes[start : start + BATCH])) for start in range(0, len(scenes), BATCH)]
+    parts = []
+    for start in range(0, len(scenes), BATCH):
+        parts.append(bank(made.pixels(scenes[start : start + BATCH])))
+        report.track("encoding pictures", min(start + BATCH, len(scenes)), len(scenes))
     return concat_features(parts) if parts else {}
 
 
