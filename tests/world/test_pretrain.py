@@ -106,8 +106,8 @@ def test_a_neutral_language_model_beside_the_shipped_experts(make_run, unjudged,
 
 
 def test_other_experts_beside_a_shipped_language_model(make_run, unjudged, tmp_path):
-    diet = {**BRIEF, "expert": {**BRIEF["expert"], "weak_share": 0, "scenes": 4}}
-    run = make_run(pretraining=diet, pretrain="shipped-neutral", model={"word_match": 0})
+    changes = {**BRIEF, "expert": {**BRIEF["expert"], "weak_share": 0, "scenes": 4}}
+    run = make_run(pretraining=changes, pretrain="shipped-neutral", model={"word_match": 0})
     pretrain(run, tmp_path, report=Reporter(), shipped=[LANGUAGE])
     card = json.loads((tmp_path / "card.json").read_text())
     shipped, neutral = (json.loads((folder / "card.json").read_text()) for folder in (BUNDLED, NEUTRAL))

@@ -167,7 +167,7 @@ class Predictor:
         there = {name: value.to(self.model.device) for name, value in inputs.items()}
         logits = self.model(**there, **extra, use_cache=False).logits
         found = []
-        # Row by row, and only tokens that count: over a large vocabulary all of them would be gigabytes in float32.
+        # Row by row, and only tokens that count: a vocabulary may be large.
         for row, turns in enumerate(rows):
             labelled = labels[row, 1:] != -100
             of = logits[row, :-1][labelled.to(logits.device)].float()

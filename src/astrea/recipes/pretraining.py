@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -18,6 +18,10 @@ from astrea.recipes.stages import Schedule
 
 class PretrainPart(Part):
     """Length of one pretrained part's own training."""
+
+    LATER: ClassVar[tuple[str, ...]] = ()
+    """Keys that were added when parts had been made: those say what they were made with, and do not have them. Left out
+    where they have their default."""
 
     steps: PositiveInt
     batch: PositiveInt
@@ -37,9 +41,16 @@ class PretrainPart(Part):
             muon=self.muon,
         )
 
+    @model_serializer(mode="wrap")
+    def _without_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        usual = {key: type(self).model_fields[key].default for key in self.LATER}
+        return {key: value for key, value in dump(self).items() if key not in usual or value != usual[key]}
+
 
 class ExpertPretraining(PretrainPart):
     """Every compact expert's."""
+
+    LATER = ("weak_share", "scenes")
 
     steps: PositiveInt = 2400
     batch: PositiveInt = 64
@@ -53,15 +64,11 @@ class ExpertPretraining(PretrainPart):
         description="different scenes that it learns from; 0 = fresh ones at every step. Few make it overconfident",
     )
 
-    @model_serializer(mode="wrap")
-    def _without_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Parts that are there already say what they were made with, from before there was a choice.
-        usual = {"weak_share": 0.15, "scenes": 0}
-        return {key: value for key, value in dump(self).items() if usual.get(key) != value}
-
 
 class LanguagePretraining(PretrainPart):
     """The small language model's."""
+
+    LATER = ("text",)
 
     steps: PositiveInt = 3000
     batch: PositiveInt = 8
@@ -72,11 +79,6 @@ class LanguagePretraining(PretrainPart):
         description="what it learns from: scenes told in words with the tasks' questions and answers, or plain "
         "sentences alone (neutral: no strategy of fusion finds its own input format in it)",
     )
-
-    @model_serializer(mode="wrap")
-    def _without_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Parts that are there already say what they were made with, from before there was a choice.
-        return {key: value for key, value in dump(self).items() if (key, value) != ("text", "tasks")}
 
 
 class Distill(PretrainPart):

@@ -48,7 +48,7 @@ def named_or_unaligned(recipe: Recipe) -> list[Variant]:
     ]
 
 
-def looking_at_the_picture(_: Recipe) -> list[Variant]:
+def item_gate_and_agreement(_: Recipe) -> list[Variant]:
     """A gate that learns from single items, and experts that are not believed where their words contradict others'."""
     note = "the gate predicts single items' contributions; experts that contradict the others count as absent"
     return [Variant("item_gate_and_agreement", "ablation", ("model.gate_targets=items", "model.agreement=true"), note)]
@@ -93,7 +93,7 @@ SETTINGS: Mapping[str, Setting] = {
         "conflict and shift",
         ("world.clean=0.8", "world.test_clean=0.2", "world.test_pairs=0.5"),
         "astrea,item_gate_and_agreement,allocator,trust,with_lies,with_confidence,sequence_concat,sequence_concat_aligned",
-        more=looking_at_the_picture,
+        more=item_gate_and_agreement,
         reports=("conflict", "faults", "gate_weights"),
     ),
     "e3": Setting(

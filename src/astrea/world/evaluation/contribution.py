@@ -5,7 +5,8 @@ Letters: R packed rows, L length, S questions per row, Q questions of a task, E 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from astrea.model.modeling import AstreaForConditionalGeneration
 from astrea.world.evaluation.item_calibration import item_calibration, picture_share
 from astrea.world.evaluation.ranks import spearman
 from astrea.world.evaluation.runner import EncodedTestSets, scene_of
-from astrea.world.scenes.questions import VQA_TASKS
+from astrea.world.scenes.questions import VQA_TASKS, Question
 
 MIN_ITEMS = 5
 """Cells with fewer items say too little to be ranked."""
@@ -177,9 +178,9 @@ def calibration(
                 fine.append((shares[task][mine].mean(0), contribution_QE[mine].mean(0)))
     items = {}
     if load_bias_E is not None:
-        templates = {task: _templates(encoded, task) for task in contribution}
+        templates = {task: _asked(encoded, task, attrgetter("template")) for task in contribution}
         items = {"items": item_calibration(shares, contribution, load_bias_E, templates)}
-    texts = {task: _texts(encoded, task) for task in contribution}
+    texts = {task: _asked(encoded, task, attrgetter("text")) for task in contribution}
     return {
         "rank_correlation": _correlation(fine),
         "relative": _correlation([(share, _parts(mean_E)) for share, mean_E in fine]),
@@ -191,17 +192,10 @@ def calibration(
     }
 
 
-def _templates(encoded: EncodedTestSets, task: str) -> list[str]:
-    """The template of every item of a task; captions are one."""
+def _asked(encoded: EncodedTestSets, task: str, key: Callable[[Question], str]) -> list[str]:
+    """What ``key`` tells of the question of every item of a task; of a caption the task."""
     if task in VQA_TASKS:
-        return [item.question.template for item in encoded.sets.questions if item.question.task == task]
-    return [task] * len(encoded.sets.described[task])
-
-
-def _texts(encoded: EncodedTestSets, task: str) -> list[str]:
-    """What is asked, of every item of a task; for a caption always the same."""
-    if task in VQA_TASKS:
-        return [item.question.text for item in encoded.sets.questions if item.question.task == task]
+        return [key(item.question) for item in encoded.sets.questions if item.question.task == task]
     return [task] * len(encoded.sets.described[task])
 
 

@@ -77,8 +77,8 @@ def picture_share(shares: Mapping[str, Tensor], questions: Mapping[str, Sequence
         NaN where nothing is asked twice, or no weight differs.
     """
     weights_NE = np.concatenate([values.double().cpu().numpy() for values in shares.values()])
-    asked = [(task, text) for task in shares for text in questions[task]]
-    group_N = np.unique([f"{task}/{text}" for task, text in asked], return_inverse=True)[1]
+    asked = [f"{task}/{text}" for task in shares for text in questions[task]]
+    group_N = np.unique(asked, return_inverse=True)[1]
     count_G = np.bincount(group_N)
     spare = len(weights_NE) - len(count_G)
     whole = weights_NE.var(0, ddof=1).sum() if len(weights_NE) > 1 else 0.0
